@@ -1,0 +1,41 @@
+# Every target sets itself up in .venv from a bare clone; all it needs is Python 3.11 or later and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/ci.txt
+
+.PHONY: demo test check bench docs clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.runs  ## watch the main job on a real model
+	$(BIN)/strop demo
+
+test: $(VENV)/.develops  ## all tests, the real model included
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.develops  ## lint, types, walls, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest README.md docs src tests/guards -q
+
+bench: $(VENV)/.runs  ## ratios against baselines, as JSON in benchmarks/results
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.develops  ## the site, in site/
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.runs: pyproject.toml constraints/ci.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Strop needs Python 3.11 or later; say which with make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
