@@ -1,0 +1,25 @@
+"""Tensors in, tensors out: decompositions, ranks, spectra and the effects of singular values."""
+
+from strop.linalg.cache import DecompositionCache
+from strop.linalg.effects import loss_change_by_rank, singular_value_effects, singular_value_effects_from_gradient
+from strop.linalg.fingerprint import fingerprint
+from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
+from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
+from strop.linalg.svd import SingularValueDecomposition, decompose
+
+__all__ = [
+    "DecompositionCache",
+    "SingularValueDecomposition",
+    "Spectrum",
+    "decompose",
+    "effective_rank",
+    "fingerprint",
+    "fraction_for_rank",
+    "loss_change_by_rank",
+    "rank_for_fraction",
+    "rank_for_laser_rate",
+    "retained_energy",
+    "singular_value_effects",
+    "singular_value_effects_from_gradient",
+    "spectrum_of",
+]

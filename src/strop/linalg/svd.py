@@ -1,0 +1,189 @@
+"""The singular value decomposition: exact, through the Gram matrix, or randomised, with a ladder of fallbacks."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from strop.errors import DecompositionError, UsageError
+
+Method = Literal["auto", "exact", "gram", "randomized"]
+
+GRAM_ASPECT = 1.5
+"""From this ratio of the longer to the shorter side on, `auto` tries the Gram matrix first (benchmarks/linalg.py)."""
+
+GRAM_CONDITION = 1e4
+"""Largest σ₁/σₙ the Gram path is trusted with: squared, times float64's 2e-16, it keeps u orthonormal to 2e-8."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SingularValueDecomposition:
+    """W = U diag(σ) Vᴴ with the singular values in descending order; float32, or float64 where W is.
+
+    Raises:
+        DecompositionError: the factors' shapes do not belong together.
+    """
+
+    u: Float[Tensor, "out rank"]
+    singular_values: Float[Tensor, " rank"]
+    vh: Float[Tensor, "rank in"]
+
+    def __post_init__(self) -> None:
+        rank = self.singular_values.shape[0]
+        if self.u.shape[1] != rank or self.vh.shape[0] != rank:
+            raise DecompositionError(
+                f"Factors of shapes {tuple(self.u.shape)}, ({rank},) and {tuple(self.vh.shape)} do not share a rank."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The decomposed matrix's (out, in)."""
+        return self.u.shape[0], self.vh.shape[1]
+
+    def recompose(self, rank: int | None = None) -> Float[Tensor, "out in"]:
+        """Return the sum of the `rank` largest components (all of them by default).
+
+        W_k = Σ_{i<k} σ_i u_i v_iᵀ, the best approximation of rank k in every unitarily invariant norm (Eckart–Young).
+
+        >>> w = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+        >>> decompose(w).recompose(rank=1)
+        tensor([[3., 0., 0.],
+                [0., 0., 0.],
+                [0., 0., 0.]])
+        """
+        k = self.singular_values.shape[0] if rank is None else rank
+        if not 0 <= k <= self.singular_values.shape[0]:
+            raise UsageError(f"Only 0 to {self.singular_values.shape[0]} components can be kept, not {k}.")
+        return (self.u[:, :k] * self.singular_values[:k]) @ self.vh[:k]
+
+
+def decompose(
+    matrix: Float[Tensor, "out in"],
+    *,
+    method: Method = "auto",
+    rank: int | None = None,
+    oversample: int = 10,
+    power_iterations: int = 4,
+    seed: int = 0,
+) -> SingularValueDecomposition:
+    """Decompose a matrix into its singular values and vectors.
+
+    W = U diag(σ) Vᵀ. `exact` is LAPACK's (cuSOLVER's) divide-and-conquer; `gram` takes the eigenvectors of the smaller
+    of WᵀW and WWᵀ in float64, as good as a float32 decomposition while σ₁/σₙ ≤ 1e4 and exact beyond; `auto` picks
+    between the two by shape; `randomized` is the range finder with power iterations of Halko, Martinsson and Tropp
+    (arXiv 0909.4061, algorithms 4.4 and 5.1) for the `rank` largest values only. When a solver fails, the next one on
+    the ladder is asked: divide-and-conquer, QR iteration in float64 on the CPU, the Gram matrix.
+
+    Args:
+        matrix: (out, in), any floating dtype; float16 and bfloat16 are decomposed in float32.
+        method: which algorithm.
+        rank: how many components to return; all by default; required for `randomized`.
+        oversample: additional random directions, `randomized` only.
+        power_iterations: passes that sharpen the range, `randomized` only.
+        seed: of the random directions, `randomized` only.
+
+    Returns:
+        Factors on the matrix's device: u (out, k), singular values (k,), vh (k, in).
+
+    Raises:
+        UsageError: the matrix is empty, or `rank` is missing or too large.
+        DecompositionError: the matrix holds NaN or infinity, or every solver failed.
+
+    >>> decompose(torch.tensor([[2.0, 0.0], [0.0, 1.0]])).singular_values
+    tensor([2., 1.])
+    """
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise UsageError(f"A matrix with at least one row and column is needed, not shape {tuple(matrix.shape)}.")
+    largest = min(matrix.shape)
+    if rank is not None and not 1 <= rank <= largest:
+        raise UsageError(f"rank lies in 1 to {largest} for a {matrix.shape[0]} x {matrix.shape[1]} matrix, not {rank}.")
+    work = matrix.detach()
+    if work.dtype not in (torch.float32, torch.float64):
+        work = work.float()
+    if not torch.isfinite(work).all():
+        bad = int((~torch.isfinite(work)).sum())
+        raise DecompositionError(f"{bad} of the matrix's {work.numel()} entries are NaN or infinite.")
+    if method == "randomized":
+        if rank is None:
+            raise UsageError("A randomized decomposition needs the rank to find.")
+        return _randomized(work, rank, oversample=oversample, power_iterations=power_iterations, seed=seed)
+    return _first_that_works(work, _ladder(work, method), rank=rank)
+
+
+Factors = tuple[Tensor, Tensor, Tensor]
+Ladder = list[tuple[str, Callable[[Tensor], Factors]]]
+
+
+def _ladder(matrix: Tensor, method: Method) -> Ladder:
+    gram: Ladder = [("Gram matrix", _gram)]
+    exact: Ladder = [("divide and conquer", _exact), ("QR iteration in float64", _exact_on_cpu)]
+    aspect = max(matrix.shape) / min(matrix.shape)
+    gram_first = method == "gram" or (method == "auto" and (matrix.is_cuda or aspect >= GRAM_ASPECT))
+    return gram + exact if gram_first else exact + gram
+
+
+def _first_that_works(
+    matrix: Tensor,
+    ladder: Ladder,
+    *,
+    rank: int | None,
+) -> SingularValueDecomposition:
+    failures = []
+    for name, solver in ladder:
+        try:
+            u, s, vh = solver(matrix)
+        except (RuntimeError, ArithmeticError) as error:
+            failures.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        if all(torch.isfinite(factor).all() for factor in (u, s, vh)):
+            k = s.shape[0] if rank is None else rank
+            return SingularValueDecomposition(u[:, :k].contiguous(), s[:k].contiguous(), vh[:k].contiguous())
+        failures.append(f"{name}: its factors are not finite")
+    shape = f"{matrix.shape[0]} x {matrix.shape[1]}"
+    raise DecompositionError(f"No solver could decompose a {shape} matrix ({'; '.join(failures)}).")
+
+
+def _exact(matrix: Tensor) -> Factors:
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u, s, vh
+
+
+def _exact_on_cpu(matrix: Tensor) -> Factors:
+    import scipy.linalg
+
+    u, s, vh = scipy.linalg.svd(matrix.cpu().double().numpy(), full_matrices=False, lapack_driver="gesvd")
+    u, s, vh = (torch.from_numpy(factor).to(matrix.device, matrix.dtype) for factor in (u, s, vh))
+    return u, s, vh
+
+
+def _gram(matrix: Tensor) -> Factors:
+    if matrix.device.type == "mps":  # no float64 there
+        u, s, vh = _gram(matrix.cpu())
+        return u.to(matrix.device), s.to(matrix.device), vh.to(matrix.device)
+    wide = matrix.shape[0] < matrix.shape[1]
+    tall = (matrix.T if wide else matrix).double()
+    eigenvalues, eigenvectors = torch.linalg.eigh(tall.T @ tall)
+    right = eigenvectors.flip(1)
+    s = eigenvalues.flip(0).clamp_min(0).sqrt()
+    if float(s[-1]) * GRAM_CONDITION < float(s[0]):
+        raise ArithmeticError("the smallest singular values are lost in the square")
+    left = (tall @ right) / s
+    u, v = (right, left) if wide else (left, right)
+    return u.to(matrix.dtype), s.to(matrix.dtype), v.T.to(matrix.dtype)
+
+
+def _randomized(
+    matrix: Tensor, rank: int, *, oversample: int, power_iterations: int, seed: int
+) -> SingularValueDecomposition:
+    generator = torch.Generator().manual_seed(seed)
+    directions = min(rank + oversample, min(matrix.shape))
+    sketch = torch.randn(matrix.shape[1], directions, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    basis = torch.linalg.qr(matrix @ sketch).Q
+    for _ in range(power_iterations):
+        basis = torch.linalg.qr(matrix.T @ basis).Q
+        basis = torch.linalg.qr(matrix @ basis).Q
+    small = _first_that_works(basis.T @ matrix, _ladder(matrix, "exact"), rank=rank)
+    return SingularValueDecomposition(basis @ small.u, small.singular_values, small.vh)
