@@ -1,0 +1,45 @@
+"""Which model this is: its name, its revision, its architecture, and a fingerprint of all its weights."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strop.checkpoints.zoo import ZOO, pulled_folder
+from strop.linalg.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseIdentity:
+    """What a recipe or a result says about the model it belongs to."""
+
+    id: str
+    """A zoo name, a hub id, or the folder as it was given."""
+    revision: str | None
+    """The hub's commit, where the model came from there."""
+    architecture: str
+    """The model's class in transformers."""
+    fingerprint: str
+    """32 hexadecimal digits over all parameters."""
+
+
+def identify(model: "PreTrainedModel") -> BaseIdentity:
+    """Return a model's identity; the fingerprint reads every parameter once.
+
+    Args:
+        model: with its real weights, before anything is applied to it.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}={fingerprint(parameter)};".encode())
+    name = str(model.config.name_or_path)
+    zoo_name = next((zoo for zoo in ZOO if name and Path(name) == pulled_folder(zoo)), None)
+    return BaseIdentity(
+        id=zoo_name or name or type(model).__name__,
+        revision=getattr(model.config, "_commit_hash", None),
+        architecture=type(model).__name__,
+        fingerprint=digest.hexdigest()[:32],
+    )

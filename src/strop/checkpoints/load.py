@@ -1,0 +1,93 @@
+"""Load a model and its tokenizer by name, folder or hub id."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strop.checkpoints.zoo import ZOO, Announce, pull
+from strop.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: "torch.dtype | None" = None,
+    device: "str | torch.device | None" = None,
+    announce: Announce = lambda line: None,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Return a causal language model, in evaluation mode, and its tokenizer.
+
+    Args:
+        name: a name from the zoo (fetched on first use), a local folder, or a hub id.
+        revision: of a hub id; its default branch by default.
+        dtype: the checkpoint's own by default.
+        device: where to put the model; CPU by default.
+        announce: called with a line for each step of a first fetch.
+
+    Raises:
+        CheckpointError: there is no such model, or it is not a causal language model with a fast tokenizer.
+        PullError: a zoo model could not be fetched.
+    """
+    folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
+    _refuse_nonsense(folder)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype or "auto")
+            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"The model '{name}' cannot be loaded: {reason}.") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise CheckpointError(
+            f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "
+            "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
+        )
+    model.eval()
+    if device is not None:
+        model.to(device)
+    return model, tokenizer
+
+
+def _refuse_nonsense(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"The folder {name} holds no config.json, so it is not a saved model.")
+        return
+    looks_like_path = name.startswith((".", "/", "~")) or (os.sep in name.strip("/") and name.count("/") != 1)
+    if path.is_file() or looks_like_path or not name:
+        what = "is a file" if path.is_file() else "is not there"
+        raise CheckpointError(
+            f"The model folder '{name}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
+        )
+    if "/" not in name:
+        raise CheckpointError(f"There is no model '{name}': it is neither a folder here nor a zoo name ({_zoo()}).")
+
+
+def _zoo() -> str:
+    return "one of " + ", ".join(sorted(ZOO)) if len(ZOO) > 1 else next(iter(ZOO))
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' progress bars and advice for the length of a block."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
