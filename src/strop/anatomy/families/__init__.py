@@ -1,0 +1,10 @@
+"""Each architecture's spelling, declared once."""
+
+from strop.anatomy.families.gpt2 import GPT2
+from strop.anatomy.families.gpt_neox import GPT_NEOX
+from strop.anatomy.families.llama import LLAMA, PHI3
+from strop.anatomy.families.spelling import Family, Spelling
+
+FAMILIES: tuple[Family, ...] = (LLAMA, PHI3, GPT2, GPT_NEOX)
+
+__all__ = ["FAMILIES", "Family", "Spelling"]

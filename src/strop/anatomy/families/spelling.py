@@ -1,0 +1,56 @@
+"""How one architecture spells the matrices of a block, as data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from strop.anatomy.sites import MatrixType
+from strop.errors import AnatomyError
+
+Packing = Literal["whole", "stacked", "interleaved"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelling:
+    """Where in a block a matrix type lives.
+
+    Args:
+        path: the module, from the block on: `self_attn.q_proj`.
+        packing: `whole`: the module holds this matrix alone; `stacked`: several matrices one below the other (GPT-2,
+            Phi-3); `interleaved`: for each head, one slice of each (GPT-NeoX).
+        packed: what the module holds, in order, where it holds several.
+        transposed: the weight is stored as (in, out), as transformers' Conv1D does.
+
+    Raises:
+        AnatomyError: a packing without its parts, or parts without a packing.
+    """
+
+    path: str
+    packing: Packing = "whole"
+    packed: tuple[MatrixType, ...] = ()
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.packing == "whole") != (not self.packed):
+            raise AnatomyError(
+                f"{self.path}: a {self.packing} matrix goes with {'no' if self.packed else 'its'} parts."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One architecture's spelling.
+
+    Args:
+        name: what people call it.
+        model_types: the `model_type` values in a config.json it covers.
+        blocks: path of the list of blocks, from the model with its LM head on.
+        matrices: the spelling of each matrix type a block has.
+        block_returns: what a block's forward gives back: the hidden state, or a tuple that begins with it.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    blocks: str
+    matrices: Mapping[MatrixType, Spelling]
+    block_returns: Literal["tensor", "tuple"] = "tensor"

@@ -1,0 +1,53 @@
+"""A family described in a YAML file, for architectures Strop does not know."""
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import yaml
+
+from strop.anatomy.families import Family, Spelling
+from strop.anatomy.sites import MatrixType
+from strop.errors import UsageError
+
+
+class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
+    path: str
+    packing: Literal["whole", "stacked", "interleaved"] = "whole"
+    packed: tuple[MatrixType, ...] = ()
+    transposed: bool = False
+
+
+class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
+    name: str
+    model_types: tuple[str, ...] = ()
+    blocks: str
+    matrices: dict[MatrixType, str | _SpellingEntry]
+    block_returns: Literal["tensor", "tuple"] = "tensor"
+
+
+def read_family(path: Path) -> Family:
+    """Read a family from a YAML file.
+
+    ```yaml
+    name: mine
+    blocks: transformer.h
+    matrices:
+      query: attn.q_proj
+      up: {path: mlp.c_fc, transposed: true}
+    ```
+
+    Raises:
+        UsageError: there is no such file, or its content is not of that form.
+    """
+    try:
+        entry = _FamilyEntry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"The family file {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, pydantic.ValidationError) as error:
+        raise UsageError(f"The family file {path} does not describe a family: {error}") from None
+    spelled = {
+        matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
+        for matrix_type, spelling in entry.matrices.items()
+    }
+    return Family(entry.name, entry.model_types, entry.blocks, spelled, entry.block_returns)

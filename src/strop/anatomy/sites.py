@@ -1,0 +1,103 @@
+"""Addresses inside a model."""
+
+import dataclasses
+import enum
+
+from strop.errors import SiteError
+
+
+class MatrixType(enum.StrEnum):
+    """The weight matrices of a Transformer block (τ in LASER's paper, whose U_in is `up`, or `gate` on Llama)."""
+
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
+    OUTPUT = "output"
+    GATE = "gate"
+    UP = "up"
+    DOWN = "down"
+
+    @classmethod
+    def parse(cls, text: str) -> "MatrixType":
+        """Return the type named `text`.
+
+        Raises:
+            SiteError: there is no such type; embeddings and the LM head are named as what they are.
+
+        >>> MatrixType.parse("up")
+        <MatrixType.UP: 'up'>
+        """
+        word = text.strip().lower()
+        if word in set(cls):
+            return cls(word)
+        if word in {"embedding", "embeddings", "embed", "embed_tokens", "wte", "lm_head", "head", "unembedding"}:
+            raise SiteError(
+                f"'{text}' cannot be edited: embeddings and the LM head are left alone, for they are often one tied "
+                f"matrix; choose among {', '.join(cls)}."
+            )
+        raise SiteError(f"'{text}' is not a matrix type; choose among {', '.join(cls)}.")
+
+
+ATTENTION = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE, MatrixType.OUTPUT})
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class WeightSite:
+    """One weight matrix, or one head's share of an attention matrix.
+
+    Args:
+        layer: counted from 0.
+        matrix_type: which matrix of the block.
+        head: one head of an attention matrix; a key/value head where these are grouped; the whole matrix by default.
+        expert: one expert of a mixture.
+
+    Raises:
+        SiteError: a negative index, or a head of an MLP matrix.
+
+    >>> print(WeightSite(28, MatrixType.UP))
+    layer 28 up
+    """
+
+    layer: int
+    matrix_type: MatrixType
+    head: int | None = None
+    expert: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "head", "expert"):
+            index = getattr(self, name)
+            if index is not None and index < 0:
+                raise SiteError(f"A {name} is counted from 0; {index} is not one.")
+        if self.head is not None and self.matrix_type not in ATTENTION:
+            raise SiteError(f"A {self.matrix_type} matrix has no heads; leave the head out.")
+
+    def __str__(self) -> str:
+        head = "" if self.head is None else f" head {self.head}"
+        expert = "" if self.expert is None else f" expert {self.expert}"
+        return f"layer {self.layer} {self.matrix_type}{head}{expert}"
+
+
+def parse_layers(text: str, layer_count: int) -> tuple[int, ...]:
+    """Return the layers a text such as `all`, `20-29` or `0,4,8-11` names, in order, none twice.
+
+    Args:
+        text: `all`, numbers, ranges with both ends included, or a comma-separated list of these.
+        layer_count: how many layers the model has.
+
+    Raises:
+        SiteError: the text is not of that form, or names a layer the model has not.
+
+    >>> parse_layers("0,4-6", 8)
+    (0, 4, 5, 6)
+    """
+    if text.strip() == "all":
+        return tuple(range(layer_count))
+    layers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise SiteError(f"'{text}' does not name layers; write them as 20-29, as 0,4,8 or as all.")
+        layers |= set(range(int(first), int(last if dash else first) + 1))
+    if not layers or max(layers) >= layer_count:
+        raise SiteError(f"'{text}' names a layer this model has not: it has layers 0 to {layer_count - 1}.")
+    return tuple(sorted(layers))
