@@ -1,0 +1,17 @@
+"""One file per method; `apply` puts interventions on a model and takes them off, bit for bit."""
+
+from strop.interventions.apply import Attachment, applied_interventions, attach_interventions, attachments_of
+from strop.interventions.base import WeightIntervention
+from strop.interventions.methods import METHODS, intervention_from_json
+from strop.interventions.rank_reduction import RankReduction
+
+__all__ = [
+    "METHODS",
+    "Attachment",
+    "RankReduction",
+    "WeightIntervention",
+    "applied_interventions",
+    "attach_interventions",
+    "attachments_of",
+    "intervention_from_json",
+]

@@ -1,0 +1,132 @@
+"""Put weight interventions on a model and take them off again, bit for bit.
+
+The model stays what it is: a parameter's storage is exchanged for an edited copy and, on the way back, the untouched
+original takes its place again. No class is wrapped, no hook is left behind.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy
+from strop.errors import InterventionError, StropError
+from strop.interventions.base import Decompose, WeightIntervention
+from strop.linalg import DecompositionCache
+
+_ATTACHED: "weakref.WeakKeyDictionary[PreTrainedModel, list[Attachment]]" = weakref.WeakKeyDictionary()
+
+
+class Attachment:
+    """Interventions that are on a model; `detach` takes them off."""
+
+    def __init__(self, model: PreTrainedModel, interventions: Sequence[WeightIntervention]) -> None:
+        self.interventions = tuple(interventions)
+        self._model = weakref.ref(model)
+        self._originals: dict[nn.Parameter, Tensor] = {}
+
+    def detach(self) -> None:
+        """Give the model back the very storage it had; calling it twice is the same as once.
+
+        Raises:
+            InterventionError: another attachment was made later and is still on.
+        """
+        model = self._model()
+        if model is None or self not in (stack := _ATTACHED.get(model, [])):
+            return
+        if stack[-1] is not self:
+            raise InterventionError("Another recipe was attached later; detach that one first.")
+        stack.pop()
+        self._restore()
+
+    def _restore(self) -> None:
+        for parameter, original in self._originals.items():
+            parameter.data = original
+        self._originals.clear()
+
+    def _writable(self, parameter: nn.Parameter) -> Tensor:
+        if parameter not in self._originals:
+            self._originals[parameter] = parameter.data
+            parameter.data = parameter.data.clone()
+        return parameter.data
+
+
+def attach_interventions(
+    model: PreTrainedModel,
+    interventions: Sequence[WeightIntervention],
+    *,
+    anatomy: Anatomy | None = None,
+    tensors: Sequence[Mapping[str, Tensor]] | None = None,
+    decompose: Decompose | None = None,
+) -> Attachment:
+    """Apply interventions in order, in place, and return the handle that takes them off.
+
+    Args:
+        model: changed until the handle's `detach`.
+        interventions: each sees the matrix as those before it left it.
+        anatomy: the model's, where it is at hand.
+        tensors: for each intervention, what its recipe carries for it.
+        decompose: how to come by decompositions; the cache on disk by default.
+
+    Raises:
+        SiteError: the model has no such matrix.
+        UneditableWeightError: a weight is tied or quantised.
+        DecompositionError: a matrix holds NaN or infinity.
+    """
+    anatomy = anatomy or Anatomy.of(model)
+    decompose = decompose or DecompositionCache().decompose
+    carried = tensors if tensors is not None else [{}] * len(interventions)
+    attachment = Attachment(model, interventions)
+    try:
+        with torch.no_grad():
+            for intervention, own_tensors in zip(interventions, carried, strict=True):
+                _edit(model, anatomy, intervention, attachment, decompose, own_tensors)
+    except BaseException:
+        attachment._restore()
+        raise
+    _ATTACHED.setdefault(model, []).append(attachment)
+    return attachment
+
+
+def _edit(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    intervention: WeightIntervention,
+    attachment: Attachment,
+    decompose: Decompose,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    site = intervention.site
+    parameter = anatomy.parameter(model, site)
+    anatomy.refuse_tied(model, site)
+    matrix = anatomy.matrix_in(parameter.data, site)
+    try:
+        edited = intervention.edit(matrix, decompose=decompose, tensors=tensors)
+    except StropError as error:
+        raise type(error)(f"{site} ({tuple(matrix.shape)}): {error}") from error
+    anatomy.write_matrix(attachment._writable(parameter), site, edited)
+
+
+@contextlib.contextmanager
+def applied_interventions(
+    model: PreTrainedModel,
+    interventions: Sequence[WeightIntervention],
+    *,
+    anatomy: Anatomy | None = None,
+    tensors: Sequence[Mapping[str, Tensor]] | None = None,
+    decompose: Decompose | None = None,
+) -> Iterator[PreTrainedModel]:
+    """Apply interventions for the length of a `with` block; see `attach_interventions`."""
+    attachment = attach_interventions(model, interventions, anatomy=anatomy, tensors=tensors, decompose=decompose)
+    try:
+        yield model
+    finally:
+        attachment.detach()
+
+
+def attachments_of(model: PreTrainedModel) -> tuple[Attachment, ...]:
+    """Return what is attached to a model, in the order it was attached."""
+    return tuple(_ATTACHED.get(model, []))

@@ -1,0 +1,26 @@
+"""The methods a recipe may name: a closed list, so that nothing a recipe says is ever imported."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from strop.errors import RecipeError, StropError
+from strop.interventions.base import WeightIntervention
+from strop.interventions.rank_reduction import RankReduction
+
+METHODS: dict[str, type[RankReduction]] = {RankReduction.method: RankReduction}
+
+
+def intervention_from_json(entry: Mapping[str, Any]) -> WeightIntervention:
+    """Return the intervention an entry of a recipe describes.
+
+    Raises:
+        RecipeError: the entry names no known method, or its fields do not make one.
+    """
+    method = entry.get("method")
+    if method not in METHODS:
+        raise RecipeError(f"'{method}' is not a method this version knows ({', '.join(METHODS)}).")
+    try:
+        return METHODS[method].from_json(entry)
+    except (KeyError, TypeError, ValueError, StropError) as error:
+        missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise RecipeError(f"An entry of method {method} cannot be read: {missing}") from None
