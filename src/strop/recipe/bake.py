@@ -1,0 +1,57 @@
+"""Make a recipe permanent: an ordinary checkpoint any other tool can load."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from strop.checkpoints.load import quiet_transformers
+from strop.errors import InterventionError
+from strop.files import making_folder, write_json, write_text
+from strop.interventions import attachments_of
+from strop.recipe.apply import applied
+from strop.recipe.card import model_card
+from strop.recipe.document import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def bake(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    force: bool = False,
+) -> Path:
+    """Write a checkpoint with a recipe's edits in its weights; the model in memory is left as it was.
+
+    The folder appears whole or not at all. It holds the model as `save_pretrained` writes it (safetensors), the
+    tokenizer where one is given, a model card, and the recipe as `strop_recipe.json` for those who ask how it was made.
+
+    Args:
+        model: the base the recipe was made for, with nothing attached.
+        recipe: what to bake in.
+        folder: must not hold anything yet.
+        tokenizer: saved beside the model.
+        force: bake although the model is another one.
+
+    Raises:
+        UsageError: the folder is there already and is not empty.
+        BaseMismatchError: the model is not the recipe's base, and `force` is not given.
+        InterventionError: something is attached to the model already.
+    """
+    if attachments_of(model):
+        raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
+    path = Path(folder)
+    with making_folder(path) as temporary, applied(model, recipe, force=force), quiet_transformers():
+        model.save_pretrained(temporary)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        write_text(temporary / "README.md", model_card(recipe, baked=True))
+        write_json(
+            temporary / "strop_recipe.json",
+            {"base": recipe.base.id, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
+        )
+    return path

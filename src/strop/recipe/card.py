@@ -1,0 +1,65 @@
+"""The model card that travels with a recipe and with a baked checkpoint."""
+
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from strop.recipe.document import Recipe
+
+
+def model_card(recipe: Recipe, *, baked: bool = False) -> str:
+    """Return a recipe's README.md: what it changes, what it gained, and how to use it.
+
+    Args:
+        recipe: what was made.
+        baked: the card is for a checkpoint the recipe was baked into.
+    """
+    data = ModelCardData(
+        base_model=recipe.base.id if "/" in recipe.base.id and not recipe.base.id.startswith(("/", ".")) else None,
+        library_name="transformers" if baked else "strop",
+        tags=["strop", "low-rank"],
+    )
+    task = recipe.provenance.get("task")
+    title = f"{recipe.base.id} for {task}" if task else f"{recipe.base.id}, edited"
+    lines = ["---", data.to_yaml(), "---", f"# {title}", ""]
+    lines.append(
+        "An ordinary checkpoint with low-rank interventions baked into its weights:"
+        if baked
+        else f"Low-rank interventions on `{recipe.base.id}` ({recipe.base.architecture}), as a Strop recipe:"
+    )
+    lines += ["", *(f"- {_in_words(entry)}" for entry in recipe.describe()), ""]
+    lines += _figures(recipe.provenance)
+    if not baked:
+        lines += [
+            "```python",
+            "import strop",
+            f'model, tokenizer = strop.load("{recipe.base.id}")',
+            'with strop.applied(model, strop.Recipe.load("THIS FOLDER")):',
+            "    model.generate(...)",
+            "```",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    head = f" head {entry['head']}" if "head" in entry else ""
+    return (
+        f"`{entry['matrix_type']}` of layer {entry['layer']}{head}: {entry['method'].replace('_', ' ')} "
+        f"to rank {entry['rank']} ({entry['rank_fraction']:.2%} of the full rank kept)"
+    )
+
+
+def _figures(provenance: Any) -> list[str]:
+    comparison = provenance.get("comparison")
+    if not comparison:
+        return []
+    base, edited = provenance["base"], provenance["edited"]
+    low, high = comparison["ci95"]
+    measured = "accuracy" if base.get("accuracy") is not None else "loss"
+    return [
+        f"On {base['count']} held-out examples the {measured} went from {base[measured]:.4g} to {edited[measured]:.4g}: "
+        f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, p = {comparison['p_value']:.2g}; "
+        f"{comparison['fixed']} examples fixed, {comparison['broken']} broken).",
+        "",
+    ]

@@ -1,0 +1,185 @@
+"""A recipe: a base model's identity and an ordered list of interventions."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy, WeightSite
+from strop.checkpoints import BaseIdentity, identify
+from strop.errors import BaseMismatchError, RecipeError
+from strop.interventions import WeightIntervention
+from strop.linalg import DecompositionCache, fingerprint
+
+if TYPE_CHECKING:
+    from strop.interventions.base import Decompose
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixIdentity:
+    """What a matrix must be for a recipe to be about it."""
+
+    shape: tuple[int, int]
+    """(out, in)."""
+    dtype: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "MatrixIdentity":
+        """Return a matrix's identity."""
+        dtype = str(matrix.dtype).removeprefix("torch.")
+        return cls((matrix.shape[0], matrix.shape[1]), dtype, fingerprint(matrix.contiguous()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """The product's document: which model, which interventions in which order, and how they were found.
+
+    Build it with `Recipe.of(model, interventions)`, or read a folder with `Recipe.load`.
+
+    Args:
+        base: the model it was made for.
+        interventions: in the order they are applied.
+        matrices: for each intervention, the identity of the matrix it edits, as the base model has it.
+        tensors: for each intervention, the tensors it carries; empty for a bare decision.
+        provenance: how it was made: task, seed, versions, figures.
+
+    Raises:
+        RecipeError: the lists are not of one length.
+    """
+
+    base: BaseIdentity
+    interventions: tuple[WeightIntervention, ...]
+    matrices: tuple[MatrixIdentity, ...]
+    tensors: tuple[Mapping[str, Tensor], ...] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            object.__setattr__(self, "tensors", ({},) * len(self.interventions))
+        if not len(self.interventions) == len(self.matrices) == len(self.tensors):
+            raise RecipeError(
+                f"A recipe with {len(self.interventions)} interventions has {len(self.matrices)} matrix identities "
+                f"and {len(self.tensors)} sets of tensors; each intervention needs one of both."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        interventions: Sequence[WeightIntervention],
+        *,
+        base: BaseIdentity | None = None,
+        anatomy: Anatomy | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Recipe":
+        """Return a recipe for a model as it stands now.
+
+        Args:
+            model: the base, with nothing attached.
+            interventions: in the order they are to be applied.
+            base: the model's identity, where it is at hand.
+            anatomy: the model's, where it is at hand.
+            provenance: how the interventions were found.
+
+        Raises:
+            SiteError: the model has no such matrix.
+        """
+        anatomy = anatomy or Anatomy.of(model)
+        matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, entry.site)) for entry in interventions)
+        return cls(base or identify(model), tuple(interventions), matrices, (), provenance or {})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return (
+            (self.base, self.interventions, self.matrices) == (other.base, other.interventions, other.matrices)
+            and dict(self.provenance) == dict(other.provenance)
+            and all(_same_tensors(mine, theirs) for mine, theirs in zip(self.tensors, other.tensors, strict=True))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        if not self.interventions:
+            return f"no edit of {self.base.id}"
+        return f"{self.base.id}: " + "; ".join(str(entry) for entry in self.interventions)
+
+    def with_factors(self, model: PreTrainedModel, *, decompose: "Decompose | None" = None) -> "Recipe":
+        """Return the recipe with the low-rank factors beside each intervention, so that applying it decomposes nothing.
+
+        Args:
+            model: the base, with nothing attached.
+            decompose: how to come by decompositions; the cache on disk by default.
+
+        Raises:
+            RecipeError: a matrix is edited twice; the second edit's factors would not be those of the base's matrix.
+        """
+        anatomy = Anatomy.of(model)
+        self.check(model)
+        sites = [entry.site for entry in self.interventions]
+        if len(set(sites)) < len(sites):
+            raise RecipeError("Factors cannot be kept for a recipe that edits one matrix twice.")
+        decompose = decompose or DecompositionCache().decompose
+        tensors = tuple(
+            entry.factors(anatomy.read_weight(model, entry.site), decompose=decompose) for entry in self.interventions
+        )
+        return dataclasses.replace(self, tensors=tensors)
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Make sure that a model is the one this recipe was made for.
+
+        Raises:
+            BaseMismatchError: it is not; the message names the first difference.
+        """
+        anatomy = Anatomy.of(model)
+        remedy = f"load {self.base.id}, or pass force=True (--force) if you know that the recipe fits"
+        if type(model).__name__ != self.base.architecture:
+            raise BaseMismatchError(
+                f"The recipe was made for {self.base.id}, a {self.base.architecture}, and this model is a "
+                f"{type(model).__name__}; {remedy}."
+            )
+        seen: set[WeightSite] = set()
+        for intervention, expected in zip(self.interventions, self.matrices, strict=True):
+            site = intervention.site
+            if site in seen:
+                continue
+            seen.add(site)
+            if site.layer >= anatomy.layer_count:
+                raise BaseMismatchError(
+                    f"The recipe edits {site}, and this model has only {anatomy.layer_count} layers; {remedy}."
+                )
+            found = MatrixIdentity.of(anatomy.read_weight(model, site))
+            for what in ("shape", "dtype", "fingerprint"):
+                if getattr(found, what) != getattr(expected, what):
+                    raise BaseMismatchError(
+                        f"{site} is not the matrix the recipe was made for: its {what} is {getattr(found, what)}, not "
+                        f"{getattr(expected, what)}; {remedy}."
+                    )
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the interventions as a recipe's JSON holds them."""
+        return [entry.to_json(matrix.shape) for entry, matrix in zip(self.interventions, self.matrices, strict=True)]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the recipe as a folder; see `write_recipe`."""
+        from strop.recipe.folder import write_recipe
+
+        return write_recipe(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Recipe":
+        """Read a recipe folder; see `read_recipe`."""
+        from strop.recipe.folder import read_recipe
+
+        return read_recipe(Path(folder))
+
+
+def _same_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)

@@ -1,0 +1,124 @@
+"""A recipe on disk: recipe.json, tensors.safetensors where there are tensors, README.md. Nothing in it is executed."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from strop.checkpoints import BaseIdentity
+from strop.errors import RecipeError
+from strop.files import making_folder, write_json, write_text
+from strop.interventions import intervention_from_json
+from strop.recipe.card import model_card
+from strop.recipe.document import FORMAT, MatrixIdentity, Recipe
+
+
+class _Base(pydantic.BaseModel):
+    id: str
+    revision: str | None = None
+    architecture: str
+    fingerprint: str
+
+
+class _Matrix(pydantic.BaseModel):
+    shape: tuple[int, int]
+    dtype: str
+    fingerprint: str
+
+
+class _Document(pydantic.BaseModel):
+    format: int
+    base: _Base
+    interventions: list[dict[str, Any]]
+    matrices: list[_Matrix]
+    provenance: dict[str, Any] = {}
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> Path:
+    """Write a recipe as a folder that appears whole or not at all.
+
+    Args:
+        recipe: what to write.
+        folder: must not hold anything yet.
+
+    Raises:
+        UsageError: the folder is there already and is not empty.
+    """
+    with making_folder(folder) as temporary:
+        write_json(
+            temporary / "recipe.json",
+            {
+                "format": FORMAT,
+                "base": dataclasses.asdict(recipe.base),
+                "interventions": recipe.describe(),
+                "matrices": [dataclasses.asdict(matrix) for matrix in recipe.matrices],
+                "provenance": dict(recipe.provenance),
+            },
+        )
+        named = {
+            f"{index}.{name}": tensor.cpu().contiguous()
+            for index, tensors in enumerate(recipe.tensors)
+            for name, tensor in tensors.items()
+        }
+        if named:
+            save_file(named, temporary / "tensors.safetensors", metadata={"format": "pt"})
+        write_text(temporary / "README.md", model_card(recipe))
+    return folder
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read a recipe folder.
+
+    Args:
+        folder: as `write_recipe` or a search left it.
+
+    Raises:
+        RecipeError: there is no recipe there, it is damaged, or it was written by a newer version.
+    """
+    document = _read_document(folder)
+    interventions = tuple(intervention_from_json(entry) for entry in document.interventions)
+    tensors = _read_tensors(folder / "tensors.safetensors", len(interventions))
+    return Recipe(
+        BaseIdentity(**document.base.model_dump()),
+        interventions,
+        tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices),
+        tensors,
+        document.provenance,
+    )
+
+
+def _read_document(folder: Path) -> _Document:
+    path = folder / "recipe.json"
+    if not path.is_file():
+        inner = folder / "recipe"
+        hint = f" Did you mean {inner}?" if (inner / "recipe.json").is_file() else ""
+        raise RecipeError(f"{folder} is not a recipe: it holds no recipe.json.{hint}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("format") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise RecipeError(
+                f"{path} is of format {version}, and this version of Strop reads up to {FORMAT}: upgrade Strop."
+            )
+        return _Document.model_validate(content)
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}.") from None
+
+
+def _read_tensors(path: Path, count: int) -> tuple[Mapping[str, Tensor], ...]:
+    if not path.is_file():
+        return ()
+    collected: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    try:
+        for name, tensor in load_file(path).items():
+            index, _, short = name.partition(".")
+            collected[int(index)][short] = tensor
+    except (SafetensorError, ValueError, IndexError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from None
+    return tuple(collected)
