@@ -1,0 +1,29 @@
+"""Examples, prompts, splits, scoring, evaluation, comparison."""
+
+from strop.tasks.compare import Comparison, compare
+from strop.tasks.evaluate import ParaphraseRobustness, evaluate, evaluate_paraphrases, greedy_continuations
+from strop.tasks.evaluation import Evaluation
+from strop.tasks.examples import Example
+from strop.tasks.scorer import Scorer
+from strop.tasks.task import Task, builtin_tasks, load_task
+from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "Example",
+    "GenerateSettings",
+    "ParaphraseRobustness",
+    "Score",
+    "Scorer",
+    "SplitSettings",
+    "Task",
+    "TaskFile",
+    "builtin_tasks",
+    "compare",
+    "evaluate",
+    "evaluate_paraphrases",
+    "greedy_continuations",
+    "load_task",
+    "read_task_file",
+]

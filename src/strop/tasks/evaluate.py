@@ -1,0 +1,133 @@
+"""Evaluate a model on a task."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import evaluating, input_device
+from strop.errors import TaskError
+from strop.progress import SILENT, Progress
+from strop.tasks.evaluation import Evaluation
+from strop.tasks.examples import Example
+from strop.tasks.scorer import Scorer
+from strop.tasks.task import Task
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Score a model on one split of a task.
+
+    Sequences are batched by length, padded on the right, and the LM head runs only where a token is scored.
+
+    Args:
+        model: a causal language model, with or without a recipe applied.
+        tokenizer: its fast tokenizer.
+        task: from `load_task`.
+        split: train, select or test.
+        limit: score a random sample of this size.
+        progress: told of each batch.
+
+    Raises:
+        TaskError: the split is empty, or a row does not fit the model.
+        UsageError: there is no such split, or the task's score needs generation.
+    """
+    scorer = Scorer(model, tokenizer, task.examples(split, limit=limit), task.score)
+    progress.start(f"scoring {task.name}/{split}", len(scorer.batches))
+    return scorer.evaluate(progress=progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParaphraseRobustness:
+    """How the answers hold when the question is put in other words."""
+
+    accuracy: float
+    """Share of all paraphrases answered right."""
+    consistent: float
+    """Share of examples answered right on the prompt and on every paraphrase."""
+    count: int
+    """How many paraphrases were asked."""
+
+
+def evaluate_paraphrases(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    progress: Progress = SILENT,
+) -> ParaphraseRobustness:
+    """Ask each example in all its words (paraphrase robustness: LASER, arXiv 2312.13558, section 5.1).
+
+    Args:
+        model: a causal language model.
+        tokenizer: its fast tokenizer.
+        task: with a `paraphrases` column.
+        split: train, select or test.
+        limit: ask a random sample of this many examples.
+        progress: told of each batch.
+
+    Raises:
+        TaskError: the task has no paraphrases, or is not scored by right and wrong.
+    """
+    examples = task.examples(split, limit=limit)
+    asked = [len(example.paraphrases) + 1 for example in examples]
+    if sum(asked) == len(examples):
+        raise TaskError(f"Task {task.name} has no paraphrases; name their column under paraphrases: in the task file.")
+    wordings = [
+        dataclasses.replace(example, prompt=prompt)
+        for example in examples
+        for prompt in (example.prompt, *example.paraphrases)
+    ]
+    scorer = Scorer(model, tokenizer, wordings, task.score)
+    progress.start(f"scoring paraphrases of {task.name}/{split}", len(scorer.batches))
+    correct = scorer.evaluate(progress=progress).correct
+    if correct is None:
+        raise TaskError(f"Task {task.name} is scored by loss alone, so no paraphrase is right or wrong.")
+    starts = np.cumsum([0, *asked[:-1]])
+    own_prompt = np.zeros(len(wordings), dtype=bool)
+    own_prompt[starts] = True
+    return ParaphraseRobustness(
+        accuracy=float(correct[~own_prompt].mean()),
+        consistent=float(np.logical_and.reduceat(correct, starts).mean()),
+        count=int((~own_prompt).sum()),
+    )
+
+
+def greedy_continuations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, tokens: int = 5
+) -> list[str]:
+    """Return what the model writes after each example's prompt, greedily.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        examples: whose prompts are continued.
+        tokens: how many new tokens.
+    """
+    written = []
+    with evaluating(model), torch.inference_mode():
+        for example in examples:
+            encoded = tokenizer(example.prompt, return_tensors="pt").to(input_device(model))
+            length = encoded["input_ids"].shape[1]
+            generated = model.generate(
+                **encoded,
+                max_new_tokens=tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=0,
+            )
+            written.append(str(tokenizer.decode(generated[0, length:], skip_special_tokens=True)))
+    return written

@@ -1,0 +1,75 @@
+"""An evaluation: per-example scores of one model on one split."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strop.errors import UsageError
+from strop.tasks.task_file import Score
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Per-example scores, in the order of the examples.
+
+    Raises:
+        UsageError: the arrays are not of one length.
+    """
+
+    score: Score
+    loss: NDArray[np.float64]
+    """(examples,): mean −log p in nats per answer token."""
+    tokens: NDArray[np.int64]
+    """(examples,): how many answer tokens that mean runs over."""
+    correct: NDArray[np.bool_] | None = None
+    """(examples,): whether the answer is right; None for `perplexity`."""
+    rank: NDArray[np.int64] | None = None
+    """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "correct", "rank"):
+            other = getattr(self, name)
+            if other is not None and other.shape != self.loss.shape:
+                raise UsageError(
+                    f"An evaluation with {self.loss.shape[0]} losses has {other.shape[0]} values of {name}."
+                )
+
+    @property
+    def count(self) -> int:
+        """How many examples."""
+        return int(self.loss.shape[0])
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of examples answered right, 0 to 1; None for `perplexity`."""
+        return None if self.correct is None else float(self.correct.mean())
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the examples of their losses, in nats per answer token."""
+        return float(self.loss.mean())
+
+    @property
+    def perplexity(self) -> float:
+        """Exp of the mean −log p over all answer tokens."""
+        return float(np.exp((self.loss * self.tokens).sum() / self.tokens.sum()))
+
+    def top(self, count: int) -> float | None:
+        """Share of examples whose answer's first token is among the `count` likeliest; only for `first_token`."""
+        return None if self.rank is None else float((self.rank < count).mean())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures a result file holds."""
+        figures: dict[str, Any] = {"accuracy": self.accuracy, "loss": self.mean_loss, "count": self.count}
+        if self.rank is not None:
+            figures |= {"top5": self.top(5), "top10": self.top(10)}
+        if self.score == "perplexity":
+            figures["perplexity"] = self.perplexity
+        return figures
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What a search maximises: accuracy, and among equals the lower loss (LASER's rule)."""
+        return (self.accuracy if self.accuracy is not None else 0.0, -self.mean_loss)

@@ -1,0 +1,125 @@
+"""Examples: a row's prompt, answer, choices and paraphrases, rendered from the task file's templates."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+
+from strop.errors import TaskError
+from strop.tasks.rows import Row
+from strop.tasks.task_file import TaskFile
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One prompt with its right answer."""
+
+    prompt: str
+    answer: str
+    """The continuation, its leading space included."""
+    choices: tuple[str, ...] | None = None
+    """All continuations to choose from, the answer among them."""
+    paraphrases: tuple[str, ...] = ()
+    """Other prompts for the same answer."""
+    group: str | None = None
+    """Examples of one group never straddle two splits."""
+    row: int = 0
+    """Counted from 1 in its source."""
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+    """The row as it was read."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two examples the same."""
+        return (self.prompt, self.answer)
+
+
+def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) -> list[Example]:
+    """Turn rows into examples.
+
+    Args:
+        task_file: the templates.
+        rows: from one source.
+        source: what to call it in an error.
+
+    Raises:
+        TaskError: a row lacks a column, renders to an empty answer, or its answer is not among its choices; the
+            message names the source, the row, the column and the remedy.
+    """
+    renderer = _Renderer(task_file)
+    return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
+
+
+class _Renderer:
+    def __init__(self, task_file: TaskFile) -> None:
+        self.task_file = task_file
+        self.environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+        )
+        self.prompt = self._compile("prompt", task_file.prompt)
+        self.answer = self._compile("answer", task_file.answer)
+        self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
+
+    def _compile(self, key: str, text: str) -> jinja2.Template:
+        try:
+            return self.environment.from_string(text)
+        except jinja2.TemplateSyntaxError as error:
+            raise TaskError(
+                f"The template in {key}: of task {self.task_file.name} is not Jinja: {error.message}."
+            ) from None
+
+    def example(self, row: Row, number: int, source: str) -> Example:
+        where = f"{source}, row {number}"
+        prompt = self._render(self.prompt, row, where, "prompt")
+        answer = self._render(self.answer, row, where, "answer")
+        if not answer.strip():
+            raise TaskError(f"{where}: the answer is empty; fill its column or drop the row.")
+        if not prompt and self.task_file.score != "perplexity":
+            raise TaskError(f"{where}: the prompt is empty; fill its column or drop the row.")
+        choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
+        if choices is not None:
+            self._check_choices(choices, answer, where)
+        return Example(prompt, answer, choices, self._paraphrases(row, where), self._group(row, where), number, row)
+
+    def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
+        if any(not choice.strip() for choice in choices):
+            raise TaskError(f"{where}: a choice is empty; fill its column or drop the row.")
+        if len(set(choices)) < len(choices):
+            raise TaskError(f"{where}: two choices are the same text; make them distinct or drop the row.")
+        if answer not in choices:
+            raise TaskError(
+                f"{where}: the answer {answer!r} is not one of the choices {list(choices)!r}; "
+                "spell both alike, the leading space included."
+            )
+
+    def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:
+        try:
+            return template.render(row)
+        except jinja2.UndefinedError as error:
+            has = ", ".join(map(str, row))
+            raise TaskError(
+                f"{where}: the template in {key}: needs a column that is not there ({error.message}); the row has {has}."
+            ) from None
+        except Exception as error:  # a template may call anything Jinja offers, on any value
+            raise TaskError(f"{where}: the template in {key}: failed: {error}.") from None
+
+    def _column(self, row: Row, column: str, where: str, key: str) -> Any:
+        if column not in row:
+            has = ", ".join(map(str, row))
+            raise TaskError(f"{where}: {key}: names the column '{column}', which is not there; the row has {has}.")
+        return row[column]
+
+    def _paraphrases(self, row: Row, where: str) -> tuple[str, ...]:
+        if self.task_file.paraphrases is None:
+            return ()
+        found = self._column(row, self.task_file.paraphrases, where, "paraphrases")
+        if not isinstance(found, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in found):
+            raise TaskError(f"{where}: column '{self.task_file.paraphrases}' is not a list of prompts.")
+        return tuple(found)
+
+    def _group(self, row: Row, where: str) -> str | None:
+        if self.task_file.group is None:
+            return None
+        return str(self._column(row, self.task_file.group, where, "group"))

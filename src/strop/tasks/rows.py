@@ -1,0 +1,111 @@
+"""Rows of a data source: JSON Lines, JSON, CSV, Parquet, or a data set of the hub."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from strop.errors import TaskError
+
+Row = Mapping[str, Any]
+HUB = "hf://"
+
+
+def read_rows(source: str, *, relative_to: Path) -> list[Row]:
+    """Read all rows of a source.
+
+    Args:
+        source: a path ending in .jsonl, .json, .csv or .parquet, or `hf://owner/name[:config][#split]`, where the name
+            may also be a local folder; without a split, all splits are read one after the other.
+        relative_to: the folder a relative path starts from.
+
+    Raises:
+        TaskError: the source is not there, is empty, or a row in it cannot be read.
+    """
+    if source.startswith(HUB):
+        rows = _read_hub(source, relative_to)
+    else:
+        path = relative_to / Path(source).expanduser()
+        readers = {".jsonl": _read_json_lines, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+        if path.suffix not in readers:
+            raise TaskError(
+                f"The data file {path} is none of {', '.join(sorted(readers))}; convert it to one of these."
+            )
+        if not path.is_file():
+            raise TaskError(f"There is no data file {path}; data: is relative to the task file.")
+        try:
+            rows = list(readers[path.suffix](path))
+        except UnicodeDecodeError as error:
+            raise TaskError(f"The data file {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    if not rows:
+        raise TaskError(f"The data source {source} holds no rows.")
+    return rows
+
+
+def _read_json_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TaskError(f"{path}, line {number} is not JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise TaskError(f"{path}, line {number} is not a JSON object with named columns.")
+            yield row
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise TaskError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise TaskError(f"{path} is not a JSON list of objects; for one object a line, name it .jsonl.")
+    yield from content
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise TaskError(
+                        f"{path}, line {reader.line_num} does not have the header's {len(reader.fieldnames or [])} columns."
+                    )
+                yield row
+        except csv.Error as error:
+            raise TaskError(f"{path}, line {reader.line_num} is not CSV: {error}.") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import datasets
+
+    try:
+        yield from datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+    except Exception as error:  # datasets wraps whatever its readers raise in classes of its own
+        raise TaskError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
+
+
+def _read_hub(source: str, relative_to: Path) -> list[Row]:
+    import datasets
+
+    address, _, split = source.removeprefix(HUB).partition("#")
+    name, _, config = address.partition(":")
+    local = relative_to / name
+    try:
+        loaded = datasets.load_dataset(str(local) if local.is_dir() else name, config or None, split=split or None)
+    except Exception as error:  # as above
+        raise TaskError(
+            f"The data set {source} cannot be loaded: {_first_line(error)}. Give owner/name as on the hub, or a folder."
+        ) from None
+    parts = loaded.values() if isinstance(loaded, dict) else [loaded]
+    return [row for part in parts for row in part]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,79 @@
+"""Deal examples out to train, select and test so that nothing stands on two sides."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from strop.errors import TaskError
+from strop.tasks.examples import Example
+from strop.tasks.task_file import SplitSettings
+
+SPLITS = ("train", "select", "test")
+
+
+def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tuple[Example, ...]]:
+    """Deal examples out by shares, keeping together what belongs together.
+
+    Two examples belong together when they are the same (prompt, answer) or share a group. A repeated example is kept
+    once. The order is a shuffle by the seed, so any first n of a split are a random sample of it.
+
+    Args:
+        examples: of one source.
+        settings: the shares and the seed.
+
+    Returns:
+        The splits by name; those with a share of zero are empty.
+
+    Raises:
+        TaskError: a split with a share would be left empty.
+    """
+    distinct = list({example.identity: example for example in reversed(examples)}.values())[::-1]
+    bundles: dict[object, list[Example]] = {}
+    for example in distinct:
+        bundles.setdefault(example.identity if example.group is None else example.group, []).append(example)
+    shuffled = list(bundles.values())
+    np.random.default_rng(settings.seed).shuffle(shuffled)
+    shares = {name: getattr(settings, name) for name in SPLITS}
+    dealt: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    wanted = {name: share * len(distinct) for name, share in shares.items() if share > 0}
+    leftover = sum(shares.values()) < 1 - 1e-9
+    for bundle in shuffled:
+        neediest = max(wanted, key=lambda name: (wanted[name] - len(dealt[name])) / wanted[name])
+        if leftover and len(dealt[neediest]) >= wanted[neediest]:
+            break
+        dealt[neediest].extend(bundle)
+    for name in wanted:
+        if not dealt[name]:
+            raise TaskError(
+                f"{len(distinct)} examples in {len(bundles)} groups leave the {name} split empty; "
+                "give more rows, or shares and groups that fit them."
+            )
+    return {name: tuple(members) for name, members in dealt.items()}
+
+
+def refuse_overlap(splits: Mapping[str, Sequence[Example]]) -> None:
+    """Raise TaskError if an example, or a group, of the test split is in another split, or one of select in train.
+
+    Raises:
+        TaskError: naming the first such row of both splits.
+    """
+    held = [name for name in ("test", "select", "train") if splits.get(name)]
+    for index, name in enumerate(held):
+        mine = _keys(splits[name])
+        for other in held[index + 1 :]:
+            for key, theirs in _keys(splits[other]).items():
+                if key in mine:
+                    what = "the same prompt and answer" if isinstance(key[1], tuple) else f"the same group '{key[1]}'"
+                    raise TaskError(
+                        f"The {name} and {other} splits overlap: row {mine[key].row} of {name} and row {theirs.row} of "
+                        f"{other} have {what}; remove one, for a gain measured on seen examples is none."
+                    )
+
+
+def _keys(examples: Sequence[Example]) -> dict[tuple[str, object], Example]:
+    keys: dict[tuple[str, object], Example] = {}
+    for example in examples:
+        keys.setdefault(("identity", example.identity), example)
+        if example.group is not None:
+            keys.setdefault(("group", example.group), example)
+    return keys

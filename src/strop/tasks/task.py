@@ -1,0 +1,110 @@
+"""A task: examples in their splits, and how their answers are scored."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from strop.errors import TaskError, UsageError
+from strop.tasks.examples import Example, render_examples
+from strop.tasks.rows import HUB, read_rows
+from strop.tasks.splits import SPLITS, deal, refuse_overlap
+from strop.tasks.task_file import GenerateSettings, Score, TaskFile, read_task_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Examples, dealt into splits, and the score they are judged by; see `load_task`."""
+
+    name: str
+    score: Score
+    splits: Mapping[str, tuple[Example, ...]]
+    generate: GenerateSettings | None = None
+
+    def examples(self, split: str, *, limit: int | None = None) -> tuple[Example, ...]:
+        """Return a split's examples, or a random sample of them that every call with the same limit repeats.
+
+        A sample of n holds every smaller sample.
+
+        Args:
+            split: train, select or test.
+            limit: most examples to return.
+
+        Raises:
+            UsageError: there is no such split, or the limit is not positive.
+            TaskError: the task leaves the split empty.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"'{split}' is not a split; a task has {', '.join(SPLITS)}.")
+        if limit is not None and limit < 1:
+            raise UsageError(f"A limit is 1 or more examples, not {limit}.")
+        members = self.splits.get(split, ())
+        if not members:
+            raise TaskError(f"Task {self.name} has no {split} split; give it a share under splits: in the task file.")
+        if limit is None or limit >= len(members):
+            return members
+        order = np.random.default_rng(0).permutation(len(members))[:limit]
+        return tuple(members[index] for index in order)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples each split that is not empty has."""
+        return {name: len(self.splits[name]) for name in SPLITS if self.splits.get(name)}
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits over all splits' examples and the score."""
+        digest = hashlib.sha256(self.score.encode())
+        for name in SPLITS:
+            for example in self.splits.get(name, ()):
+                digest.update(json.dumps([name, example.prompt, example.answer, example.choices]).encode())
+        return digest.hexdigest()[:32]
+
+
+def builtin_tasks() -> tuple[str, ...]:
+    """Return the names of the tasks that come with Strop."""
+    folder = resources.files("strop.tasks") / "builtin"
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_task(name: str | Path) -> Task:
+    """Load a task by the name of a built-in one or the path of a task file.
+
+    Args:
+        name: such as `world-facts`, or `my-facts.yaml`.
+
+    Raises:
+        TaskError: there is no such task, or its file or data do not fit the contract; the message names file, row,
+            column and remedy.
+
+    >>> load_task("int-mult").counts
+    {'train': 200, 'select': 80, 'test': 120}
+    """
+    text = str(name)
+    if text in builtin_tasks():
+        with resources.as_file(resources.files("strop.tasks") / "builtin" / f"{text}.yaml") as path:
+            return _build(read_task_file(path), path.parent)
+    path = Path(text).expanduser()
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise TaskError(f"There is no task '{text}': give a task file (*.yaml) or one of {', '.join(builtin_tasks())}.")
+    return _build(read_task_file(path), path.parent)
+
+
+def _build(task_file: TaskFile, folder: Path) -> Task:
+    def examples_of(source: str) -> list[Example]:
+        shown = source if source.startswith(HUB) else str(folder / source)
+        return render_examples(task_file, read_rows(source, relative_to=folder), source=shown)
+
+    if task_file.splits.files is not None:
+        splits: dict[str, tuple[Example, ...]] = {
+            name: tuple(examples_of(source)) for name, source in task_file.splits.files.items()
+        }
+        refuse_overlap(splits)
+    else:
+        assert task_file.data is not None  # the task file's own rule
+        splits = deal(examples_of(task_file.data), task_file.splits)
+    return Task(task_file.name, task_file.score, splits, task_file.generate)

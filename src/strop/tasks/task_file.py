@@ -1,0 +1,95 @@
+"""The task file: what a person writes to say which examples, how they become prompts, how answers are scored."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+import yaml
+
+from strop.errors import TaskError
+
+Score = Literal["exact", "first_token", "choice", "generate", "perplexity"]
+
+
+class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How `score: generate` reads an answer out of generated text."""
+
+    max_new_tokens: Annotated[int, pydantic.Field(gt=0)] = 32
+    extract: str | None = None
+    match: Literal["equal", "contains", "number"] = "equal"
+
+
+class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How examples are dealt out: by shares of one file, or as files that are split already."""
+
+    train: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    select: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.8
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    files: dict[Literal["train", "select", "test"], str] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _adds_up(self) -> "SplitSettings":
+        if self.files is not None:
+            missing = {"select", "test"} - set(self.files)
+            if missing:
+                raise ValueError(f"splits.files lacks {' and '.join(sorted(missing))}: both select and test are needed")
+        elif self.train + self.select + self.test > 1 + 1e-9:
+            raise ValueError(
+                f"the shares of splits add up to {self.train + self.select + self.test:g}, which is above 1"
+            )
+        return self
+
+
+class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A task file's content, checked."""
+
+    name: Annotated[str, pydantic.Field(min_length=1)]
+    data: str | None = None
+    prompt: str = "{{ prompt }}"
+    answer: str = "{{ answer }}"
+    choices: tuple[str, ...] | None = None
+    paraphrases: str | None = None
+    group: str | None = None
+    score: Score = "exact"
+    generate: GenerateSettings | None = None
+    splits: SplitSettings = SplitSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _belongs_together(self) -> "TaskFile":
+        if (self.data is None) == (self.splits.files is None):
+            raise ValueError("either data names one source, or splits.files names one for each split; not both")
+        if self.score == "choice" and self.choices is None:
+            raise ValueError("score: choice needs choices, a list of templates")
+        if self.choices is not None and self.score != "choice":
+            raise ValueError(f"choices go with score: choice, not with score: {self.score}")
+        if self.choices is not None and len(self.choices) < 2:
+            raise ValueError("choices needs two templates or more")
+        if self.generate is not None and self.score != "generate":
+            raise ValueError(f"generate settings go with score: generate, not with score: {self.score}")
+        return self
+
+
+def read_task_file(path: Path) -> TaskFile:
+    """Read and check a task file.
+
+    Raises:
+        TaskError: there is no such file, it is not YAML, or a key is missing, unknown or of the wrong kind.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise TaskError(f"The task file {path} cannot be read: {reason}.") from None
+    except yaml.YAMLError as error:
+        raise TaskError(f"The task file {path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise TaskError(f"The task file {path} is empty or not a mapping; it needs at least name and data.")
+    try:
+        return TaskFile.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        known = f" (known keys: {', '.join(TaskFile.model_fields)})" if first["type"] == "extra_forbidden" else ""
+        raise TaskError(f"The task file {path}{f', key {where}' if where else ''}: {message}{known}.") from None
