@@ -1,0 +1,93 @@
+"""Which single edits to try."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from strop.anatomy import WeightSite
+from strop.interventions import RankReduction
+from strop.linalg import fraction_for_rank, loss_change_by_rank, rank_for_fraction
+from strop.runs import Trial
+
+LADDER = (0.25, 1.0, 4.0, 16.0)
+"""Multiples of the predicted best rank that are tried: first order overrates deep cuts, so it mostly goes up."""
+
+ALWAYS = (0.01, 0.8)
+"""Shares of the rank that are tried whatever is predicted: the deepest cut worth a look, and the mildest."""
+
+Shapes = Mapping[WeightSite, tuple[int, int]]
+
+
+def all_candidates(shapes: Shapes, rank_fractions: Sequence[float]) -> list[RankReduction]:
+    """Return every site at every rank fraction, equal ranks once.
+
+    Args:
+        shapes: of the matrices to consider, by site.
+        rank_fractions: shares of the rank to keep.
+    """
+    return [
+        RankReduction(site, fraction)
+        for site, shape in shapes.items()
+        for fraction in _distinct_ranks(rank_fractions, shape)
+    ]
+
+
+def predicted_candidates(
+    effects: Mapping[WeightSite, Tensor],
+    shapes: Shapes,
+    *,
+    top_matrices: int,
+    rank_fractions: Sequence[float] | None,
+) -> list[RankReduction]:
+    """Return the edits the gradient predicts to help most: the best few matrices, each at a small ladder of ranks.
+
+    A matrix is ranked by the lowest loss change any rank is predicted to bring, min_k −Σ_{i≥k} e_i. The ladder leads
+    from below the rank that brings it up to a mild cut, unless rank fractions are given; then only those are considered.
+
+    Args:
+        effects: of every singular value, by site.
+        shapes: of the matrices, by site.
+        top_matrices: how many matrices to try.
+        rank_fractions: the shares of the rank to keep; a ladder by default.
+    """
+    best: list[tuple[float, WeightSite, list[float]]] = []
+    for site, shape in shapes.items():
+        change = loss_change_by_rank(effects[site])[:-1]
+        if rank_fractions is None:
+            predicted = int(change.argmin())
+            fractions = _ladder(predicted, shape)
+            lowest = float(change[predicted])
+        else:
+            fractions = _distinct_ranks(rank_fractions, shape)
+            lowest = min(float(change[rank_for_fraction(fraction, shape)]) for fraction in fractions)
+        best.append((lowest, site, fractions))
+    best.sort(key=lambda entry: (entry[0], entry[1]))
+    return [RankReduction(site, fraction) for _, site, fractions in best[:top_matrices] for fraction in fractions]
+
+
+def best_of(trials: Sequence[Trial], count: int) -> list[RankReduction]:
+    """Return the candidates that did best in a screening, half of them by accuracy and half by loss.
+
+    Few examples tell little about accuracy, and loss, which they tell more about, is not what is wanted: so both speak.
+
+    Args:
+        trials: on the same examples.
+        count: how many candidates to return.
+    """
+    by_accuracy = sorted(trials, key=lambda trial: trial.merit, reverse=True)
+    by_loss = sorted(trials, key=lambda trial: trial.loss)
+    in_turn = [trial.intervention for pair in zip(by_accuracy, by_loss, strict=True) for trial in pair]
+    return [edit for edit in dict.fromkeys(in_turn) if edit is not None][:count]
+
+
+def _ladder(predicted: int, shape: tuple[int, int]) -> list[float]:
+    always = {max(1, rank_for_fraction(fraction, shape)) for fraction in ALWAYS}
+    rungs = {max(1, round(max(predicted, min(always)) * multiple)) for multiple in LADDER}
+    return [fraction_for_rank(rank, shape) for rank in sorted(always | rungs) if rank <= max(always)]
+
+
+def _distinct_ranks(rank_fractions: Sequence[float], shape: tuple[int, int]) -> list[float]:
+    by_rank: dict[int, float] = {}
+    for fraction in sorted(rank_fractions):
+        by_rank.setdefault(rank_for_fraction(fraction, shape), fraction)
+    return list(by_rank.values())

@@ -1,0 +1,334 @@
+"""Search for rank reductions: propose, score on select, keep the best, measure once on test."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy, Family, MatrixType, WeightSite
+from strop.checkpoints import identify
+from strop.errors import InterventionError, SiteError, UsageError
+from strop.interventions import RankReduction, WeightIntervention, applied_interventions, attachments_of
+from strop.interventions.base import Decompose
+from strop.linalg import DecompositionCache
+from strop.progress import SILENT, Progress
+from strop.recipe import Recipe
+from strop.runs import RunFolder, RunResult, Stopwatch, Trial, TrialBook, peak_rss_bytes, versions
+from strop.search.candidates import all_candidates, best_of, predicted_candidates
+from strop.search.gradient import measure_effects
+from strop.search.plan import LASER_RANK_FRACTIONS, SearchPlan
+from strop.search.sweep import sweep
+from strop.tasks import Evaluation, Example, Scorer, Task, compare
+
+TEST_STATE_BUDGET_BYTES = 512 * 2**20
+"""Up to this size the hidden states of the base's pass over test are kept and reused for the edited model's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    recipe: Recipe
+    result: RunResult
+    """The figures, as result.json holds them."""
+    trials: tuple[Trial, ...]
+    """Everything that was tried, in the order it was finished."""
+    folder: Path | None = None
+    """The run folder, where there is one."""
+    test_evaluations: tuple[Evaluation, Evaluation] | None = None
+    """Example by example, of the base and of the chosen recipe; None where a finished run was only read back."""
+
+    def fixed_indices(self) -> list[int]:
+        """Return which test examples were wrong before and are right after."""
+        if self.test_evaluations is None:
+            return []
+        before, after = self.test_evaluations
+        if before.correct is None or after.correct is None:
+            return []
+        return [int(index) for index in np.flatnonzero(after.correct & ~before.correct)]
+
+    def __str__(self) -> str:
+        base, edited = self.result.base["test"], self.result.edited["test"]
+        comparison = self.result.comparison["test"]
+        measured, unit = ("accuracy", "") if base["accuracy"] is not None else ("loss", " nats per token")
+        low, high = comparison["ci95"]
+        return (
+            f"{self.recipe}\n"
+            f"{measured} on {base['count']} held-out examples: {base[measured]:.4f} -> {edited[measured]:.4f}{unit} "
+            f"(gain {comparison['gain']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p = {comparison['p_value']:.2g})"
+        )
+
+
+def search(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    plan: SearchPlan | None = None,
+    *,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    resume: bool = False,
+    family: Family | None = None,
+    decompositions: DecompositionCache | None = None,
+    progress: Progress = SILENT,
+) -> SearchResult:
+    """Find which weight matrices to reduce to which rank, and prove the gain on held-out examples.
+
+    The select split chooses, "no edit" is always a candidate, and the test split is scored once for the base and once
+    for the chosen recipe, after the choice is made (rank reduction: LASER, arXiv 2312.13558; asking the gradient first:
+    arXiv 2510.20800). The model is left as it was.
+
+    Args:
+        model: a causal language model, with nothing attached.
+        tokenizer: its fast tokenizer.
+        task: from `load_task`.
+        plan: the settings; one edit found by the gradient by default.
+        out: the run folder; nothing is written by default.
+        storage: an Optuna storage address for the trials; study.db in the run folder by default.
+        resume: go on with an interrupted run in `out`; finished trials are not repeated and the answer is the same.
+        family: the spelling of an architecture Strop does not know.
+        decompositions: the cache of decompositions; the one on disk by default.
+        progress: told how far it is.
+
+    Raises:
+        RunError: `out` is in use, or was begun with other settings.
+        InterventionError: something is attached to the model.
+        TaskError: a row does not fit the model.
+        SiteError: the model has no such layer or matrix type.
+    """
+    if attachments_of(model):
+        raise InterventionError("Something is attached to this model already; detach it before searching.")
+    if out is None and resume:
+        raise UsageError("Only a run with a folder can be resumed; name it with out=.")
+    plan = plan or SearchPlan()
+    anatomy = Anatomy.of(model, family=family)
+    sites = _editable_sites(model, anatomy, plan)
+    base = identify(model)
+    config = {
+        "command": "search",
+        "base_model": dataclasses.asdict(base),
+        "task": {"name": task.name, "fingerprint": task.fingerprint},
+        "plan": plan.to_json(),
+    }
+    select = task.examples("select", limit=plan.select_limit)
+    test = task.examples("test", limit=plan.test_limit)
+    scorer = Scorer(model, tokenizer, select, task.score, anatomy=anatomy)
+    test_scorer = Scorer(model, tokenizer, test, task.score, anatomy=anatomy)
+    run = RunFolder.start(Path(out), config, resume=resume) if out is not None else None
+    if run is not None and run.finished:
+        progress.note(f"{run.path} is finished already; nothing was repeated")
+        return SearchResult(run.recipe(), run.result(), (), run.path)
+    shapes = {site: _shape_of(model, anatomy, site) for site in sites}
+    book = TrialBook(
+        storage or (run.study_url if run else None),
+        name=_study_name(config, run),
+        layer_count=anatomy.layer_count,
+        largest_rank=max(min(shape) for shape in shapes.values()),
+    )
+    screen = Scorer(model, tokenizer, _screening_sample(select, plan), task.score, anatomy=anatomy)
+    decompose = (decompositions or DecompositionCache()).decompose
+    guide = screen if task.score != "choice" else _right_answers_only(screen, tokenizer, select, plan)
+    chooser = _Chooser(scorer, screen, guide, plan, shapes, book, decompose, run, progress)
+    chosen, unedited, best = chooser.choose()
+    before, after = _measure(test_scorer, chosen, decompose, progress)
+    result = RunResult(
+        command="search",
+        seed=plan.seed,
+        base_model={"id": base.id, "fingerprint": base.fingerprint},
+        task={"name": task.name, "counts": {"select": len(select), "test": len(test)}},
+        base={"select": _figures(unedited, len(select)), "test": before.summary()},
+        edited={"select": _figures(best, len(select)), "test": after.summary()},
+        comparison={"test": compare(before, after, seed=plan.seed).to_json()},
+        interventions=[entry.to_json(shapes[entry.site]) for entry in chosen],
+        cost={
+            "wall_seconds": round(chooser.stopwatch.seconds, 3),
+            "evaluations": len(book.trials) + (2 if chosen else 1),
+            "tokens": len(book.trials) * scorer.tokens + (2 if chosen else 1) * test_scorer.tokens,
+            "peak_rss_bytes": peak_rss_bytes(),
+        },
+        versions=versions(),
+    )
+    recipe = Recipe.of(model, chosen, base=base, anatomy=anatomy, provenance=_provenance(result, task, plan))
+    if run is not None:
+        run.finish(recipe, result)
+    return SearchResult(recipe, result, book.trials, run.path if run else None, (before, after))
+
+
+class _Chooser:
+    """Adds one edit after the other while the select split says it helps."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        screen: Scorer,
+        guide: Scorer,
+        plan: SearchPlan,
+        shapes: dict[WeightSite, tuple[int, int]],
+        book: TrialBook,
+        decompose: Decompose,
+        run: RunFolder | None,
+        progress: Progress,
+    ) -> None:
+        self.scorer, self.screen, self.guide, self.plan = scorer, screen, guide, plan
+        self.shapes, self.book, self.decompose, self.run, self.progress = shapes, book, decompose, run, progress
+        self.stopwatch = Stopwatch(max((trial.elapsed_seconds for trial in book.trials), default=0.0))
+
+    def choose(self) -> tuple[list[RankReduction], Trial, Trial]:
+        """Return the chosen edits, the trial of no edit, and the trial of the last edit that was taken."""
+        unedited = best = self._unedited()
+        chosen: list[RankReduction] = []
+        for number in range(1, self.plan.max_edits + 1):
+            free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
+            if not free:
+                break
+            with applied_interventions(
+                self.scorer.model, chosen, anatomy=self.scorer.anatomy, decompose=self.decompose
+            ):
+                winner = max(self._try_all(number, free), key=lambda trial: trial.merit)
+            if winner.merit <= best.merit or winner.intervention is None:
+                self._say(f"edit {number}: nothing tried beats what there is; stopping")
+                break
+            chosen.append(winner.intervention)
+            best = winner
+            self._say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
+        return chosen, unedited, best
+
+    def _unedited(self) -> Trial:
+        known = self.book.find(1, None, 0, self.scorer.example_count)
+        if known is None:
+            self.progress.start("scoring the model as it is", len(self.scorer.batches))
+            known = self._record(1, None, self.scorer.evaluate(progress=self.progress))
+        self._say(f"no edit: {_in_words(known)}")
+        return known
+
+    def _try_all(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[Trial]:
+        if self.plan.strategy == "exhaustive":
+            everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
+            return self._try(number, everything, self.scorer, "trying")
+        proposed = self._propose(number, shapes)
+        if len(proposed) > self.plan.finalists and 2 * self.screen.example_count <= self.scorer.example_count:
+            proposed = best_of(self._try(number, proposed, self.screen, "screening"), self.plan.finalists)
+        return self._try(number, proposed, self.scorer, "trying")
+
+    def _propose(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[RankReduction]:
+        key = f"candidates of edit {number}"
+        kept = self.book.recall(key)
+        if kept is not None:
+            return [RankReduction(WeightSite(layer, MatrixType(name)), share) for layer, name, share in kept]
+        lowest = min(site.layer for site in shapes)
+        self.progress.start(f"edit {number}: asking the gradient", 2 * (self.guide.anatomy.layer_count - lowest))
+        effects = measure_effects(self.guide, list(shapes), decompose=self.decompose, progress=self.progress)
+        proposed = predicted_candidates(
+            effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
+        )
+        self.book.remember(key, [[c.site.layer, str(c.site.matrix_type), c.rank_fraction] for c in proposed])
+        return proposed
+
+    def _try(self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str) -> list[Trial]:
+        known = [self.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates]
+        waiting = [c for c, trial in zip(candidates, known, strict=True) if trial is None]
+        finished = [trial for trial in known if trial is not None]
+
+        def report(candidate: WeightIntervention, evaluation: Evaluation) -> None:
+            assert isinstance(candidate, RankReduction)
+            finished.append(self._record(number, candidate, evaluation))
+
+        if waiting:
+            self.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
+            sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.progress)
+        return finished
+
+    def _record(self, number: int, candidate: RankReduction | None, evaluation: Evaluation) -> Trial:
+        trial = Trial(
+            round=number,
+            intervention=candidate,
+            rank=candidate.rank(self.shapes[candidate.site]) if candidate else 0,
+            examples=evaluation.count,
+            accuracy=evaluation.accuracy,
+            loss=evaluation.mean_loss,
+            elapsed_seconds=self.stopwatch.seconds,
+        )
+        self.book.add(trial)
+        return trial
+
+    def _say(self, line: str) -> None:
+        self.progress.note(line)
+        if self.run is not None:
+            self.run.log(line)
+
+
+def _editable_sites(model: PreTrainedModel, anatomy: Anatomy, plan: SearchPlan) -> tuple[WeightSite, ...]:
+    sites = anatomy.sites(layers=plan.layers, matrix_types=plan.matrix_types)
+    if not sites:
+        raise SiteError("The chosen layers and matrix types leave no matrix to edit.")
+    for site in sites:
+        anatomy.refuse_tied(model, site)
+    return sites
+
+
+def _shape_of(model: PreTrainedModel, anatomy: Anatomy, site: WeightSite) -> tuple[int, int]:
+    rows, columns = anatomy.read_weight(model, site).shape
+    return rows, columns
+
+
+def _screening_sample(select: Sequence[Example], plan: SearchPlan) -> list[Example]:
+    order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
+    return [select[index] for index in order]
+
+
+def _right_answers_only(
+    screen: Scorer, tokenizer: PreTrainedTokenizerBase, select: Sequence[Example], plan: SearchPlan
+) -> Scorer:
+    sample = _screening_sample(select, plan)
+    return Scorer(screen.model, tokenizer, sample, "exact", anatomy=screen.anatomy)
+
+
+def _measure(
+    scorer: Scorer, chosen: Sequence[RankReduction], decompose: Decompose, progress: Progress
+) -> tuple[Evaluation, Evaluation]:
+    lowest = min((edit.site.layer for edit in chosen), default=0)
+    passes = 2 if chosen else 1
+    progress.start("measuring on held-out examples", passes * len(scorer.batches))
+    if lowest > 0 and scorer.state_bytes <= TEST_STATE_BUDGET_BYTES:
+        states, start = scorer.states_entering(lowest), lowest
+    else:
+        states, start = None, 0
+    before = scorer.evaluate(start=start, states=states, progress=progress)
+    if not chosen:
+        return before, before
+    with applied_interventions(scorer.model, chosen, anatomy=scorer.anatomy, decompose=decompose):
+        return before, scorer.evaluate(start=start, states=states, progress=progress)
+
+
+def _study_name(config: dict[str, Any], run: RunFolder | None) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    return f"search-{digest}" + (f"-{run.path.name}" if run else "")
+
+
+def _figures(trial: Trial, count: int) -> dict[str, Any]:
+    return {"accuracy": trial.accuracy, "loss": trial.loss, "count": count}
+
+
+def _in_words(trial: Trial) -> str:
+    accuracy = "" if trial.accuracy is None else f"accuracy {trial.accuracy:.4f}, "
+    return f"{accuracy}loss {trial.loss:.4f} on select"
+
+
+def _provenance(result: RunResult, task: Task, plan: SearchPlan) -> dict[str, Any]:
+    return {
+        "command": "search",
+        "task": task.name,
+        "task_fingerprint": task.fingerprint,
+        "seed": plan.seed,
+        "strategy": plan.strategy,
+        "compose": plan.compose,
+        "base": result.base["test"],
+        "edited": result.edited["test"],
+        "comparison": result.comparison["test"],
+        "versions": result.versions,
+    }
