@@ -1,0 +1,93 @@
+"""Strop: low-rank interventions on Hugging Face Transformers, found, proved and shipped.
+
+>>> import strop
+>>> model, tokenizer = strop.load("smollm2-135m")  # doctest: +SKIP
+>>> result = strop.search(model, tokenizer, strop.load_task("world-facts"))  # doctest: +SKIP
+>>> print(result)  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from strop.errors import StropError
+
+if TYPE_CHECKING:
+    from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
+    from strop.checkpoints import ZOO, load, pull
+    from strop.interventions import RankReduction
+    from strop.recipe import Recipe, applied, attach, bake, detach
+    from strop.search import SearchPlan, SearchResult, search
+    from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "Anatomy": "anatomy",
+    "Comparison": "tasks",
+    "Evaluation": "tasks",
+    "Example": "tasks",
+    "Family": "anatomy",
+    "MatrixType": "anatomy",
+    "RankReduction": "interventions",
+    "Recipe": "recipe",
+    "SearchPlan": "search",
+    "SearchResult": "search",
+    "Spelling": "anatomy",
+    "Task": "tasks",
+    "WeightSite": "anatomy",
+    "ZOO": "checkpoints",
+    "applied": "recipe",
+    "attach": "recipe",
+    "bake": "recipe",
+    "builtin_tasks": "tasks",
+    "compare": "tasks",
+    "detach": "recipe",
+    "evaluate": "tasks",
+    "load": "checkpoints",
+    "load_task": "tasks",
+    "pull": "checkpoints",
+    "search": "search",
+}
+
+__all__ = [
+    "ZOO",
+    "Anatomy",
+    "Comparison",
+    "Evaluation",
+    "Example",
+    "Family",
+    "MatrixType",
+    "RankReduction",
+    "Recipe",
+    "SearchPlan",
+    "SearchResult",
+    "Spelling",
+    "StropError",
+    "Task",
+    "WeightSite",
+    "__version__",
+    "applied",
+    "attach",
+    "bake",
+    "builtin_tasks",
+    "compare",
+    "detach",
+    "evaluate",
+    "load",
+    "load_task",
+    "pull",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room on first use, so that importing strop stays light."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'strop' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"strop.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

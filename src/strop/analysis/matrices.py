@@ -1,0 +1,78 @@
+"""What each weight matrix of a model is, and what its spectrum says."""
+
+import dataclasses
+from collections.abc import Collection
+
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy, MatrixType
+from strop.anatomy.sites import ATTENTION
+from strop.linalg import DecompositionCache, Spectrum, spectrum_of
+from strop.progress import SILENT, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixRow:
+    """One weight matrix."""
+
+    layer: int
+    matrix_type: MatrixType
+    module: str
+    """Dotted path of the module that holds it, alone or packed with others."""
+    shape: tuple[int, int]
+    """(out, in)."""
+    heads: int | None
+    """Heads it is made of; None for an MLP matrix."""
+    parameters: int
+    dtype: str
+    spectrum: Spectrum | None
+    """None where spectra were not asked for."""
+
+
+def describe_matrices(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    *,
+    layers: Collection[int] | None = None,
+    matrix_types: Collection[MatrixType] | None = None,
+    spectra: bool = True,
+    decompositions: DecompositionCache | None = None,
+    progress: Progress = SILENT,
+) -> list[MatrixRow]:
+    """Describe a model's weight matrices, layer by layer.
+
+    Args:
+        model: a causal language model.
+        anatomy: of that model.
+        layers: all by default.
+        matrix_types: all by default.
+        spectra: decompose each matrix for its spectrum.
+        decompositions: the cache of decompositions; the one on disk by default.
+        progress: told of each matrix.
+
+    Raises:
+        SiteError: the model has no such layer or matrix type.
+        UneditableWeightError: the weights are quantised.
+    """
+    decompositions = decompositions or DecompositionCache()
+    sites = anatomy.sites(layers=layers, matrix_types=matrix_types)
+    progress.start("reading the spectra" if spectra else "reading the matrices", len(sites))
+    rows = []
+    for site in sites:
+        matrix = anatomy.read_weight(model, site)
+        grouped = site.matrix_type in (MatrixType.KEY, MatrixType.VALUE)
+        heads = anatomy.key_value_head_count if grouped else anatomy.head_count
+        rows.append(
+            MatrixRow(
+                layer=site.layer,
+                matrix_type=site.matrix_type,
+                module=anatomy.module_path(site),
+                shape=(matrix.shape[0], matrix.shape[1]),
+                heads=heads if site.matrix_type in ATTENTION else None,
+                parameters=matrix.numel(),
+                dtype=str(matrix.dtype).removeprefix("torch."),
+                spectrum=spectrum_of(decompositions.decompose(matrix).singular_values) if spectra else None,
+            )
+        )
+        progress.advance()
+    return rows

@@ -1,0 +1,96 @@
+"""The commands, and what becomes of an error on its way to a person."""
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from strop import __version__
+from strop.cli.bake import bake
+from strop.cli.demo import demo
+from strop.cli.eval import evaluate
+from strop.cli.inspect import inspect
+from strop.cli.pull import pull
+from strop.cli.search import search
+from strop.errors import StropError
+
+app = typer.Typer(
+    name="strop",
+    help="Low-rank interventions on Hugging Face Transformers: find them, prove them, ship them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=lambda value: _version(value)
+        ),
+    ] = False,
+) -> None:
+    """Low-rank interventions on Hugging Face Transformers: find them, prove them, ship them."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+for _command, _name in (
+    (pull, "pull"),
+    (inspect, "inspect"),
+    (evaluate, "eval"),
+    (search, "search"),
+    (bake, "bake"),
+    (demo, "demo"),
+):
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """Run the command line; a failure is one sentence on standard error and exit status 1."""
+    try:
+        app()
+    except StropError as error:
+        _fail(str(error))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        _fail(_in_a_sentence(error))
+    except Exception as error:
+        sentence = _storage_failure(error)
+        if sentence is None:
+            raise
+        _fail(sentence)
+
+
+def _fail(sentence: str) -> None:
+    sys.stderr.write(f"Error: {sentence}\n")
+    sys.exit(1)
+
+
+def _in_a_sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full{where}: {error.strerror}; free some space, then go on with --resume or repeat the command."
+    return f"{error.strerror or error}{where}."
+
+
+def _storage_failure(error: Exception) -> str | None:
+    """Return a sentence for what SQLAlchemy, or a library writing to a full disk, raises; None for anything else."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
+        return f"The disk is full: {first}; free some space, then go on with --resume or repeat the command."
+    if type(error).__module__.startswith(("sqlalchemy", "optuna")):
+        return f"The study's storage failed: {first}; once it works again, go on with --resume."
+    return None

@@ -1,0 +1,52 @@
+"""`strop bake`: make a recipe permanent."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strop.cli.console import (
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    load_for_command,
+    print_json,
+    print_line,
+    showing_progress,
+)
+
+
+def bake(
+    model_name: ModelArgument,
+    recipe: Annotated[Path, typer.Option("--recipe", metavar="DIR", help="The recipe to bake in.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the checkpoint.", show_default=False)
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Bake although the recipe was made for another base.")] = False,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write an ordinary checkpoint with a recipe's edits in its weights.
+
+    Example: [bold]strop bake smollm2-135m --recipe RUN/recipe --out smollm2-facts[/bold]
+    """
+    from strop.files import refuse_occupied
+    from strop.recipe import Recipe
+    from strop.recipe import bake as bake_recipe
+
+    document = Recipe.load(recipe)
+    refuse_occupied(out, remedy="choose another --out")
+    with showing_progress(quiet=quiet) as progress:
+        model, tokenizer = load_for_command(model_name, progress, revision=revision, dtype=dtype)
+        progress.note("writing the checkpoint")
+        bake_recipe(model, document, out, tokenizer=tokenizer, force=force)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    if as_json:
+        print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
+        return
+    print_line(f"{out}: {size / 2**20:.0f} MiB, {len(document.interventions)} interventions baked in")
+    print_line(f'Next: AutoModelForCausalLM.from_pretrained("{out}"), or strop eval {out} --task TASK')

@@ -1,0 +1,159 @@
+"""What the commands share: options, progress on standard error, results on standard output."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.console
+import rich.progress
+import typer
+
+from strop.progress import Progress
+
+if TYPE_CHECKING:
+    from strop.report import Table
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A zoo name (smollm2-135m), a local folder, or a hub id.", show_default=False),
+]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="TASK",
+        help="A built-in task (world-facts, int-sum, int-mult) or a task file.",
+        show_default=False,
+    ),
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.", show_default=False)]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Where to run: cpu, cuda, mps.", show_default="cpu")]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.", show_default="the checkpoint's own")
+]
+FamilyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--family",
+        metavar="FILE",
+        help="A YAML file describing an architecture Strop does not know.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
+MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
+
+
+class _Bars(Progress):
+    """Progress bars with the time left on a terminal, notes as lines; both on standard error."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        self._console = console
+        self._bars = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._current: rich.progress.TaskID | None = None
+
+    def start(self, stage: str, total: int) -> None:
+        if self._current is not None:
+            self._bars.remove_task(self._current)
+        self._current = self._bars.add_task(stage, total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        if self._current is not None:
+            self._bars.advance(self._current, steps)
+
+    def note(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def showing_progress(*, quiet: bool) -> Iterator[Progress]:
+    """Yield what to tell progress to; nothing is shown where `quiet` is given."""
+    if quiet:
+        yield Progress()
+        return
+    bars = _Bars(rich.console.Console(stderr=True))
+    with bars._bars:
+        yield bars
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(table: "Table") -> None:
+    """Print a table on standard output."""
+    from strop.report import to_rich
+
+    rich.console.Console().print(to_rich(table))
+
+
+def print_line(line: str = "") -> None:
+    """Print a line of text on standard output."""
+    sys.stdout.write(line + "\n")
+
+
+def load_for_command(
+    name: str, progress: Progress, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> Any:
+    """Load a model and its tokenizer for a command."""
+    import torch
+
+    from strop.checkpoints import load
+    from strop.errors import UsageError
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is not None and dtype not in dtypes:
+        raise UsageError(f"--dtype is one of {', '.join(dtypes)}, not '{dtype}'.")
+    try:
+        target = torch.device(device) if device else None
+        if target is not None:
+            torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+    return load(name, revision=revision, dtype=dtypes[dtype] if dtype else None, device=target, announce=progress.note)
+
+
+def parse_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Return the numbers of a comma-separated option."""
+    from strop.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} is a comma-separated list of numbers, not '{text}'.") from None
+
+
+def parse_matrix_types(text: str | None) -> Any:
+    """Return the matrix types of a comma-separated option, in order, none twice."""
+    from strop.anatomy import MatrixType
+
+    return None if text is None else tuple(dict.fromkeys(MatrixType.parse(part) for part in text.split(",")))
+
+
+def parse_anatomy(model: Any, family_file: Path | None) -> Any:
+    """Return the model's anatomy and its family, from a file where one is given."""
+    from strop.anatomy import Anatomy, read_family
+
+    family = read_family(family_file) if family_file is not None else None
+    return Anatomy.of(model, family=family)

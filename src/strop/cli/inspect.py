@@ -1,0 +1,120 @@
+"""`strop inspect`: what a model is made of."""
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    LayersOption,
+    MatrixTypesOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    load_for_command,
+    parse_anatomy,
+    parse_matrix_types,
+    print_json,
+    print_line,
+    print_table,
+    showing_progress,
+)
+
+if TYPE_CHECKING:
+    from strop.analysis import MatrixRow
+
+
+def inspect(
+    model_name: ModelArgument,
+    layers: LayersOption = None,
+    matrix_types: MatrixTypesOption = None,
+    no_spectra: Annotated[bool, typer.Option("--no-spectra", help="Decompose nothing: no ranks and energies.")] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print a model's layers and weight matrices: where they are, how large, and what their spectra say.
+
+    Effective rank is exp of the entropy of the singular values; energy is the share of the squared norm that the
+    largest tenth of them holds.
+
+    Example: [bold]strop inspect smollm2-135m --layers 28-29[/bold]
+    """
+    from strop.analysis import describe_matrices
+    from strop.anatomy import parse_layers
+    from strop.checkpoints import identify
+
+    with showing_progress(quiet=quiet) as progress:
+        model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        anatomy = parse_anatomy(model, family)
+        rows = describe_matrices(
+            model,
+            anatomy,
+            layers=parse_layers(layers, anatomy.layer_count) if layers else None,
+            matrix_types=parse_matrix_types(matrix_types),
+            spectra=not no_spectra,
+            progress=progress,
+        )
+        base = identify(model)
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    overview: dict[str, Any] = {
+        "id": base.id,
+        "architecture": base.architecture,
+        "family": anatomy.family.name,
+        "fingerprint": base.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": anatomy.layer_count,
+        "hidden_size": anatomy.hidden_size,
+        "heads": anatomy.head_count,
+        "key_value_heads": anatomy.key_value_head_count,
+        "head_size": anatomy.head_size,
+        "tied_embeddings": tied,
+    }
+    if as_json:
+        print_json({**overview, "matrices": [dataclasses.asdict(row) for row in rows]})
+        return
+    print_line(f"{base.id}: {base.architecture} ({anatomy.family.name}), {overview['parameters']:,} parameters")
+    print_line(
+        f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {anatomy.head_count} heads of {anatomy.head_size} "
+        f"({anatomy.key_value_head_count} for keys and values); embeddings {'tied to the LM head' if tied else 'not tied'}"
+    )
+    _print_rows(rows)
+    print_line(f"Next: strop eval {model_name} --task world-facts --limit 500")
+
+
+def _print_rows(rows: "list[MatrixRow]") -> None:
+    from strop.report import Table, percent
+
+    body = [
+        (
+            row.module,
+            str(row.matrix_type),
+            f"{row.shape[0]} x {row.shape[1]}",
+            str(row.heads or ""),
+            f"{row.parameters:,}",
+            *(
+                (
+                    f"{row.spectrum.effective_rank:.0f} of {row.spectrum.full_rank}",
+                    percent(row.spectrum.energy_at_tenth),
+                )
+                if row.spectrum
+                else ()
+            ),
+        )
+        for row in rows
+    ]
+    spectra = ("effective rank", "energy in top tenth") if rows and rows[0].spectrum else ()
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
+    print_table(
+        Table(
+            f"{len(rows)} matrices: {counts}", ("module", "type", "shape", "heads", "parameters", *spectra), tuple(body)
+        )
+    )

@@ -1,0 +1,140 @@
+"""`strop search`: find which matrices to cut to which rank."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    LayersOption,
+    MatrixTypesOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    TaskOption,
+    load_for_command,
+    parse_anatomy,
+    parse_matrix_types,
+    parse_numbers,
+    print_json,
+    print_line,
+    print_table,
+    showing_progress,
+)
+
+if TYPE_CHECKING:
+    from strop.runs import RunResult
+
+GREEDY_MAX_EDITS = 6
+
+
+def search(
+    model_name: ModelArgument,
+    task_name: TaskOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    strategy: Annotated[
+        Literal["gradient", "exhaustive"], typer.Option(help="Ask the gradient which few edits to try, or try all.")
+    ] = "gradient",
+    compose: Annotated[
+        Literal["none", "greedy"], typer.Option(help="One edit, or one after the other while they help.")
+    ] = "none",
+    matrix_types: MatrixTypesOption = None,
+    layers: LayersOption = None,
+    rank_fractions: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of the rank to keep, such as 0.01,0.1.", show_default="around the prediction, or LASER's grid"
+        ),
+    ] = None,
+    max_edits: Annotated[
+        int | None, typer.Option(help="Most edits in the recipe.", show_default=f"1; {GREEDY_MAX_EDITS} with greedy")
+    ] = None,
+    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
+    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    gradient_examples: Annotated[int, typer.Option(help="Examples the gradient is taken over.")] = 100,
+    top_matrices: Annotated[int, typer.Option(help="How many of the matrices the gradient ranks highest to try.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the gradient's sample and the bootstrap.")] = 0,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the rank reductions that help a model at a task, and prove the gain on held-out examples (LASER).
+
+    The select split chooses; the test split is scored once, for the model as it was and for the chosen recipe.
+
+    Examples:
+    [bold]strop search smollm2-135m --task world-facts --out RUN[/bold]
+
+    [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
+    """
+    from strop.anatomy import parse_layers
+    from strop.errors import RunError
+    from strop.search import SearchPlan
+    from strop.search import search as run_search
+    from strop.tasks import load_task
+
+    task = load_task(task_name)
+    with showing_progress(quiet=quiet) as progress:
+        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        anatomy = parse_anatomy(model, family)
+        plan = SearchPlan(
+            strategy=strategy,
+            compose=compose,
+            matrix_types=parse_matrix_types(matrix_types),
+            layers=parse_layers(layers, anatomy.layer_count) if layers else None,
+            rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
+            max_edits=max_edits or (GREEDY_MAX_EDITS if compose == "greedy" else 1),
+            select_limit=select_limit,
+            test_limit=test_limit,
+            gradient_examples=gradient_examples,
+            top_matrices=top_matrices,
+            seed=seed,
+        )
+        try:
+            found = run_search(
+                model,
+                tokenizer,
+                task,
+                plan,
+                out=out,
+                storage=storage,
+                resume=resume,
+                family=anatomy.family,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            raise RunError(
+                f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
+            ) from None
+    if as_json:
+        print_json(found.result.to_json())
+        return
+    print_run(found.result)
+    print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
+
+
+def print_run(result: "RunResult") -> None:
+    """Print a finished run for a person."""
+    from strop.report import gain_sentence, intervention_lines, run_table
+
+    content = result.to_json()
+    print_table(run_table(content))
+    for line in intervention_lines(content):
+        print_line(f"  {line}")
+    print_line(gain_sentence(content))
+    cost = content["cost"]
+    print_line(
+        f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "
+        f"at most {cost['peak_rss_bytes'] / 1e6:,.0f} MB of memory"
+    )

@@ -1,0 +1,17 @@
+"""Tables and sentences for people, from typed values; no torch here."""
+
+from strop.report.figures import p_value, percent, signed_points
+from strop.report.run import gain_sentence, intervention_lines, run_table
+from strop.report.tables import Table, to_markdown, to_rich
+
+__all__ = [
+    "Table",
+    "gain_sentence",
+    "intervention_lines",
+    "p_value",
+    "percent",
+    "run_table",
+    "signed_points",
+    "to_markdown",
+    "to_rich",
+]

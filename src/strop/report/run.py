@@ -1,0 +1,57 @@
+"""The table a finished run ends with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from strop.report.figures import p_value, percent, signed_points
+from strop.report.tables import Table
+
+
+def run_table(result: Mapping[str, Any]) -> Table:
+    """Return the table of before and after.
+
+    Args:
+        result: the content of result.json.
+    """
+    rows = []
+    for split in ("select", "test"):
+        base, edited = result["base"][split], result["edited"][split]
+        name = "held out (test)" if split == "test" else "chosen by (select)"
+        accuracies = (percent(base["accuracy"]), percent(edited["accuracy"])) if base["accuracy"] is not None else ()
+        rows.append((name, str(base["count"]), *accuracies, f"{base['loss']:.3f}", f"{edited['loss']:.3f}"))
+    accuracy_columns = ("accuracy before", "after") if result["base"]["test"]["accuracy"] is not None else ()
+    title = f"{result['base_model']['id']} on {result['task']['name']}"
+    return Table(title, ("examples", "count", *accuracy_columns, "loss before", "after"), tuple(rows))
+
+
+def gain_sentence(result: Mapping[str, Any]) -> str:
+    """Return the one sentence that says what was gained, and how sure that is.
+
+    Args:
+        result: the content of result.json.
+    """
+    comparison = result["comparison"]["test"]
+    low, high = comparison["ci95"]
+    changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, p = {p_value(comparison['p_value'])}"
+    if result["base"]["test"]["accuracy"] is None:
+        gain = f"{comparison['gain']:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
+    else:
+        gain = (
+            f"{signed_points(comparison['gain'])} points (95 % interval {signed_points(low)} to {signed_points(high)}"
+        )
+    return f"Held-out gain: {gain}; {changed})."
+
+
+def intervention_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return a line for each intervention of a run.
+
+    Args:
+        result: the content of result.json.
+    """
+    if not result["interventions"]:
+        return ["No edit helped on the select split; the recipe is empty."]
+    return [
+        f"layer {entry['layer']} {entry['matrix_type']}: {entry['method'].replace('_', ' ')} to rank {entry['rank']} "
+        f"({percent(entry['rank_fraction'])} kept)"
+        for entry in result["interventions"]
+    ]
