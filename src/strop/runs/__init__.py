@@ -1,0 +1,17 @@
+"""What an execution leaves on disk, readable without its author."""
+
+from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions
+from strop.runs.folder import RunFolder
+from strop.runs.result import RunResult
+from strop.runs.trials import Trial, TrialBook
+
+__all__ = [
+    "RunFolder",
+    "RunResult",
+    "Stopwatch",
+    "Trial",
+    "TrialBook",
+    "describe_environment",
+    "peak_rss_bytes",
+    "versions",
+]

