@@ -74,7 +74,8 @@ def logits_at(
     """
 
     def keep_scored(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0][rows, columns].unsqueeze(0), *arguments[1:])
+        hidden = arguments[0]
+        return (hidden[rows.to(hidden.device), columns.to(hidden.device)].unsqueeze(0), *arguments[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep_scored)
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop.checkpoints.zoo import ZOO, pulled_folder
-from strop.linalg.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +31,8 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
     Args:
         model: with its real weights, before anything is applied to it.
     """
+    from strop.linalg import fingerprint
+
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name}={fingerprint(parameter)};".encode())

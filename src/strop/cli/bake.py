@@ -7,11 +7,13 @@ import typer
 
 from strop.cli.console import (
     DtypeOption,
+    FamilyOption,
     JsonOption,
     ModelArgument,
     QuietOption,
     RevisionOption,
     load_for_command,
+    parse_anatomy,
     print_json,
     print_line,
     showing_progress,
@@ -27,6 +29,7 @@ def bake(
     force: Annotated[bool, typer.Option("--force", help="Bake although the recipe was made for another base.")] = False,
     revision: RevisionOption = None,
     dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -43,7 +46,8 @@ def bake(
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, dtype=dtype)
         progress.note("writing the checkpoint")
-        bake_recipe(model, document, out, tokenizer=tokenizer, force=force)
+        family = parse_anatomy(model, family_file).family
+        bake_recipe(model, document, out, tokenizer=tokenizer, force=force, family=family)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})

@@ -10,12 +10,14 @@ import typer
 from strop.cli.console import (
     DeviceOption,
     DtypeOption,
+    FamilyOption,
     JsonOption,
     ModelArgument,
     QuietOption,
     RevisionOption,
     TaskOption,
     load_for_command,
+    parse_anatomy,
     print_json,
     print_line,
     print_table,
@@ -43,6 +45,7 @@ def evaluate(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -64,14 +67,19 @@ def evaluate(
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         base = identify(model)
-        named = {"base": evaluate_task(model, tokenizer, task, split=split, limit=limit, progress=progress)}
+        family = parse_anatomy(model, family_file).family
+        named = {
+            "base": evaluate_task(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
+        }
         with contextlib.ExitStack() as stack:
             for recipe in loaded:
-                stack.enter_context(applied(model, recipe, force=force))
+                stack.enter_context(applied(model, recipe, force=force, family=family))
             if loaded:
-                named["edited"] = evaluate_task(model, tokenizer, task, split=split, limit=limit, progress=progress)
+                named["edited"] = evaluate_task(
+                    model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
+                )
             asked = (
-                evaluate_paraphrases(model, tokenizer, task, split=split, limit=limit, progress=progress)
+                evaluate_paraphrases(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
                 if paraphrases
                 else None
             )

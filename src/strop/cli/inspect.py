@@ -37,7 +37,7 @@ def inspect(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    family: FamilyOption = None,
+    family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def inspect(
 
     with showing_progress(quiet=quiet) as progress:
         model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
-        anatomy = parse_anatomy(model, family)
+        anatomy = parse_anatomy(model, family_file)
         rows = describe_matrices(
             model,
             anatomy,

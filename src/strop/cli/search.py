@@ -65,7 +65,7 @@ def search(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    family: FamilyOption = None,
+    family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -87,7 +87,7 @@ def search(
     task = load_task(task_name)
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
-        anatomy = parse_anatomy(model, family)
+        anatomy = parse_anatomy(model, family_file)
         plan = SearchPlan(
             strategy=strategy,
             compose=compose,

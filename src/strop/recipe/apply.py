@@ -5,18 +5,20 @@ from collections.abc import Iterator
 
 from transformers import PreTrainedModel
 
+from strop.anatomy import Anatomy, Family
 from strop.errors import InterventionError
 from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
 
-def attach(model: PreTrainedModel, recipe: Recipe, *, force: bool = False) -> Attachment:
+def attach(model: PreTrainedModel, recipe: Recipe, *, force: bool = False, family: Family | None = None) -> Attachment:
     """Apply a recipe to a model, in place, until `detach`.
 
     Args:
         model: the base the recipe was made for; changed.
         recipe: what to apply.
         force: apply it although the model is another one.
+        family: the spelling of an architecture Strop does not know.
 
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
@@ -25,8 +27,9 @@ def attach(model: PreTrainedModel, recipe: Recipe, *, force: bool = False) -> At
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
     """
     if not force:
-        recipe.check(model)
-    return attach_interventions(model, recipe.interventions, tensors=recipe.tensors)
+        recipe.check(model, family=family)
+    anatomy = Anatomy.of(model, family=family)
+    return attach_interventions(model, recipe.interventions, anatomy=anatomy, tensors=recipe.tensors)
 
 
 def detach(model: PreTrainedModel) -> None:
@@ -42,18 +45,21 @@ def detach(model: PreTrainedModel) -> None:
 
 
 @contextlib.contextmanager
-def applied(model: PreTrainedModel, recipe: Recipe, *, force: bool = False) -> Iterator[PreTrainedModel]:
+def applied(
+    model: PreTrainedModel, recipe: Recipe, *, force: bool = False, family: Family | None = None
+) -> Iterator[PreTrainedModel]:
     """Apply a recipe for the length of a `with` block; the model is restored bit for bit, exceptions included.
 
     Args:
         model: the base the recipe was made for; changed inside the block.
         recipe: what to apply.
         force: apply it although the model is another one.
+        family: the spelling of an architecture Strop does not know.
 
     Raises:
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
     """
-    attachment = attach(model, recipe, force=force)
+    attachment = attach(model, recipe, force=force, family=family)
     try:
         yield model
     finally:

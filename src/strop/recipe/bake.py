@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
+from strop.anatomy import Family
 from strop.checkpoints.load import quiet_transformers
 from strop.errors import InterventionError
 from strop.files import making_folder, write_json, write_text
@@ -24,6 +25,7 @@ def bake(
     *,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     force: bool = False,
+    family: Family | None = None,
 ) -> Path:
     """Write a checkpoint with a recipe's edits in its weights; the model in memory is left as it was.
 
@@ -36,6 +38,7 @@ def bake(
         folder: must not hold anything yet.
         tokenizer: saved beside the model.
         force: bake although the model is another one.
+        family: the spelling of an architecture Strop does not know.
 
     Raises:
         UsageError: the folder is there already and is not empty.
@@ -45,7 +48,7 @@ def bake(
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     path = Path(folder)
-    with making_folder(path) as temporary, applied(model, recipe, force=force), quiet_transformers():
+    with making_folder(path) as temporary, applied(model, recipe, force=force, family=family), quiet_transformers():
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, WeightSite
+from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError
 from strop.interventions import WeightIntervention
@@ -76,7 +76,7 @@ class Recipe:
         interventions: Sequence[WeightIntervention],
         *,
         base: BaseIdentity | None = None,
-        anatomy: Anatomy | None = None,
+        family: Family | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Recipe":
         """Return a recipe for a model as it stands now.
@@ -85,13 +85,13 @@ class Recipe:
             model: the base, with nothing attached.
             interventions: in the order they are to be applied.
             base: the model's identity, where it is at hand.
-            anatomy: the model's, where it is at hand.
+            family: the spelling of an architecture Strop does not know.
             provenance: how the interventions were found.
 
         Raises:
             SiteError: the model has no such matrix.
         """
-        anatomy = anatomy or Anatomy.of(model)
+        anatomy = Anatomy.of(model, family=family)
         matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, entry.site)) for entry in interventions)
         return cls(base or identify(model), tuple(interventions), matrices, (), provenance or {})
 
@@ -111,18 +111,21 @@ class Recipe:
             return f"no edit of {self.base.id}"
         return f"{self.base.id}: " + "; ".join(str(entry) for entry in self.interventions)
 
-    def with_factors(self, model: PreTrainedModel, *, decompose: "Decompose | None" = None) -> "Recipe":
+    def with_factors(
+        self, model: PreTrainedModel, *, family: Family | None = None, decompose: "Decompose | None" = None
+    ) -> "Recipe":
         """Return the recipe with the low-rank factors beside each intervention, so that applying it decomposes nothing.
 
         Args:
             model: the base, with nothing attached.
+            family: the spelling of an architecture Strop does not know.
             decompose: how to come by decompositions; the cache on disk by default.
 
         Raises:
             RecipeError: a matrix is edited twice; the second edit's factors would not be those of the base's matrix.
         """
-        anatomy = Anatomy.of(model)
-        self.check(model)
+        anatomy = Anatomy.of(model, family=family)
+        self.check(model, family=family)
         sites = [entry.site for entry in self.interventions]
         if len(set(sites)) < len(sites):
             raise RecipeError("Factors cannot be kept for a recipe that edits one matrix twice.")
@@ -132,13 +135,17 @@ class Recipe:
         )
         return dataclasses.replace(self, tensors=tensors)
 
-    def check(self, model: PreTrainedModel) -> None:
+    def check(self, model: PreTrainedModel, *, family: Family | None = None) -> None:
         """Make sure that a model is the one this recipe was made for.
+
+        Args:
+            model: as it is now.
+            family: the spelling of an architecture Strop does not know.
 
         Raises:
             BaseMismatchError: it is not; the message names the first difference.
         """
-        anatomy = Anatomy.of(model)
+        anatomy = Anatomy.of(model, family=family)
         remedy = f"load {self.base.id}, or pass force=True (--force) if you know that the recipe fits"
         if type(model).__name__ != self.base.architecture:
             raise BaseMismatchError(

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("strop", "torch", "transformers", "safetensors", "tokenizers", "datasets", "optuna", "numpy", "scipy")
@@ -33,7 +34,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 

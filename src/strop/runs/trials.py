@@ -65,7 +65,9 @@ class TrialBook:
             "examples": optuna.distributions.IntDistribution(1, 10**9),
         }
         try:
-            self._study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
         except Exception as error:  # SQLAlchemy and its drivers each raise trees of their own
             reason = str(error).strip().splitlines()[0]
             raise RunError(f"The study storage {storage} cannot be opened: {reason}.") from error

@@ -153,7 +153,7 @@ def search(
         },
         versions=versions(),
     )
-    recipe = Recipe.of(model, chosen, base=base, anatomy=anatomy, provenance=_provenance(result, task, plan))
+    recipe = Recipe.of(model, chosen, base=base, family=anatomy.family, provenance=_provenance(result, task, plan))
     if run is not None:
         run.finish(recipe, result)
     return SearchResult(recipe, result, book.trials, run.path if run else None, (before, after))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import evaluating, input_device
+from strop.anatomy import Anatomy, Family, evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
 from strop.tasks.evaluation import Evaluation
@@ -23,6 +23,7 @@ def evaluate(
     *,
     split: str = "test",
     limit: int | None = None,
+    family: Family | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score a model on one split of a task.
@@ -35,13 +36,15 @@ def evaluate(
         task: from `load_task`.
         split: train, select or test.
         limit: score a random sample of this size.
+        family: the spelling of an architecture Strop does not know.
         progress: told of each batch.
 
     Raises:
         TaskError: the split is empty, or a row does not fit the model.
         UsageError: there is no such split, or the task's score needs generation.
     """
-    scorer = Scorer(model, tokenizer, task.examples(split, limit=limit), task.score)
+    anatomy = Anatomy.of(model, family=family)
+    scorer = Scorer(model, tokenizer, task.examples(split, limit=limit), task.score, anatomy=anatomy)
     progress.start(f"scoring {task.name}/{split}", len(scorer.batches))
     return scorer.evaluate(progress=progress)
 
@@ -65,6 +68,7 @@ def evaluate_paraphrases(
     *,
     split: str = "test",
     limit: int | None = None,
+    family: Family | None = None,
     progress: Progress = SILENT,
 ) -> ParaphraseRobustness:
     """Ask each example in all its words (paraphrase robustness: LASER, arXiv 2312.13558, section 5.1).
@@ -75,6 +79,7 @@ def evaluate_paraphrases(
         task: with a `paraphrases` column.
         split: train, select or test.
         limit: ask a random sample of this many examples.
+        family: the spelling of an architecture Strop does not know.
         progress: told of each batch.
 
     Raises:
@@ -89,7 +94,7 @@ def evaluate_paraphrases(
         for example in examples
         for prompt in (example.prompt, *example.paraphrases)
     ]
-    scorer = Scorer(model, tokenizer, wordings, task.score)
+    scorer = Scorer(model, tokenizer, wordings, task.score, anatomy=Anatomy.of(model, family=family))
     progress.start(f"scoring paraphrases of {task.name}/{split}", len(scorer.batches))
     correct = scorer.evaluate(progress=progress).correct
     if correct is None:

@@ -1,0 +1,36 @@
+"""What the benchmarks share: timing, and where results go."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from strop.runs import describe_environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def median_seconds(action: Callable[[], object], *, runs: int, warm_up: int = 1) -> float:
+    """Return the median time of several runs, after some that do not count."""
+    for _ in range(warm_up):
+        action()
+    return statistics.median(seconds_of(action) for _ in range(runs))
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return how long one run takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def write_result(name: str, figures: dict[str, Any]) -> None:
+    """Print figures and write them to benchmarks/results/<name>.json with what they were measured on."""
+    environment = describe_environment()
+    del environment["command"]
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"benchmark": name, **figures, "environment": environment}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2))
