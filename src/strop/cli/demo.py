@@ -17,7 +17,7 @@ from strop.cli.console import (
 from strop.cli.search import print_run
 
 if TYPE_CHECKING:
-    from strop.search import SearchResult
+    from strop.searching import SearchResult
     from strop.tasks import Example
 
 MODEL, TASK = "smollm2-135m", "world-facts"
@@ -37,14 +37,14 @@ def demo(
     Example: [bold]strop demo --out demo-run[/bold]
     """
     from strop.recipe import applied
-    from strop.search import SearchPlan, search
+    from strop.searching import SearchPlan, search
     from strop.tasks import greedy_continuations, load_task
 
     task = load_task(TASK)
     folder = _free_name(out)
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(MODEL, progress)
-        plan = SearchPlan(select_limit=400)
+        plan = SearchPlan(select_limit=400, top_matrices=8)
         found = search(model, tokenizer, task, plan, out=folder, progress=progress)
         shown = _fixed_examples(found, task.examples("test"))
         before = greedy_continuations(model, tokenizer, shown)

@@ -80,8 +80,8 @@ def search(
     """
     from strop.anatomy import parse_layers
     from strop.errors import RunError
-    from strop.search import SearchPlan
-    from strop.search import search as run_search
+    from strop.searching import SearchPlan
+    from strop.searching import search as run_search
     from strop.tasks import load_task
 
     task = load_task(task_name)
@@ -94,7 +94,7 @@ def search(
             matrix_types=parse_matrix_types(matrix_types),
             layers=parse_layers(layers, anatomy.layer_count) if layers else None,
             rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
-            max_edits=max_edits or (GREEDY_MAX_EDITS if compose == "greedy" else 1),
+            max_edits=max_edits if max_edits is not None else GREEDY_MAX_EDITS if compose == "greedy" else 1,
             select_limit=select_limit,
             test_limit=test_limit,
             gradient_examples=gradient_examples,

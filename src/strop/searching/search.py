@@ -10,19 +10,17 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, Family, MatrixType, WeightSite
+from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import identify
 from strop.errors import InterventionError, SiteError, UsageError
-from strop.interventions import RankReduction, WeightIntervention, applied_interventions, attachments_of
+from strop.interventions import RankReduction, applied_interventions, attachments_of
 from strop.interventions.base import Decompose
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
-from strop.runs import RunFolder, RunResult, Stopwatch, Trial, TrialBook, peak_rss_bytes, versions
-from strop.search.candidates import all_candidates, best_of, predicted_candidates
-from strop.search.gradient import measure_effects
-from strop.search.plan import LASER_RANK_FRACTIONS, SearchPlan
-from strop.search.sweep import sweep
+from strop.runs import RunFolder, RunResult, Trial, TrialBook, peak_rss_bytes, versions
+from strop.searching.chooser import Chooser
+from strop.searching.plan import SearchPlan
 from strop.tasks import Evaluation, Example, Scorer, Task, compare
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
@@ -133,7 +131,7 @@ def search(
     screen = Scorer(model, tokenizer, _screening_sample(select, plan), task.score, anatomy=anatomy)
     decompose = (decompositions or DecompositionCache()).decompose
     guide = screen if task.score != "choice" else _right_answers_only(screen, tokenizer, select, plan)
-    chooser = _Chooser(scorer, screen, guide, plan, shapes, book, decompose, run, progress)
+    chooser = Chooser(scorer, screen, guide, plan, shapes, book, decompose, run, progress)
     chosen, unedited, best = chooser.choose()
     before, after = _measure(test_scorer, chosen, decompose, progress)
     result = RunResult(
@@ -157,109 +155,6 @@ def search(
     if run is not None:
         run.finish(recipe, result)
     return SearchResult(recipe, result, book.trials, run.path if run else None, (before, after))
-
-
-class _Chooser:
-    """Adds one edit after the other while the select split says it helps."""
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        screen: Scorer,
-        guide: Scorer,
-        plan: SearchPlan,
-        shapes: dict[WeightSite, tuple[int, int]],
-        book: TrialBook,
-        decompose: Decompose,
-        run: RunFolder | None,
-        progress: Progress,
-    ) -> None:
-        self.scorer, self.screen, self.guide, self.plan = scorer, screen, guide, plan
-        self.shapes, self.book, self.decompose, self.run, self.progress = shapes, book, decompose, run, progress
-        self.stopwatch = Stopwatch(max((trial.elapsed_seconds for trial in book.trials), default=0.0))
-
-    def choose(self) -> tuple[list[RankReduction], Trial, Trial]:
-        """Return the chosen edits, the trial of no edit, and the trial of the last edit that was taken."""
-        unedited = best = self._unedited()
-        chosen: list[RankReduction] = []
-        for number in range(1, self.plan.max_edits + 1):
-            free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
-            if not free:
-                break
-            with applied_interventions(
-                self.scorer.model, chosen, anatomy=self.scorer.anatomy, decompose=self.decompose
-            ):
-                winner = max(self._try_all(number, free), key=lambda trial: trial.merit)
-            if winner.merit <= best.merit or winner.intervention is None:
-                self._say(f"edit {number}: nothing tried beats what there is; stopping")
-                break
-            chosen.append(winner.intervention)
-            best = winner
-            self._say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
-        return chosen, unedited, best
-
-    def _unedited(self) -> Trial:
-        known = self.book.find(1, None, 0, self.scorer.example_count)
-        if known is None:
-            self.progress.start("scoring the model as it is", len(self.scorer.batches))
-            known = self._record(1, None, self.scorer.evaluate(progress=self.progress))
-        self._say(f"no edit: {_in_words(known)}")
-        return known
-
-    def _try_all(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[Trial]:
-        if self.plan.strategy == "exhaustive":
-            everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
-            return self._try(number, everything, self.scorer, "trying")
-        proposed = self._propose(number, shapes)
-        if len(proposed) > self.plan.finalists and 2 * self.screen.example_count <= self.scorer.example_count:
-            proposed = best_of(self._try(number, proposed, self.screen, "screening"), self.plan.finalists)
-        return self._try(number, proposed, self.scorer, "trying")
-
-    def _propose(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[RankReduction]:
-        key = f"candidates of edit {number}"
-        kept = self.book.recall(key)
-        if kept is not None:
-            return [RankReduction(WeightSite(layer, MatrixType(name)), share) for layer, name, share in kept]
-        lowest = min(site.layer for site in shapes)
-        self.progress.start(f"edit {number}: asking the gradient", 2 * (self.guide.anatomy.layer_count - lowest))
-        effects = measure_effects(self.guide, list(shapes), decompose=self.decompose, progress=self.progress)
-        proposed = predicted_candidates(
-            effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
-        )
-        self.book.remember(key, [[c.site.layer, str(c.site.matrix_type), c.rank_fraction] for c in proposed])
-        return proposed
-
-    def _try(self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str) -> list[Trial]:
-        known = [self.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates]
-        waiting = [c for c, trial in zip(candidates, known, strict=True) if trial is None]
-        finished = [trial for trial in known if trial is not None]
-
-        def report(candidate: WeightIntervention, evaluation: Evaluation) -> None:
-            assert isinstance(candidate, RankReduction)
-            finished.append(self._record(number, candidate, evaluation))
-
-        if waiting:
-            self.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
-            sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.progress)
-        return finished
-
-    def _record(self, number: int, candidate: RankReduction | None, evaluation: Evaluation) -> Trial:
-        trial = Trial(
-            round=number,
-            intervention=candidate,
-            rank=candidate.rank(self.shapes[candidate.site]) if candidate else 0,
-            examples=evaluation.count,
-            accuracy=evaluation.accuracy,
-            loss=evaluation.mean_loss,
-            elapsed_seconds=self.stopwatch.seconds,
-        )
-        self.book.add(trial)
-        return trial
-
-    def _say(self, line: str) -> None:
-        self.progress.note(line)
-        if self.run is not None:
-            self.run.log(line)
 
 
 def _editable_sites(model: PreTrainedModel, anatomy: Anatomy, plan: SearchPlan) -> tuple[WeightSite, ...]:
@@ -312,11 +207,6 @@ def _study_name(config: dict[str, Any], run: RunFolder | None) -> str:
 
 def _figures(trial: Trial, count: int) -> dict[str, Any]:
     return {"accuracy": trial.accuracy, "loss": trial.loss, "count": count}
-
-
-def _in_words(trial: Trial) -> str:
-    accuracy = "" if trial.accuracy is None else f"accuracy {trial.accuracy:.4f}, "
-    return f"{accuracy}loss {trial.loss:.4f} on select"
 
 
 def _provenance(result: RunResult, task: Task, plan: SearchPlan) -> dict[str, Any]:
