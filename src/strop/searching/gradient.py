@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
 from strop.interventions.base import Decompose
-from strop.linalg import singular_value_effects
+from strop.linalg import SingularValueDecomposition, singular_value_effects
 from strop.progress import SILENT, Progress
 from strop.tasks import Scorer
 
@@ -112,14 +112,18 @@ class _Tap:
 
 
 def _effects_of(
-    tap: _Tap, module: nn.Module, gradient: Tensor, anatomy: Anatomy, decompositions: Mapping[WeightSite, object]
+    tap: _Tap,
+    module: nn.Module,
+    gradient: Tensor,
+    anatomy: Anatomy,
+    decompositions: Mapping[WeightSite, SingularValueDecomposition],
 ) -> dict[WeightSite, Tensor]:
     return {
         site: singular_value_effects(
-            decompositions[site],  # type: ignore[arg-type]
+            decompositions[site],
             anatomy.inputs_in(tap.inputs[module], site).flatten(0, -2),
             anatomy.outputs_in(gradient, site).flatten(0, -2),
-        ).cpu()
+        )
         for site in tap.sites[module]
     }
 

@@ -152,7 +152,7 @@ def _score_positions(
     targets = batch.targets.to(logits.device)
     logits = logits.float()
     own = logits.gather(-1, targets[:, None])[:, 0]
-    log_probability = own.double() - logits.logsumexp(-1).double()
+    log_probability = own.cpu().double() - logits.logsumexp(-1).cpu().double()
     first = logits.argmax(-1) == targets
     likelier = (logits > own[:, None]).sum(-1) if ranks else torch.zeros_like(targets)
-    return log_probability.cpu().numpy(), first.cpu().numpy(), likelier.cpu().numpy()
+    return log_probability.numpy(), first.cpu().numpy(), likelier.cpu().numpy()
