@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
+from strop.errors import AnatomyError
 
 
 def hidden_states_entering(
@@ -111,6 +112,14 @@ def _running(
     def capture_output(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         collected.append(output[0] if isinstance(output, tuple) else output)
 
+    def check_kind(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, tuple) != (anatomy.family.block_returns == "tuple"):
+            kind = "tuple" if isinstance(output, tuple) else "tensor"
+            raise AnatomyError(
+                f"A {anatomy.family.name} block is said to return a {anatomy.family.block_returns}, and this one returns "
+                f'a {kind}: describe the family with block_returns="{kind}".'
+            )
+
     replaced: dict[int, Callable[..., Any]] = dict.fromkeys([*range(start), *range(stop, len(blocks))], skip)
     with contextlib.ExitStack() as undo:
         if state is not None and start < len(blocks):
@@ -121,6 +130,8 @@ def _running(
             undo.callback(blocks[stop].register_forward_pre_hook(capture_input).remove)
         elif captured is not None:
             undo.callback(blocks[-1].register_forward_hook(capture_output).remove)
+        if start < stop:
+            undo.callback(blocks[start].register_forward_hook(check_kind).remove)
         for index, forward in replaced.items():
             undo.callback(_restore_forward, blocks[index], blocks[index].__dict__.get("forward"))
             blocks[index].forward = forward

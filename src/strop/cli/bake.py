@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from strop.cli.console import (
+    DeviceOption,
     DtypeOption,
     FamilyOption,
     JsonOption,
@@ -28,6 +29,7 @@ def bake(
     ],
     force: Annotated[bool, typer.Option("--force", help="Bake although the recipe was made for another base.")] = False,
     revision: RevisionOption = None,
+    device: DeviceOption = None,
     dtype: DtypeOption = None,
     family_file: FamilyOption = None,
     as_json: JsonOption = False,
@@ -44,13 +46,14 @@ def bake(
     document = Recipe.load(recipe)
     refuse_occupied(out, remedy="choose another --out")
     with showing_progress(quiet=quiet) as progress:
-        model, tokenizer = load_for_command(model_name, progress, revision=revision, dtype=dtype)
+        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         progress.note("writing the checkpoint")
         family = parse_anatomy(model, family_file).family
         bake_recipe(model, document, out, tokenizer=tokenizer, force=force, family=family)
     size = sum(file.stat().st_size for file in out.iterdir())
+    count = len(document.interventions)
     if as_json:
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
         return
-    print_line(f"{out}: {size / 2**20:.0f} MiB, {len(document.interventions)} interventions baked in")
+    print_line(f"{out}: {size / 2**20:.0f} MiB, {count} intervention{'' if count == 1 else 's'} baked in")
     print_line(f'Next: AutoModelForCausalLM.from_pretrained("{out}"), or strop eval {out} --task TASK')

@@ -128,7 +128,8 @@ def load_for_command(
         if target is not None:
             torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"--device {device} cannot be used here: {reason}; leave it out to run on the CPU.") from None
     return load(name, revision=revision, dtype=dtypes[dtype] if dtype else None, device=target, announce=progress.note)
 
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,9 @@ from strop.cli.console import (
     print_table,
     showing_progress,
 )
+
+if TYPE_CHECKING:
+    from strop.tasks import Evaluation, Example
 
 
 def evaluate(
@@ -56,10 +60,12 @@ def evaluate(
     from strop.checkpoints import identify
     from strop.files import refuse_occupied, write_json
     from strop.recipe import Recipe, applied
-    from strop.tasks import compare, evaluate_paraphrases, load_task
+    from strop.report import evaluation_table, gain_sentence, paraphrase_lines
+    from strop.tasks import compare, evaluate_paraphrases, load_task, refuse_generation
     from strop.tasks import evaluate as evaluate_task
 
     task = load_task(task_name)
+    refuse_generation(task.score)
     examples = task.examples(split, limit=limit)
     if out is not None and out.is_dir():
         refuse_occupied(out, remedy="name a file")
@@ -68,86 +74,56 @@ def evaluate(
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         base = identify(model)
         family = parse_anatomy(model, family_file).family
-        named = {
-            "base": evaluate_task(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
-        }
-        with contextlib.ExitStack() as stack:
-            for recipe in loaded:
-                stack.enter_context(applied(model, recipe, force=force, family=family))
-            if loaded:
-                named["edited"] = evaluate_task(
+        scored, asked = {}, {}
+
+        def score(name: str) -> None:
+            scored[name] = evaluate_task(
+                model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
+            )
+            if paraphrases:
+                asked[name] = evaluate_paraphrases(
                     model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                 )
-            asked = (
-                evaluate_paraphrases(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
-                if paraphrases
-                else None
-            )
+
+        score("base")
+        if loaded:
+            with contextlib.ExitStack() as stack:
+                for recipe in loaded:
+                    stack.enter_context(applied(model, recipe, force=force, family=family))
+                score("edited")
     report: dict[str, Any] = {
         "format": 1,
         "command": "eval",
         "base_model": {"id": base.id, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split},
         "recipes": [str(folder) for folder in recipes or []],
-        **{name: evaluation.summary() for name, evaluation in named.items()},
+        **{name: evaluation.summary() for name, evaluation in scored.items()},
     }
     if loaded:
-        report["comparison"] = compare(named["base"], named["edited"]).to_json()
-    if asked is not None:
-        report["paraphrases"] = dataclasses.asdict(asked)
+        report["comparison"] = compare(scored["base"], scored["edited"]).to_json()
+    if asked:
+        report["paraphrases"] = {name: dataclasses.asdict(robustness) for name, robustness in asked.items()}
     if out is not None:
-        scores = [
-            {
-                "row": example.row,
-                "prompt": example.prompt,
-                "answer": example.answer,
-                **{
-                    name: {
-                        "loss": float(evaluation.loss[index]),
-                        **({"correct": bool(evaluation.correct[index])} if evaluation.correct is not None else {}),
-                    }
-                    for name, evaluation in named.items()
-                },
-            }
-            for index, example in enumerate(examples)
-        ]
-        write_json(out, {**report, "examples": scores})
+        write_json(out, {**report, "examples": _per_example(examples, scored)})
     if as_json:
         print_json(report)
         return
-    _print_report(report, model_name, task_name)
-
-
-def _print_report(report: dict[str, Any], model_name: str, task_name: str) -> None:
-    from strop.report import Table, p_value, percent, signed_points
-
-    task = report["task"]
-    rows = []
-    for name in ("base", "edited"):
-        if name in report:
-            figures = report[name]
-            extra: tuple[str, ...] = (percent(figures["top5"]), percent(figures["top10"])) if "top5" in figures else ()
-            extra += (f"{figures['perplexity']:.3f}",) if "perplexity" in figures else ()
-            rows.append((name, str(figures["count"]), percent(figures["accuracy"]), f"{figures['loss']:.3f}", *extra))
-    columns: tuple[str, ...] = ("model", "count", "accuracy", "loss")
-    columns += ("top 5", "top 10") if "top5" in report["base"] else ()
-    columns += ("perplexity",) if "perplexity" in report["base"] else ()
-    print_table(Table(f"{report['base_model']['id']} on {task['name']}/{task['split']}", columns, tuple(rows)))
-    if "comparison" in report:
-        found = report["comparison"]
-        low, high = found["ci95"]
-        spell, unit = (
-            (signed_points, "points") if report["base"]["accuracy"] is not None else (lambda x: f"{x:+.4f}", "nats")
-        )
-        print_line(
-            f"Gain: {spell(found['gain'])} {unit} (95 % interval {spell(low)} to {spell(high)}; {found['fixed']} fixed, "
-            f"{found['broken']} broken, p = {p_value(found['p_value'])})"
-        )
-    if "paraphrases" in report:
-        asked = report["paraphrases"]
-        print_line(
-            f"In other words ({asked['count']} paraphrases): {percent(asked['accuracy'])} right; "
-            f"{percent(asked['consistent'])} of the facts right in every wording"
-        )
-    if "edited" not in report:
+    print_table(evaluation_table(report))
+    if loaded:
+        print_line(gain_sentence(report["comparison"], in_accuracy=report["base"]["accuracy"] is not None))
+    for line in paraphrase_lines(report):
+        print_line(line)
+    if not loaded:
         print_line(f"Next: strop search {model_name} --task {task_name} --out RUN")
+
+
+def _per_example(examples: "Sequence[Example]", scored: "dict[str, Evaluation]") -> list[dict[str, Any]]:
+    return [
+        {
+            "row": example.row,
+            "prompt": example.prompt,
+            "answer": example.answer,
+            **{name: evaluation.of_example(index) for name, evaluation in scored.items()},
+        }
+        for index, example in enumerate(examples)
+    ]

@@ -86,35 +86,29 @@ def inspect(
         f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {anatomy.head_count} heads of {anatomy.head_size} "
         f"({anatomy.key_value_head_count} for keys and values); embeddings {'tied to the LM head' if tied else 'not tied'}"
     )
-    _print_rows(rows)
+    _print_rows(rows, anatomy.family.blocks)
     print_line(f"Next: strop eval {model_name} --task world-facts --limit 500")
 
 
-def _print_rows(rows: "list[MatrixRow]") -> None:
+def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
     from strop.report import Table, percent
 
-    body = [
+    def figures(row: "MatrixRow") -> tuple[str, ...]:
+        found = row.spectrum
+        return (f"{found.effective_rank:.0f} of {found.full_rank}", percent(found.energy_at_tenth)) if found else ()
+
+    body = tuple(
         (
-            row.module,
+            row.module.removeprefix(f"{blocks}."),
             str(row.matrix_type),
             f"{row.shape[0]} x {row.shape[1]}",
             str(row.heads or ""),
             f"{row.parameters:,}",
-            *(
-                (
-                    f"{row.spectrum.effective_rank:.0f} of {row.spectrum.full_rank}",
-                    percent(row.spectrum.energy_at_tenth),
-                )
-                if row.spectrum
-                else ()
-            ),
+            *figures(row),
         )
         for row in rows
-    ]
-    spectra = ("effective rank", "energy in top tenth") if rows and rows[0].spectrum else ()
-    counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
-    print_table(
-        Table(
-            f"{len(rows)} matrices: {counts}", ("module", "type", "shape", "heads", "parameters", *spectra), tuple(body)
-        )
     )
+    spectra = ("effective rank", "energy in top tenth") if rows and rows[0].spectrum else ()
+    columns = (f"{blocks}.", "type", "shape", "heads", "parameters", *spectra)
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
+    print_table(Table(f"{len(rows)} matrices: {counts}", columns, body))

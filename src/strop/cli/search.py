@@ -1,5 +1,6 @@
 """`strop search`: find which matrices to cut to which rank."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,6 +58,7 @@ def search(
     test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
     gradient_examples: Annotated[int, typer.Option(help="Examples the gradient is taken over.")] = 100,
     top_matrices: Annotated[int, typer.Option(help="How many of the matrices the gradient ranks highest to try.")] = 12,
+    finalists: Annotated[int, typer.Option(help="How many candidates go on from the screening.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the gradient's sample and the bootstrap.")] = 0,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db")
@@ -82,25 +84,28 @@ def search(
     from strop.errors import RunError
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
-    from strop.tasks import load_task
+    from strop.tasks import load_task, refuse_generation
 
     task = load_task(task_name)
+    refuse_generation(task.score)
+    plan = SearchPlan(
+        strategy=strategy,
+        compose=compose,
+        matrix_types=parse_matrix_types(matrix_types),
+        rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
+        max_edits=max_edits if max_edits is not None else GREEDY_MAX_EDITS if compose == "greedy" else 1,
+        select_limit=select_limit,
+        test_limit=test_limit,
+        gradient_examples=gradient_examples,
+        top_matrices=top_matrices,
+        finalists=finalists,
+        seed=seed,
+    )
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         anatomy = parse_anatomy(model, family_file)
-        plan = SearchPlan(
-            strategy=strategy,
-            compose=compose,
-            matrix_types=parse_matrix_types(matrix_types),
-            layers=parse_layers(layers, anatomy.layer_count) if layers else None,
-            rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
-            max_edits=max_edits if max_edits is not None else GREEDY_MAX_EDITS if compose == "greedy" else 1,
-            select_limit=select_limit,
-            test_limit=test_limit,
-            gradient_examples=gradient_examples,
-            top_matrices=top_matrices,
-            seed=seed,
-        )
+        if layers is not None:
+            plan = dataclasses.replace(plan, layers=parse_layers(layers, anatomy.layer_count))
         try:
             found = run_search(
                 model,
@@ -132,7 +137,8 @@ def print_run(result: "RunResult") -> None:
     print_table(run_table(content))
     for line in intervention_lines(content):
         print_line(f"  {line}")
-    print_line(gain_sentence(content))
+    in_accuracy = content["base"]["test"]["accuracy"] is not None
+    print_line(f"Held out: {gain_sentence(content['comparison']['test'], in_accuracy=in_accuracy)}")
     cost = content["cost"]
     print_line(
         f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "

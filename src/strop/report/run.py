@@ -24,22 +24,22 @@ def run_table(result: Mapping[str, Any]) -> Table:
     return Table(title, ("examples", "count", *accuracy_columns, "loss before", "after"), tuple(rows))
 
 
-def gain_sentence(result: Mapping[str, Any]) -> str:
+def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool) -> str:
     """Return the one sentence that says what was gained, and how sure that is.
 
     Args:
-        result: the content of result.json.
+        comparison: as a result file holds it.
+        in_accuracy: the gain is one of accuracy; else of loss.
     """
-    comparison = result["comparison"]["test"]
     low, high = comparison["ci95"]
     changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, p = {p_value(comparison['p_value'])}"
-    if result["base"]["test"]["accuracy"] is None:
-        gain = f"{comparison['gain']:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
-    else:
+    if in_accuracy:
         gain = (
             f"{signed_points(comparison['gain'])} points (95 % interval {signed_points(low)} to {signed_points(high)}"
         )
-    return f"Held-out gain: {gain}; {changed})."
+    else:
+        gain = f"{comparison['gain']:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
+    return f"Gain: {gain}; {changed})."
 
 
 def intervention_lines(result: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,16 @@ class Chooser:
             self._say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
         return chosen, unedited, best
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all trials and of the gradient's samples, as if each had run the whole model."""
+        rounds = {trial.round for trial in self.book.trials if trial.intervention is not None}
+        of_trials = sum(
+            (self.scorer if trial.examples == self.scorer.example_count else self.screen).tokens
+            for trial in self.book.trials
+        )
+        return of_trials + (len(rounds) * self.guide.tokens if self.plan.strategy == "gradient" else 0)
+
     def _unedited(self) -> Trial:
         known = self.book.find(1, None, 0, self.scorer.example_count)
         if known is None:

@@ -56,7 +56,8 @@ class SearchPlan:
                 raise UsageError(f"{name} is 1 or more, not {value}.")
         if self.compose == "none" and self.max_edits != 1:
             raise UsageError(
-                f"max_edits = {self.max_edits} needs compose = 'greedy'; a search without it finds one edit."
+                f"{self.max_edits} edits (max_edits, --max-edits) need compose 'greedy' (--compose greedy); "
+                "a search without it finds one edit."
             )
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")

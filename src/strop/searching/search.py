@@ -117,17 +117,21 @@ def search(
     test = task.examples("test", limit=plan.test_limit)
     scorer = Scorer(model, tokenizer, select, task.score, anatomy=anatomy)
     test_scorer = Scorer(model, tokenizer, test, task.score, anatomy=anatomy)
+    shapes = {site: _shape_of(model, anatomy, site) for site in sites}
+
+    def open_book(address: str | None) -> TrialBook:
+        largest_rank = max(min(shape) for shape in shapes.values())
+        name = _study_name(config, out)
+        return TrialBook(address, name=name, layer_count=anatomy.layer_count, largest_rank=largest_rank)
+
+    book = open_book(storage) if storage or out is None else None  # a storage that fails leaves no folder behind
     run = RunFolder.start(Path(out), config, resume=resume) if out is not None else None
     if run is not None and run.finished:
         progress.note(f"{run.path} is finished already; nothing was repeated")
         return SearchResult(run.recipe(), run.result(), (), run.path)
-    shapes = {site: _shape_of(model, anatomy, site) for site in sites}
-    book = TrialBook(
-        storage or (run.study_url if run else None),
-        name=_study_name(config, run),
-        layer_count=anatomy.layer_count,
-        largest_rank=max(min(shape) for shape in shapes.values()),
-    )
+    if book is None:
+        assert run is not None
+        book = open_book(run.study_url)
     screen = Scorer(model, tokenizer, _screening_sample(select, plan), task.score, anatomy=anatomy)
     decompose = (decompositions or DecompositionCache()).decompose
     guide = screen if task.score != "choice" else _right_answers_only(screen, tokenizer, select, plan)
@@ -146,7 +150,7 @@ def search(
         cost={
             "wall_seconds": round(chooser.stopwatch.seconds, 3),
             "evaluations": len(book.trials) + (2 if chosen else 1),
-            "tokens": len(book.trials) * scorer.tokens + (2 if chosen else 1) * test_scorer.tokens,
+            "tokens": chooser.tokens + (2 if chosen else 1) * test_scorer.tokens,
             "peak_rss_bytes": peak_rss_bytes(),
         },
         versions=versions(),
@@ -200,9 +204,9 @@ def _measure(
         return before, scorer.evaluate(start=start, states=states, progress=progress)
 
 
-def _study_name(config: dict[str, Any], run: RunFolder | None) -> str:
+def _study_name(config: dict[str, Any], out: str | Path | None) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-    return f"search-{digest}" + (f"-{run.path.name}" if run else "")
+    return f"search-{digest}" + (f"-{Path(out).name}" if out is not None else "")
 
 
 def _figures(trial: Trial, count: int) -> dict[str, Any]:

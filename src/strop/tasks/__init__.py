@@ -4,7 +4,7 @@ from strop.tasks.compare import Comparison, compare
 from strop.tasks.evaluate import ParaphraseRobustness, evaluate, evaluate_paraphrases, greedy_continuations
 from strop.tasks.evaluation import Evaluation
 from strop.tasks.examples import Example
-from strop.tasks.scorer import Scorer
+from strop.tasks.scorer import Scorer, refuse_generation
 from strop.tasks.task import Task, builtin_tasks, load_task
 from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
 
@@ -26,4 +26,5 @@ __all__ = [
     "greedy_continuations",
     "load_task",
     "read_task_file",
+    "refuse_generation",
 ]

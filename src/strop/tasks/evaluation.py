@@ -69,6 +69,11 @@ class Evaluation:
             figures["perplexity"] = self.perplexity
         return figures
 
+    def of_example(self, index: int) -> dict[str, Any]:
+        """Return one example's scores, as a file of per-example scores holds them."""
+        right = {} if self.correct is None else {"correct": bool(self.correct[index])}
+        return {"loss": float(self.loss[index]), **right}
+
     @property
     def merit(self) -> tuple[float, float]:
         """What a search maximises: accuracy, and among equals the lower loss (LASER's rule)."""

@@ -17,6 +17,14 @@ from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
 
 
+def refuse_generation(score: Score) -> None:
+    """Raise UsageError for a score that this version cannot measure."""
+    if score == "generate":
+        raise UsageError(
+            "score: generate is not measured by this version; use exact, first_token, choice or perplexity."
+        )
+
+
 class Scorer:
     """Examples encoded once, ready to be scored on a model as often as its weights change.
 
@@ -41,10 +49,7 @@ class Scorer:
         *,
         anatomy: Anatomy | None = None,
     ) -> None:
-        if score == "generate":
-            raise UsageError(
-                "score: generate is not measured by this version; use exact, first_token, choice or perplexity."
-            )
+        refuse_generation(score)
         if not examples:
             raise UsageError("There are no examples to score.")
         self.model = model

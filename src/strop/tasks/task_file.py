@@ -91,5 +91,6 @@ def read_task_file(path: Path) -> TaskFile:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        known = f" (known keys: {', '.join(TaskFile.model_fields)})" if first["type"] == "extra_forbidden" else ""
-        raise TaskError(f"The task file {path}{f', key {where}' if where else ''}: {message}{known}.") from None
+        if first["type"] == "extra_forbidden":
+            message = f"there is no such key; a task file has {', '.join(TaskFile.model_fields)}"
+        raise TaskError(f"The task file {path}{f', key {where}' if where else ''}: {message}.") from None

@@ -1,0 +1,48 @@
+"""The table an evaluation ends with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from strop.report.figures import percent
+from strop.report.tables import Table
+
+
+def evaluation_table(report: Mapping[str, Any]) -> Table:
+    """Return the table of one model's figures, or of two: as it was and edited.
+
+    Args:
+        report: what `strop eval --json` prints.
+    """
+    shown = {name: report[name] for name in ("base", "edited") if name in report}
+    first = shown["base"]
+    optional = {
+        "top 5": ("top5", percent),
+        "top 10": ("top10", percent),
+        "perplexity": ("perplexity", lambda value: f"{value:.3f}"),
+    }
+    extra = {column: how for column, how in optional.items() if how[0] in first}
+    rows = tuple(
+        (
+            name,
+            str(figures["count"]),
+            percent(figures["accuracy"]),
+            f"{figures['loss']:.3f}",
+            *(spell(figures[key]) for key, spell in extra.values()),
+        )
+        for name, figures in shown.items()
+    )
+    title = f"{report['base_model']['id']} on {report['task']['name']}/{report['task']['split']}"
+    return Table(title, ("model", "count", "accuracy", "loss", *extra), rows)
+
+
+def paraphrase_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return a line for each model on how its answers hold in other words.
+
+    Args:
+        report: what `strop eval --json --paraphrases` prints.
+    """
+    return [
+        f"In other words, {name}: {percent(asked['accuracy'])} of {asked['count']} paraphrases right; "
+        f"{percent(asked['consistent'])} of the examples right in every wording"
+        for name, asked in report.get("paraphrases", {}).items()
+    ]
