@@ -55,5 +55,5 @@ def bake(
     if as_json:
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
         return
-    print_line(f"{out}: {size / 2**20:.0f} MiB, {count} intervention{'' if count == 1 else 's'} baked in")
+    print_line(f"{out}: {size / 1e6:.0f} MB, with {count} intervention{'' if count == 1 else 's'} baked in")
     print_line(f'Next: AutoModelForCausalLM.from_pretrained("{out}"), or strop eval {out} --task TASK')

@@ -108,7 +108,7 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
         )
         for row in rows
     )
-    spectra = ("effective rank", "energy in top tenth") if rows and rows[0].spectrum else ()
+    spectra = ("effective rank", "top-tenth energy") if rows and rows[0].spectrum else ()
     columns = (f"{blocks}.", "type", "shape", "heads", "parameters", *spectra)
     counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
-    print_table(Table(f"{len(rows)} matrices: {counts}", columns, body))
+    print_table(Table(f"{len(rows)} matrices: {counts}", columns, body, first_on_one_line=True))

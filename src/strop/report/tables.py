@@ -12,6 +12,8 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    first_on_one_line: bool = False
+    """On a narrow terminal, wrap any column but the first."""
 
 
 def to_markdown(table: Table) -> str:
@@ -31,7 +33,12 @@ def to_rich(table: Table) -> RichTable:
     """Draw a table for a terminal."""
     drawn = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        drawn.add_column(
+            column,
+            justify="left" if index == 0 else "right",
+            overflow="fold",
+            no_wrap=table.first_on_one_line and index == 0,
+        )
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
