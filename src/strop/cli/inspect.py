@@ -95,13 +95,13 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
 
     def figures(row: "MatrixRow") -> tuple[str, ...]:
         found = row.spectrum
-        return (f"{found.effective_rank:.0f} of {found.full_rank}", percent(found.energy_at_tenth)) if found else ()
+        return (f"{found.effective_rank:.0f}/{found.full_rank}", percent(found.energy_at_tenth)) if found else ()
 
     body = tuple(
         (
             row.module.removeprefix(f"{blocks}."),
             str(row.matrix_type),
-            f"{row.shape[0]} x {row.shape[1]}",
+            f"{row.shape[0]}x{row.shape[1]}",
             str(row.heads or ""),
             f"{row.parameters:,}",
             *figures(row),
