@@ -49,6 +49,10 @@ TINY: dict[str, dict[str, object]] = {
         "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": 320, "tie_word_embeddings": False,
         "bos_token_id": 0, "eos_token_id": 0,
     },
+    "gptj": {
+        "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "rotary_dim": 4, "vocab_size": 320,
+        "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
+    },
     "gpt_neox": {**SMALL, "intermediate_size": 48},
 }  # fmt: skip
 THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")

@@ -128,9 +128,14 @@ class Anatomy:
 
         Raises:
             UneditableWeightError: the weight is quantised, offloaded, or not a floating-point matrix.
+            AnatomyError: there is no such module, or it has no weight.
         """
-        weight = self.module(model, site).weight
+        weight = getattr(self.module(model, site), "weight", None)
         name = f"{self.module_path(site)}.weight"
+        if weight is None:
+            raise AnatomyError(
+                f"{site}: {self.module_path(site)} has no weight; name the module that holds the matrix."
+            )
         quantizer = getattr(model, "hf_quantizer", None)
         if quantizer is not None or getattr(model, "is_quantized", False):
             method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "an unknown method")

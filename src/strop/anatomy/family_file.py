@@ -8,7 +8,7 @@ import yaml
 
 from strop.anatomy.families import Family, Spelling
 from strop.anatomy.sites import MatrixType
-from strop.errors import UsageError
+from strop.errors import AnatomyError, UsageError
 
 
 class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
@@ -46,8 +46,11 @@ def read_family(path: Path) -> Family:
         raise UsageError(f"The family file {path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, pydantic.ValidationError) as error:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
-    spelled = {
-        matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
-        for matrix_type, spelling in entry.matrices.items()
-    }
+    try:
+        spelled = {
+            matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
+            for matrix_type, spelling in entry.matrices.items()
+        }
+    except AnatomyError as error:
+        raise UsageError(f"The family file {path} does not describe a family: {error}") from None
     return Family(entry.name, entry.model_types, entry.blocks, spelled, entry.block_returns)

@@ -71,6 +71,11 @@ class WeightSite:
         if self.head is not None and self.matrix_type not in ATTENTION:
             raise SiteError(f"A {self.matrix_type} matrix has no heads; leave the head out.")
 
+    def overlaps(self, other: "WeightSite") -> bool:
+        """Return whether an edit of one changes the other: the same matrix, or a head of it."""
+        same = (self.layer, self.matrix_type, self.expert) == (other.layer, other.matrix_type, other.expert)
+        return same and (self.head == other.head or self.head is None or other.head is None)
+
     def __str__(self) -> str:
         head = "" if self.head is None else f" head {self.head}"
         expert = "" if self.expert is None else f" expert {self.expert}"
@@ -95,9 +100,12 @@ def parse_layers(text: str, layer_count: int) -> tuple[int, ...]:
     layers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise SiteError(f"'{text}' does not name layers; write them as 20-29, as 0,4,8 or as all.")
-        layers |= set(range(int(first), int(last if dash else first) + 1))
-    if not layers or max(layers) >= layer_count:
-        raise SiteError(f"'{text}' names a layer this model has not: it has layers 0 to {layer_count - 1}.")
+        lowest, highest = int(first), int(last if dash else first)
+        if lowest > highest:
+            raise SiteError(f"'{text}': the range {lowest}-{highest} runs backwards; write {highest}-{lowest}.")
+        if highest >= layer_count:
+            raise SiteError(f"'{text}' names a layer this model has not: it has layers 0 to {layer_count - 1}.")
+        layers |= set(range(lowest, highest + 1))
     return tuple(sorted(layers))

@@ -26,6 +26,7 @@ def describe_unknown(model: PreTrainedModel) -> str:
         "  from strop.anatomy import Family, MatrixType, Spelling",
         f'  family = Family(name="mine", model_types=("{model.config.model_type}",), blocks="{path}",',
         '                  matrices={MatrixType.QUERY: Spelling("path.of.the.query"), ...})',
-        "or on the command line as --family FILE.yaml, with the keys name, blocks and matrices.",
+        'Where a block\'s forward returns a tuple that begins with the hidden state, add block_returns="tuple". On the',
+        "command line it is --family FILE.yaml, with the same keys.",
     ]
     return "\n".join(lines)

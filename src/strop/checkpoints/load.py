@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,20 +32,25 @@ def load(
         announce: called with a line for each step of a first fetch.
 
     Raises:
-        CheckpointError: there is no such model, or it is not a causal language model with a fast tokenizer.
+        CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a causal
+            language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
     folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
     _refuse_nonsense(folder)
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype or "auto")
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, revision=revision, dtype=dtype or "auto", output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise CheckpointError(f"The model '{name}' cannot be loaded: {reason}.") from error
+    _refuse_incomplete(name, model, report)
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "
@@ -59,7 +64,7 @@ def load(
 
 def _refuse_nonsense(name: str) -> None:
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise CheckpointError(f"The folder {name} holds no config.json, so it is not a saved model.")
         return
@@ -71,6 +76,16 @@ def _refuse_nonsense(name: str) -> None:
         )
     if "/" not in name:
         raise CheckpointError(f"There is no model '{name}': it is neither a folder here nor a zoo name ({_zoo()}).")
+
+
+def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str, Collection[str]]) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise CheckpointError(
+            f"The checkpoint '{name}' lacks {len(missing)} of {type(model).__name__}'s weights ({shown}): it is incomplete, "
+            "or was saved from another kind of model."
+        )
 
 
 def _zoo() -> str:

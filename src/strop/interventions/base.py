@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from strop.anatomy import WeightSite
+from strop.anatomy import MatrixType, WeightSite
+from strop.errors import UsageError
 from strop.linalg import SingularValueDecomposition
 
 Decompose = Callable[[Tensor], SingularValueDecomposition]
@@ -44,3 +45,17 @@ class WeightIntervention(Protocol):
     def to_json(self, shape: tuple[int, int]) -> dict[str, Any]:
         """Return what a recipe writes; `shape` is the matrix's, for figures a reader wants beside the decision."""
         ...
+
+
+def site_from_json(entry: Mapping[str, Any]) -> WeightSite:
+    """Return the address an entry of a recipe names.
+
+    Raises:
+        UsageError: an index is not a whole number.
+        SiteError: there is no such address in any model.
+    """
+    for name in ("layer", "head"):
+        index = entry[name] if name == "layer" else entry.get(name)
+        if type(index) is not int and not (name == "head" and index is None):
+            raise UsageError(f"its {name} is {index!r}, not a whole number.")
+    return WeightSite(entry["layer"], MatrixType.parse(str(entry["matrix_type"])), head=entry.get("head"))

@@ -17,7 +17,7 @@ def intervention_from_json(entry: Mapping[str, Any]) -> WeightIntervention:
         RecipeError: the entry names no known method, or its fields do not make one.
     """
     method = entry.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise RecipeError(f"'{method}' is not a method this version knows ({', '.join(METHODS)}).")
     try:
         return METHODS[method].from_json(entry)

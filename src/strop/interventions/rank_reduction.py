@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from strop.anatomy import MatrixType, WeightSite
+from strop.anatomy import WeightSite
 from strop.errors import InterventionError
-from strop.interventions.base import Decompose
+from strop.interventions.base import Decompose, site_from_json
 from strop.linalg import rank_for_fraction
 
 
@@ -25,6 +25,7 @@ class RankReduction:
     Raises:
         UsageError: ρ is outside [0, 1).
 
+    >>> from strop.anatomy import MatrixType
     >>> RankReduction(WeightSite(28, MatrixType.UP), rank_fraction=0.01).rank((1536, 576))
     5
     """
@@ -84,5 +85,4 @@ class RankReduction:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RankReduction":
         """Return the intervention a recipe's entry describes."""
-        site = WeightSite(int(entry["layer"]), MatrixType.parse(str(entry["matrix_type"])), head=entry.get("head"))
-        return cls(site, rank_fraction=float(entry["rank_fraction"]))
+        return cls(site_from_json(entry), rank_fraction=float(entry["rank_fraction"]))

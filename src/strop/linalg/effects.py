@@ -26,7 +26,7 @@ def singular_value_effects(
         output_gradients: ∇y = ∂L/∂y, (tokens, out).
 
     Returns:
-        (rank,) float64, in the loss's unit.
+        (rank,) float64 on the CPU, in the loss's unit.
 
     >>> from strop.linalg import decompose
     >>> w = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -37,7 +37,7 @@ def singular_value_effects(
     along_inputs = inputs.to(dtype) @ decomposition.vh.T
     along_outputs = output_gradients.to(dtype) @ decomposition.u
     per_component = torch.linalg.vecdot(along_inputs, along_outputs, dim=0)
-    effects: Tensor = per_component.double() * decomposition.singular_values.double()
+    effects: Tensor = per_component.cpu().double() * decomposition.singular_values.cpu().double()
     return effects
 
 
@@ -53,7 +53,7 @@ def singular_value_effects_from_gradient(
         gradient: G = ∂L/∂W, (out, in).
 
     Returns:
-        (rank,) float64, in the loss's unit.
+        (rank,) float64 on the CPU, in the loss's unit.
 
     >>> from strop.linalg import decompose
     >>> w = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -62,7 +62,7 @@ def singular_value_effects_from_gradient(
     """
     projected = gradient.to(decomposition.u.dtype) @ decomposition.vh.T
     per_component = torch.linalg.vecdot(decomposition.u, projected, dim=0)
-    effects: Tensor = per_component.double() * decomposition.singular_values.double()
+    effects: Tensor = per_component.cpu().double() * decomposition.singular_values.cpu().double()
     return effects
 
 
@@ -78,7 +78,7 @@ def loss_change_by_rank(effects: Float[Tensor, " rank"]) -> Float[Tensor, " rank
         (rank + 1,), entry k for keeping k components; negative where the loss is predicted to fall.
 
     >>> loss_change_by_rank(torch.tensor([1.0, -2.0, 3.0]))
-    tensor([-2., -1., -3., 0.])
+    tensor([-2., -1., -3.,  0.])
     """
     tail = effects.flip(0).cumsum(0).flip(0)
     return torch.cat([-tail, tail.new_zeros(1)])

@@ -10,7 +10,8 @@ def rank_for_fraction(rank_fraction: float, shape: tuple[int, int]) -> int:
 
     rank = floor(ρ · min(m, n))  (Sharma, Ash and Misra, LASER, arXiv 2312.13558, section 4)
 
-    The product is freed of floating-point dust before it is floored, so that 0.01 of 1600 is 16 and not 15.
+    The product is freed of floating-point dust before it is floored, so that 0.01 of 1600 is 16 and not 15; a share
+    below one never becomes the whole.
 
     Args:
         rank_fraction: ρ, the share that is *kept*; 0 ≤ ρ < 1.
@@ -26,7 +27,7 @@ def rank_for_fraction(rank_fraction: float, shape: tuple[int, int]) -> int:
         raise UsageError(
             f"rank_fraction is the share of the rank that is kept and lies in [0, 1), not {rank_fraction}."
         )
-    return math.floor(round(rank_fraction * min(shape), 9))
+    return min(math.floor(round(rank_fraction * min(shape), 9)), min(shape) - 1)
 
 
 def fraction_for_rank(rank: int, shape: tuple[int, int]) -> float:

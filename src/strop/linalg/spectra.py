@@ -23,7 +23,7 @@ def effective_rank(singular_values: Float[Tensor, " rank"]) -> float:
     >>> round(effective_rank(torch.ones(8)), 6)
     8.0
     """
-    values = singular_values.double()
+    values = singular_values.cpu().double()
     total = float(values.sum())
     if total == 0:
         return 0.0
@@ -48,9 +48,9 @@ def retained_energy(singular_values: Float[Tensor, " rank"], rank: int) -> float
     """
     if not 0 <= rank <= singular_values.shape[0]:
         raise UsageError(f"Between 0 and {singular_values.shape[0]} components can be kept, not {rank}.")
-    squares = singular_values.double().square()
+    squares = singular_values.cpu().double().square()
     total = float(squares.sum())
-    return float(squares[:rank].sum()) / total if total else 1.0
+    return min(float(squares[:rank].sum()) / total, 1.0) if total else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def spectrum_of(singular_values: Float[Tensor, " rank"]) -> Spectrum:
     >>> spectrum_of(torch.tensor([3.0, 1.0])).rank_for_90_percent
     1
     """
-    squares = singular_values.double().square()
+    squares = singular_values.cpu().double().square()
     cumulative = squares.cumsum(0)
     enough = int((cumulative < 0.9 * float(cumulative[-1])).sum()) + 1
     full = singular_values.shape[0]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -73,9 +74,10 @@ def decompose(
 
     W = U diag(σ) Vᵀ. `exact` is LAPACK's (cuSOLVER's) divide-and-conquer; `gram` takes the eigenvectors of the smaller
     of WᵀW and WWᵀ in float64, as good as a float32 decomposition while σ₁/σₙ ≤ 1e4 and exact beyond; `auto` picks
-    between the two by shape; `randomized` is the range finder with power iterations of Halko, Martinsson and Tropp
-    (arXiv 0909.4061, algorithms 4.4 and 5.1) for the `rank` largest values only. When a solver fails, the next one on
-    the ladder is asked: divide-and-conquer, QR iteration in float64 on the CPU, the Gram matrix.
+    between the two by shape, and takes `exact` for float64; `randomized` is the range finder with power iterations of
+    Halko, Martinsson and Tropp (arXiv 0909.4061, algorithms 4.4 and 5.1) for the `rank` largest values only. When a
+    solver fails, the next one on the ladder is asked: divide-and-conquer, QR iteration in float64 on the CPU, the Gram
+    matrix.
 
     Args:
         matrix: (out, in), any floating dtype; float16 and bfloat16 are decomposed in float32.
@@ -121,7 +123,10 @@ def _ladder(matrix: Tensor, method: Method) -> Ladder:
     gram: Ladder = [("Gram matrix", _gram)]
     exact: Ladder = [("divide and conquer", _exact), ("QR iteration in float64", _exact_on_cpu)]
     aspect = max(matrix.shape) / min(matrix.shape)
-    gram_first = method == "gram" or (method == "auto" and (matrix.is_cuda or aspect >= GRAM_ASPECT))
+    suits_gram = matrix.dtype == torch.float32 and (
+        matrix.is_cuda or aspect >= GRAM_ASPECT
+    )  # it halves float64's digits
+    gram_first = method == "gram" or (method == "auto" and suits_gram)
     return gram + exact if gram_first else exact + gram
 
 
@@ -135,8 +140,9 @@ def _first_that_works(
     for name, solver in ladder:
         try:
             u, s, vh = solver(matrix)
-        except (RuntimeError, ArithmeticError) as error:
-            failures.append(f"{name}: {str(error).splitlines()[0]}")
+        except (RuntimeError, ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            failures.append(f"{name}: {reason.splitlines()[0]}")
             continue
         if all(torch.isfinite(factor).all() for factor in (u, s, vh)):
             k = s.shape[0] if rank is None else rank

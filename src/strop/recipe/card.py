@@ -15,7 +15,7 @@ def model_card(recipe: Recipe, *, baked: bool = False) -> str:
         baked: the card is for a checkpoint the recipe was baked into.
     """
     data = ModelCardData(
-        base_model=recipe.base.id if "/" in recipe.base.id and not recipe.base.id.startswith(("/", ".")) else None,
+        base_model=recipe.base.id if recipe.base.revision is not None else None,  # else it is no hub id
         library_name="transformers" if baked else "strop",
         tags=["strop", "low-rank"],
     )

@@ -1,6 +1,8 @@
 """A recipe: a base model's identity and an ordered list of interventions."""
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
-from strop.errors import BaseMismatchError, RecipeError
+from strop.errors import BaseMismatchError, RecipeError, SiteError
 from strop.interventions import WeightIntervention
 from strop.linalg import DecompositionCache, fingerprint
 
@@ -93,7 +95,8 @@ class Recipe:
         """
         anatomy = Anatomy.of(model, family=family)
         matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, entry.site)) for entry in interventions)
-        return cls(base or identify(model), tuple(interventions), matrices, (), provenance or {})
+        plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
+        return cls(base or identify(model), tuple(interventions), matrices, (), plain)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
@@ -127,7 +130,7 @@ class Recipe:
         anatomy = Anatomy.of(model, family=family)
         self.check(model, family=family)
         sites = [entry.site for entry in self.interventions]
-        if len(set(sites)) < len(sites):
+        if any(one.overlaps(other) for one, other in itertools.combinations(sites, 2)):
             raise RecipeError("Factors cannot be kept for a recipe that edits one matrix twice.")
         decompose = decompose or DecompositionCache().decompose
         tensors = tuple(
@@ -162,7 +165,11 @@ class Recipe:
                 raise BaseMismatchError(
                     f"The recipe edits {site}, and this model has only {anatomy.layer_count} layers; {remedy}."
                 )
-            found = MatrixIdentity.of(anatomy.read_weight(model, site))
+            try:
+                found = MatrixIdentity.of(anatomy.read_weight(model, site))
+            except SiteError as error:
+                reason = str(error).rstrip(".")
+                raise BaseMismatchError(f"The recipe does not fit this model: {reason}; {remedy}.") from None
             for what in ("shape", "dtype", "fingerprint"):
                 if getattr(found, what) != getattr(expected, what):
                     raise BaseMismatchError(

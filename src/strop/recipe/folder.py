@@ -107,7 +107,13 @@ def _read_document(folder: Path) -> _Document:
                 f"{path} is of format {version}, and this version of Strop reads up to {FORMAT}: upgrade Strop."
             )
         return _Document.model_validate(content)
-    except (ValueError, OSError) as error:
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(
+            f"{path} cannot be read as a recipe: {where + ': ' if where else ''}{first['msg']}."
+        ) from None
+    except (ValueError, OSError, RecursionError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}.") from None
 
 
@@ -118,7 +124,9 @@ def _read_tensors(path: Path, count: int) -> tuple[Mapping[str, Tensor], ...]:
     try:
         for name, tensor in load_file(path).items():
             index, _, short = name.partition(".")
+            if not (index.isdecimal() and short and int(index) < count):
+                raise RecipeError(f"{path} cannot be read: its tensor '{name}' belongs to no intervention.")
             collected[int(index)][short] = tensor
-    except (SafetensorError, ValueError, IndexError) as error:
+    except (SafetensorError, OSError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from None
     return tuple(collected)

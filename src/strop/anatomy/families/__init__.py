@@ -2,9 +2,10 @@
 
 from strop.anatomy.families.gpt2 import GPT2
 from strop.anatomy.families.gpt_neox import GPT_NEOX
+from strop.anatomy.families.gptj import GPTJ
 from strop.anatomy.families.llama import LLAMA, PHI3
 from strop.anatomy.families.spelling import Family, Spelling
 
-FAMILIES: tuple[Family, ...] = (LLAMA, PHI3, GPT2, GPT_NEOX)
+FAMILIES: tuple[Family, ...] = (LLAMA, PHI3, GPT2, GPTJ, GPT_NEOX)
 
 __all__ = ["FAMILIES", "Family", "Spelling"]

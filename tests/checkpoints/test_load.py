@@ -1,0 +1,230 @@
+"""Loading a model by name, folder or hub id, and what is said when that fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging
+
+import strop
+from strop.checkpoints import identify, load
+from strop.errors import CheckpointError
+
+
+@pytest.fixture
+def copied(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A tiny checkpoint to damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
+
+
+def test_a_folder_gives_a_model_in_evaluation_mode_and_its_fast_tokenizer(tiny_folder: Path) -> None:
+    model, tokenizer = load(str(tiny_folder))
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert not any(module.training for module in model.modules())
+    assert model.dtype == torch.float32
+    assert tokenizer.is_fast
+    assert tokenizer.decode(tokenizer(" Lyon").input_ids) == " Lyon"
+    stored = load_file(tiny_folder / "model.safetensors")
+    assert torch.equal(model.model.layers[1].mlp.up_proj.weight, stored["model.layers.1.mlp.up_proj.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_dtype_asked_for_is_the_dtype_given(dtype: torch.dtype, tiny_folder: Path) -> None:
+    model, _ = load(str(tiny_folder), dtype=dtype, device="cpu")
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_the_checkpoints_own_dtype_is_the_default(tiny, small_tokenizer, tmp_path: Path) -> None:
+    tiny("llama").bfloat16().save_pretrained(tmp_path / "half")
+    small_tokenizer.save_pretrained(tmp_path / "half")
+    model, _ = load(str(tmp_path / "half"))
+    assert model.dtype == torch.bfloat16
+
+
+def test_transformers_own_settings_are_left_as_they_were(tiny_folder: Path) -> None:
+    before = (logging.get_verbosity(), logging.is_progress_bar_enabled())
+    load(str(tiny_folder))
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    with pytest.raises(CheckpointError):
+        load("nothing-of-that-name")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "../nothing", "models/of/mine", "~/nothing"])
+def test_a_missing_folder_is_named_with_what_to_give_instead(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert f"The model folder '{name}' is not there; give a folder with a config.json, a hub id, or" in message
+    assert "smollm2-135m" in message
+
+
+def test_an_empty_name_is_refused_whatever_the_working_folder_holds(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_folder)
+    with pytest.raises(CheckpointError, match="The model folder '' is not there; give a folder"):
+        load("")
+
+
+def test_a_file_is_refused_as_a_file(tiny_folder: Path) -> None:
+    path = tiny_folder / "model.safetensors"
+    with pytest.raises(CheckpointError, match=r"model\.safetensors' is a file; give a folder with a config\.json"):
+        load(str(path))
+
+
+def test_a_folder_without_a_config_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(
+        CheckpointError, match=rf"The folder {tmp_path} holds no config\.json, so it is not a saved model"
+    ):
+        load(str(tmp_path))
+
+
+def test_a_bare_word_that_is_no_zoo_name_is_refused_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*arguments: object, **settings: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", asked)
+    with pytest.raises(
+        CheckpointError, match=r"no model 'smollm': it is neither a folder here nor a zoo name \(smollm2"
+    ):
+        load("smollm")
+
+
+def test_a_hub_id_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        CheckpointError, match=r"^The model 'nobody/nothing-of-this-name' cannot be loaded: .+\.$"
+    ) as caught:
+        load("nobody/nothing-of-this-name")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_of_no_known_architecture_is_one_sentence(copied: Path) -> None:
+    (copied / "config.json").write_text('{"model_type": "no_such_architecture"}')
+    with pytest.raises(
+        CheckpointError, match=r"^The model '.*copied' cannot be loaded: .*no_such_architecture"
+    ) as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_config_is_one_sentence(copied: Path) -> None:
+    (copied / "config.json").write_text("{half")
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .*config\.json.*\.$"):
+        load(str(copied))
+
+
+def test_damaged_weights_are_one_sentence(copied: Path) -> None:
+    path = copied / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$") as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_one_sentence(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$") as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_and_not_filled_with_noise(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"], tensors["lm_head.weight"]
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"copied' lacks 2 of LlamaForCausalLM's weights \(lm_head\.weight, model\.l"
+    ):
+        load(str(copied))
+
+
+def test_a_model_that_ties_its_head_is_not_taken_for_one_that_lacks_it(tiny, small_tokenizer, tmp_path: Path) -> None:
+    tiny("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
+    small_tokenizer.save_pretrained(tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    model, _ = load(str(tmp_path / "tied"))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_folder_without_a_tokenizer_is_one_sentence(copied: Path) -> None:
+    for path in copied.glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$") as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slow_tokenizer_is_refused_with_its_reason_and_remedy(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        is_fast = False
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *arguments, **settings: Slow())
+    with pytest.raises(CheckpointError, match=r"tokenizer of '.*tiny-llama' is not a fast one.*use_fast=True"):
+        load(str(tiny_folder))
+
+
+# Which model this is
+
+
+def test_a_models_identity_names_folder_class_and_weights(tiny_folder: Path) -> None:
+    model, _ = load(str(tiny_folder))
+    found = identify(model)
+    assert (found.id, found.revision, found.architecture) == (str(tiny_folder), None, "LlamaForCausalLM")
+    assert len(found.fingerprint) == 32
+    assert identify(load(str(tiny_folder))[0]) == found
+
+
+def test_a_model_without_a_name_is_called_by_its_class(tiny) -> None:
+    assert identify(tiny("gpt2")).id == "GPT2LMHeadModel"
+
+
+def test_one_bit_of_any_parameter_changes_the_fingerprint(tiny) -> None:
+    model = tiny("llama")
+    seen = {identify(model).fingerprint}
+    for parameter in model.parameters():
+        bits = parameter.data.view(torch.int32).view(-1)
+        bits[-1] ^= 1
+        seen.add(identify(model).fingerprint)
+        bits[-1] ^= 1
+    assert len(seen) == 1 + len(list(model.parameters()))
+    assert identify(model).fingerprint in seen
+
+
+def test_dtype_and_swapped_parameters_change_the_fingerprint(tiny) -> None:
+    model = tiny("llama")
+    plain = identify(model).fingerprint
+    mlp = model.model.layers[0].mlp
+    mlp.up_proj, mlp.gate_proj = mlp.gate_proj, mlp.up_proj
+    swapped = identify(model).fingerprint
+    assert len({plain, swapped, identify(tiny("llama").half()).fingerprint}) == 3
+
+
+@pytest.mark.real
+def test_a_zoo_model_is_called_by_its_zoo_name(real) -> None:
+    found = identify(real[0])
+    assert (found.id, found.architecture) == ("smollm2-135m", "LlamaForCausalLM")
+    assert found.id in strop.ZOO
+
+
+@pytest.mark.real
+def test_the_zoo_model_is_the_one_that_is_described(real) -> None:
+    model, tokenizer = real
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert model.dtype == torch.float32
+    assert len(model.model.layers) == 30
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"

@@ -1,0 +1,397 @@
+"""What every method must do when it is put on a model; a new method joins by one line in `EDITS`."""
+
+import gc
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.errors import DecompositionError, InterventionError, RecipeError, SiteError, UneditableWeightError
+from strop.interventions import (
+    METHODS,
+    RankReduction,
+    WeightIntervention,
+    applied_interventions,
+    attach_interventions,
+    attachments_of,
+    intervention_from_json,
+)
+from strop.linalg import SingularValueDecomposition, decompose
+
+T = MatrixType
+Tiny = Callable[..., nn.Module]
+Edit = Callable[[WeightSite], WeightIntervention]
+
+EDITS: dict[str, Edit] = {
+    "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.25),
+    "rank_reduction to zero": lambda site: RankReduction(site, rank_fraction=0.0),
+}
+NEAR_IDENTITIES: dict[str, Edit] = {
+    "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.97),  # 31 of 32
+}
+MODELS = ["llama", "phi3", "gpt2", "gpt_neox"]
+every_method = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+every_model = pytest.mark.parametrize("model_type", MODELS)
+
+SITES = (WeightSite(0, T.QUERY), WeightSite(1, T.UP), WeightSite(2, T.DOWN))
+IDS = torch.arange(1, 9)[None]
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def places(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """For each name, which parameter object it is and where its numbers lie."""
+    return {name: (id(p), p.data_ptr()) for name, p in model.named_parameters()}
+
+
+def assert_restored(model: nn.Module, before: Mapping[str, Tensor], where: Mapping[str, tuple[int, int]]) -> None:
+    after = model.state_dict()
+    assert list(after) == list(before)
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, before[name]), name
+    assert places(model) == where
+    assert attachments_of(model) == ()
+
+
+def test_every_method_is_in_the_suite() -> None:
+    assert {edit(SITES[0]).method for edit in EDITS.values()} == set(METHODS)
+    assert {edit(SITES[0]).method for edit in NEAR_IDENTITIES.values()} == set(METHODS)
+
+
+@every_model
+@every_method
+def test_changes_the_model_inside_the_block_and_restores_every_bit_after_it(
+    edit: Edit, model_type: str, tiny: Tiny
+) -> None:
+    model = tiny(model_type)
+    before, where, plain = snapshot(model), places(model), logits(model)
+    with applied_interventions(model, [edit(site) for site in SITES]) as same:
+        assert same is model
+        assert not torch.allclose(logits(model), plain, atol=1e-3)
+    assert_restored(model, before, where)
+    assert torch.equal(logits(model), plain)
+
+
+@every_model
+@pytest.mark.parametrize("edit", NEAR_IDENTITIES.values(), ids=NEAR_IDENTITIES)
+def test_an_edit_that_takes_almost_nothing_changes_almost_nothing(edit: Edit, model_type: str, tiny: Tiny) -> None:
+    model = tiny(model_type)
+    anatomy = Anatomy.of(model)
+    u, s, vh = torch.linalg.svd(anatomy.read_weight(model, SITES[0]), full_matrices=False)
+    s[-1] = 1e-6
+    with torch.no_grad():
+        anatomy.write_matrix(anatomy.parameter(model, SITES[0]).data, SITES[0], (u * s) @ vh)
+    plain = logits(model)
+    with applied_interventions(model, [edit(SITES[0])]):
+        torch.testing.assert_close(logits(model), plain, atol=1e-3, rtol=1e-3)
+
+
+@every_method
+@pytest.mark.parametrize("failure", [ValueError("half-way"), KeyboardInterrupt()])
+def test_restores_every_bit_after_an_exception(edit: Edit, failure: BaseException, tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    before, where = snapshot(model), places(model)
+    with pytest.raises(type(failure)), applied_interventions(model, [edit(site) for site in SITES]):
+        raise failure
+    assert_restored(model, before, where)
+
+
+@every_model
+@every_method
+@pytest.mark.parametrize("failure", [DecompositionError("no"), KeyboardInterrupt()])
+def test_restores_every_bit_when_the_second_of_three_edits_fails(
+    edit: Edit, failure: BaseException, model_type: str, tiny: Tiny
+) -> None:
+    model = tiny(model_type)
+    before, where = snapshot(model), places(model)
+    calls = []
+
+    def second_fails(matrix: Tensor) -> SingularValueDecomposition:
+        calls.append(1)
+        if len(calls) == 2:
+            raise failure
+        return decompose(matrix)
+
+    with pytest.raises(type(failure)):
+        attach_interventions(model, [edit(site) for site in SITES], decompose=second_fails)
+    assert len(calls) == 2
+    assert_restored(model, before, where)
+
+
+@every_method
+def test_restores_every_bit_when_the_last_site_is_not_there(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    with pytest.raises(SiteError, match="layer 9 up: this model has layers 0 to 2"):
+        attach_interventions(model, [*map(edit, SITES), edit(WeightSite(9, T.UP))])
+    assert_restored(model, before, where)
+
+
+@every_model
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_dtype_device_names_and_parameter_objects_survive(
+    edit: Edit, model_type: str, dtype: torch.dtype, tiny: Tiny
+) -> None:
+    model = tiny(model_type).to(dtype)
+    before, where, its_class = snapshot(model), places(model), type(model)
+    with applied_interventions(model, [edit(site) for site in SITES]):
+        after = model.state_dict()
+        assert list(after) == list(before)
+        assert {name: id(p) for name, p in model.named_parameters()} == {
+            name: entry[0] for name, entry in where.items()
+        }
+        for name, tensor in after.items():
+            assert (tensor.dtype, tensor.device, tensor.shape) == (dtype, before[name].device, before[name].shape)
+            assert tensor.stride() == before[name].stride()
+        assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in model.parameters())
+        assert type(model) is its_class
+    assert_restored(model, before, where)
+
+
+@every_method
+def test_an_optimiser_made_before_still_refers_to_the_parameters(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    with applied_interventions(model, [edit(site) for site in SITES]):
+        pass
+    held = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters()}
+    before = snapshot(model)
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    optimiser.step()
+    edited = Anatomy.of(model).module_path(SITES[1]) + ".weight"
+    assert not torch.equal(model.state_dict()[edited], before[edited])
+
+
+@every_method
+def test_only_the_edited_parameters_are_touched(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    with applied_interventions(model, [edit(SITES[1])]):
+        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        moved = {name for name, place in places(model).items() if place != where[name]}
+    assert changed == moved == {"model.layers.1.mlp.up_proj.weight"}
+
+
+@every_method
+def test_each_edit_sees_the_matrix_as_those_before_it_left_it(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    seen: list[Tensor] = []
+
+    def noting(matrix: Tensor) -> SingularValueDecomposition:
+        seen.append(matrix.clone())
+        return decompose(matrix)
+
+    anatomy = Anatomy.of(model)
+    original = anatomy.read_weight(model, SITES[1]).clone()
+    with applied_interventions(model, [RankReduction(SITES[1], rank_fraction=0.5), edit(SITES[1])], decompose=noting):
+        pass
+    assert torch.equal(seen[0], original)
+    torch.testing.assert_close(seen[1], decompose(original).recompose(16), atol=1e-6, rtol=0)
+
+
+@every_method
+def test_the_edit_leaves_the_matrix_it_is_given_alone(edit: Edit) -> None:
+    matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    before = matrix.clone()
+    intervention = edit(SITES[1])
+    edited = intervention.edit(matrix, decompose=decompose, tensors={})
+    assert torch.equal(matrix, before)
+    assert not torch.equal(edited, before)
+    assert edited.data_ptr() != matrix.data_ptr()
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_kept_factors_give_the_same_edit_without_a_decomposition(edit: Edit, dtype: torch.dtype) -> None:
+    matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    intervention = edit(SITES[1])
+
+    def never(matrix: Tensor) -> SingularValueDecomposition:
+        raise AssertionError("a decomposition was made")
+
+    factors = intervention.factors(matrix, decompose=decompose)
+    by_factors = intervention.edit(matrix, decompose=never, tensors=factors)
+    by_decomposition = intervention.edit(matrix, decompose=decompose, tensors={})
+    assert by_factors.dtype == by_decomposition.dtype == dtype
+    torch.testing.assert_close(by_factors, by_decomposition)
+
+
+@every_method
+@pytest.mark.parametrize("site", [WeightSite(3, T.UP), WeightSite(0, T.KEY, head=1)])
+def test_an_intervention_is_read_back_from_its_json(edit: Edit, site: WeightSite) -> None:
+    intervention = edit(site)
+    entry = intervention.to_json((48, 32))
+    assert entry["method"] in METHODS
+    assert intervention_from_json(entry) == intervention
+
+
+# Attaching for longer
+
+
+def test_attachments_come_off_in_the_order_opposite_to_the_one_they_were_put_on(tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    first = attach_interventions(model, [RankReduction(SITES[1], rank_fraction=0.5)])
+    half = snapshot(model)
+    second = attach_interventions(model, [RankReduction(SITES[1], rank_fraction=0.1)])
+    assert attachments_of(model) == (first, second)
+    with pytest.raises(InterventionError, match="attached later; detach that one first"):
+        first.detach()
+    second.detach()
+    assert all(torch.equal(tensor, half[name]) for name, tensor in model.state_dict().items())
+    first.detach()
+    assert_restored(model, before, where)
+
+
+def test_detaching_twice_is_detaching_once(tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    attachment = attach_interventions(model, [RankReduction(SITES[0], rank_fraction=0.5)])
+    attachment.detach()
+    attachment.detach()
+    assert_restored(model, before, where)
+    other = attach_interventions(model, [RankReduction(SITES[0], rank_fraction=0.5)])
+    attachment.detach()
+    assert attachments_of(model) == (other,)
+
+
+def test_detaching_inside_a_with_block_is_harmless(tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    with applied_interventions(model, [RankReduction(SITES[0], rank_fraction=0.5)]):
+        attachments_of(model)[-1].detach()
+    assert_restored(model, before, where)
+
+
+def test_a_failing_attachment_leaves_the_earlier_one_on(tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    first = attach_interventions(model, [RankReduction(SITES[1], rank_fraction=0.5)])
+    half, half_places = snapshot(model), places(model)
+    with pytest.raises(SiteError):
+        attach_interventions(
+            model, [RankReduction(SITES[1], rank_fraction=0.1), RankReduction(WeightSite(7, T.UP), rank_fraction=0.1)]
+        )
+    assert attachments_of(model) == (first,)
+    assert all(torch.equal(tensor, half[name]) for name, tensor in model.state_dict().items())
+    assert places(model) == half_places
+    first.detach()
+    assert_restored(model, before, where)
+
+
+def test_an_attachment_does_not_keep_its_model_alive(tiny: Tiny) -> None:
+    model = tiny("llama")
+    gone = weakref.ref(model)
+    attachment = attach_interventions(model, [RankReduction(SITES[0], rank_fraction=0.5)])
+    del model
+    gc.collect()
+    assert gone() is None
+    attachment.detach()
+
+
+def test_tensors_for_another_number_of_interventions_are_refused_and_nothing_stays(tiny: Tiny) -> None:
+    model = tiny("llama")
+    before, where = snapshot(model), places(model)
+    with pytest.raises(ValueError, match="shorter"):
+        attach_interventions(model, [RankReduction(site, rank_fraction=0.5) for site in SITES], tensors=[{}, {}])
+    assert_restored(model, before, where)
+
+
+# What cannot be edited
+
+
+@every_model
+@every_method
+def test_nan_in_a_matrix_is_refused_with_the_site_and_its_shape(edit: Edit, model_type: str, tiny: Tiny) -> None:
+    model = tiny(model_type)
+    anatomy = Anatomy.of(model)
+    with torch.no_grad():
+        anatomy.matrix_in(anatomy.parameter(model, SITES[1]), SITES[1])[0, 0] = torch.nan
+    shape = tuple(anatomy.read_weight(model, SITES[1]).shape)
+    with pytest.raises(DecompositionError) as caught:
+        attach_interventions(model, [edit(site) for site in SITES])
+    assert (
+        str(caught.value)
+        == f"layer 1 up ({shape}): 1 of the matrix's {shape[0] * shape[1]} entries are NaN or infinite."
+    )
+    assert attachments_of(model) == ()
+
+
+@every_method
+def test_a_tied_weight_is_refused_and_nothing_changes(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    model.model.layers[2].mlp.up_proj.weight = model.model.layers[1].mlp.up_proj.weight
+    before, where = snapshot(model), places(model)
+    with pytest.raises(UneditableWeightError, match="is tied to"):
+        attach_interventions(model, [edit(site) for site in SITES])
+    assert_restored(model, before, where)
+
+
+@every_method
+def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    model.is_quantized = True
+    with pytest.raises(UneditableWeightError, match="is quantised"):
+        attach_interventions(model, [edit(SITES[0])])
+
+
+# Entries of a recipe that are none
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"method": "prune"}, "'prune' is not a method this version knows (rank_reduction)"),
+        ({"method": None}, "'None' is not a method this version knows"),
+        ({"method": ["rank_reduction"]}, "is not a method this version knows"),
+        ({"layer": None}, "layer"),
+        ({"layer": "three"}, "layer"),
+        ({"layer": 1.5}, "layer"),
+        ({"layer": -1}, "A layer is counted from 0; -1 is not one"),
+        ({"layer": True}, "layer"),
+        ({"matrix_type": "lm_head"}, "'lm_head' cannot be edited"),
+        ({"rank_fraction": 1.0}, "lies in [0, 1), not 1.0"),
+        ({"rank_fraction": "much"}, "much"),
+        ({"head": 0}, "A up matrix has no heads"),
+        ({"matrix_type": "key", "head": "0"}, "head"),
+        ({"matrix_type": "key", "head": 0.5}, "head"),
+    ],
+)
+def test_an_entry_that_makes_no_intervention_is_refused_with_its_reason(change: dict[str, Any], complaint: str) -> None:
+    entry = {"method": "rank_reduction", "layer": 3, "matrix_type": "up", "rank_fraction": 0.1, "rank": 3}
+    with pytest.raises(RecipeError) as caught:
+        intervention_from_json({**entry, **change})
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["method", "layer", "matrix_type", "rank_fraction"])
+def test_an_entry_that_lacks_a_field_is_refused_by_the_fields_name(missing: str) -> None:
+    entry = {"method": "rank_reduction", "layer": 3, "matrix_type": "up", "rank_fraction": 0.1}
+    del entry[missing]
+    with pytest.raises(RecipeError, match="not a method" if missing == "method" else f"lacks '{missing}'"):
+        intervention_from_json(entry)
+
+
+def test_detaching_follows_a_model_that_was_cast_meanwhile(tiny: Callable[..., nn.Module]) -> None:
+    model = tiny("llama")
+    expected = tiny("llama").to(torch.bfloat16).state_dict()
+    attachment = attach_interventions(model, [RankReduction(WeightSite(1, MatrixType.UP), 0.25)])
+    model.to(torch.bfloat16)
+    attachment.detach()
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, expected[name]), name

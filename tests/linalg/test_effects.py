@@ -1,0 +1,101 @@
+"""The effects of singular values against what autograd and finite differences say."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from strop.linalg import decompose, loss_change_by_rank, singular_value_effects, singular_value_effects_from_gradient
+
+law = settings(deadline=None, max_examples=25, database=None)
+
+
+def problem(tokens: int, rows: int, columns: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A matrix, inputs, and targets of a smooth loss, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    return draw(rows, columns), draw(tokens, columns), draw(tokens, rows)
+
+
+def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (torch.tanh(outputs) - targets).square().mean()
+
+
+@law
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
+def test_tokens_the_gradient_and_autograd_through_the_factors_agree(
+    tokens: int, rows: int, columns: int, seed: int
+) -> None:
+    matrix, inputs, targets = problem(tokens, rows, columns, seed)
+    found = decompose(matrix)
+
+    weight = matrix.clone().requires_grad_()
+    outputs = inputs @ weight.T
+    outputs.retain_grad()
+    loss_of(outputs, targets).backward()
+    from_tokens = singular_value_effects(found, inputs, outputs.grad)
+    from_gradient = singular_value_effects_from_gradient(found, weight.grad)
+
+    values = found.singular_values.clone().requires_grad_()
+    loss_of(inputs @ (found.u @ torch.diag(values) @ found.vh).T, targets).backward()
+    expected = values.detach() * values.grad
+
+    torch.testing.assert_close(from_tokens, expected, atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(from_gradient, expected, atol=1e-10, rtol=1e-8)
+
+
+@law
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 999))
+def test_all_effects_together_are_the_derivative_along_the_matrix(rows: int, columns: int, seed: int) -> None:
+    matrix, inputs, targets = problem(6, rows, columns, seed)
+    weight = matrix.clone().requires_grad_()
+    loss_of(inputs @ weight.T, targets).backward()
+    effects = singular_value_effects_from_gradient(decompose(matrix), weight.grad)
+    torch.testing.assert_close(effects.sum(), (weight.detach() * weight.grad).sum(), atol=1e-10, rtol=1e-8)
+
+
+@law
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 999))
+def test_the_predicted_change_is_the_slope_of_the_loss_as_the_tail_is_turned_down(
+    rows: int, columns: int, seed: int
+) -> None:
+    matrix, inputs, targets = problem(6, rows, columns, seed)
+    found = decompose(matrix)
+    weight = matrix.clone().requires_grad_()
+    loss_of(inputs @ weight.T, targets).backward()
+    predicted = loss_change_by_rank(singular_value_effects_from_gradient(found, weight.grad))
+    assert predicted.shape == (min(rows, columns) + 1,)
+    step = 1e-5
+    for rank in range(min(rows, columns) + 1):
+        tail = matrix - found.recompose(rank)
+        after, before = (loss_of(inputs @ (matrix + sign * step * tail).T, targets) for sign in (-1, 1))
+        assert float(predicted[rank]) == pytest.approx(float((after - before) / (2 * step)), abs=1e-7)
+
+
+def test_keeping_everything_changes_nothing_and_keeping_nothing_loses_all_effects() -> None:
+    effects = torch.tensor([1.0, -2.0, 3.0])
+    change = loss_change_by_rank(effects)
+    assert float(change[-1]) == 0
+    assert float(change[0]) == -2
+    torch.testing.assert_close(change[:-1] - change[1:], -effects)
+
+
+def test_padding_with_zero_gradient_adds_nothing() -> None:
+    matrix, inputs, gradients = problem(4, 5, 6, 0)
+    found = decompose(matrix)
+    padded_inputs = torch.cat([inputs, torch.full((3, 6), 7.0, dtype=torch.float64)])
+    padded_gradients = torch.cat([gradients, torch.zeros(3, 5, dtype=torch.float64)])
+    torch.testing.assert_close(
+        singular_value_effects(found, padded_inputs, padded_gradients), singular_value_effects(found, inputs, gradients)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_activations_are_projected_in_float32(dtype: torch.dtype) -> None:
+    matrix, inputs, gradients = (tensor.float() for tensor in problem(50, 8, 8, 0))
+    found = decompose(matrix)
+    inputs, gradients = inputs.to(dtype), gradients.to(dtype)
+    effects = singular_value_effects(found, inputs, gradients)
+    assert effects.dtype == torch.float64
+    torch.testing.assert_close(effects, singular_value_effects(found, inputs.float(), gradients.float()))
