@@ -1,5 +1,6 @@
 """Running part of a model gives what running the whole of it gives."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,6 +18,7 @@ from strop.anatomy import (
     input_device,
     logits_at,
 )
+from strop.errors import AnatomyError
 
 MODEL_TYPES = [
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite", "olmo", "olmo2",
@@ -266,3 +268,13 @@ def test_frozen_parameters_are_given_back_what_they_asked_for(tiny: Tiny) -> Non
 
 def test_token_ids_go_where_the_embeddings_are(tiny: Tiny) -> None:
     assert input_device(tiny("llama")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("model_type", "said", "is_"), [("llama", "tuple", "tensor"), ("gptj", "tensor", "tuple")])
+def test_a_wrong_word_on_what_blocks_return_is_named(model_type: str, said: str, is_: str, tiny: Tiny) -> None:
+    model = tiny(model_type)
+    family = dataclasses.replace(Anatomy.of(model).family, block_returns=said)  # type: ignore[arg-type]
+    anatomy = Anatomy.of(model, family=family)
+    with pytest.raises(AnatomyError, match=f'describe the family with block_returns="{is_}"'):
+        hidden_states_entering(model, anatomy, torch.ones(1, 3, dtype=torch.long), layer=2)
+    assert all("forward" not in block.__dict__ for block in anatomy.blocks(model))

@@ -103,10 +103,19 @@ def _running(
     def feed_in_place_of_blocks(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return as_block(state)
 
+    def refuse_keywords(arguments: tuple[Any, ...]) -> None:
+        if not arguments:
+            raise AnatomyError(
+                f"A {anatomy.family.name} block is not called with its hidden state as the first positional argument, "
+                "so no part of the model can be run alone."
+            )
+
     def feed(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        refuse_keywords(arguments)
         return (state, *arguments[1:])
 
     def capture_input(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        refuse_keywords(arguments)
         collected.append(arguments[0])
 
     def capture_output(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop.checkpoints.zoo import ZOO, pulled_folder
+from strop.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,11 +31,16 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
 
     Args:
         model: with its real weights, before anything is applied to it.
+
+    Raises:
+        CheckpointError: a parameter is offloaded and cannot be read.
     """
     from strop.linalg import fingerprint
 
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise CheckpointError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         digest.update(f"{name}={fingerprint(parameter)};".encode())
     name = str(model.config.name_or_path)
     zoo_name = next((zoo for zoo in ZOO if name and Path(name) == pulled_folder(zoo)), None)

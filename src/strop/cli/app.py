@@ -14,7 +14,7 @@ from strop.cli.eval import evaluate
 from strop.cli.inspect import inspect
 from strop.cli.pull import pull
 from strop.cli.search import search
-from strop.errors import StropError
+from strop.errors import StropError, UsageError
 
 app = typer.Typer(
     name="strop",
@@ -56,9 +56,11 @@ for _command, _name in (
 
 
 def main() -> None:
-    """Run the command line; a failure is one sentence on standard error and exit status 1."""
+    """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2."""
     try:
         app()
+    except UsageError as error:
+        _fail(str(error), status=2)
     except StropError as error:
         _fail(str(error))
     except OSError as error:
@@ -73,9 +75,9 @@ def main() -> None:
         _fail(sentence)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str, *, status: int = 1) -> None:
     sys.stderr.write(f"Error: {sentence}\n")
-    sys.exit(1)
+    sys.exit(status)
 
 
 def _in_a_sentence(error: OSError) -> str:
@@ -87,8 +89,11 @@ def _in_a_sentence(error: OSError) -> str:
 
 def _storage_failure(error: Exception) -> str | None:
     """Return a sentence for what SQLAlchemy, or a library writing to a full disk, raises; None for anything else."""
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
+    root: BaseException = error
+    while root.__cause__ is not None:  # optuna's own message guesses; the driver's beneath it knows
+        root = root.__cause__
+    text = str(root).strip()
+    first = text.splitlines()[0].rstrip(".") if text else type(root).__name__
     if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
         return f"The disk is full: {first}; free some space, then go on with --resume or repeat the command."
     if type(error).__module__.startswith(("sqlalchemy", "optuna")):

@@ -13,8 +13,8 @@ from strop.cli.console import (
     ModelArgument,
     QuietOption,
     RevisionOption,
+    anatomy_for_command,
     load_for_command,
-    parse_anatomy,
     print_json,
     print_line,
     showing_progress,
@@ -48,7 +48,7 @@ def bake(
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         progress.note("writing the checkpoint")
-        family = parse_anatomy(model, family_file).family
+        family = anatomy_for_command(model, family_file).family
         bake_recipe(model, document, out, tokenizer=tokenizer, force=force, family=family)
     size = sum(file.stat().st_size for file in out.iterdir())
     count = len(document.interventions)

@@ -14,6 +14,9 @@ import typer
 from strop.progress import Progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from strop.anatomy import Anatomy, MatrixType
     from strop.report import Table
 
 ModelArgument = Annotated[
@@ -145,16 +148,31 @@ def parse_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         raise UsageError(f"{option} is a comma-separated list of numbers, not '{text}'.") from None
 
 
-def parse_matrix_types(text: str | None) -> Any:
+def parse_matrix_types(text: str | None) -> "tuple[MatrixType, ...] | None":
     """Return the matrix types of a comma-separated option, in order, none twice."""
     from strop.anatomy import MatrixType
+    from strop.errors import SiteError, UsageError
 
-    return None if text is None else tuple(dict.fromkeys(MatrixType.parse(part) for part in text.split(",")))
+    try:
+        return None if text is None else tuple(dict.fromkeys(MatrixType.parse(part) for part in text.split(",")))
+    except SiteError as error:
+        raise UsageError(f"--matrix-types: {error}") from None
 
 
-def parse_anatomy(model: Any, family_file: Path | None) -> Any:
-    """Return the model's anatomy and its family, from a file where one is given."""
+def anatomy_for_command(model: "PreTrainedModel", family_file: Path | None) -> "Anatomy":
+    """Return a model's anatomy, by a family from a file where one is given."""
     from strop.anatomy import Anatomy, read_family
 
     family = read_family(family_file) if family_file is not None else None
     return Anatomy.of(model, family=family)
+
+
+def parse_layers_option(text: str | None, layer_count: int) -> tuple[int, ...] | None:
+    """Return the layers an option names."""
+    from strop.anatomy import parse_layers
+    from strop.errors import SiteError, UsageError
+
+    try:
+        return None if text is None else parse_layers(text, layer_count)
+    except SiteError as error:
+        raise UsageError(f"--layers: {error}") from None

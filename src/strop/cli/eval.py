@@ -17,8 +17,8 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     TaskOption,
+    anatomy_for_command,
     load_for_command,
-    parse_anatomy,
     print_json,
     print_line,
     print_table,
@@ -73,7 +73,7 @@ def evaluate(
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         base = identify(model)
-        family = parse_anatomy(model, family_file).family
+        family = anatomy_for_command(model, family_file).family
         scored, asked = {}, {}
 
         def score(name: str) -> None:

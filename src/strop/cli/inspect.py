@@ -16,8 +16,9 @@ from strop.cli.console import (
     ModelArgument,
     QuietOption,
     RevisionOption,
+    anatomy_for_command,
     load_for_command,
-    parse_anatomy,
+    parse_layers_option,
     parse_matrix_types,
     print_json,
     print_line,
@@ -49,16 +50,15 @@ def inspect(
     Example: [bold]strop inspect smollm2-135m --layers 28-29[/bold]
     """
     from strop.analysis import describe_matrices
-    from strop.anatomy import parse_layers
     from strop.checkpoints import identify
 
     with showing_progress(quiet=quiet) as progress:
         model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
-        anatomy = parse_anatomy(model, family_file)
+        anatomy = anatomy_for_command(model, family_file)
         rows = describe_matrices(
             model,
             anatomy,
-            layers=parse_layers(layers, anatomy.layer_count) if layers else None,
+            layers=parse_layers_option(layers, anatomy.layer_count),
             matrix_types=parse_matrix_types(matrix_types),
             spectra=not no_spectra,
             progress=progress,

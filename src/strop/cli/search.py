@@ -17,8 +17,9 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     TaskOption,
+    anatomy_for_command,
     load_for_command,
-    parse_anatomy,
+    parse_layers_option,
     parse_matrix_types,
     parse_numbers,
     print_json,
@@ -63,6 +64,9 @@ def search(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db")
     ] = None,
+    with_factors: Annotated[
+        bool, typer.Option("--with-factors", help="Put the low-rank factors into the recipe.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
@@ -80,7 +84,6 @@ def search(
 
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
     """
-    from strop.anatomy import parse_layers
     from strop.errors import RunError
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
@@ -103,9 +106,8 @@ def search(
     )
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
-        anatomy = parse_anatomy(model, family_file)
-        if layers is not None:
-            plan = dataclasses.replace(plan, layers=parse_layers(layers, anatomy.layer_count))
+        anatomy = anatomy_for_command(model, family_file)
+        plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
         try:
             found = run_search(
                 model,
@@ -116,6 +118,7 @@ def search(
                 storage=storage,
                 resume=resume,
                 family=anatomy.family,
+                with_factors=with_factors,
                 progress=progress,
             )
         except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from strop.errors import DecompositionError, UsageError
 Method = Literal["auto", "exact", "gram", "randomized"]
 
 GRAM_ASPECT = 1.5
-"""From this ratio of the longer to the shorter side on, `auto` tries the Gram matrix first (benchmarks/linalg.py)."""
+"""From this ratio of the longer to the shorter side on, `auto` tries the Gram matrix first (benchmarks/bench_linalg.py)."""
 
 GRAM_CONDITION = 1e4
 """Largest σ₁/σₙ the Gram path is trusted with: squared, times float64's 2e-16, it keeps u orthonormal to 2e-8."""

@@ -43,13 +43,17 @@ def bake(
     Raises:
         UsageError: the folder is there already and is not empty.
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
-        InterventionError: something is attached to the model already.
+        InterventionError: something is attached to the model already, or transformers refuses to save it.
     """
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     path = Path(folder)
     with making_folder(path) as temporary, applied(model, recipe, force=force, family=family), quiet_transformers():
-        model.save_pretrained(temporary)
+        try:
+            model.save_pretrained(temporary)
+        except ValueError as error:  # what transformers finds wrong with a configuration
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise InterventionError(f"transformers refuses to save this model: {reason}.") from error
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         write_text(temporary / "README.md", model_card(recipe, baked=True))

@@ -3,6 +3,7 @@
 import dataclasses
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,21 +25,25 @@ def to_markdown(table: Table) -> str:
     |---|---:|
     | x | 1 |
     """
-    lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (len(table.columns) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    lines = [_markdown_row(table.columns), "|---|" + "---:|" * (len(table.columns) - 1)]
+    lines += [_markdown_row(row) for row in table.rows]
     return "\n".join(lines)
+
+
+def _markdown_row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def to_rich(table: Table) -> RichTable:
     """Draw a table for a terminal."""
-    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="bold")
+    drawn = RichTable(title=Text(table.title), title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(table.columns):
         drawn.add_column(
-            column,
+            Text(column),
             justify="left" if index == 0 else "right",
             overflow="fold",
             no_wrap=table.first_on_one_line and index == 0,
         )
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))  # as text, so that a model's square brackets are no markup
     return drawn

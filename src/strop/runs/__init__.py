@@ -1,6 +1,6 @@
 """What an execution leaves on disk, readable without its author."""
 
-from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions
+from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.folder import RunFolder
 from strop.runs.result import RunResult
 from strop.runs.trials import Trial, TrialBook
@@ -14,4 +14,5 @@ __all__ = [
     "describe_environment",
     "peak_rss_bytes",
     "versions",
+    "without_password",
 ]

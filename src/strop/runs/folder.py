@@ -2,7 +2,9 @@
 
 import datetime
 import json
+import platform
 import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from strop.errors import RunError
 from strop.files import write_json
 from strop.recipe import Recipe, write_recipe
-from strop.runs.environment import describe_environment
+from strop.runs.environment import describe_environment, versions
 from strop.runs.result import RunResult
 
 
@@ -20,8 +22,10 @@ class RunFolder:
     result.json is written last, so a folder that has one is a finished run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, run_id: str) -> None:
         self.path = path
+        self.id = run_id
+        """A name no other run has, kept in config.json."""
 
     @classmethod
     def start(cls, path: Path, config: Mapping[str, Any], *, resume: bool) -> "RunFolder":
@@ -35,22 +39,29 @@ class RunFolder:
         Raises:
             RunError: the folder is in use and `resume` is not given, or what is there began with another config.
         """
-        run = cls(path)
         written = path / "config.json"
         if written.is_file():
             if not resume:
-                state = "holds a finished run" if run.finished else "holds a run that was interrupted"
+                finished = (path / "result.json").is_file()
+                state = "holds a finished run" if finished else "holds a run that was interrupted"
                 raise RunError(f"{path} {state}: go on with it by --resume, or choose another --out.")
-            run._refuse_other(config)
-            run.log("resumed")
+            run = cls(path, run_id=_same_run(written, config))
+            run._describe_environment_once()
+            run.log(f"resumed on {platform.platform()} with {versions()}")
             return run
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise RunError(f"{path} is there already and is not a run: choose another --out.")
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "environment.json", describe_environment())
-        write_json(written, config)
+        run = cls(path, run_id=uuid.uuid4().hex)
+        write_json(written, {"run": run.id, **config})  # first, so that whatever fails later can be resumed
+        run._describe_environment_once()
         run.log("started")
         return run
+
+    def discard_if_empty(self) -> None:
+        """Remove a run that never got as far as a trial."""
+        if not any((self.path / name).exists() for name in ("study.db", "recipe", "result.json")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def finished(self) -> bool:
@@ -83,16 +94,38 @@ class RunFolder:
         """Read the finished run's recipe."""
         return Recipe.load(self.path / "recipe")
 
-    def _refuse_other(self, config: Mapping[str, Any]) -> None:
-        path = self.path / "config.json"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read, so the run cannot be resumed: {error}.") from None
-        now = json.loads(json.dumps(config))
-        for key in sorted(set(before) | set(now)):
-            if before.get(key) != now.get(key):
-                raise RunError(
-                    f"{self.path} began with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
-                    "same settings, or choose another --out."
-                )
+    def _describe_environment_once(self) -> None:
+        path = self.path / "environment.json"
+        if not path.is_file():
+            write_json(path, describe_environment())
+
+
+def _same_run(path: Path, config: Mapping[str, Any]) -> str:
+    """Return the id of the run that began with this config.
+
+    Raises:
+        RunError: what is there cannot be read, or began with other settings; the message names the first.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        run_id = str(before.pop("run"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read, so the run cannot be resumed: {error}.") from None
+    except (AttributeError, KeyError, TypeError):
+        raise RunError(f"{path} is not a run's config, so the run cannot be resumed: choose another --out.") from None
+    then, now = _flat(before), _flat(json.loads(json.dumps(config)))
+    for key in sorted(set(then) | set(now)):
+        if then.get(key) != now.get(key):
+            raise RunError(
+                f"{path.parent} began with {key} = {then.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
+                "same settings, or choose another --out."
+            )
+    return run_id
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,6 +1,9 @@
 """Every trial of a search on disk, as an Optuna study: written the moment it is known, never half."""
 
+import contextlib
 import dataclasses
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -8,6 +11,8 @@ import optuna
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import RunError
 from strop.interventions import RankReduction
+from strop.runs.environment import without_password
+from strop.tasks import merit_of
 
 NO_EDIT = "none"
 
@@ -33,8 +38,8 @@ class Trial:
 
     @property
     def merit(self) -> tuple[float, float]:
-        """What a search maximises: accuracy, and among equals the lower loss (LASER's rule)."""
-        return (self.accuracy if self.accuracy is not None else 0.0, -self.loss)
+        """What a search maximises; see `merit_of`."""
+        return merit_of(self.accuracy, self.loss)
 
     @property
     def key(self) -> tuple[int, WeightSite | None, int, int]:
@@ -56,7 +61,6 @@ class TrialBook:
     """
 
     def __init__(self, storage: str | None, *, name: str, layer_count: int, largest_rank: int) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "round": optuna.distributions.IntDistribution(1, 10_000),
             "matrix_type": optuna.distributions.CategoricalDistribution([NO_EDIT, *map(str, MatrixType)]),
@@ -65,12 +69,19 @@ class TrialBook:
             "examples": optuna.distributions.IntDistribution(1, 10**9),
         }
         try:
-            self._study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
-            )
+            with _quiet_optuna():
+                database = optuna.storages.RDBStorage(storage) if storage is not None else None
+                self._study = optuna.create_study(
+                    storage=database, study_name=name, direction="maximize", load_if_exists=True
+                )
         except Exception as error:  # SQLAlchemy and its drivers each raise trees of their own
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"The study storage {storage} cannot be opened: {reason}.") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise RunError(
+                f"The study storage {without_password(str(storage))} cannot be opened: {without_password(reason)}; see to "
+                "its address, its server or its disk, then repeat the command with --resume."
+            ) from error
+        if database is not None:
+            weakref.finalize(self, _hang_up, database)
         self._known = {trial.key: trial for trial in map(_from_optuna, self._study.get_trials(deepcopy=False))}
 
     def find(self, number: int, intervention: RankReduction | None, rank: int, examples: int) -> Trial | None:
@@ -90,7 +101,7 @@ class TrialBook:
                     "examples": trial.examples,
                 },
                 distributions=self._distributions,
-                value=trial.accuracy if trial.accuracy is not None else -trial.loss,
+                value=trial.merit[0] if trial.accuracy is not None else trial.merit[1],
                 user_attrs={
                     "accuracy": trial.accuracy,
                     "loss": trial.loss,
@@ -113,6 +124,21 @@ class TrialBook:
     def trials(self) -> tuple[Trial, ...]:
         """All finished trials."""
         return tuple(self._known.values())
+
+
+@contextlib.contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _hang_up(database: optuna.storages.RDBStorage) -> None:
+    database.remove_session()
+    database.engine.dispose()
 
 
 def _from_optuna(trial: optuna.trial.FrozenTrial) -> Trial:

@@ -1,10 +1,13 @@
 """Which single edits to try."""
 
+import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from strop.anatomy import WeightSite
+from strop.errors import DecompositionError
 from strop.interventions import RankReduction
 from strop.linalg import fraction_for_rank, loss_change_by_rank, rank_for_fraction
 from strop.runs import Trial
@@ -49,10 +52,18 @@ def predicted_candidates(
         shapes: of the matrices, by site.
         top_matrices: how many matrices to try.
         rank_fractions: the shares of the rank to keep; a ladder by default.
+
+    Raises:
+        DecompositionError: no matrix has finite effects.
     """
+    if not any(torch.isfinite(effect).all() for effect in effects.values()):
+        raise DecompositionError(
+            "The gradient is not finite for any matrix, so it cannot guide the search: load the model in float32 "
+            "(--dtype float32), or search with strategy 'exhaustive' (--strategy exhaustive)."
+        )
     best: list[tuple[float, WeightSite, list[float]]] = []
     for site, shape in shapes.items():
-        change = loss_change_by_rank(effects[site])[:-1]
+        change = loss_change_by_rank(effects[site])[:-1].nan_to_num(nan=math.inf, neginf=math.inf)
         if rank_fractions is None:
             predicted = int(change.argmin())
             fractions = _ladder(predicted, shape)
@@ -75,7 +86,7 @@ def best_of(trials: Sequence[Trial], count: int) -> list[RankReduction]:
         count: how many candidates to return.
     """
     by_accuracy = sorted(trials, key=lambda trial: trial.merit, reverse=True)
-    by_loss = sorted(trials, key=lambda trial: trial.loss)
+    by_loss = sorted(trials, key=lambda trial: trial.merit[1], reverse=True)
     in_turn = [trial.intervention for pair in zip(by_accuracy, by_loss, strict=True) for trial in pair]
     return [edit for edit in dict.fromkeys(in_turn) if edit is not None][:count]
 

@@ -109,16 +109,17 @@ class Chooser:
     def _try(self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str) -> list[Trial]:
         known = [self.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates]
         waiting = [c for c, trial in zip(candidates, known, strict=True) if trial is None]
-        finished = [trial for trial in known if trial is not None]
+        finished = {trial.key: trial for trial in known if trial is not None}
 
         def report(candidate: WeightIntervention, evaluation: Evaluation) -> None:
             assert isinstance(candidate, RankReduction)
-            finished.append(self._record(number, candidate, evaluation))
+            trial = self._record(number, candidate, evaluation)
+            finished[trial.key] = trial
 
         if waiting:
             self.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
             sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.progress)
-        return finished
+        return sorted(finished.values(), key=lambda trial: trial.key[1:])  # the same order after a resume
 
     def _record(self, number: int, candidate: RankReduction | None, evaluation: Evaluation) -> Trial:
         trial = Trial(

@@ -1,7 +1,7 @@
 """Ask the gradient first: the effect of every singular value of every matrix, from one walk down the model."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from strop.anatomy import Anatomy, WeightSite, evaluating, frozen, hidden_states
 from strop.interventions.base import Decompose
 from strop.linalg import SingularValueDecomposition, singular_value_effects
 from strop.progress import SILENT, Progress
-from strop.tasks import Scorer
+from strop.tasks import Batch, Scorer
+
+STATE_BUDGET_BYTES = 256 * 2**20
+"""Most that the sample's hidden states at all layers may take; a larger sample is walked in parts."""
 
 
 def measure_effects(
@@ -34,58 +37,112 @@ def measure_effects(
     Returns:
         For each site (rank,) float64 effects, in nats, in the order of descending singular values.
     """
+    model = scorer.model
+    total: dict[WeightSite, Tensor] = {}
+    chunks = _chunks(scorer, STATE_BUDGET_BYTES)
+    with evaluating(model), frozen(model):
+        for chunk in chunks:
+            _add(total, _walk_down(scorer, chunk, sites, decompose, progress if chunk is chunks[0] else SILENT))
+    scale = _scale_of(model) * scorer.example_count
+    return {site: total[site] / scale for site in sites}
+
+
+def _chunks(scorer: Scorer, budget_bytes: int) -> list[list[Batch]]:
+    """Group batches so that the hidden states of one group, at all layers, stay within a budget."""
+    chunks: list[list[Batch]] = []
+    held_bytes = 0
+    for batch in scorer.batches:
+        size = scorer.state_bytes_of(batch) * (scorer.anatomy.layer_count + 1)
+        if not chunks or held_bytes + size > budget_bytes:
+            chunks.append([])
+            held_bytes = 0
+        chunks[-1].append(batch)
+        held_bytes += size
+    return chunks
+
+
+def _scale_of(model: PreTrainedModel) -> float:
+    """Return what the loss is multiplied by, lest gradients vanish in float16."""
+    return 1024.0 if model.dtype == torch.float16 else 1.0
+
+
+def _walk_down(
+    scorer: Scorer, batches: Sequence[Batch], sites: Sequence[WeightSite], decompose: Decompose, progress: Progress
+) -> dict[WeightSite, Tensor]:
+    """Return the effects on the sum over the batches' examples of their scaled losses."""
     model, anatomy = scorer.model, scorer.anatomy
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
-    lowest = min(by_layer)
+    lowest, top = min(by_layer), anatomy.layer_count
     effects: dict[WeightSite, Tensor] = {}
-    with evaluating(model), frozen(model):
-        entering = _states_by_layer(scorer, lowest, progress)
-        gradients = _gradients_at_the_top(scorer, entering[anatomy.layer_count])
-        for layer in reversed(range(lowest, anatomy.layer_count)):
-            decompositions = {site: decompose(anatomy.read_weight(model, site)) for site in by_layer[layer]}
-            for index, batch in enumerate(scorer.batches):
-                state = entering[layer][index].requires_grad_()
-                with torch.enable_grad(), _Tap(model, anatomy, by_layer[layer]) as tap:
-                    left = hidden_states_entering(
-                        model, anatomy, batch.input_ids, layer=layer + 1, start=layer, state=state
-                    )
-                asked = [state, *tap.outputs.values()]
-                gradients[index], *at_outputs = torch.autograd.grad(left, asked, gradients[index])
-                for module, gradient in zip(tap.outputs, at_outputs, strict=True):
-                    _add(effects, _effects_of(tap, module, gradient, anatomy, decompositions))
-            del entering[layer], decompositions
-            progress.advance()
-    return {site: effects[site] for site in sites}
-
-
-def _states_by_layer(scorer: Scorer, lowest: int, progress: Progress) -> dict[int, list[Tensor]]:
-    def usable(states: Iterable[Tensor]) -> list[Tensor]:
-        return [state.clone() for state in states]  # tensors made in inference mode cannot take part in a backward pass
-
-    entering = {lowest: usable(scorer.states_entering(lowest))}
-    for layer in range(lowest, scorer.anatomy.layer_count):
-        entering[layer + 1] = usable(scorer.states_entering(layer + 1, start=layer, states=entering[layer]))
+    entering = _states_by_layer(scorer, batches, lowest, progress)
+    gradients = [
+        _gradient_at_the_top(scorer, batch, state) for batch, state in zip(batches, entering.pop(top), strict=True)
+    ]
+    for layer in reversed(range(lowest, top)):
+        decompositions = {site: decompose(anatomy.read_weight(model, site)) for site in by_layer[layer]}
+        for index, (batch, state) in enumerate(zip(batches, entering.pop(layer), strict=True)):
+            state.requires_grad_()
+            with torch.enable_grad(), _Tap(model, anatomy, by_layer[layer]) as tap:
+                left = hidden_states_entering(
+                    model, anatomy, batch.input_ids, layer=layer + 1, start=layer, state=state
+                )
+            asked = [state, *tap.outputs.values()]
+            gradients[index], *at_outputs = torch.autograd.grad(left, asked, gradients[index])
+            for module, gradient in zip(tap.outputs, at_outputs, strict=True):
+                _add(effects, _effects_of(tap, module, gradient, anatomy, decompositions))
         progress.advance()
+    return effects
+
+
+def _states_by_layer(
+    scorer: Scorer, batches: Sequence[Batch], lowest: int, progress: Progress
+) -> dict[int, list[Tensor]]:
+    model, anatomy = scorer.model, scorer.anatomy
+    entering: dict[int, list[Tensor]] = {}
+    with torch.no_grad():
+        for layer in range(lowest, anatomy.layer_count + 1):
+            below = entering.get(layer - 1)
+            entering[layer] = [
+                hidden_states_entering(
+                    model,
+                    anatomy,
+                    batch.input_ids,
+                    layer=layer,
+                    start=layer - 1 if below is not None else 0,
+                    state=below[index] if below is not None else None,
+                )
+                for index, batch in enumerate(batches)
+            ]
+            if below is not None:
+                progress.advance()
     return entering
 
 
-def _gradients_at_the_top(scorer: Scorer, states: Sequence[Tensor]) -> list[Tensor]:
+def _gradient_at_the_top(scorer: Scorer, batch: Batch, state: Tensor) -> Tensor:
+    """Return the gradient of the batch's scaled loss at what leaves the last block, a few positions at a time."""
     top = scorer.anatomy.layer_count
-    found = []
-    for batch, state in zip(scorer.batches, states, strict=True):
-        state.requires_grad_()
+    state.requires_grad_()
+    total = torch.zeros_like(state)
+    tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
+    weights = _scale_of(scorer.model) / tokens[batch.rows]
+    for part in batch.slices():
         with torch.enable_grad():
             logits = logits_at(
-                scorer.model, scorer.anatomy, batch.input_ids, batch.rows, batch.columns, start=top, state=state
+                scorer.model,
+                scorer.anatomy,
+                batch.input_ids,
+                batch.rows[part],
+                batch.columns[part],
+                start=top,
+                state=state,
             )
-            loss = nn.functional.cross_entropy(logits.float(), batch.targets.to(logits.device), reduction="none")
-            tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
-            weights = (1 / tokens[batch.rows] / scorer.example_count).to(loss.device)
-            (gradient,) = torch.autograd.grad((loss * weights).sum(), state)
-        found.append(gradient)
-    return found
+            targets = batch.targets[part].to(logits.device)
+            loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+            (gradient,) = torch.autograd.grad((loss * weights[part].to(loss.device)).sum(), state)
+        total += gradient
+    return total
 
 
 class _Tap:

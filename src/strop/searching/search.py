@@ -1,9 +1,8 @@
 """Search for rank reductions: propose, score on select, keep the best, measure once on test."""
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import identify
-from strop.errors import InterventionError, SiteError, UsageError
+from strop.errors import InterventionError, RunError, SiteError, UsageError
 from strop.interventions import RankReduction, applied_interventions, attachments_of
 from strop.interventions.base import Decompose
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
-from strop.runs import RunFolder, RunResult, Trial, TrialBook, peak_rss_bytes, versions
+from strop.runs import RunFolder, RunResult, Trial, TrialBook, peak_rss_bytes, versions, without_password
 from strop.searching.chooser import Chooser
 from strop.searching.plan import SearchPlan
 from strop.tasks import Evaluation, Example, Scorer, Task, compare
@@ -72,6 +71,7 @@ def search(
     storage: str | None = None,
     resume: bool = False,
     family: Family | None = None,
+    with_factors: bool = False,
     decompositions: DecompositionCache | None = None,
     progress: Progress = SILENT,
 ) -> SearchResult:
@@ -90,6 +90,7 @@ def search(
         storage: an Optuna storage address for the trials; study.db in the run folder by default.
         resume: go on with an interrupted run in `out`; finished trials are not repeated and the answer is the same.
         family: the spelling of an architecture Strop does not know.
+        with_factors: put the low-rank factors into the recipe, so that applying it decomposes nothing.
         decompositions: the cache of decompositions; the one on disk by default.
         progress: told how far it is.
 
@@ -112,26 +113,18 @@ def search(
         "base_model": dataclasses.asdict(base),
         "task": {"name": task.name, "fingerprint": task.fingerprint},
         "plan": plan.to_json(),
+        "storage": without_password(storage) if storage is not None else None,
     }
     select = task.examples("select", limit=plan.select_limit)
     test = task.examples("test", limit=plan.test_limit)
     scorer = Scorer(model, tokenizer, select, task.score, anatomy=anatomy)
     test_scorer = Scorer(model, tokenizer, test, task.score, anatomy=anatomy)
     shapes = {site: _shape_of(model, anatomy, site) for site in sites}
-
-    def open_book(address: str | None) -> TrialBook:
-        largest_rank = max(min(shape) for shape in shapes.values())
-        name = _study_name(config, out)
-        return TrialBook(address, name=name, layer_count=anatomy.layer_count, largest_rank=largest_rank)
-
-    book = open_book(storage) if storage or out is None else None  # a storage that fails leaves no folder behind
     run = RunFolder.start(Path(out), config, resume=resume) if out is not None else None
     if run is not None and run.finished:
         progress.note(f"{run.path} is finished already; nothing was repeated")
         return SearchResult(run.recipe(), run.result(), (), run.path)
-    if book is None:
-        assert run is not None
-        book = open_book(run.study_url)
+    book = _open_book(storage, run, anatomy, shapes)
     screen = Scorer(model, tokenizer, _screening_sample(select, plan), task.score, anatomy=anatomy)
     decompose = (decompositions or DecompositionCache()).decompose
     guide = screen if task.score != "choice" else _right_answers_only(screen, tokenizer, select, plan)
@@ -156,6 +149,8 @@ def search(
         versions=versions(),
     )
     recipe = Recipe.of(model, chosen, base=base, family=anatomy.family, provenance=_provenance(result, task, plan))
+    if with_factors:
+        recipe = recipe.with_factors(model, family=anatomy.family, decompose=decompose)
     if run is not None:
         run.finish(recipe, result)
     return SearchResult(recipe, result, book.trials, run.path if run else None, (before, after))
@@ -204,9 +199,18 @@ def _measure(
         return before, scorer.evaluate(start=start, states=states, progress=progress)
 
 
-def _study_name(config: dict[str, Any], out: str | Path | None) -> str:
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-    return f"search-{digest}" + (f"-{Path(out).name}" if out is not None else "")
+def _open_book(
+    storage: str | None, run: RunFolder | None, anatomy: Anatomy, shapes: Mapping[WeightSite, tuple[int, int]]
+) -> TrialBook:
+    name = f"search-{run.id}" if run is not None else f"search-{uuid.uuid4().hex}"
+    largest_rank = max(min(shape) for shape in shapes.values())
+    try:
+        address = storage or (run.study_url if run is not None else None)
+        return TrialBook(address, name=name, layer_count=anatomy.layer_count, largest_rank=largest_rank)
+    except RunError:
+        if run is not None:
+            run.discard_if_empty()
+        raise
 
 
 def _figures(trial: Trial, count: int) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Score many single edits on the same examples, going up the layers and reusing the prefix."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from strop.interventions import WeightIntervention, applied_interventions
 from strop.interventions.base import Decompose
+from strop.linalg import SingularValueDecomposition
 from strop.progress import SILENT, Progress
 from strop.tasks import Evaluation, Scorer
 
@@ -32,12 +35,28 @@ def sweep(
     """
     states: list[Tensor] | None = None
     reached = 0
-    for candidate in sorted(candidates, key=lambda entry: entry.site.layer):
-        layer = candidate.site.layer
-        if layer > reached:
-            states = scorer.states_entering(layer, start=reached, states=states)
-            reached = layer
-        with applied_interventions(scorer.model, [candidate], anatomy=scorer.anatomy, decompose=decompose):
-            evaluation = scorer.evaluate(start=reached, states=states)
-        report(candidate, evaluation)
-        progress.advance()
+    in_order = sorted(candidates, key=lambda entry: entry.site)
+    for site, at_site in itertools.groupby(in_order, key=lambda entry: entry.site):
+        if site.layer > reached:
+            states = scorer.states_entering(site.layer, start=reached, states=states)
+            reached = site.layer
+        with _decomposed_once(decompose) as held:
+            for candidate in at_site:
+                with applied_interventions(scorer.model, [candidate], anatomy=scorer.anatomy, decompose=held):
+                    evaluation = scorer.evaluate(start=reached, states=states)
+                report(candidate, evaluation)
+                progress.advance()
+
+
+@contextlib.contextmanager
+def _decomposed_once(decompose: Decompose) -> Iterator[Decompose]:
+    """Yield a `decompose` for candidates of one matrix: the first call decomposes, the others are given the same."""
+    held: list[SingularValueDecomposition] = []
+
+    def first_time_only(matrix: Tensor) -> SingularValueDecomposition:
+        if not held:
+            held.append(decompose(matrix))
+        return held[0]
+
+    yield first_time_only
+    held.clear()

@@ -1,14 +1,16 @@
 """Examples, prompts, splits, scoring, evaluation, comparison."""
 
 from strop.tasks.compare import Comparison, compare
+from strop.tasks.encoding import Batch
 from strop.tasks.evaluate import ParaphraseRobustness, evaluate, evaluate_paraphrases, greedy_continuations
-from strop.tasks.evaluation import Evaluation
+from strop.tasks.evaluation import Evaluation, merit_of
 from strop.tasks.examples import Example
 from strop.tasks.scorer import Scorer, refuse_generation
 from strop.tasks.task import Task, builtin_tasks, load_task
 from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
 
 __all__ = [
+    "Batch",
     "Comparison",
     "Evaluation",
     "Example",
@@ -25,6 +27,7 @@ __all__ = [
     "evaluate_paraphrases",
     "greedy_continuations",
     "load_task",
+    "merit_of",
     "read_task_file",
     "refuse_generation",
 ]

@@ -20,7 +20,7 @@ class Comparison:
     gain: float
     """Edited minus base accuracy, as a fraction; for `perplexity`, base minus edited mean loss, in nats per token."""
     ci95: tuple[float, float]
-    """Percentile bootstrap over examples."""
+    """Percentile bootstrap over groups of examples."""
     p_value: float
     """Two-sided: McNemar's exact test; for `perplexity`, Wilcoxon's signed ranks."""
     fixed: int
@@ -37,7 +37,8 @@ def compare(base: Evaluation, edited: Evaluation, *, seed: int = 0) -> Compariso
     """Compare two evaluations of the same examples, pair by pair.
 
     p = P(min(fixed, broken) or fewer of fixed + broken tosses of a fair coin), two-sided (McNemar, 1947, exact form);
-    the interval is the 2.5 % and 97.5 % point of the mean difference over 10,000 resamples of the examples.
+    the interval is the 2.5 % and 97.5 % point of the mean difference over 10,000 resamples of the examples, whole groups
+    at a time where the task has groups. McNemar's test takes examples for independent.
 
     Args:
         base: of the model as it was.
@@ -59,7 +60,7 @@ def compare(base: Evaluation, edited: Evaluation, *, seed: int = 0) -> Compariso
     fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
     return Comparison(
         gain=float(difference.mean()),
-        ci95=_bootstrap(difference, seed),
+        ci95=_bootstrap(difference, base.groups, seed),
         p_value=_p_value(difference, fixed, broken, counts=base.correct is not None),
         fixed=fixed,
         broken=broken,
@@ -74,15 +75,19 @@ def _p_value(difference: NDArray[np.float64], fixed: int, broken: int, *, counts
     return float(scipy.stats.wilcoxon(difference).pvalue)
 
 
-def _bootstrap(difference: NDArray[np.float64], seed: int) -> tuple[float, float]:
+def _bootstrap(difference: NDArray[np.float64], groups: NDArray[np.int64] | None, seed: int) -> tuple[float, float]:
+    """Resample whole groups of examples: those of one group are no independent evidence."""
     generator = np.random.default_rng(seed)
-    values, counts = np.unique(difference, return_counts=True)
-    if len(values) <= 3:  # resampling a few distinct values is one multinomial draw
-        drawn = generator.multinomial(len(difference), counts / len(difference), size=RESAMPLES)
-        means = drawn @ values / len(difference)
-    else:
-        means = np.array(
-            [generator.choice(difference, size=len(difference)).mean() for _ in range(RESAMPLES)], dtype=np.float64
-        )
+    index = np.arange(len(difference)) if groups is None else groups
+    totals = np.bincount(index, weights=difference)
+    sizes = np.bincount(index)
+    kinds, counts = np.unique(np.stack([totals[sizes > 0], sizes[sizes > 0]]), axis=1, return_counts=True)
+    group_count = int(counts.sum())
+    means = np.empty(RESAMPLES)
+    step = max(1, 2_000_000 // counts.shape[0])
+    for start in range(0, RESAMPLES, step):  # resampling groups of few kinds is one multinomial draw
+        stop = min(start + step, RESAMPLES)
+        drawn = generator.multinomial(group_count, counts / group_count, size=stop - start)
+        means[start:stop] = (drawn @ kinds[0]) / (drawn @ kinds[1])
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -46,6 +46,11 @@ class Batch:
     members: tuple[int, ...]
     """For each row, the index of its sequence among all."""
 
+    def slices(self) -> list[slice]:
+        """Return the scored positions a few at a time: all at once but for a row as long as that."""
+        count = self.rows.shape[0]
+        return [slice(start, min(start + BATCH_SCORED, count)) for start in range(0, count, BATCH_SCORED)]
+
 
 def encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score, *, longest: int
@@ -104,14 +109,14 @@ def batches_of(sequences: Sequence[TokenSequence], score: Score, *, device: torc
     """
     order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
     groups: list[list[int]] = []
-    tokens = scored = 0
+    scored = 0
     for index in order:
         length, wanted = len(sequences[index].ids), _scored(sequences[index], score)
         if not groups or (len(groups[-1]) + 1) * length > BATCH_TOKENS or scored + wanted > BATCH_SCORED:
             groups.append([])
-            tokens = scored = 0
+            scored = 0
         groups[-1].append(index)
-        tokens, scored = tokens + length, scored + wanted
+        scored += wanted
     return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
 
 

@@ -1,6 +1,7 @@
 """An evaluation: per-example scores of one model on one split."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,19 @@ from numpy.typing import NDArray
 
 from strop.errors import UsageError
 from strop.tasks.task_file import Score
+
+
+def merit_of(accuracy: float | None, loss: float) -> tuple[float, float]:
+    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
+
+    Args:
+        accuracy: 0 to 1; None where only loss is measured.
+        loss: nats per answer token.
+
+    >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))
+    True
+    """
+    return (accuracy if accuracy is not None else 0.0, -math.inf if math.isnan(loss) else -loss)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,9 +41,11 @@ class Evaluation:
     """(examples,): whether the answer is right; None for `perplexity`."""
     rank: NDArray[np.int64] | None = None
     """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
+    groups: NDArray[np.int64] | None = None
+    """(examples,): which examples belong together and are no independent evidence; None where each stands alone."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "correct", "rank"):
+        for name in ("tokens", "correct", "rank", "groups"):
             other = getattr(self, name)
             if other is not None and other.shape != self.loss.shape:
                 raise UsageError(
@@ -76,5 +92,5 @@ class Evaluation:
 
     @property
     def merit(self) -> tuple[float, float]:
-        """What a search maximises: accuracy, and among equals the lower loss (LASER's rule)."""
-        return (self.accuracy if self.accuracy is not None else 0.0, -self.mean_loss)
+        """What a search maximises; see `merit_of`."""
+        return merit_of(self.accuracy, self.mean_loss)

@@ -122,4 +122,5 @@ class _Renderer:
     def _group(self, row: Row, where: str) -> str | None:
         if self.task_file.group is None:
             return None
-        return str(self._column(row, self.task_file.group, where, "group"))
+        value = self._column(row, self.task_file.group, where, "group")
+        return None if value is None or str(value).strip() == "" else str(value)  # a blank is no group

@@ -1,5 +1,6 @@
 """Rows of a data source: JSON Lines, JSON, CSV, Parquet, or a data set of the hub."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def read_rows(source: str, *, relative_to: Path) -> list[Row]:
 
 
 def _read_json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -59,7 +60,7 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise TaskError(f"{path} is not JSON: {error}.") from None
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -85,7 +86,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import datasets
 
     try:
-        yield from datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        with _quiet_datasets():
+            loaded = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        yield from loaded
     except Exception as error:  # datasets wraps whatever its readers raise in classes of its own
         raise TaskError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
 
@@ -97,13 +100,30 @@ def _read_hub(source: str, relative_to: Path) -> list[Row]:
     name, _, config = address.partition(":")
     local = relative_to / name
     try:
-        loaded = datasets.load_dataset(str(local) if local.is_dir() else name, config or None, split=split or None)
+        with _quiet_datasets():
+            loaded = datasets.load_dataset(str(local) if local.is_dir() else name, config or None, split=split or None)
     except Exception as error:  # as above
         raise TaskError(
             f"The data set {source} cannot be loaded: {_first_line(error)}. Give owner/name as on the hub, or a folder."
         ) from None
     parts = loaded.values() if isinstance(loaded, dict) else [loaded]
     return [row for part in parts for row in part]
+
+
+@contextlib.contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Silence the bars and advice of datasets for the length of a block."""
+    import datasets
+
+    verbosity, bars = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _first_line(error: Exception) -> str:

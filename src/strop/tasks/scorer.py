@@ -16,6 +16,8 @@ from strop.tasks.evaluation import Evaluation
 from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
 
+PositionScores = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
+
 
 def refuse_generation(score: Score) -> None:
     """Raise UsageError for a score that this version cannot measure."""
@@ -59,6 +61,7 @@ class Scorer:
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
         self._sequences = encode(examples, tokenizer, score, longest=longest)
         self.batches = batches_of(self._sequences, score, device=input_device(model))
+        self._groups = _group_indices(examples)
         self._answers = [
             example.choices.index(example.answer) if score == "choice" and example.choices else 0
             for example in examples
@@ -72,30 +75,33 @@ class Scorer:
     @property
     def state_bytes(self) -> int:
         """Size of the hidden states one call of `states_entering` returns."""
-        return int(self.tokens * self.anatomy.hidden_size * self.model.dtype.itemsize)
+        return sum(self.state_bytes_of(batch) for batch in self.batches)
+
+    def state_bytes_of(self, batch: Batch) -> int:
+        """Size of the hidden states of one batch at one layer."""
+        return int(batch.input_ids.numel() * self.anatomy.hidden_size * self.model.dtype.itemsize)
 
     @torch.inference_mode()
-    def states_entering(
-        self, layer: int, *, start: int = 0, states: Sequence[Tensor] | None = None, progress: Progress = SILENT
-    ) -> list[Tensor]:
+    def states_entering(self, layer: int, *, start: int = 0, states: list[Tensor] | None = None) -> list[Tensor]:
         """Return for each batch the hidden states that enter block `layer`, going on from `states`.
 
         Args:
             layer: the block to stop before.
             start: the block `states` enter.
-            states: what an earlier call returned; None starts from the embeddings.
-            progress: told of each batch.
+            states: what an earlier call returned, used up: each entry gives way to its successor, so that one hidden
+                state per token is held and not two; None starts from the embeddings.
         """
-        entering = []
+        entering: list[Tensor] = [] if states is None else states
         with evaluating(self.model):
             for index, batch in enumerate(self.batches):
                 state = states[index] if states is not None else None
-                entering.append(
-                    hidden_states_entering(
-                        self.model, self.anatomy, batch.input_ids, layer=layer, start=start, state=state
-                    )
+                reached = hidden_states_entering(
+                    self.model, self.anatomy, batch.input_ids, layer=layer, start=start, state=state
                 )
-                progress.advance()
+                if states is None:
+                    entering.append(reached)
+                else:
+                    states[index] = reached
         return entering
 
     @torch.inference_mode()
@@ -116,10 +122,7 @@ class Scorer:
         with evaluating(self.model):
             for index, batch in enumerate(self.batches):
                 state = states[index] if states is not None else None
-                logits = logits_at(
-                    self.model, self.anatomy, batch.input_ids, batch.rows, batch.columns, start=start, state=state
-                )
-                own, first, likelier = _score_positions(logits, batch, ranks=self.score == "first_token")
+                own, first, likelier = self._score(batch, start, state)
                 where = np.asarray(batch.members)[batch.rows.cpu().numpy()]
                 np.add.at(log_probability, where, own)
                 np.add.at(counted, where, 1)
@@ -127,6 +130,34 @@ class Scorer:
                 rank[where] = likelier
                 progress.advance()
         return self._gather(log_probability, all_first, counted, rank)
+
+    def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
+        """Return for each scored position its target's log p, whether it is the arg max, how many tokens are likelier."""
+        parts = batch.slices()
+        if len(parts) > 1:  # a row so long that the logits of all its positions would not do at once
+            top = self.anatomy.layer_count
+            state = hidden_states_entering(
+                self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state
+            )
+            start = top
+        scores = [
+            _score_positions(
+                logits_at(
+                    self.model,
+                    self.anatomy,
+                    batch.input_ids,
+                    batch.rows[part],
+                    batch.columns[part],
+                    start=start,
+                    state=state,
+                ),
+                batch.targets[part],
+                ranks=self.score == "first_token",
+            )
+            for part in parts
+        ]
+        own, first, likelier = (np.concatenate(of_parts) for of_parts in zip(*scores, strict=True))
+        return own, first, likelier
 
     def _gather(
         self,
@@ -141,20 +172,24 @@ class Scorer:
             right = first_of + np.array(self._answers)
             of_each = np.split(log_probability, first_of[1:])
             best = [first + int(own.argmax()) for first, own in zip(first_of, of_each, strict=True)]
-            return Evaluation(
-                "choice", -log_probability[right] / counted[right], counted[right], np.array(best) == right
-            )
+            loss, tokens, correct = -log_probability[right] / counted[right], counted[right], np.array(best) == right
+            return Evaluation("choice", loss, tokens, correct, groups=self._groups)
         loss = -log_probability / counted
         if self.score == "perplexity":
-            return Evaluation("perplexity", loss, counted)
-        return Evaluation(self.score, loss, counted, all_first, rank if self.score == "first_token" else None)
+            return Evaluation("perplexity", loss, counted, groups=self._groups)
+        ranks = rank if self.score == "first_token" else None
+        return Evaluation(self.score, loss, counted, all_first, ranks, groups=self._groups)
 
 
-def _score_positions(
-    logits: Tensor, batch: Batch, *, ranks: bool
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Return for each position its target's log p, whether it is the arg max, and how many tokens are likelier."""
-    targets = batch.targets.to(logits.device)
+def _group_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Number the groups; an example without one is a group of its own."""
+    numbers: dict[object, int] = {}
+    keys = (index if example.group is None else example.group for index, example in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _score_positions(logits: Tensor, targets: Tensor, *, ranks: bool) -> PositionScores:
+    targets = targets.to(logits.device)
     logits = logits.float()
     own = logits.gather(-1, targets[:, None])[:, 0]
     log_probability = own.cpu().double() - logits.logsumexp(-1).cpu().double()

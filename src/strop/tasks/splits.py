@@ -27,7 +27,7 @@ def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tupl
     Raises:
         TaskError: a split with a share would be left empty.
     """
-    distinct = list({example.identity: example for example in reversed(examples)}.values())[::-1]
+    distinct = without_repeats(examples)
     bundles: dict[object, list[Example]] = {}
     for example in distinct:
         bundles.setdefault(example.identity if example.group is None else example.group, []).append(example)
@@ -49,6 +49,11 @@ def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tupl
                 "give more rows, or shares and groups that fit them."
             )
     return {name: tuple(members) for name, members in dealt.items()}
+
+
+def without_repeats(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples in their order, each (prompt, answer) once."""
+    return list({example.identity: example for example in reversed(examples)}.values())[::-1]
 
 
 def refuse_overlap(splits: Mapping[str, Sequence[Example]]) -> None:

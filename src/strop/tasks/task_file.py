@@ -92,5 +92,8 @@ def read_task_file(path: Path) -> TaskFile:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"there is no such key; a task file has {', '.join(TaskFile.model_fields)}"
+            keys_of = {"generate": GenerateSettings.model_fields, "splits": SplitSettings.model_fields}
+            block = str(first["loc"][0]) if len(first["loc"]) > 1 else ""
+            known = keys_of.get(block, TaskFile.model_fields)
+            message = f"there is no such key; {f'{block}:' if block else 'a task file'} has {', '.join(known)}"
         raise TaskError(f"The task file {path}{f', key {where}' if where else ''}: {message}.") from None

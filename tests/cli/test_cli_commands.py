@@ -1,0 +1,275 @@
+"""Each command: what it prints for a program, for a person, and what it leaves on disk."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import strop
+from strop.tasks import load_task
+
+RESULT_KEYS = [
+    "format", "command", "seed", "base_model", "task", "base", "edited", "comparison", "interventions", "cost", "versions",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path) -> Path:
+    """A finished run."""
+    out = tmp_path / "run"
+    assert strop_command("search", tiny_folder, "--task", facts, "--out", out, "--quiet", *quick).code == 0
+    return out
+
+
+def test_every_command_with_json_prints_json_and_nothing_else(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    run, baked = tmp_path / "run", tmp_path / "baked"
+    for arguments in (
+        ("inspect", tiny_folder),
+        ("eval", tiny_folder, "--task", facts),
+        ("search", tiny_folder, "--task", facts, "--out", run, *quick),
+        ("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"),
+        ("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked),
+        ("search", tiny_folder, "--task", facts, "--out", run, *quick, "--resume"),
+    ):
+        outcome = strop_command(*arguments, "--json")
+        assert outcome.code == 0, outcome.err
+        assert isinstance(outcome.json, dict)
+
+
+def test_every_command_is_silent_on_standard_error_where_asked_to_be_quiet(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    run, baked = tmp_path / "run", tmp_path / "baked"
+    for arguments in (
+        ("inspect", tiny_folder),
+        ("eval", tiny_folder, "--task", facts),
+        ("search", tiny_folder, "--task", facts, "--out", run, *quick),
+        ("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"),
+        ("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked),
+    ):
+        outcome = strop_command(*arguments, "--quiet")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out
+
+
+def test_a_command_that_is_not_quiet_says_what_it_does_on_standard_error(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    outcome = strop_command("search", tiny_folder, "--task", facts, "--out", tmp_path / "run", *quick)
+    assert "no edit: accuracy" in outcome.err
+    assert "edit 1:" in outcome.err
+
+
+def test_a_person_gets_a_table_and_the_next_command(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    run, baked = tmp_path / "run", tmp_path / "baked"
+    for arguments, shown in (
+        (
+            ("inspect", tiny_folder, "--layers", "0"),
+            ["LlamaForCausalLM", "3 layers", "query", "32x32", "Next: strop eval"],
+        ),
+        (("eval", tiny_folder, "--task", facts), ["small-facts/test", "accuracy", "24", "Next: strop search"]),
+        (
+            ("search", tiny_folder, "--task", facts, "--out", run, *quick),
+            ["held out (test)", "rank reduction to rank", "ain:", "95 % interval", "Next: strop bake"],
+        ),
+        (("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"), ["base", "edited", "ain:", "fixed"]),
+        (("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked), ["1 intervention baked in", "Next:"]),
+    ):
+        outcome = strop_command(*arguments)
+        assert outcome.code == 0, outcome.err
+        for text in shown:
+            assert text in outcome.out
+
+
+def test_inspect_describes_the_model(strop_command: Any, tiny_folder: Path) -> None:
+    found = strop_command("inspect", tiny_folder, "--layers", "1-2", "--matrix-types", "up,query", "--json").json
+    assert (found["id"], found["architecture"], found["family"]) == (str(tiny_folder), "LlamaForCausalLM", "Llama-like")
+    assert (found["layers"], found["hidden_size"], found["heads"], found["key_value_heads"]) == (3, 32, 4, 2)
+    assert found["tied_embeddings"] is False
+    assert [(row["layer"], row["matrix_type"]) for row in found["matrices"]] == [
+        (1, "up"), (1, "query"), (2, "up"), (2, "query"),
+    ]  # fmt: skip
+    assert found["matrices"][0]["shape"] == [48, 32]
+    assert 1 < found["matrices"][0]["spectrum"]["effective_rank"] <= 32
+    bare = strop_command("inspect", tiny_folder, "--no-spectra", "--json").json
+    assert len(bare["matrices"]) == 21
+    assert bare["matrices"][0]["spectrum"] is None
+
+
+def test_a_run_holds_what_the_contract_says(run: Path, facts: Path, tiny_folder: Path) -> None:
+    names = {file.name for file in run.iterdir()}
+    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt"}
+    result = json.loads((run / "result.json").read_text())
+    assert list(result) == RESULT_KEYS
+    assert (result["format"], result["command"], result["seed"]) == (1, "search", 0)
+    assert set(result["base_model"]) == {"id", "fingerprint"}
+    assert result["base_model"]["id"] == str(tiny_folder)
+    assert result["task"] == {"name": "small-facts", "counts": {"select": 24, "test": 24}}
+    for side in ("base", "edited"):
+        assert set(result[side]) == {"select", "test"}
+        for figures in result[side].values():
+            assert set(figures) == {"accuracy", "loss", "count"}
+    assert set(result["comparison"]) == {"test"}
+    assert set(result["comparison"]["test"]) == {"gain", "ci95", "p_value", "fixed", "broken"}
+    (entry,) = result["interventions"]
+    assert set(entry) == {"method", "layer", "matrix_type", "rank_fraction", "rank"}
+    assert set(result["cost"]) == {"wall_seconds", "evaluations", "tokens", "peak_rss_bytes"}
+    assert result["cost"]["peak_rss_bytes"] > 10**7
+    assert {"python", "strop", "torch", "transformers"} <= set(result["versions"])
+
+
+def test_a_run_holds_a_recipe_that_fits_the_model(run: Path, tiny_folder: Path) -> None:
+    assert {file.name for file in (run / "recipe").iterdir()} == {"recipe.json", "README.md"}
+    document = json.loads((run / "recipe" / "recipe.json").read_text())
+    assert set(document) == {"format", "base", "interventions", "matrices", "provenance"}
+    assert document["interventions"] == json.loads((run / "result.json").read_text())["interventions"]
+    model, _ = strop.load(str(tiny_folder))
+    strop.Recipe.load(run / "recipe").check(model)
+
+
+def test_json_on_standard_output_is_the_result_file(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    outcome = strop_command("search", tiny_folder, "--task", facts, "--out", tmp_path / "run", *quick, "--json")
+    assert outcome.json == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_eval_agrees_with_the_search_that_found_the_recipe(
+    strop_command: Any, run: Path, tiny_folder: Path, facts: Path
+) -> None:
+    result = json.loads((run / "result.json").read_text())
+    found = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", "--json").json
+    assert set(found) == {"format", "command", "base_model", "task", "recipes", "base", "edited", "comparison"}
+    assert found["task"] == {"name": "small-facts", "score": "exact", "split": "test"}
+    assert found["recipes"] == [str(run / "recipe")]
+    assert found["base_model"] == result["base_model"]
+    for side in ("base", "edited"):
+        assert found[side]["accuracy"] == result[side]["test"]["accuracy"]
+        assert found[side]["loss"] == pytest.approx(result[side]["test"]["loss"], rel=1e-4)
+    assert found["comparison"] == result["comparison"]["test"]
+
+
+def test_eval_writes_the_score_of_every_example(
+    strop_command: Any, run: Path, tiny_folder: Path, facts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "scores.json"
+    arguments = ["--split", "select", "--limit", 5, "--out", out, "--json"]
+    outcome = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", *arguments)
+    written = json.loads(out.read_text())
+    examples = written.pop("examples")
+    assert written == outcome.json
+    assert [entry["prompt"] for entry in examples] == [e.prompt for e in load_task(facts).examples("select", limit=5)]
+    for side in ("base", "edited"):
+        losses = [entry[side]["loss"] for entry in examples]
+        assert sum(losses) / 5 == pytest.approx(written[side]["loss"])
+        assert sum(entry[side]["correct"] for entry in examples) / 5 == written[side]["accuracy"]
+        assert written[side]["count"] == 5
+    assert examples[0]["base"]["loss"] != examples[0]["edited"]["loss"]
+
+
+def test_eval_asks_paraphrases_too(strop_command: Any, tiny_folder: Path, facts: Path) -> None:
+    rows = [json.loads(line) for line in facts.with_name("facts.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "others": ["In which country is it?"]}) for row in rows]
+    facts.with_name("facts.jsonl").write_text("\n".join(lines) + "\n")
+    facts.write_text(facts.read_text() + "paraphrases: others\n")
+    outcome = strop_command("eval", tiny_folder, "-t", facts, "--paraphrases", "--json")
+    assert outcome.json["paraphrases"]["base"]["count"] == 24
+    assert "paraphrases right" in strop_command("eval", tiny_folder, "-t", facts, "--paraphrases").out
+
+
+def test_eval_of_a_task_scored_by_loss_shows_perplexity(strop_command: Any, tiny_folder: Path, facts: Path) -> None:
+    facts.write_text(facts.read_text() + "score: perplexity\n")
+    found = strop_command("eval", tiny_folder, "-t", facts, "--json").json
+    assert found["base"]["accuracy"] is None
+    assert found["base"]["perplexity"] > 1
+    assert "perplexity" in strop_command("eval", tiny_folder, "-t", facts).out
+
+
+def test_a_search_of_a_task_scored_by_loss_prints_nats(
+    strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path
+) -> None:
+    facts.write_text(facts.read_text() + "score: perplexity\n")
+    outcome = strop_command("search", tiny_folder, "-t", facts, "-o", tmp_path / "run", *quick)
+    assert outcome.code == 0
+    assert "nats per token" in outcome.out
+    assert "accuracy" not in outcome.out
+
+
+def test_a_baked_checkpoint_is_the_edited_model(
+    strop_command: Any, run: Path, tiny_folder: Path, facts: Path, tmp_path: Path
+) -> None:
+    baked = tmp_path / "baked"
+    outcome = strop_command("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked, "--json")
+    assert set(outcome.json) == {"folder", "bytes", "interventions"}
+    assert outcome.json["bytes"] == sum(file.stat().st_size for file in baked.iterdir())
+    alone = strop_command("eval", baked, "-t", facts, "--json").json["base"]
+    edited = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", "--json").json["edited"]
+    assert alone["accuracy"] == edited["accuracy"]
+    assert alone["loss"] == pytest.approx(edited["loss"], rel=1e-5)
+
+
+def test_a_parquet_task_is_read_without_a_word(
+    strop_command: Any, tiny_folder: Path, facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    rows = [json.loads(line) for line in facts.with_name("facts.jsonl").read_text().splitlines()]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), facts.with_name("facts.parquet"))
+    facts.write_text(facts.read_text().replace("facts.jsonl", "facts.parquet"))
+    outcome = strop_command("eval", tiny_folder, "-t", facts, "--json", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["base"]["count"] == 24
+
+
+COMMANDS = ["pull", "inspect", "eval", "search", "bake", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example_and_its_options(
+    strop_command: Any, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    outcome = strop_command(command, "--help")
+    assert outcome.code == 0
+    assert f"strop {command} " in outcome.out
+    assert "Example" in outcome.out
+    assert "--json" in outcome.out
+    assert "--quiet" in outcome.out
+    assert strop_command(command, "-h").out == outcome.out
+
+
+def test_the_root_lists_every_command_and_the_version(strop_command: Any) -> None:
+    shown = strop_command("--help")
+    assert shown.code == 0
+    for command in COMMANDS:
+        assert f" {command} " in shown.out
+    assert strop_command("--version").out == f"{strop.__version__}\n"
+
+
+def test_every_command_takes_json_and_quiet() -> None:
+    import typer
+
+    from strop.cli import app
+
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert sorted(commands) == sorted(COMMANDS)
+    for command in commands.values():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--json", "--quiet"} <= options
+
+
+@pytest.mark.real
+def test_pull_finds_the_real_model_in_the_cache_at_once(strop_command: Callable[..., Any], real: Any) -> None:
+    outcome = strop_command("pull", "smollm2-135m", "--json", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert set(outcome.json) == {"name", "folder", "license", "description"}
+    assert (Path(outcome.json["folder"]) / "config.json").is_file()
+    assert "Next: strop inspect smollm2-135m" in strop_command("pull", "smollm2-135m").out

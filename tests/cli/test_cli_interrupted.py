@@ -1,0 +1,145 @@
+"""A search that is killed, interrupted or out of disk: nothing half-written, and it goes on where it was."""
+
+import json
+import resource
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+ENOUGH_TRIALS = 5
+
+
+@pytest.fixture
+def slow_search(tiny_folder: Path, facts: Path) -> Callable[[Path], list[object]]:
+    """A search of 112 candidates and a few seconds."""
+    return lambda out: ["search", tiny_folder, "-t", facts, "-o", out, "--strategy", "exhaustive", "--layers", "1-2"]
+
+
+def count_trials(study: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{study}?mode=ro", uri=True, timeout=5) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
+        connection.close()
+    except sqlite3.OperationalError:  # not there yet, or not yet laid out
+        return 0
+    return int(count)
+
+
+def wait_for_trials(process: subprocess.Popen[str], study: Path) -> None:
+    deadline = time.monotonic() + 60
+    while count_trials(study) < ENOUGH_TRIALS:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def figures(content: dict[str, Any]) -> Any:
+    """Return what must not depend on how often a search was interrupted, losses to the digits that matter."""
+    cost = {key: value for key, value in content["cost"].items() if key in ("evaluations", "tokens")}
+    kept = {**content, "cost": cost}
+    return json.loads(json.dumps(kept), parse_float=lambda text: float(f"{float(text):.5g}"))
+
+
+@pytest.fixture
+def uninterrupted(strop_command: Any, slow_search: Any, tmp_path: Path) -> Callable[[], Any]:
+    """The figures of the same search in one go."""
+
+    def run() -> Any:
+        outcome = strop_command(*slow_search(tmp_path / "whole"), "--json", "--quiet")
+        assert outcome.code == 0
+        return figures(outcome.json)
+
+    return run
+
+
+def assert_no_trial_was_repeated(study: Path, expected: int) -> None:
+    found = optuna.load_study(study_name=None, storage=f"sqlite:///{study}").trials
+    assert len({tuple(sorted(trial.params.items())) for trial in found}) == len(found) == expected
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    start_strop: Any, strop_command: Any, slow_search: Any, uninterrupted: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start_strop(*slow_search(run))
+    wait_for_trials(process, run / "study.db")
+    process.kill()
+    process.wait()
+    before = count_trials(run / "study.db")
+    assert not (run / "result.json").exists()
+    assert not (run / "recipe").exists()
+    resumed = strop_command(*slow_search(run), "--resume", "--json", "--quiet")
+    assert resumed.code == 0, resumed.err
+    assert ENOUGH_TRIALS <= before < resumed.json["cost"]["evaluations"] - 2
+    assert figures(resumed.json) == uninterrupted()
+    select_trials = resumed.json["cost"]["evaluations"] - (2 if resumed.json["interventions"] else 1)
+    assert_no_trial_was_repeated(run / "study.db", select_trials)
+    log = [line.split(" ", 1)[1] for line in (run / "log.txt").read_text().splitlines()]
+    assert (log[0], log[-1]) == ("started", "finished")
+    assert any(line.startswith("resumed on ") for line in log)
+
+
+def test_a_search_that_was_interrupted_says_how_to_go_on(
+    start_strop: Any, strop_command: Any, slow_search: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start_strop(*slow_search(run), "--quiet")
+    wait_for_trials(process, run / "study.db")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err == f"Error: Interrupted. Finished trials are kept in {run}; repeat the command with --resume to go on.\n"
+    assert not (run / "result.json").exists()
+    assert count_trials(run / "study.db") >= ENOUGH_TRIALS
+    refused = strop_command(*slow_search(run), "--quiet")
+    assert refused.code == 1
+    assert "holds a run that was interrupted: go on with it by --resume" in refused.err
+
+
+@pytest.mark.parametrize("what", ["study", "trials", "recipe"])
+def test_a_disk_that_fills_up_leaves_nothing_half_written_and_the_search_can_go_on(
+    start_strop: Any, strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path, what: str
+) -> None:
+    run = tmp_path / "run"
+    strategy = "exhaustive" if what == "trials" else "gradient"
+    call = ["search", tiny_folder, "-t", facts, "-o", run, *quick, "--strategy", strategy, "--quiet"]
+    if what == "recipe":  # all is ready but the recipe, which a small limit refuses
+        assert strop_command(*call).code == 0
+        whole = json.loads((run / "result.json").read_text())
+        (run / "result.json").unlink()
+        for file in (run / "recipe").iterdir():
+            file.unlink()
+        (run / "recipe").rmdir()
+        limit = (run / "log.txt").stat().st_size + 1000
+        starved = [*call, "--resume"]
+    else:
+        empty_study = 114_688
+        limit, starved = empty_study + 2_000 if what == "trials" else empty_study // 2, call
+
+    def starve() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start_strop(*starved, preexec_fn=starve)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, ""), err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "disk" in err
+    assert "--resume" in err
+    assert not (run / "result.json").exists()
+    assert not (run / "recipe").exists()
+    assert not list(run.glob(".*.partial"))
+    if what == "trials":
+        assert count_trials(run / "study.db") > 0
+    resumed = strop_command(*call, "--resume", "--json")
+    assert resumed.code == 0, resumed.err
+    assert (run / "recipe" / "recipe.json").is_file()
+    if what == "recipe":
+        assert figures(resumed.json) == figures(whole)

@@ -1,0 +1,92 @@
+"""What a person reads at the end: percent and points for accuracy, nats for loss."""
+
+import io
+from typing import Any
+
+import rich.console
+
+from strop.report import (
+    Table,
+    gain_sentence,
+    intervention_lines,
+    p_value,
+    percent,
+    run_table,
+    signed_points,
+    to_markdown,
+    to_rich,
+)
+
+
+def result(*, accuracy: bool = True, interventions: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def figures(share: float, loss: float, count: int) -> dict[str, Any]:
+        return {"accuracy": share if accuracy else None, "loss": loss, "count": count}
+
+    return {
+        "base_model": {"id": "tiny", "fingerprint": "0"},
+        "task": {"name": "facts"},
+        "base": {"select": figures(0.05, 6.54321, 1000), "test": figures(0.0666, 6.6, 4000)},
+        "edited": {"select": figures(0.125, 5.0, 1000), "test": figures(0.1, 5.5, 4000)},
+        "comparison": {"test": {"gain": 0.0334, "ci95": [-0.004, 0.07], "p_value": 1.2e-9, "fixed": 400, "broken": 80}},
+        "interventions": interventions or [],
+    }
+
+
+def test_the_table_shows_accuracy_as_percent_and_loss_as_it_is() -> None:
+    table = run_table(result())
+    assert table.title == "tiny on facts"
+    assert table.columns == ("examples", "count", "accuracy before", "after", "loss before", "after")
+    assert table.rows == (
+        ("chosen by (select)", "1000", "5.0 %", "12.5 %", "6.543", "5.000"),
+        ("held out (test)", "4000", "6.7 %", "10.0 %", "6.600", "5.500"),
+    )
+
+
+def test_the_table_of_a_task_without_right_and_wrong_has_no_accuracy() -> None:
+    table = run_table(result(accuracy=False))
+    assert table.columns == ("examples", "count", "loss before", "after")
+    assert table.rows[1] == ("held out (test)", "4000", "6.600", "5.500")
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_the_gain_in_accuracy_is_in_points_with_its_interval() -> None:
+    sentence = gain_sentence(result()["comparison"]["test"], in_accuracy=True)
+    assert "+3.3 points (95 % interval -0.4 to +7.0" in sentence
+    assert "400 fixed, 80 broken, p = 1.2e-09" in sentence
+    assert "nats" not in sentence
+
+
+def test_the_gain_in_loss_is_in_nats() -> None:
+    sentence = gain_sentence(result()["comparison"]["test"], in_accuracy=False)
+    assert "+0.0334 nats per token (95 % interval -0.0040 to +0.0700" in sentence
+    assert "points" not in sentence
+
+
+def test_each_intervention_has_a_line_and_none_is_said() -> None:
+    entry = {"method": "rank_reduction", "layer": 28, "matrix_type": "up", "rank_fraction": 0.01, "rank": 5}
+    assert intervention_lines(result(interventions=[entry, {**entry, "layer": 3}])) == [
+        "layer 28 up: rank reduction to rank 5 (1.0 % kept)",
+        "layer 3 up: rank reduction to rank 5 (1.0 % kept)",
+    ]
+    assert intervention_lines(result()) == ["No edit helped on the select split; the recipe is empty."]
+
+
+def test_figures_are_spelt_with_sign_and_unit() -> None:
+    assert (percent(None), percent(0), percent(1), percent(0.99999)) == ("–", "0.0 %", "100.0 %", "100.0 %")
+    assert (signed_points(0), signed_points(-0.0123)) == ("+0.0", "-1.2")
+    assert (p_value(1.0), p_value(0.001), p_value(0.00099)) == ("1.000", "0.001", "9.9e-04")
+
+
+TRICKY = Table("[title]", ("[name]", "figure"), (("[bold]layer[/bold]", "1"), ("a|b", "[/]")))
+
+
+def test_a_terminal_table_shows_every_cell_as_it_is() -> None:
+    console = rich.console.Console(width=60, record=True, file=io.StringIO())
+    console.print(to_rich(TRICKY))
+    shown = console.export_text()
+    for cell in ("[title]", "[name]", "figure", "[bold]layer[/bold]", "a|b", "[/]"):
+        assert cell in shown
+
+
+def test_a_bar_in_a_cell_adds_no_column_to_markdown() -> None:
+    assert to_markdown(TRICKY).splitlines()[-1] == "| a\\|b | [/] |"

@@ -1,0 +1,87 @@
+"""A writer of task files with their data, and the plain sums every measured figure is held against."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from strop.tasks import Example
+
+WriteTask = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache_of_data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what `datasets` caches out of the user's home, and the network out of the tests."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def rows_of(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"{number} + 1 =", "answer": f" {number + 1}", "key": number // 2} for number in range(count)]
+
+
+@pytest.fixture
+def write_task(tmp_path: Path) -> WriteTask:
+    """Write a task file, and its data where `rows` or `text` is given; a key of None is left out."""
+
+    def write(
+        rows: Sequence[object] | None = None, *, text: str | bytes | None = None, file: str = "data.jsonl", **keys: Any
+    ) -> Path:
+        if text is None:
+            rows = rows_of(20) if rows is None else rows
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        content = {"name": "made", "data": file, "splits": {"select": 0.4, "test": 0.6}, **keys}
+        path = tmp_path / "made.yaml"
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in content.items() if value is not None}, allow_unicode=True)
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def by_hand() -> Callable[..., tuple[list[float], list[bool], list[int]]]:
+    """Loss, rightness and rank of each example: one text at a time, all logits, a loop over tokens.
+
+    Only for texts whose prompt and answer the tokenizer leaves apart.
+    """
+
+    def measure(
+        model: torch.nn.Module, tokenizer: Any, examples: Sequence[Example], *, first_only: bool = False
+    ) -> tuple[list[float], list[bool], list[int]]:
+        losses, rights, ranks = [], [], []
+        for example in examples:
+            prompt_ids = tokenizer(example.prompt)["input_ids"]
+            answer_ids = tokenizer(example.answer)["input_ids"]
+            ids = prompt_ids + answer_ids
+            assert tokenizer(example.prompt + example.answer)["input_ids"] == ids
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0].double()
+            log_p = logits - torch.logsumexp(logits, -1, keepdim=True)
+            scored = range(len(prompt_ids), len(prompt_ids) + 1 if first_only else len(ids))
+            start = max(scored[0], 1)
+            scored = range(start, scored[-1] + 1)
+            losses.append(-sum(float(log_p[position - 1, ids[position]]) for position in scored) / len(scored))
+            rights.append(all(int(logits[position - 1].argmax()) == ids[position] for position in scored))
+            own = logits[start - 1, ids[start]]
+            ranks.append(sum(1 for other in logits[start - 1] if other > own))
+        return losses, rights, ranks
+
+    return measure
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run on one thread: beside other work two threads wait for each other far longer than either computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,178 @@
+"""Prompt and answer as tokens: the border is where the text says, whatever the tokenizer does there."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example as always_try
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import normalizers, processors
+
+from strop.errors import TaskError
+from strop.tasks import Example, Scorer
+from strop.tasks.encoding import BATCH_SCORED, BATCH_TOKENS, batches_of, encode
+
+TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_size=1, max_size=24)
+
+
+@pytest.fixture(scope="session")
+def changed(small_tokenizer: Any) -> Callable[..., Any]:
+    """The small tokenizer with another template, normaliser or post-processor."""
+
+    def change(*, template: str | None = None, **parts: Any) -> Any:
+        tokenizer = copy.deepcopy(small_tokenizer)
+        if template is not None:
+            tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single=template, special_tokens=[("<|end|>", 0)]
+            )
+        for name, part in parts.items():
+            setattr(tokenizer.backend_tokenizer, name, part)
+        return tokenizer
+
+    return change
+
+
+def only(prompt: str, answer: str, tokenizer: Any, score: Any = "exact", longest: int = 128) -> Any:
+    (sequence,) = encode([Example(prompt, answer, row=7)], tokenizer, score, longest=longest)
+    return sequence
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompt=TEXT, answer=TEXT)
+@always_try(prompt="The city of Lyo", answer="n is")
+@always_try(prompt="日", answer="本")
+@always_try(prompt="Lyon é", answer="é")
+def test_a_token_belongs_to_the_answer_as_soon_as_one_of_its_bytes_does(
+    small_tokenizer: Any, prompt: str, answer: str
+) -> None:
+    ids = small_tokenizer(prompt + answer)["input_ids"]
+    sizes = [len(token) for token in small_tokenizer.convert_ids_to_tokens(ids)]  # one letter a byte
+    assert sum(sizes) == len((prompt + answer).encode())
+    border = len(prompt.encode())
+    expected = next(index for index in range(len(ids)) if sum(sizes[: index + 1]) > border)
+    if expected == 0:
+        with pytest.raises(TaskError, match="no token before the answer"):
+            only(prompt, answer, small_tokenizer)
+    else:
+        sequence = only(prompt, answer, small_tokenizer)
+        assert (list(sequence.ids), sequence.first_scored) == (ids, expected)
+
+
+def test_a_token_that_spans_the_border_is_scored_with_the_answer(small_tokenizer: Any) -> None:
+    prompt, answer = "The city of Lyo", "n is"
+    alone = small_tokenizer(prompt)["input_ids"]
+    sequence = only(prompt, answer, small_tokenizer)
+    assert list(sequence.ids[: len(alone)]) != alone  # so counting the prompt's own tokens would miss the border
+    assert small_tokenizer.decode(sequence.ids[sequence.first_scored :]) == " Lyon is"
+
+
+def test_offsets_that_leave_out_leading_spaces_move_no_border(changed: Callable[..., Any]) -> None:
+    trimming = changed(post_processor=processors.ByteLevel(trim_offsets=True))
+    sequence = only("The city of Lyon is in", " France", trimming)
+    assert trimming.decode(sequence.ids[sequence.first_scored :]) == " France"
+    sequence = only("The city of Lyon is in ", "France", trimming)
+    assert trimming.decode(sequence.ids[sequence.first_scored :]).strip() == "France"
+
+
+def test_a_token_put_before_the_text_is_kept_and_never_scored(changed: Callable[..., Any]) -> None:
+    tokenizer = changed(template="<|end|> $A")
+    sequence = only("The city of Lyon is in", " France", tokenizer)
+    assert sequence.ids[0] == 0
+    assert tokenizer.decode(sequence.ids[sequence.first_scored :]) == " France"
+
+
+def test_a_token_put_after_the_text_is_dropped(changed: Callable[..., Any], small_tokenizer: Any) -> None:
+    both, plain = changed(template="<|end|> $A <|end|> <|end|>"), small_tokenizer
+    sequence = only("The city of Lyon is in", " France", both)
+    assert list(sequence.ids) == [0, *plain("The city of Lyon is in France")["input_ids"]]
+    assert both.decode(sequence.ids[sequence.first_scored :]) == " France"
+
+
+def test_a_special_token_that_is_written_in_the_answer_is_scored(small_tokenizer: Any) -> None:
+    sequence = only("1 + 2 =", " 3<|end|>", small_tokenizer)
+    assert sequence.ids[-1] == 0
+    assert small_tokenizer.decode(sequence.ids[sequence.first_scored :]) == " 3<|end|>"
+
+
+def test_each_choice_becomes_a_sequence_of_its_own(small_tokenizer: Any) -> None:
+    examples = [Example("1 + 2 =", " 3", choices=(" 3", " 144")), Example("2 x 2 =", " 4", choices=(" 5", " 4", " 6"))]
+    found = encode(examples, small_tokenizer, "choice", longest=128)
+    assert [(entry.owner, entry.choice) for entry in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert [small_tokenizer.decode(entry.ids[entry.first_scored :]) for entry in found] == [
+        " 3", " 144", " 5", " 4", " 6",
+    ]  # fmt: skip
+
+
+def test_a_prompt_that_melts_into_the_answer_is_refused_by_row(small_tokenizer: Any) -> None:
+    assert len(small_tokenizer("The")["input_ids"]) == 1
+    with pytest.raises(TaskError, match=r"row 7 \(prompt 'T'\): the prompt has no token before the answer 'he'; give"):
+        only("T", "he", small_tokenizer)
+
+
+def test_an_answer_the_tokenizer_drops_is_refused_by_row(changed: Callable[..., Any]) -> None:
+    dropping = changed(normalizer=normalizers.Replace("~", ""))
+    with pytest.raises(TaskError, match=r"row 7 .*the answer '~' has no token of its own; drop the row"):
+        only("The city", "~", dropping)
+
+
+def test_a_row_longer_than_the_context_is_refused_by_row_and_length(small_tokenizer: Any) -> None:
+    length = len(small_tokenizer("The city of Lyon is in France")["input_ids"])
+    assert len(only("The city of Lyon is in", " France", small_tokenizer, longest=length).ids) == length
+    said = rf"row 7 .*{length} tokens do not fit the model's context of {length - 1}; shorten the row"
+    with pytest.raises(TaskError, match=said):
+        only("The city of Lyon is in", " France", small_tokenizer, longest=length - 1)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_the_context_is_the_models_own(tiny: Callable[..., Any], small_tokenizer: Any, family: str) -> None:
+    with pytest.raises(TaskError, match="do not fit the model's context of 128"):
+        Scorer(tiny(family), small_tokenizer, [Example("q" * 150, " a", row=3)], "exact")
+
+
+def test_a_long_prompt_is_quoted_in_short(small_tokenizer: Any) -> None:
+    with pytest.raises(TaskError) as raised:
+        only("q" * 150, " a", small_tokenizer)
+    assert len(str(raised.value)) < 160
+
+
+def test_perplexity_of_a_text_without_a_prompt_scores_all_but_its_first_token(
+    small_tokenizer: Any, changed: Callable[..., Any]
+) -> None:
+    assert only("", "The city of Lyon", small_tokenizer, "perplexity").first_scored == 1
+    with_start = only("", "The city of Lyon", changed(template="<|end|> $A"), "perplexity")
+    assert with_start.first_scored == 1
+    assert len(with_start.ids) == 1 + len(small_tokenizer("The city of Lyon")["input_ids"])
+
+
+def test_perplexity_of_one_token_alone_is_refused(small_tokenizer: Any) -> None:
+    with pytest.raises(TaskError, match="one token alone has nothing to be predicted from; drop the row"):
+        only("", "The", small_tokenizer, "perplexity")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=40), first=st.booleans()
+)
+def test_batches_hold_every_sequence_once_and_keep_their_bounds(
+    small_tokenizer: Any, lengths: list[tuple[int, int]], first: bool
+) -> None:
+    score = "first_token" if first else "exact"
+    examples = [Example("é" * prompt, "日" * answer) for prompt, answer in lengths]
+    sequences = encode(examples, small_tokenizer, score, longest=10**6)
+    batches = batches_of(sequences, score, device=torch.device("cpu"))
+    assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
+    for batch in batches:
+        assert len(batch.members) == 1 or batch.input_ids.numel() <= BATCH_TOKENS
+        assert len(batch.members) == 1 or len(batch.targets) <= BATCH_SCORED
+        for row, member in enumerate(batch.members):
+            sequence = sequences[member]
+            ids = batch.input_ids[row].tolist()
+            assert ids[: len(sequence.ids)] == list(sequence.ids)
+            assert set(ids[len(sequence.ids) :]) <= {0}
+            mine = batch.rows == row
+            wanted = sequence.ids[sequence.first_scored :][: 1 if first else None]
+            assert batch.targets[mine].tolist() == list(wanted)
+            assert batch.columns[mine].tolist() == [sequence.first_scored - 1 + i for i in range(len(wanted))]

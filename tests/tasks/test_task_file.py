@@ -1,0 +1,167 @@
+"""The task file: each of its keys, and one clear sentence for whatever does not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import strop
+from strop.errors import TaskError
+from strop.tasks import TaskFile, builtin_tasks, load_task, read_task_file
+
+MINIMAL = {"name": "made", "data": "data.jsonl"}
+
+
+def test_a_name_and_data_are_enough(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("name: made\ndata: data.jsonl\n")
+    found = read_task_file(tmp_path / "t.yaml")
+    assert (found.prompt, found.answer, found.score) == ("{{ prompt }}", "{{ answer }}", "exact")
+    assert (found.choices, found.paraphrases, found.group, found.generate) == (None, None, None, None)
+    assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0, 0.2, 0.8, 0)
+
+
+def test_every_key_of_the_contract_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        """
+name: my-facts
+data: facts.jsonl
+prompt: "{{ q }}"
+answer: " {{ a }}"
+paraphrases: others
+group: subject
+score: generate
+generate: {max_new_tokens: 5, extract: "is (\\\\w+)", match: contains}
+splits: {train: 0.5, select: 0.2, test: 0.3, seed: 7}
+"""
+    )
+    found = read_task_file(tmp_path / "t.yaml")
+    assert (found.name, found.data, found.prompt, found.answer) == ("my-facts", "facts.jsonl", "{{ q }}", " {{ a }}")
+    assert (found.paraphrases, found.group, found.score) == ("others", "subject", "generate")
+    assert found.generate is not None
+    assert (found.generate.max_new_tokens, found.generate.extract, found.generate.match) == (5, r"is (\w+)", "contains")
+    assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0.5, 0.2, 0.3, 7)
+
+
+def test_choices_and_files_are_understood() -> None:
+    found = TaskFile.model_validate(
+        {
+            "name": "made",
+            "score": "choice",
+            "choices": ["{{ a }}", "{{ b }}"],
+            "splits": {"files": {"train": "a.jsonl", "select": "b.jsonl", "test": "c.jsonl"}},
+        }
+    )
+    assert found.choices == ("{{ a }}", "{{ b }}")
+    assert found.splits.files == {"train": "a.jsonl", "select": "b.jsonl", "test": "c.jsonl"}
+
+
+@pytest.mark.parametrize("score", ["exact", "first_token", "generate", "perplexity"])
+def test_every_score_is_understood(score: str) -> None:
+    assert TaskFile.model_validate({**MINIMAL, "score": score}).score == score
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": None}, ("key name", "required")),
+        ({"name": ""}, ("key name", "at least 1 character")),
+        ({"name": 7}, ("key name", "string")),
+        ({"data": None}, ("either data names one source, or splits.files",)),
+        ({"splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}}}, ("either data", "not both")),
+        ({"promt": "{{ p }}"}, ("key promt", "there is no such key; a task file has name, data, prompt")),
+        ({"score": "accuracy"}, ("key score", "'exact'", "'perplexity'")),
+        ({"choices": ["{{ a }}", "{{ b }}"]}, ("choices go with score: choice, not with score: exact",)),
+        ({"score": "choice"}, ("score: choice needs choices",)),
+        ({"score": "choice", "choices": ["{{ a }}"]}, ("choices needs two templates or more",)),
+        ({"score": "choice", "choices": "{{ a }}"}, ("key choices", "tuple")),
+        ({"generate": {"max_new_tokens": 3}}, ("generate settings go with score: generate, not with score: exact",)),
+        ({"score": "generate", "generate": {"max_new_tokens": 0}}, ("generate.max_new_tokens", "greater than 0")),
+        ({"score": "generate", "generate": {"match": "like"}}, ("generate.match", "'contains'")),
+        (
+            {"score": "generate", "generate": {"stop": "."}},
+            ("key generate.stop", "generate: has max_new_tokens, extract, match"),
+        ),
+        ({"splits": {"train": 0.5, "select": 0.4, "test": 0.3}}, ("add up to 1.2, which is above 1",)),
+        ({"splits": {"train": -0.1}}, ("splits.train", "greater than or equal to 0")),
+        ({"splits": {"select": 0}}, ("splits.select", "greater than 0")),
+        ({"splits": {"test": 1.0}}, ("splits.test", "less than 1")),
+        ({"splits": {"seed": -1}}, ("splits.seed", "greater than or equal to 0")),
+        ({"splits": {"dev": 0.1}}, ("key splits.dev", "splits: has train, select, test, seed, files")),
+        ({"data": None, "splits": {"files": {"select": "a.jsonl"}}}, ("splits.files lacks test", "both")),
+        ({"data": None, "splits": {"files": {"train": "a.jsonl"}}}, ("splits.files lacks select and test",)),
+        ({"data": None, "splits": {"files": {"dev": "a", "select": "b", "test": "c"}}}, ("splits.files.dev",)),
+    ],
+    ids=str,
+)
+def test_a_key_that_does_not_fit_is_named(
+    write_task: Callable[..., Path], changes: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    path = write_task(**{"splits": None, **changes})
+    with pytest.raises(TaskError) as raised:
+        load_task(path)
+    message = str(raised.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "is empty or not a mapping; it needs at least name and data"),
+        (b"- a\n- b\n", "is empty or not a mapping"),
+        (b"name: [unclosed\n", "is not YAML"),
+        (b"name: \xff\xfe\n", "cannot be read: it is not UTF-8 text"),
+        (b"1: 2\nname: x\ndata: y.jsonl\n", "key 1"),
+    ],
+)
+def test_a_file_that_is_no_task_file_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_bytes(text)
+    with pytest.raises(TaskError) as raised:
+        read_task_file(path)
+    assert said in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_task_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"The task file .*gone\.yaml cannot be read: No such file"):
+        load_task(tmp_path / "gone.yaml")
+
+
+def test_a_folder_in_place_of_a_task_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="cannot be read: Is a directory"):
+        load_task(tmp_path)
+
+
+def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
+    with pytest.raises(TaskError, match=r"There is no task 'world-fact'.*int-mult, int-sum, world-facts"):
+        load_task("world-fact")
+
+
+@pytest.mark.parametrize("name", builtin_tasks())
+def test_every_builtin_task_loads_with_its_three_splits(name: str) -> None:
+    task = load_task(name)
+    assert task.name == name
+    assert set(task.counts) == {"train", "select", "test"}
+
+
+def test_the_sums_of_the_builtin_arithmetic_are_right() -> None:
+    for name, total in (("int-sum", lambda a, b: a + b), ("int-mult", lambda a, b: a * b)):
+        for example in load_task(name).examples("test"):
+            a, b = int(example.columns["a"]), int(example.columns["b"])
+            assert example.answer == f" {total(a, b)}"
+            assert str(a) in example.prompt
+            assert str(b) in example.prompt
+
+
+def test_generation_is_refused_at_evaluation_with_the_scores_that_work(
+    write_task: Callable[..., Path], tiny: Callable[..., Any], small_tokenizer: Any
+) -> None:
+    task = load_task(write_task(score="generate", generate={"max_new_tokens": 4}))
+    assert task.generate is not None
+    with pytest.raises(strop.StropError, match="generate is not measured.*exact, first_token, choice or perplexity"):
+        strop.evaluate(tiny("llama"), small_tokenizer, task)

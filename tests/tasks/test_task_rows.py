@@ -1,0 +1,157 @@
+"""Reading rows: every format gives the same rows, and every bad file one sentence that names the place."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from strop.errors import TaskError
+from strop.tasks import load_task
+from strop.tasks.rows import read_rows
+
+ROWS = [{"prompt": "Où est Zürich ?", "answer": " en Suisse"}, {"prompt": "2 + 2 =", "answer": " 4"}]
+
+
+def write(path: Path, rows: list[dict[str, str]] = ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix == ".csv":
+        path.write_text("prompt,answer\n" + "".join(f'"{r["prompt"]}","{r["answer"]}"\n' for r in rows), "utf-8")
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert [dict(row) for row in read_rows(name, relative_to=tmp_path)] == ROWS
+
+
+def test_a_data_file_is_found_beside_its_task_file_from_anywhere(
+    write_task: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write_task()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert sum(load_task(path).counts.values()) == 20
+
+
+def test_blank_lines_of_json_lines_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"prompt": "a"}\n   \n{"prompt": "b"}\n\n')
+    assert [row["prompt"] for row in read_rows("a.jsonl", relative_to=tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    assert [dict(row) for row in read_rows(name, relative_to=tmp_path)] == ROWS
+
+
+def test_a_quoted_csv_field_may_hold_commas_and_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('prompt,answer\n"one, two\nthree ""four""", five\n')
+    assert [dict(row) for row in read_rows("a.csv", relative_to=tmp_path)] == [
+        {"prompt": 'one, two\nthree "four"', "answer": " five"}
+    ]
+
+
+def test_a_local_folder_serves_as_a_hub_data_set_with_all_its_splits(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "train.jsonl", ROWS[:1])
+    write(tmp_path / "set" / "test.jsonl", ROWS[1:])
+    assert [dict(row) for row in read_rows("hf://set", relative_to=tmp_path)] == ROWS
+    assert [dict(row) for row in read_rows("hf://set#test", relative_to=tmp_path)] == ROWS[1:]
+
+
+def test_a_config_of_a_hub_data_set_is_chosen_by_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "one.jsonl", ROWS[:1])
+    write(tmp_path / "set" / "two.jsonl", ROWS[1:])
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: one\n  data_files: one.jsonl\n- config_name: two\n  data_files: two.jsonl\n---\n"
+    )
+    assert [dict(row) for row in read_rows("hf://set:two", relative_to=tmp_path)] == ROWS[1:]
+    assert [dict(row) for row in read_rows("hf://set:one#train", relative_to=tmp_path)] == ROWS[:1]
+
+
+def test_a_task_runs_from_a_hub_folder(write_task: Callable[..., Path], tmp_path: Path) -> None:
+    write(tmp_path / "set" / "train.jsonl", [{"prompt": f"p{i}", "answer": f" a{i}"} for i in range(10)])
+    assert sum(load_task(write_task(data="hf://set")).counts.values()) == 10
+
+
+@pytest.mark.parametrize("source", ["hf://set", "a.parquet"])
+def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], source: str
+) -> None:
+    import datasets
+
+    write(tmp_path / "set" / "train.jsonl")
+    write(tmp_path / "a.parquet")
+    before = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
+    read_rows(source, relative_to=tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert (datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', ("line 2 is not JSON",)),
+        ("a.jsonl", b'{"prompt": "a"}\n["b"]\n', ("line 2 is not a JSON object with named columns",)),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', ("is not UTF-8 text", "save it as UTF-8")),
+        ("a.jsonl", b"", ("holds no rows",)),
+        ("a.jsonl", b"\n\n", ("holds no rows",)),
+        ("a.json", b"{]", ("is not JSON",)),
+        ("a.json", b'{"prompt": "a"}', ("is not a JSON list of objects", "name it .jsonl")),
+        ("a.json", b'[{"prompt": "a"}, 7]', ("is not a JSON list of objects",)),
+        ("a.json", b'["\xff"]', ("is not UTF-8 text",)),
+        ("a.json", b"[]", ("holds no rows",)),
+        ("a.csv", b"prompt,answer\na,b\nc\n", ("line 3", "header's 2 columns")),
+        ("a.csv", b"prompt,answer\na,b,c\n", ("line 2", "header's 2 columns")),
+        ("a.csv", b'prompt,answer\na,"b\n', ("is not CSV",)),
+        ("a.csv", b"prompt,answer\n\xff,b\n", ("is not UTF-8 text",)),
+        ("a.csv", b"prompt,answer\n", ("holds no rows",)),
+        ("a.csv", b"", ("holds no rows",)),
+        ("a.parquet", b"not parquet at all", ("cannot be read as Parquet",)),
+        ("a.parquet", b"", ("cannot be read as Parquet",)),
+        ("a.txt", b"a", ("is none of .csv, .json, .jsonl, .parquet", "convert it")),
+    ],
+)
+def test_a_bad_file_is_named_with_the_place(tmp_path: Path, name: str, text: bytes, said: tuple[str, ...]) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(TaskError) as raised:
+        read_rows(name, relative_to=tmp_path)
+    message = str(raised.value)
+    assert name in message
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+def test_a_data_file_that_is_not_there_is_named_with_the_rule(write_task: Callable[..., Path]) -> None:
+    with pytest.raises(TaskError, match=r"There is no data file .*gone\.jsonl; data: is relative to the task file"):
+        load_task(write_task(data="gone.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hf://set#dev", "Unknown split"),
+        ("hf://set:other", "'other' not found"),
+        ("hf://nobody/nothing", "Give owner/name as on the hub, or a folder"),
+    ],
+)
+def test_a_hub_data_set_that_cannot_be_loaded_is_named(tmp_path: Path, source: str, said: str) -> None:
+    write(tmp_path / "set" / "train.jsonl")
+    with pytest.raises(TaskError) as raised:
+        read_rows(source, relative_to=tmp_path)
+    assert source in str(raised.value)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
