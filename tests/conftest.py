@@ -1,7 +1,7 @@
 """Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,3 +131,15 @@ def own_cache_of_decompositions(
     """Keep tiny models' decompositions out of the user's cache; the real model's are worth keeping."""
     if "real" not in request.keywords:
         monkeypatch.setattr("strop.linalg.cache.cache_folder", lambda: tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run tiny models on one thread: beside other work two threads wait for each other longer than either computes."""
+    if "real" in request.keywords:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from strop.cli import main; main()"
@@ -73,15 +72,6 @@ def start_strop(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]
     for process in started:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run on one thread: beside other work two threads wait for each other far longer than either computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A writer of task files with their data, and the plain sums every measured figure is held against."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,3 @@ def by_hand() -> Callable[..., tuple[list[float], list[bool], list[int]]]:
         return losses, rights, ranks
 
     return measure
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run on one thread: beside other work two threads wait for each other far longer than either computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

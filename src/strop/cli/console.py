@@ -1,6 +1,5 @@
 """What the commands share: options, progress on standard error, results on standard output."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import rich.console
 import rich.progress
 import typer
 
+from strop.files import to_json
 from strop.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def showing_progress(*, quiet: bool) -> Iterator[Progress]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(to_json(value))
 
 
 def print_table(table: "Table") -> None:

@@ -48,7 +48,8 @@ def compare(base: Evaluation, edited: Evaluation, *, seed: int = 0) -> Compariso
     Raises:
         UsageError: the evaluations are not of the same score and number of examples.
     """
-    if (base.score, base.count) != (edited.score, edited.count):
+    same = (base.score, base.count) == (edited.score, edited.count)
+    if not same or not np.array_equal(base.tokens, edited.tokens):
         raise UsageError(
             f"Only evaluations of the same examples can be compared, not {base.count} scored by {base.score} with "
             f"{edited.count} scored by {edited.score}."

@@ -1,6 +1,6 @@
 """A tiny model that answers the small facts now right, now wrong, so that edits show in its accuracy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,3 @@ def task_scored_by(facts: Path) -> Callable[[str], Task]:
 def bits() -> Callable[[Any], dict[str, bytes]]:
     """Every parameter and buffer of a model, byte for byte."""
     return lambda model: {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run on one thread: beside other work two threads wait for each other far longer than either computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
