@@ -141,7 +141,7 @@ def print_run(result: "RunResult") -> None:
     for line in intervention_lines(content):
         print_line(f"  {line}")
     in_accuracy = content["base"]["test"]["accuracy"] is not None
-    print_line(f"Held out: {gain_sentence(content['comparison']['test'], in_accuracy=in_accuracy)}")
+    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, held_out=True))
     cost = content["cost"]
     print_line(
         f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "

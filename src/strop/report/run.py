@@ -24,12 +24,13 @@ def run_table(result: Mapping[str, Any]) -> Table:
     return Table(title, ("examples", "count", *accuracy_columns, "loss before", "after"), tuple(rows))
 
 
-def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool) -> str:
+def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool, held_out: bool = False) -> str:
     """Return the one sentence that says what was gained, and how sure that is.
 
     Args:
         comparison: as a result file holds it.
         in_accuracy: the gain is one of accuracy; else of loss.
+        held_out: it was measured on examples the choice had not seen.
     """
     low, high = comparison["ci95"]
     changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, p = {p_value(comparison['p_value'])}"
@@ -39,7 +40,7 @@ def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool) -> str:
         )
     else:
         gain = f"{comparison['gain']:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
-    return f"Gain: {gain}; {changed})."
+    return f"{'Held-out gain' if held_out else 'Gain'}: {gain}; {changed})."
 
 
 def intervention_lines(result: Mapping[str, Any]) -> list[str]:
