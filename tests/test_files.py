@@ -103,8 +103,13 @@ def test_a_file_in_a_folders_place_is_refused_with_the_callers_remedy(tmp_path: 
 
 
 def test_nothing_and_an_empty_folder_are_not_occupied(tmp_path: Path) -> None:
-    refuse_occupied(tmp_path / "nothing", remedy="-")
-    refuse_occupied(tmp_path, remedy="-")
+    for path in (tmp_path / "nothing", tmp_path):
+        refuse_occupied(path, remedy="-")
+        with making_folder(path) as temporary:
+            (temporary / "made").touch()
+        assert (path / "made").is_file()
+        (path / "made").unlink()
+        path.rmdir()
 
 
 def test_files_and_folders_can_be_read_by_others_as_the_umask_says(tmp_path: Path, umask: int) -> None:

@@ -1,8 +1,12 @@
 """Choose edits, one after the other, while the select split says they help."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-from strop.anatomy import MatrixType, WeightSite
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.interventions import RankReduction, WeightIntervention, applied_interventions
 from strop.interventions.base import Decompose
 from strop.progress import Progress
@@ -11,42 +15,108 @@ from strop.searching.candidates import all_candidates, best_of, predicted_candid
 from strop.searching.gradient import measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.sweep import sweep
-from strop.tasks import Evaluation, Scorer
+from strop.tasks import Evaluation, Scorer, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectExamples:
+    """The select split as a search uses it."""
+
+    every: Scorer
+    """All examples the choice is made by."""
+    screen: Scorer
+    """A sample of them that candidates are screened on."""
+    guide: Scorer
+    """The same sample as the gradient is taken over it: where there are choices, the right ones only."""
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task,
+        plan: SearchPlan,
+        *,
+        anatomy: Anatomy,
+    ) -> "SelectExamples":
+        """Encode a task's select split.
+
+        Args:
+            model: as it is before any edit.
+            tokenizer: the model's.
+            task: whose select split is used.
+            plan: its `select_limit`, `gradient_examples` and `seed` say which examples.
+            anatomy: the model's.
+
+        Raises:
+            TaskError: the split is empty, or a row does not fit the model.
+        """
+        select = task.examples("select", limit=plan.select_limit)
+        order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
+        sample = [select[index] for index in order]
+        screen = Scorer(model, tokenizer, sample, task.score, anatomy=anatomy)
+        guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if task.score == "choice" else screen
+        return cls(Scorer(model, tokenizer, select, task.score, anatomy=anatomy), screen, guide)
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """Where a search writes what it does."""
+
+    book: TrialBook
+    """Finished trials."""
+    run: RunFolder | None
+    """The folder whose log is written, where there is one."""
+    progress: Progress
+
+    def say(self, line: str) -> None:
+        """Tell a decision to whoever watches, and to the log."""
+        self.progress.note(line)
+        if self.run is not None:
+            self.run.log(line)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What the select split chose."""
+
+    edits: tuple[RankReduction, ...]
+    """In the order they were found; none where nothing helped."""
+    unedited: Trial
+    """The model as it was."""
+    best: Trial
+    """The last edit that was taken, on top of those before it; `unedited` where there is none."""
 
 
 class Chooser:
     """Adds one edit after the other while the select split says it helps.
 
     Args:
-        scorer: all select examples the choice is made by.
-        screen: the sample of them that candidates are screened on.
-        guide: the same sample, as the gradient is taken over it.
+        select: the examples to choose by.
         plan: the settings.
         shapes: of the matrices to consider, by site.
-        book: where finished trials are kept.
+        journal: where finished trials and decisions are kept.
         decompose: how to come by decompositions.
-        run: the folder whose log is written, where there is one.
-        progress: told how far it is.
     """
 
     def __init__(
         self,
-        scorer: Scorer,
-        screen: Scorer,
-        guide: Scorer,
+        select: SelectExamples,
         plan: SearchPlan,
-        shapes: dict[WeightSite, tuple[int, int]],
-        book: TrialBook,
+        shapes: Mapping[WeightSite, tuple[int, int]],
+        journal: Journal,
+        *,
         decompose: Decompose,
-        run: RunFolder | None,
-        progress: Progress,
     ) -> None:
-        self.scorer, self.screen, self.guide, self.plan = scorer, screen, guide, plan
-        self.shapes, self.book, self.decompose, self.run, self.progress = shapes, book, decompose, run, progress
-        self.stopwatch = Stopwatch(max((trial.elapsed_seconds for trial in book.trials), default=0.0))
+        self.select = select
+        self.plan = plan
+        self.shapes = shapes
+        self.journal = journal
+        self.decompose = decompose
+        self.stopwatch = Stopwatch(max((trial.elapsed_seconds for trial in journal.book.trials), default=0.0))
 
-    def choose(self) -> tuple[list[RankReduction], Trial, Trial]:
-        """Return the chosen edits, the trial of no edit, and the trial of the last edit that was taken."""
+    def choose(self) -> Choice:
+        """Return the edits that help on the select split."""
         unedited = best = self._unedited()
         chosen: list[RankReduction] = []
         for number in range(1, self.plan.max_edits + 1):
@@ -54,60 +124,69 @@ class Chooser:
             if not free:
                 break
             with applied_interventions(
-                self.scorer.model, chosen, anatomy=self.scorer.anatomy, decompose=self.decompose
+                self.select.every.model, chosen, anatomy=self.select.every.anatomy, decompose=self.decompose
             ):
                 winner = max(self._try_all(number, free), key=lambda trial: trial.merit)
             if winner.merit <= best.merit or winner.intervention is None:
-                self._say(f"edit {number}: nothing tried beats what there is; stopping")
+                self.journal.say(f"edit {number}: nothing tried beats what there is; stopping")
                 break
             chosen.append(winner.intervention)
             best = winner
-            self._say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
-        return chosen, unedited, best
+            self.journal.say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
+        return Choice(tuple(chosen), unedited, best)
 
     @property
     def tokens(self) -> int:
         """Tokens of all trials and of the gradient's samples, as if each had run the whole model."""
-        rounds = {trial.round for trial in self.book.trials if trial.intervention is not None}
+        rounds = {trial.round for trial in self.journal.book.trials if trial.intervention is not None}
         of_trials = sum(
-            (self.scorer if trial.examples == self.scorer.example_count else self.screen).tokens
-            for trial in self.book.trials
+            (self.select.every if trial.examples == self.select.every.example_count else self.select.screen).tokens
+            for trial in self.journal.book.trials
         )
-        return of_trials + (len(rounds) * self.guide.tokens if self.plan.strategy == "gradient" else 0)
+        return of_trials + (len(rounds) * self.select.guide.tokens if self.plan.strategy == "gradient" else 0)
 
     def _unedited(self) -> Trial:
-        known = self.book.find(1, None, 0, self.scorer.example_count)
+        known = self.journal.book.find(1, None, 0, self.select.every.example_count)
         if known is None:
-            self.progress.start("scoring the model as it is", len(self.scorer.batches))
-            known = self._record(1, None, self.scorer.evaluate(progress=self.progress))
-        self._say(f"no edit: {_in_words(known)}")
+            self.journal.progress.start("scoring the model as it is", len(self.select.every.batches))
+            known = self._record(1, None, self.select.every.evaluate(progress=self.journal.progress))
+        self.journal.say(f"no edit: {_in_words(known)}")
         return known
 
-    def _try_all(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[Trial]:
+    def _try_all(self, number: int, shapes: Mapping[WeightSite, tuple[int, int]]) -> list[Trial]:
         if self.plan.strategy == "exhaustive":
             everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
-            return self._try(number, everything, self.scorer, "trying")
+            return self._try(number, everything, self.select.every, "trying")
         proposed = self._propose(number, shapes)
-        if len(proposed) > self.plan.finalists and 2 * self.screen.example_count <= self.scorer.example_count:
-            proposed = best_of(self._try(number, proposed, self.screen, "screening"), self.plan.finalists)
-        return self._try(number, proposed, self.scorer, "trying")
+        if (
+            len(proposed) > self.plan.finalists
+            and 2 * self.select.screen.example_count <= self.select.every.example_count
+        ):
+            proposed = best_of(self._try(number, proposed, self.select.screen, "screening"), self.plan.finalists)
+        return self._try(number, proposed, self.select.every, "trying")
 
-    def _propose(self, number: int, shapes: dict[WeightSite, tuple[int, int]]) -> list[RankReduction]:
+    def _propose(self, number: int, shapes: Mapping[WeightSite, tuple[int, int]]) -> list[RankReduction]:
         key = f"candidates of edit {number}"
-        kept = self.book.recall(key)
+        kept = self.journal.book.recall(key)
         if kept is not None:
             return [RankReduction(WeightSite(layer, MatrixType(name)), share) for layer, name, share in kept]
         lowest = min(site.layer for site in shapes)
-        self.progress.start(f"edit {number}: asking the gradient", 2 * (self.guide.anatomy.layer_count - lowest))
-        effects = measure_effects(self.guide, list(shapes), decompose=self.decompose, progress=self.progress)
+        self.journal.progress.start(
+            f"edit {number}: asking the gradient", 2 * (self.select.guide.anatomy.layer_count - lowest)
+        )
+        effects = measure_effects(
+            self.select.guide, list(shapes), decompose=self.decompose, progress=self.journal.progress
+        )
         proposed = predicted_candidates(
             effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
         )
-        self.book.remember(key, [[c.site.layer, str(c.site.matrix_type), c.rank_fraction] for c in proposed])
+        self.journal.book.remember(key, [[c.site.layer, str(c.site.matrix_type), c.rank_fraction] for c in proposed])
         return proposed
 
     def _try(self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str) -> list[Trial]:
-        known = [self.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates]
+        known = [
+            self.journal.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates
+        ]
         waiting = [c for c, trial in zip(candidates, known, strict=True) if trial is None]
         finished = {trial.key: trial for trial in known if trial is not None}
 
@@ -117,8 +196,8 @@ class Chooser:
             finished[trial.key] = trial
 
         if waiting:
-            self.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
-            sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.progress)
+            self.journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
+            sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.journal.progress)
         return sorted(finished.values(), key=lambda trial: trial.key[1:])  # the same order after a resume
 
     def _record(self, number: int, candidate: RankReduction | None, evaluation: Evaluation) -> Trial:
@@ -131,13 +210,8 @@ class Chooser:
             loss=evaluation.mean_loss,
             elapsed_seconds=self.stopwatch.seconds,
         )
-        self.book.add(trial)
+        self.journal.book.add(trial)
         return trial
-
-    def _say(self, line: str) -> None:
-        self.progress.note(line)
-        if self.run is not None:
-            self.run.log(line)
 
 
 def _in_words(trial: Trial) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family, WeightSite
-from strop.checkpoints import identify
+from strop.checkpoints import BaseIdentity, identify
 from strop.errors import InterventionError, RunError, SiteError, UsageError
 from strop.interventions import RankReduction, applied_interventions, attachments_of
 from strop.interventions.base import Decompose
@@ -18,9 +18,9 @@ from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs import RunFolder, RunResult, Trial, TrialBook, peak_rss_bytes, versions, without_password
-from strop.searching.chooser import Chooser
+from strop.searching.chooser import Choice, Chooser, Journal, SelectExamples
 from strop.searching.plan import SearchPlan
-from strop.tasks import Evaluation, Example, Scorer, Task, compare
+from strop.tasks import Evaluation, Scorer, Task, compare
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
 """Up to this size the hidden states of the base's pass over test are kept and reused for the edited model's."""
@@ -106,80 +106,82 @@ def search(
         raise UsageError("Only a run with a folder can be resumed; name it with out=.")
     plan = plan or SearchPlan()
     anatomy = Anatomy.of(model, family=family)
-    sites = _editable_sites(model, anatomy, plan)
+    shapes = _editable_shapes(model, anatomy, plan)
     base = identify(model)
-    config = {
+    select = SelectExamples.of(model, tokenizer, task, plan, anatomy=anatomy)
+    test_examples = task.examples("test", limit=plan.test_limit)
+    test = Scorer(model, tokenizer, test_examples, task.score, anatomy=anatomy)
+    config = _config(base, task, plan, storage)
+    run = RunFolder.start(Path(out), config, resume=resume) if out is not None else None
+    if run is not None and run.finished:
+        progress.note(f"{run.path} is finished already; nothing was repeated")
+        return SearchResult(run.recipe(), run.result(), (), run.path)
+    journal = Journal(_open_book(storage, run, anatomy, shapes), run, progress)
+    decompose = (decompositions or DecompositionCache()).decompose
+    chooser = Chooser(select, plan, shapes, journal, decompose=decompose)
+    choice = chooser.choose()
+    measured = _measure(test, choice.edits, decompose, progress)
+    result = _result(base, task, chooser, choice, test, measured)
+    recipe = Recipe.of(
+        model, choice.edits, base=base, family=anatomy.family, provenance=_provenance(result, task, plan)
+    )
+    if with_factors:
+        recipe = recipe.with_factors(model, family=anatomy.family, decompose=decompose)
+    if run is not None:
+        run.finish(recipe, result)
+    return SearchResult(recipe, result, journal.book.trials, run.path if run else None, measured)
+
+
+def _config(base: BaseIdentity, task: Task, plan: SearchPlan, storage: str | None) -> dict[str, Any]:
+    """Return all that the answer depends on."""
+    return {
         "command": "search",
         "base_model": dataclasses.asdict(base),
         "task": {"name": task.name, "fingerprint": task.fingerprint},
         "plan": plan.to_json(),
         "storage": without_password(storage) if storage is not None else None,
     }
-    select = task.examples("select", limit=plan.select_limit)
-    test = task.examples("test", limit=plan.test_limit)
-    scorer = Scorer(model, tokenizer, select, task.score, anatomy=anatomy)
-    test_scorer = Scorer(model, tokenizer, test, task.score, anatomy=anatomy)
-    shapes = {site: _shape_of(model, anatomy, site) for site in sites}
-    run = RunFolder.start(Path(out), config, resume=resume) if out is not None else None
-    if run is not None and run.finished:
-        progress.note(f"{run.path} is finished already; nothing was repeated")
-        return SearchResult(run.recipe(), run.result(), (), run.path)
-    book = _open_book(storage, run, anatomy, shapes)
-    screen = Scorer(model, tokenizer, _screening_sample(select, plan), task.score, anatomy=anatomy)
-    decompose = (decompositions or DecompositionCache()).decompose
-    guide = screen if task.score != "choice" else _right_answers_only(screen, tokenizer, select, plan)
-    chooser = Chooser(scorer, screen, guide, plan, shapes, book, decompose, run, progress)
-    chosen, unedited, best = chooser.choose()
-    before, after = _measure(test_scorer, chosen, decompose, progress)
-    result = RunResult(
+
+
+def _result(
+    base: BaseIdentity,
+    task: Task,
+    chooser: Chooser,
+    choice: Choice,
+    test: Scorer,
+    measured: tuple[Evaluation, Evaluation],
+) -> RunResult:
+    before, after = measured
+    select_count = chooser.select.every.example_count
+    passes = 2 if choice.edits else 1
+    return RunResult(
         command="search",
-        seed=plan.seed,
+        seed=chooser.plan.seed,
         base_model={"id": base.id, "fingerprint": base.fingerprint},
-        task={"name": task.name, "counts": {"select": len(select), "test": len(test)}},
-        base={"select": _figures(unedited, len(select)), "test": before.summary()},
-        edited={"select": _figures(best, len(select)), "test": after.summary()},
-        comparison={"test": compare(before, after, seed=plan.seed).to_json()},
-        interventions=[entry.to_json(shapes[entry.site]) for entry in chosen],
+        task={"name": task.name, "counts": {"select": select_count, "test": test.example_count}},
+        base={"select": _figures(choice.unedited, select_count), "test": before.summary()},
+        edited={"select": _figures(choice.best, select_count), "test": after.summary()},
+        comparison={"test": compare(before, after, seed=chooser.plan.seed).to_json()},
+        interventions=[entry.to_json(chooser.shapes[entry.site]) for entry in choice.edits],
         cost={
             "wall_seconds": round(chooser.stopwatch.seconds, 3),
-            "evaluations": len(book.trials) + (2 if chosen else 1),
-            "tokens": chooser.tokens + (2 if chosen else 1) * test_scorer.tokens,
+            "evaluations": len(chooser.journal.book.trials) + passes,
+            "tokens": chooser.tokens + passes * test.tokens,
             "peak_rss_bytes": peak_rss_bytes(),
         },
         versions=versions(),
     )
-    recipe = Recipe.of(model, chosen, base=base, family=anatomy.family, provenance=_provenance(result, task, plan))
-    if with_factors:
-        recipe = recipe.with_factors(model, family=anatomy.family, decompose=decompose)
-    if run is not None:
-        run.finish(recipe, result)
-    return SearchResult(recipe, result, book.trials, run.path if run else None, (before, after))
 
 
-def _editable_sites(model: PreTrainedModel, anatomy: Anatomy, plan: SearchPlan) -> tuple[WeightSite, ...]:
+def _editable_shapes(model: PreTrainedModel, anatomy: Anatomy, plan: SearchPlan) -> dict[WeightSite, tuple[int, int]]:
+    """Return the (out, in) of every matrix the plan considers, refusing those that must be left alone."""
     sites = anatomy.sites(layers=plan.layers, matrix_types=plan.matrix_types)
     if not sites:
         raise SiteError("The chosen layers and matrix types leave no matrix to edit.")
     for site in sites:
         anatomy.refuse_tied(model, site)
-    return sites
-
-
-def _shape_of(model: PreTrainedModel, anatomy: Anatomy, site: WeightSite) -> tuple[int, int]:
-    rows, columns = anatomy.read_weight(model, site).shape
-    return rows, columns
-
-
-def _screening_sample(select: Sequence[Example], plan: SearchPlan) -> list[Example]:
-    order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
-    return [select[index] for index in order]
-
-
-def _right_answers_only(
-    screen: Scorer, tokenizer: PreTrainedTokenizerBase, select: Sequence[Example], plan: SearchPlan
-) -> Scorer:
-    sample = _screening_sample(select, plan)
-    return Scorer(screen.model, tokenizer, sample, "exact", anatomy=screen.anatomy)
+    matrices = {site: anatomy.read_weight(model, site) for site in sites}
+    return {site: (matrix.shape[0], matrix.shape[1]) for site, matrix in matrices.items()}
 
 
 def _measure(
