@@ -40,7 +40,8 @@ def read_rows(source: str, *, relative_to: Path) -> list[Row]:
         except UnicodeDecodeError as error:
             raise TaskError(f"The data file {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     if not rows:
-        raise TaskError(f"The data source {source} holds no rows.")
+        shown = source if source.startswith(HUB) else relative_to / source
+        raise TaskError(f"The data source {shown} holds no rows; put at least one example for each split in it.")
     return rows
 
 
