@@ -5,6 +5,7 @@ from strop.anatomy.families import FAMILIES, Family, Spelling
 from strop.anatomy.family_file import read_family
 from strop.anatomy.prefix import evaluating, frozen, hidden_states_entering, input_device, logits_at
 from strop.anatomy.sites import MatrixType, WeightSite, parse_layers
+from strop.anatomy.tap import Tap
 
 __all__ = [
     "FAMILIES",
@@ -12,6 +13,7 @@ __all__ = [
     "Family",
     "MatrixType",
     "Spelling",
+    "Tap",
     "WeightSite",
     "evaluating",
     "frozen",

@@ -76,6 +76,11 @@ class WeightSite:
         same = (self.layer, self.matrix_type, self.expert) == (other.layer, other.matrix_type, other.expert)
         return same and (self.head == other.head or self.head is None or other.head is None)
 
+    def to_json(self) -> dict[str, int | str]:
+        """Return the address as a recipe's entry holds it."""
+        head = {} if self.head is None else {"head": self.head}
+        return {"layer": self.layer, "matrix_type": str(self.matrix_type), **head}
+
     def __str__(self) -> str:
         head = "" if self.head is None else f" head {self.head}"
         expert = "" if self.expert is None else f" expert {self.expert}"

@@ -38,6 +38,14 @@ class WeightIntervention(Protocol):
         """
         ...
 
+    def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the edit adds to the matrix's output: (out,), or (positions, out) for one length; None for nothing.
+
+        Args:
+            tensors: what the recipe carries for this intervention, by name.
+        """
+        ...
+
     def factors(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
         """Return tensors that let `edit` do without a decomposition."""
         ...

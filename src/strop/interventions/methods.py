@@ -6,8 +6,12 @@ from typing import Any
 from strop.errors import RecipeError, StropError
 from strop.interventions.base import WeightIntervention
 from strop.interventions.rank_reduction import RankReduction
+from strop.interventions.singular_value_pruning import SingularValuePruning
 
-METHODS: dict[str, type[RankReduction]] = {RankReduction.method: RankReduction}
+METHODS: dict[str, type[RankReduction] | type[SingularValuePruning]] = {
+    RankReduction.method: RankReduction,
+    SingularValuePruning.method: SingularValuePruning,
+}
 
 
 def intervention_from_json(entry: Mapping[str, Any]) -> WeightIntervention:

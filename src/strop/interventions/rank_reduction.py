@@ -9,7 +9,7 @@ from torch import Tensor
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError
 from strop.interventions.base import Decompose, site_from_json
-from strop.linalg import rank_for_fraction
+from strop.linalg import rank_for_fraction, without_components
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,25 +59,21 @@ class RankReduction:
                     f"{matrix.shape[0]} x {matrix.shape[1]} matrix of rank {rank}."
                 )
             return (left @ right).to(matrix.dtype)
-        return decompose(matrix).recompose(rank).to(matrix.dtype)
+        return without_components(matrix, decompose(matrix), range(rank, min(matrix.shape)))
+
+    def output_shift(self, tensors: Mapping[str, Tensor]) -> None:
+        """Return None: nothing stays behind of what is dropped."""
 
     def factors(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
         """Return left (out, k) = U_k diag(σ_k) and right (k, in) = V_kᵀ, whose product is the edited matrix."""
-        decomposition = decompose(matrix)
-        k = self.rank((matrix.shape[0], matrix.shape[1]))
-        return {
-            "left": (decomposition.u[:, :k] * decomposition.singular_values[:k]).contiguous(),
-            "right": decomposition.vh[:k].contiguous(),
-        }
+        left, right = decompose(matrix).factors_of(range(self.rank((matrix.shape[0], matrix.shape[1]))))
+        return {"left": left.contiguous(), "right": right.contiguous()}
 
     def to_json(self, shape: tuple[int, int]) -> dict[str, Any]:
         """Return what a recipe writes: the decision, with the rank it means for this matrix."""
-        head = {} if self.site.head is None else {"head": self.site.head}
         return {
             "method": self.method,
-            "layer": self.site.layer,
-            "matrix_type": str(self.site.matrix_type),
-            **head,
+            **self.site.to_json(),
             "rank_fraction": self.rank_fraction,
             "rank": self.rank(shape),
         }

@@ -1,14 +1,23 @@
 """Tensors in, tensors out: decompositions, ranks, spectra and the effects of singular values."""
 
 from strop.linalg.cache import DecompositionCache
-from strop.linalg.effects import loss_change_by_rank, singular_value_effects, singular_value_effects_from_gradient
+from strop.linalg.effects import (
+    EffectTally,
+    Reduction,
+    loss_change_by_rank,
+    singular_value_effects,
+    singular_value_effects_from_gradient,
+    token_effects,
+)
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
-from strop.linalg.svd import SingularValueDecomposition, decompose
+from strop.linalg.svd import SingularValueDecomposition, decompose, without_components
 
 __all__ = [
     "DecompositionCache",
+    "EffectTally",
+    "Reduction",
     "SingularValueDecomposition",
     "Spectrum",
     "decompose",
@@ -22,4 +31,6 @@ __all__ = [
     "singular_value_effects",
     "singular_value_effects_from_gradient",
     "spectrum_of",
+    "token_effects",
+    "without_components",
 ]

@@ -1,84 +1,164 @@
-"""What each singular value does to a loss, to first order."""
+"""What each component of a matrix does to a loss, to first order: the one engine of both spectral methods."""
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from strop.errors import UsageError
 from strop.linalg.svd import SingularValueDecomposition
+
+Reduction = Literal["sum", "max", "mean-abs"]
+"""How the effects of many tokens become one figure: their sum, the largest with its sign, or the mean of their sizes."""
+
+
+def token_effects(
+    decomposition: SingularValueDecomposition,
+    changes: Float[Tensor, "tokens in"],
+    output_gradients: Float[Tensor, "tokens out"],
+) -> Float[Tensor, "tokens rank"]:
+    """Return, token by token, what a loss does to first order when a component sees another input than the others.
+
+    e_ti = σ_i (Δx_t · v_i)(∇y_t · u_i), Δx = x′ − x  (Vergara-Browne, Soto and Aizawa, eigenpruning, arXiv 2404.03147)
+
+    Args:
+        decomposition: of the matrix, (out, in), rank components.
+        changes: Δx, (tokens, in): what is put in the place of the input, less the input.
+        output_gradients: ∇y = ∂L/∂y, (tokens, out).
+
+    Returns:
+        (tokens, rank) in the decomposition's dtype and the loss's unit; negative where the swap helps.
+
+    >>> from strop.linalg import decompose
+    >>> w = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    >>> token_effects(decompose(w), -torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 5.0]]))
+    tensor([[-6., -5.]])
+    """
+    dtype = decomposition.u.dtype
+    along_inputs = changes.to(dtype) @ decomposition.vh.T
+    along_outputs = output_gradients.to(dtype) @ decomposition.u
+    return along_inputs.mul_(along_outputs).mul_(decomposition.singular_values)
+
+
+class EffectTally:
+    """The effects of one matrix's components, reduced as tokens come in, so that memory does not grow with the data.
+
+    Args:
+        reduction: how tokens are reduced to `score`.
+
+    >>> tally = EffectTally("max")
+    >>> tally.add(torch.tensor([[2.0, 1.0], [0.0, -2.0]]))
+    >>> tally.loss_change, tally.score
+    (tensor([ 2., -1.], dtype=torch.float64), tensor([2., 1.], dtype=torch.float64))
+    """
+
+    def __init__(self, reduction: Reduction = "sum") -> None:
+        self._reduction = reduction
+        self._tokens = 0
+        self._total: Tensor | None = None
+        self._reduced: Tensor | None = None
+
+    def add(self, effects: Float[Tensor, "tokens rank"]) -> None:
+        """Count some more tokens' effects, as `token_effects` returns them; no tokens at all change nothing."""
+        if effects.shape[0] == 0:
+            return
+        self._tokens += effects.shape[0]
+        total = effects.sum(0).cpu().double()
+        self._total = total if self._total is None else self._total + total
+        if self._reduction == "max":
+            largest = effects.amax(0).cpu().double()
+            self._reduced = largest if self._reduced is None else torch.maximum(self._reduced, largest)
+        elif self._reduction == "mean-abs":
+            sizes = effects.abs().sum(0).cpu().double()
+            self._reduced = sizes if self._reduced is None else self._reduced + sizes
+
+    @property
+    def loss_change(self) -> Float[Tensor, " rank"]:
+        """Σ_t e_ti, (rank,) float64: the change of the loss if the component alone is removed, to first order."""
+        return _of_some(self._total)
+
+    @property
+    def score(self) -> Float[Tensor, " rank"]:
+        """The reduced effects, (rank,) float64: the lower, the sooner a component is pruned."""
+        if self._reduction == "sum":
+            return self.loss_change
+        reduced = _of_some(self._reduced)
+        return reduced / self._tokens if self._reduction == "mean-abs" else reduced
+
+
+def _of_some(reduced: Tensor | None) -> Tensor:
+    if reduced is None:
+        raise UsageError("No token was counted, so there are no effects: take examples of more tokens.")
+    return reduced
 
 
 def singular_value_effects(
     decomposition: SingularValueDecomposition,
-    inputs: Float[Tensor, "tokens in"],
+    changes: Float[Tensor, "tokens in"],
     output_gradients: Float[Tensor, "tokens out"],
 ) -> Float[Tensor, " rank"]:
-    """Return what each component contributes to a loss, to first order, from a matrix's inputs and output gradients.
+    """Return the change of a loss when one component alone is removed, to first order, summed over tokens.
 
-    e_i = σ_i Σ_t (x_t · v_i)(∇y_t · u_i) = σ_i u_iᵀ G v_i with G = Σ_t ∇y_t x_tᵀ = ∂L/∂W
+    e_i = σ_i Σ_t (Δx_t · v_i)(∇y_t · u_i) = σ_i u_iᵀ G v_i with G = Σ_t ∇y_t Δx_tᵀ
 
-    Removing component i changes the loss by about −e_i. G itself is never formed: the sum runs over tokens, so only
-    two tokens x rank products live at a time (gradients of singular values: arXiv 2510.20800; the per-token form is
-    that of eigenpruning, arXiv 2404.03147, with a zero counterfactual).
+    With Δx = −x this is −σ_i u_iᵀ (∂L/∂W) v_i, the gradient of a singular value (arXiv 2510.20800); with Δx = μ − x the
+    component's mean output stays behind as a bias. G itself is never formed: two tokens x rank products live at a time.
 
     Args:
         decomposition: of the matrix, (out, in), rank components.
-        inputs: x, (tokens, in); padding left out or with zero gradient.
+        changes: Δx, (tokens, in); padding left out or with zero gradient.
         output_gradients: ∇y = ∂L/∂y, (tokens, out).
 
     Returns:
-        (rank,) float64 on the CPU, in the loss's unit.
+        (rank,) float64 on the CPU, in the loss's unit; negative where the removal is predicted to help.
 
     >>> from strop.linalg import decompose
     >>> w = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    >>> singular_value_effects(decompose(w), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 5.0]]))
-    tensor([6., 5.], dtype=torch.float64)
+    >>> singular_value_effects(decompose(w), -torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 5.0]]))
+    tensor([-6., -5.], dtype=torch.float64)
     """
-    dtype = decomposition.u.dtype
-    along_inputs = inputs.to(dtype) @ decomposition.vh.T
-    along_outputs = output_gradients.to(dtype) @ decomposition.u
-    per_component = torch.linalg.vecdot(along_inputs, along_outputs, dim=0)
-    effects: Tensor = per_component.cpu().double() * decomposition.singular_values.cpu().double()
-    return effects
+    return token_effects(decomposition, changes, output_gradients).sum(0).cpu().double()
 
 
 def singular_value_effects_from_gradient(
     decomposition: SingularValueDecomposition, gradient: Float[Tensor, "out in"]
 ) -> Float[Tensor, " rank"]:
-    """Return the same effects from the weight's own gradient.
+    """Return the same effects, for Δx = −x, from the weight's own gradient.
 
-    e_i = σ_i u_iᵀ G v_i
+    e_i = −σ_i u_iᵀ G v_i
 
     Args:
         decomposition: of the matrix, (out, in), rank components.
         gradient: G = ∂L/∂W, (out, in).
 
     Returns:
-        (rank,) float64 on the CPU, in the loss's unit.
+        (rank,) float64 on the CPU, in the loss's unit; negative where the removal is predicted to help.
 
     >>> from strop.linalg import decompose
     >>> w = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     >>> singular_value_effects_from_gradient(decompose(w), torch.tensor([[3.0, 9.0], [9.0, 5.0]]))
-    tensor([6., 5.], dtype=torch.float64)
+    tensor([-6., -5.], dtype=torch.float64)
     """
     projected = gradient.to(decomposition.u.dtype) @ decomposition.vh.T
     per_component = torch.linalg.vecdot(decomposition.u, projected, dim=0)
-    effects: Tensor = per_component.cpu().double() * decomposition.singular_values.cpu().double()
+    effects: Tensor = -per_component.cpu().double() * decomposition.singular_values.cpu().double()
     return effects
 
 
 def loss_change_by_rank(effects: Float[Tensor, " rank"]) -> Float[Tensor, " ranks"]:
     """Return the predicted change of the loss for every rank the matrix could be cut to.
 
-    Δ(k) = −Σ_{i≥k} e_i for k = 0 … n; Δ(n) = 0: nothing is removed.
+    Δ(k) = Σ_{i≥k} e_i for k = 0 … n; Δ(n) = 0: nothing is removed.
 
     Args:
-        effects: e, (rank,), in the order of descending singular values.
+        effects: e, (rank,), the loss's change if one component is removed, in the order of descending singular values.
 
     Returns:
         (rank + 1,), entry k for keeping k components; negative where the loss is predicted to fall.
 
     >>> loss_change_by_rank(torch.tensor([1.0, -2.0, 3.0]))
-    tensor([-2., -1., -3.,  0.])
+    tensor([2., 1., 3., 0.])
     """
     tail = effects.flip(0).cumsum(0).flip(0)
-    return torch.cat([-tail, tail.new_zeros(1)])
+    return torch.cat([tail, tail.new_zeros(1)])

@@ -1,7 +1,7 @@
 """The singular value decomposition: exact, through the Gram matrix, or randomised, with a ladder of fallbacks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -59,6 +59,54 @@ class SingularValueDecomposition:
         if not 0 <= k <= self.singular_values.shape[0]:
             raise UsageError(f"Only 0 to {self.singular_values.shape[0]} components can be kept, not {k}.")
         return (self.u[:, :k] * self.singular_values[:k]) @ self.vh[:k]
+
+    def factors_of(self, indices: Sequence[int]) -> tuple[Float[Tensor, "out some"], Float[Tensor, "some in"]]:
+        """Return chosen components as two factors: left = U_R diag(σ_R) and right = V_Rᵀ, whose product is their sum.
+
+        Args:
+            indices: R, counted from 0, the largest singular value.
+
+        Raises:
+            UsageError: there is no such component.
+        """
+        rank = self.singular_values.shape[0]
+        if any(not 0 <= index < rank for index in indices):
+            outside = next(index for index in indices if not 0 <= index < rank)
+            raise UsageError(f"A matrix of shape {self.shape} has components 0 to {rank - 1}, not {outside}.")
+        chosen = torch.tensor(indices, dtype=torch.long, device=self.u.device)
+        return self.u[:, chosen] * self.singular_values[chosen], self.vh[chosen]
+
+
+def without_components(
+    matrix: Float[Tensor, "out in"], decomposition: SingularValueDecomposition, removed: Sequence[int]
+) -> Float[Tensor, "out in"]:
+    """Return a matrix without some of its components.
+
+    W − Σ_{i∈R} σ_i u_i v_iᵀ = Σ_{i∉R} σ_i u_i v_iᵀ, computed by whichever sum is shorter. Where R is a suffix this is the
+    truncation of LASER (arXiv 2312.13558); any R is eigenpruning's (arXiv 2404.03147).
+
+    Args:
+        matrix: W, (out, in).
+        decomposition: of W.
+        removed: R, counted from 0, the largest singular value; none twice.
+
+    Returns:
+        (out, in) in W's dtype; W itself, bit for bit, where nothing is removed.
+
+    Raises:
+        UsageError: there is no such component.
+
+    >>> w = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+    >>> without_components(w, decompose(w), [0]).diagonal()
+    tensor([0., 2., 1.])
+    """
+    rank = decomposition.singular_values.shape[0]
+    if 2 * len(removed) <= rank:
+        left, right = decomposition.factors_of(removed)
+        return (matrix.to(left.dtype) - left @ right).to(matrix.dtype)
+    gone = set(removed)
+    left, right = decomposition.factors_of([index for index in range(rank) if index not in gone])
+    return (left @ right).to(matrix.dtype)
 
 
 def decompose(

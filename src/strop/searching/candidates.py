@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import DecompositionError
 from strop.interventions import RankReduction
 from strop.linalg import fraction_for_rank, loss_change_by_rank, rank_for_fraction
 from strop.runs import Trial
+from strop.searching.effects import Effects
 
 LADDER = (0.25, 1.0, 4.0, 16.0)
 """Multiples of the predicted best rank that are tried: first order overrates deep cuts, so it mostly goes up."""
@@ -36,7 +36,7 @@ def all_candidates(shapes: Shapes, rank_fractions: Sequence[float]) -> list[Rank
 
 
 def predicted_candidates(
-    effects: Mapping[WeightSite, Tensor],
+    effects: Mapping[WeightSite, Effects],
     shapes: Shapes,
     *,
     top_matrices: int,
@@ -44,7 +44,7 @@ def predicted_candidates(
 ) -> list[RankReduction]:
     """Return the edits the gradient predicts to help most: the best few matrices, each at a small ladder of ranks.
 
-    A matrix is ranked by the lowest loss change any rank is predicted to bring, min_k −Σ_{i≥k} e_i. The ladder leads
+    A matrix is ranked by the lowest loss change any rank is predicted to bring, min_k Σ_{i≥k} e_i. The ladder leads
     from below the rank that brings it up to a mild cut, unless rank fractions are given; then only those are considered.
 
     Args:
@@ -56,14 +56,14 @@ def predicted_candidates(
     Raises:
         DecompositionError: no matrix has finite effects.
     """
-    if not any(torch.isfinite(effect).all() for effect in effects.values()):
+    if not any(torch.isfinite(effect.loss_change).all() for effect in effects.values()):
         raise DecompositionError(
             "The gradient is not finite for any matrix, so it cannot guide the search: load the model in float32 "
             "(--dtype float32), or search with strategy 'exhaustive' (--strategy exhaustive)."
         )
     best: list[tuple[float, WeightSite, list[float]]] = []
     for site, shape in shapes.items():
-        change = loss_change_by_rank(effects[site])[:-1].nan_to_num(nan=math.inf, neginf=math.inf)
+        change = loss_change_by_rank(effects[site].loss_change)[:-1].nan_to_num(nan=math.inf, neginf=math.inf)
         if rank_fractions is None:
             predicted = int(change.argmin())
             fractions = _ladder(predicted, shape)

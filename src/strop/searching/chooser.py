@@ -12,7 +12,7 @@ from strop.interventions.base import Decompose
 from strop.progress import Progress
 from strop.runs import RunFolder, Stopwatch, Trial, TrialBook
 from strop.searching.candidates import all_candidates, best_of, predicted_candidates
-from strop.searching.gradient import measure_effects
+from strop.searching.effects import measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.sweep import sweep
 from strop.tasks import Evaluation, Scorer, Task
@@ -170,12 +170,12 @@ class Chooser:
         kept = self.journal.book.recall(key)
         if kept is not None:
             return [RankReduction(WeightSite(layer, MatrixType(name)), share) for layer, name, share in kept]
-        lowest = min(site.layer for site in shapes)
-        self.journal.progress.start(
-            f"edit {number}: asking the gradient", 2 * (self.select.guide.anatomy.layer_count - lowest)
-        )
         effects = measure_effects(
-            self.select.guide, list(shapes), decompose=self.decompose, progress=self.journal.progress
+            self.select.guide,
+            list(shapes),
+            decompose=self.decompose,
+            stage=f"edit {number}: asking the gradient",
+            progress=self.journal.progress,
         )
         proposed = predicted_candidates(
             effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions

@@ -29,6 +29,16 @@ class TokenSequence:
     """Index of its example."""
     choice: int
     """Which of the example's continuations it is."""
+    counterfactual_ids: tuple[int, ...] | None = None
+    """As many tokens to swap activations with, where the example has a counterfactual."""
+
+    def scored(self, score: Score) -> int:
+        """Return how many of the continuation's tokens are scored: the first only, or all."""
+        return 1 if score == "first_token" else len(self.ids) - self.first_scored
+
+    def fed(self, score: Score) -> int:
+        """Return how many tokens the model must read: all before the last scored one."""
+        return self.first_scored + self.scored(score) - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +46,7 @@ class Batch:
     """Sequences of like length, padded on the right, with the positions whose next token is scored."""
 
     input_ids: Tensor
-    """(sequences, tokens)."""
+    """(sequences, tokens): each up to its last scored token, which is only predicted and not read."""
     rows: Tensor
     """(positions,): the sequence of the batch."""
     columns: Tensor
@@ -45,6 +55,15 @@ class Batch:
     """(positions,): the token to predict."""
     members: tuple[int, ...]
     """For each row, the index of its sequence among all."""
+    counterfactual_ids: Tensor | None = None
+    """(sequences, tokens), where every sequence has some."""
+
+    @property
+    def real(self) -> Tensor:
+        """(sequences, tokens): which tokens are not padding."""
+        last = torch.zeros(self.input_ids.shape[0], dtype=torch.long, device=self.rows.device)
+        last = last.scatter_reduce(0, self.rows, self.columns, "amax")
+        return torch.arange(self.input_ids.shape[1], device=last.device) <= last[:, None]
 
     def slices(self) -> list[slice]:
         """Return the scored positions a few at a time: all at once but for a row as long as that."""
@@ -53,7 +72,12 @@ class Batch:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score, *, longest: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    score: Score,
+    *,
+    longest: int,
+    counterfactuals: bool = False,
 ) -> list[TokenSequence]:
     """Turn examples into token sequences, one for each continuation that is scored.
 
@@ -64,9 +88,11 @@ def encode(
         tokenizer: a fast one.
         score: the task's.
         longest: the model's context in tokens.
+        counterfactuals: encode each example's counterfactual prompt too.
 
     Raises:
-        TaskError: a row is longer than the context, or its prompt or continuation has no token of its own.
+        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, or its
+            counterfactual is wanted and is missing or of another length.
     """
     pairs = [
         (owner, index, example.prompt, continuation)
@@ -96,51 +122,88 @@ def encode(
         if len(ids) > longest:
             raise TaskError(f"{where}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row.")
         sequences.append(TokenSequence(tuple(ids), first, owner, index))
-    return sequences
+    if not counterfactuals:
+        return sequences
+    continuations = [continuation for _, _, _, continuation in pairs]
+    return _with_counterfactuals(sequences, continuations, examples, tokenizer)
 
 
-def batches_of(sequences: Sequence[TokenSequence], score: Score, *, device: torch.device) -> list[Batch]:
+def _with_counterfactuals(
+    sequences: Sequence[TokenSequence],
+    continuations: Sequence[str],
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[TokenSequence]:
+    paired = []
+    for sequence, continuation in zip(sequences, continuations, strict=True):
+        example = examples[sequence.owner]
+        where = f"row {example.row} (prompt {_short(example.prompt)})"
+        if example.counterfactual is None:
+            raise TaskError(f"{where}: it has no counterfactual; give the task file a template in counterfactual:.")
+        ids = tokenizer(example.counterfactual + continuation, verbose=False)["input_ids"][: len(sequence.ids) + 1]
+        prompts = [
+            len(tokenizer(text, verbose=False)["input_ids"]) for text in (example.prompt, example.counterfactual)
+        ]
+        if prompts[0] != prompts[1] or len(ids) < len(sequence.ids):
+            raise TaskError(
+                f"{where}: its counterfactual {_short(example.counterfactual)} has {prompts[1]} tokens and the prompt "
+                f"{prompts[0]}; activations are swapped token by token, so make them of one length or drop the row."
+            )
+        paired.append(dataclasses.replace(sequence, counterfactual_ids=tuple(ids[: len(sequence.ids)])))
+    return paired
+
+
+def batches_of(
+    sequences: Sequence[TokenSequence], score: Score, *, device: torch.device, fewest: int = 1
+) -> list[Batch]:
     """Group sequences of like length into batches, shortest first.
 
     Args:
         sequences: from `encode`.
         score: `first_token` scores one position a sequence, all others the whole continuation.
         device: where the model wants its token ids.
+        fewest: sequences of a batch, however long they are; a batch has fewer only where there are no more.
     """
-    order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
+    order = sorted(range(len(sequences)), key=lambda index: (sequences[index].fed(score), index))
     groups: list[list[int]] = []
     scored = 0
     for index in order:
-        length, wanted = len(sequences[index].ids), _scored(sequences[index], score)
-        if not groups or (len(groups[-1]) + 1) * length > BATCH_TOKENS or scored + wanted > BATCH_SCORED:
+        length, wanted = sequences[index].fed(score), sequences[index].scored(score)
+        full = groups and ((len(groups[-1]) + 1) * length > BATCH_TOKENS or scored + wanted > BATCH_SCORED)
+        if not groups or (full and len(groups[-1]) >= fewest):
             groups.append([])
             scored = 0
         groups[-1].append(index)
         scored += wanted
+    if len(groups) > 1 and len(groups[-1]) < fewest:
+        rest = groups.pop()
+        groups[-1] += rest
     return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
 
 
-def _scored(sequence: TokenSequence, score: Score) -> int:
-    return 1 if score == "first_token" else len(sequence.ids) - sequence.first_scored
-
-
 def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score, device: torch.device) -> Batch:
-    width = max(len(sequence.ids) for sequence in sequences)
-    input_ids = torch.zeros(len(sequences), width, dtype=torch.long)
     rows, columns, targets = [], [], []
     for row, sequence in enumerate(sequences):
-        input_ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
-        for position in range(sequence.first_scored, sequence.first_scored + _scored(sequence, score)):
+        for position in range(sequence.first_scored, sequence.fed(score) + 1):
             rows.append(row)
             columns.append(position - 1)
             targets.append(sequence.ids[position])
+    paired = [ids[: sequence.fed(score)] for sequence in sequences if (ids := sequence.counterfactual_ids) is not None]
     return Batch(
-        input_ids.to(device),
+        _right_padded([sequence.ids[: sequence.fed(score)] for sequence in sequences]).to(device),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
         members,
+        _right_padded(paired).to(device) if len(paired) == len(sequences) else None,
     )
+
+
+def _right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
+    padded = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    for row, ids in enumerate(sequences):
+        padded[row, : len(ids)] = torch.tensor(ids)
+    return padded
 
 
 def _short(text: str) -> str:

@@ -29,6 +29,8 @@ class Example:
     """Counted from 1 in its source."""
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     """The row as it was read."""
+    counterfactual: str | None = None
+    """Another prompt of as many tokens, to swap activations with."""
 
     @property
     def identity(self) -> tuple[str, str]:

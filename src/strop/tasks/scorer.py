@@ -36,6 +36,8 @@ class Scorer:
         examples: to be scored, in this order.
         score: the task's.
         anatomy: the model's, where it is at hand.
+        counterfactuals: encode each example's counterfactual prompt too.
+        fewest: sequences of a batch, however long they are.
 
     Raises:
         TaskError: a row does not fit the model.
@@ -50,6 +52,8 @@ class Scorer:
         score: Score,
         *,
         anatomy: Anatomy | None = None,
+        counterfactuals: bool = False,
+        fewest: int = 1,
     ) -> None:
         refuse_generation(score)
         if not examples:
@@ -59,8 +63,8 @@ class Scorer:
         self.score: Score = score
         self.example_count = len(examples)
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
-        self._sequences = encode(examples, tokenizer, score, longest=longest)
-        self.batches = batches_of(self._sequences, score, device=input_device(model))
+        self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
+        self.batches = batches_of(self._sequences, score, device=input_device(model), fewest=fewest)
         self._groups = _group_indices(examples)
         self._answers = [
             example.choices.index(example.answer) if score == "choice" and example.choices else 0

@@ -1,0 +1,303 @@
+"""The effect of every component of every matrix on a task's loss, from one walk down the model."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
+from strop.errors import UsageError
+from strop.interventions.base import Decompose
+from strop.linalg import EffectTally, Reduction, token_effects
+from strop.progress import SILENT, Progress
+from strop.searching.means import mean_inputs
+from strop.tasks import Batch, Scorer
+
+STATE_BUDGET_BYTES = 256 * 2**20
+"""Most that the sample's hidden states at all layers may take; a larger sample is walked in parts."""
+
+Counterfactual = Literal["zero", "mean", "roll", "pairs"]
+"""What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EffectPlan:
+    """How effects are estimated.
+
+    Raises:
+        UsageError: a setting is not among those there are.
+    """
+
+    counterfactual: Counterfactual = "zero"
+    reduction: Reduction = "sum"
+    """How the effects at many tokens become the score a component is ranked by."""
+    steps: int = 1
+    """Points on the way from the counterfactual's embeddings to the real ones that the gradient is averaged over."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("counterfactual", get_args(Counterfactual)), ("reduction", get_args(Reduction))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
+        if self.steps < 1:
+            raise UsageError(f"steps is 1 or more, not {self.steps}.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Effects:
+    """Of one matrix's components, in the order of descending singular values."""
+
+    loss_change: Tensor
+    """(rank,) float64: change of the mean loss if the component alone is removed, to first order, in nats."""
+    score: Tensor
+    """(rank,) float64: effects at single tokens on their example's loss, reduced; the lower, the sooner pruned."""
+
+
+def measure_effects(
+    scorer: Scorer,
+    sites: Sequence[WeightSite],
+    *,
+    decompose: Decompose,
+    plan: EffectPlan | None = None,
+    stage: str = "asking the gradient",
+    progress: Progress = SILENT,
+) -> dict[WeightSite, Effects]:
+    """Return for each matrix what removing each of its components does to the loss, to first order.
+
+    e_ti = σ_i (Δx_t · v_i)(∇y_t · u_i), Δx the counterfactual input less the real one, summed or reduced over tokens
+    (eigenpruning: arXiv 2404.03147; with Δx = −x, gradients of singular values as a guide: arXiv 2510.20800). The loss L
+    is the mean over examples of the mean −log p of an answer token. With n steps ∇y is averaged over the points
+    α = 1/n, 2/n, …, 1 of the way from the counterfactual's embeddings to the real ones (integrated gradients: arXiv
+    1703.01365). The backward pass goes block by block: a block's forward is repeated from the hidden state that enters
+    it, its gradients are projected on the singular vectors at once, and only the gradient of that hidden state goes on
+    down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
+    needed once for each part of the sample.
+
+    Args:
+        scorer: the sample, scored by `exact`, `first_token` or `perplexity`.
+        sites: whole matrices, or single heads.
+        decompose: how to come by decompositions.
+        plan: counterfactual, reduction and steps; by default the plain gradient of the singular values.
+        stage: what to call it in the progress.
+        progress: told of each batch on its way up and of each block on the way down.
+
+    Returns:
+        For each site its components' effects.
+
+    Raises:
+        UsageError: `roll` has only one example to swap with.
+    """
+    plan = plan or EffectPlan()
+    if plan.counterfactual == "roll":
+        refuse_lone_examples(scorer)
+    model = scorer.model
+    chunks = _chunks(scorer, plan, STATE_BUDGET_BYTES)
+    by_layer: dict[int, list[WeightSite]] = defaultdict(list)
+    for site in sites:
+        by_layer[site.layer].append(site)
+    descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
+    progress.start(stage, len(scorer.batches) + len(chunks) * len(descent))
+    tallies = {site: EffectTally(plan.reduction) for site in sites}
+    with evaluating(model), frozen(model):
+        swap = _Swap.of(scorer, sites, plan)
+        for chunk in chunks:
+            trips = [_Trip(scorer, swap, batch, lowest=descent[-1], progress=progress) for batch in chunk]
+            for layer in descent:
+                held = {site: decompose(scorer.anatomy.read_weight(model, site)) for site in by_layer[layer]}
+                for trip in trips:
+                    for site, changes, gradients in trip.descend(by_layer[layer]):
+                        tallies[site].add(token_effects(held[site], changes, gradients))
+                progress.advance()
+    scale = _scale_of(model)
+    summed = {site: tally.loss_change / (scale * scorer.example_count) for site, tally in tallies.items()}
+    if plan.reduction == "sum":
+        return {site: Effects(change, change) for site, change in summed.items()}
+    return {site: Effects(change, tallies[site].score / scale) for site, change in summed.items()}
+
+
+def refuse_lone_examples(scorer: Scorer) -> None:
+    """Raise UsageError if a batch holds one example only: swapped with itself it would leave every effect at zero."""
+    if any(batch.input_ids.shape[0] < 2 for batch in scorer.batches):
+        raise UsageError(
+            "The counterfactual 'roll' swaps each example with another of its batch, and a batch holds only one: take "
+            "two examples or more, or another counterfactual (--counterfactual mean)."
+        )
+
+
+def _chunks(scorer: Scorer, plan: EffectPlan, budget_bytes: int) -> list[list[Batch]]:
+    """Group batches so that the hidden states of one group, at all layers, stay within a budget."""
+    chunks: list[list[Batch]] = []
+    held_bytes = 0
+    copies = plan.steps + (plan.counterfactual == "pairs")
+    for batch in scorer.batches:
+        size = scorer.state_bytes_of(batch) * (scorer.anatomy.layer_count + 1) * copies
+        if not chunks or held_bytes + size > budget_bytes:
+            chunks.append([])
+            held_bytes = 0
+        chunks[-1].append(batch)
+        held_bytes += size
+    return chunks
+
+
+def _scale_of(model: PreTrainedModel) -> float:
+    """Return what the loss is multiplied by, lest gradients vanish in float16."""
+    return 1024.0 if model.dtype == torch.float16 else 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Swap:
+    """What stands in for real inputs: at the matrices, and at the embeddings where the gradient is averaged on a path."""
+
+    plan: EffectPlan
+    mean_inputs: Mapping[WeightSite, Tensor]
+    mean_embedding: Tensor | None
+
+    @classmethod
+    def of(cls, scorer: Scorer, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Swap":
+        if plan.counterfactual != "mean":
+            return cls(plan, {}, None)
+        embedding = _mean_embedding(scorer) if plan.steps > 1 else None
+        return cls(plan, mean_inputs(scorer, sites), embedding)
+
+    def rows_counted(self, batch: Batch) -> Tensor:
+        """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
+        return batch.real & batch.real.roll(1, 0) if self.plan.counterfactual == "roll" else batch.real
+
+    def change(self, site: WeightSite, inputs: Tensor, given: Tensor | None) -> Tensor:
+        """Return Δx of inputs (sequences, tokens, in), where `given` are the inputs under the counterfactual prompts."""
+        match self.plan.counterfactual:
+            case "zero":
+                return -inputs
+            case "mean":
+                return self.mean_inputs[site].to(inputs.device, inputs.dtype) - inputs
+            case "roll":
+                return inputs.roll(1, 0) - inputs
+            case "pairs":
+                assert given is not None
+                return given - inputs
+
+    def embeddings(self, batch: Batch, real: Tensor, given: Tensor | None) -> Tensor:
+        """Return what the path to the real embeddings (sequences, tokens, hidden) sets out from."""
+        match self.plan.counterfactual:
+            case "zero":
+                return torch.zeros_like(real)
+            case "mean":
+                assert self.mean_embedding is not None
+                return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
+            case "roll":
+                return real.where(~self.rows_counted(batch).to(real.device)[..., None], real.roll(1, 0))
+            case "pairs":
+                assert given is not None
+                return given
+
+
+class _Trip:
+    """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
+
+    def __init__(self, scorer: Scorer, swap: _Swap, batch: Batch, *, lowest: int, progress: Progress) -> None:
+        self._model, self._anatomy = scorer.model, scorer.anatomy
+        self._swap, self._batch, self._lowest = swap, batch, lowest
+        with torch.no_grad():
+            self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
+            given = batch.counterfactual_ids if swap.plan.counterfactual == "pairs" else None
+            self._given = self._climb(given, None)[:-1] if given is not None else None
+        self._gradients = [_gradient_at_the_top(scorer, batch, states.pop()) for states in self._entering]
+        progress.advance()
+
+    def descend(self, sites: Sequence[WeightSite]) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
+        """Go down one block; yield each site with Δx and ∇y, (tokens, in) and (tokens, out), at the tokens that count."""
+        at_outputs: dict[nn.Module, Tensor] = {}
+        for step, states in enumerate(self._entering):
+            tap, self._gradients[step], at_step = self._through_block(sites, states, self._gradients[step])
+            for module, gradient in at_step.items():
+                share = gradient / len(self._entering)
+                at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
+        given = self._given_inputs(sites)
+        for module, gradient in at_outputs.items():
+            counted = self._swap.rows_counted(self._batch).to(gradient.device)
+            for site in tap.sites[module]:  # of the last step, which is the real input
+                inputs = self._anatomy.inputs_in(tap.inputs[module], site)
+                other = self._anatomy.inputs_in(given[module], site) if given else None
+                changes = self._swap.change(site, inputs, other)
+                yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
+
+    def _through_block(
+        self, sites: Sequence[WeightSite], states: list[Tensor], gradient: Tensor
+    ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor]]:
+        layer = self._lowest + len(states) - 1
+        state = states.pop().requires_grad_()
+        with torch.enable_grad(), Tap(self._model, self._anatomy, sites) as tap:
+            left = self._block(layer, self._batch.input_ids, state)
+        entering, *at_outputs = torch.autograd.grad(left, [state, *tap.outputs.values()], gradient)
+        return tap, entering, dict(zip(tap.outputs, at_outputs, strict=True))
+
+    def _given_inputs(self, sites: Sequence[WeightSite]) -> dict[nn.Module, Tensor]:
+        if self._given is None:
+            return {}
+        assert self._batch.counterfactual_ids is not None
+        layer = self._lowest + len(self._given) - 1
+        with torch.no_grad(), Tap(self._model, self._anatomy, sites) as tap:
+            self._block(layer, self._batch.counterfactual_ids, self._given.pop())
+        return tap.inputs
+
+    def _path(self) -> list[Tensor | None]:
+        """Return the embeddings to start from, one for each step, the real ones last."""
+        steps = self._swap.plan.steps
+        if steps == 1:
+            return [None]
+        real = self._embeddings(self._batch.input_ids)
+        other = self._batch.counterfactual_ids
+        start = self._swap.embeddings(self._batch, real, self._embeddings(other) if other is not None else None)
+        return [torch.lerp(start, real, step / steps) for step in range(1, steps + 1)]
+
+    def _embeddings(self, input_ids: Tensor) -> Tensor:
+        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0)
+
+    def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Tensor]:
+        """Return the states that enter each block from the lowest on, and what leaves the last."""
+        states = [hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)]
+        for layer in range(self._lowest, self._anatomy.layer_count):
+            states.append(self._block(layer, input_ids, states[-1]))
+        return states
+
+    def _block(self, layer: int, input_ids: Tensor, state: Tensor) -> Tensor:
+        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=layer + 1, start=layer, state=state)
+
+
+def _mean_embedding(scorer: Scorer) -> Tensor:
+    total, count = torch.zeros(()), 0
+    with torch.no_grad():
+        for batch in scorer.batches:
+            found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
+            real = batch.real.to(found.device)
+            total = total.to(found.device) + found[real].float().sum(0)
+            count += int(real.sum())
+    return total / count
+
+
+def _gradient_at_the_top(scorer: Scorer, batch: Batch, state: Tensor) -> Tensor:
+    """Return the gradient of the batch's scaled loss at what leaves the last block, a few positions at a time."""
+    top = scorer.anatomy.layer_count
+    state.requires_grad_()
+    total = torch.zeros_like(state)
+    tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
+    weights = _scale_of(scorer.model) / tokens[batch.rows]
+    for part in batch.slices():
+        with torch.enable_grad():
+            logits = logits_at(
+                scorer.model,
+                scorer.anatomy,
+                batch.input_ids,
+                batch.rows[part],
+                batch.columns[part],
+                start=top,
+                state=state,
+            )
+            targets = batch.targets[part].to(logits.device)
+            loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+            (gradient,) = torch.autograd.grad((loss * weights[part].to(loss.device)).sum(), state)
+        total += gradient
+    return total

@@ -1,0 +1,58 @@
+"""What a matrix sees on average over a sample."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from strop.anatomy import Tap, WeightSite, evaluating
+from strop.errors import UsageError
+from strop.tasks import Scorer
+
+
+@torch.inference_mode()
+def mean_inputs(
+    scorer: Scorer, sites: Sequence[WeightSite], *, at_each_position: bool = False
+) -> dict[WeightSite, Tensor]:
+    """Return the mean input of each site's matrix over all tokens of a sample, padding not counted.
+
+    μ = (1/T) Σ_t x_t; at each position, μ_p is the mean over the examples of the input at position p.
+
+    Args:
+        scorer: the sample.
+        sites: whole matrices, or single heads.
+        at_each_position: one mean for each position; all examples must then be of one length.
+
+    Returns:
+        For each site (in,), or (positions, in), float32.
+
+    Raises:
+        UsageError: means at each position are wanted of examples that differ in length.
+    """
+    if at_each_position:
+        _refuse_mixed_lengths(scorer)
+    model, anatomy = scorer.model, scorer.anatomy
+    totals: dict[nn.Module, Tensor] = {}
+    count = 0
+    with evaluating(model), Tap(model, anatomy, sites) as tap:
+        for batch in scorer.batches:
+            model.base_model(input_ids=batch.input_ids, use_cache=False)
+            count += batch.input_ids.shape[0] if at_each_position else int(batch.real.sum())
+            for module, inputs in tap.inputs.items():
+                counted = inputs.float() * batch.real.to(inputs.device)[..., None]
+                more = counted.sum(0) if at_each_position else counted.sum((0, 1))
+                totals[module] = totals[module] + more if module in totals else more
+    return {
+        site: anatomy.inputs_in(totals[module] / count, site)
+        for module, at_module in tap.sites.items()
+        for site in at_module
+    }
+
+
+def _refuse_mixed_lengths(scorer: Scorer) -> None:
+    lengths = {int(length) for batch in scorer.batches for length in batch.real.sum(1)}
+    if len(lengths) > 1:
+        raise UsageError(
+            f"A bias at each position needs examples of one length, and these have {min(lengths)} to {max(lengths)} "
+            "tokens: take bias 'mean' (--bias mean)."
+        )
