@@ -22,6 +22,7 @@ def own_cache_of_data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+    monkeypatch.delenv("STROP_DATA", raising=False)
 def rows_of(count: int) -> list[dict[str, Any]]:
     return [{"prompt": f"{number} + 1 =", "answer": f" {number + 1}", "key": number // 2} for number in range(count)]
 
