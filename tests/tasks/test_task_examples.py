@@ -48,6 +48,12 @@ def test_a_row_becomes_an_example_with_all_its_parts(write_task: WriteTask) -> N
     assert example.columns["extra"] == 3
 
 
+def test_a_counterfactual_is_rendered_as_the_prompt_is(write_task: WriteTask) -> None:
+    assert all_examples(write_task())[3].counterfactual is None
+    found = all_examples(write_task(counterfactual="<{{ key }}> + 1 =\n"))[3]
+    assert (found.prompt, found.counterfactual) == ("2 + 1 =", "<1> + 1 =\n")
+
+
 def test_templates_keep_white_space_and_escape_nothing(write_task: WriteTask) -> None:
     path = write_task([{"p": f"<b> & {i}"} for i in range(5)], prompt="{{ p }}\n", answer=" \n<i>\n")
     example = all_examples(path)[2]
@@ -108,7 +114,7 @@ def test_an_empty_prompt_is_welcome_where_text_is_scored_by_its_perplexity(write
     assert all_examples(write_task(prompt="", score="perplexity"))[1].prompt == ""
 
 
-@pytest.mark.parametrize("key", ["prompt", "answer"])
+@pytest.mark.parametrize("key", ["prompt", "answer", "counterfactual"])
 def test_a_template_that_is_not_jinja_is_named(write_task: WriteTask, key: str) -> None:
     message = refusal(write_task(**{key: "{{ prompt "}))
     assert f"The template in {key}: of task made is not Jinja" in message

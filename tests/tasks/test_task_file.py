@@ -30,6 +30,7 @@ prompt: "{{ q }}"
 answer: " {{ a }}"
 paraphrases: others
 group: subject
+counterfactual: "{{ r }}"
 score: generate
 generate: {max_new_tokens: 5, extract: "is (\\\\w+)", match: contains}
 splits: {train: 0.5, select: 0.2, test: 0.3, seed: 7}
@@ -39,6 +40,7 @@ splits: {train: 0.5, select: 0.2, test: 0.3, seed: 7}
     assert (found.name, found.data, found.prompt, found.answer) == ("my-facts", "facts.jsonl", "{{ q }}", " {{ a }}")
     assert (found.paraphrases, found.group, found.score) == ("others", "subject", "generate")
     assert found.generate is not None
+    assert found.counterfactual == "{{ r }}"
     assert (found.generate.max_new_tokens, found.generate.extract, found.generate.match) == (5, r"is (\w+)", "contains")
     assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0.5, 0.2, 0.3, 7)
 

@@ -53,6 +53,7 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     group: str | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
+    counterfactual: str | None = None
     splits: SplitSettings = SplitSettings()
 
     @pydantic.model_validator(mode="after")
