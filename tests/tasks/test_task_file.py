@@ -18,6 +18,7 @@ def test_a_name_and_data_are_enough(tmp_path: Path) -> None:
     found = read_task_file(tmp_path / "t.yaml")
     assert (found.prompt, found.answer, found.score) == ("{{ prompt }}", "{{ answer }}", "exact")
     assert (found.choices, found.paraphrases, found.group, found.generate) == (None, None, None, None)
+    assert (found.counterfactual, found.splits.overlap) == (None, "refuse")
     assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0, 0.2, 0.8, 0)
 
 

@@ -27,6 +27,7 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
     test: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.8
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
     files: dict[Literal["train", "select", "test"], str] | None = None
+    overlap: Literal["refuse", "drop"] = "refuse"
 
     @pydantic.model_validator(mode="after")
     def _adds_up(self) -> "SplitSettings":
@@ -34,6 +35,8 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
             missing = {"select", "test"} - set(self.files)
             if missing:
                 raise ValueError(f"splits.files lacks {' and '.join(sorted(missing))}: both select and test are needed")
+        elif self.overlap != "refuse":
+            raise ValueError(f"overlap: {self.overlap} goes with files; shares of one source never overlap")
         elif self.train + self.select + self.test > 1 + 1e-9:
             raise ValueError(
                 f"the shares of splits add up to {self.train + self.select + self.test:g}, which is above 1"
