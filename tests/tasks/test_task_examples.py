@@ -85,6 +85,12 @@ def test_templates_may_compute(write_task: WriteTask) -> None:
         ),
         ({"score": "choice", "choices": ["{{ answer }}", "{{ answer }}"]}, ("row 1", "two choices are the same text")),
         ({"score": "choice", "choices": ["{{ answer }}", " "]}, ("row 1", "a choice is empty")),
+        (
+            {"score": "first_token", "choices": [" a", " b"]},
+            ("row 1", "' 1' is not one of the choices [' a', ' b']", "spell"),
+        ),
+        ({"counterfactual": "{{ '' }}"}, ("row 1", "the counterfactual is empty", "drop the row")),
+        ({"counterfactual": "{{ other }}"}, ("row 1", "counterfactual:", "'other' is undefined")),
         ({"prompt": "{{ 1 / 0 }}"}, ("row 1", "prompt:", "failed", "division by zero")),
     ],
     ids=str,

@@ -57,23 +57,23 @@ def encode(
 ) -> list[TokenSequence]:
     """Turn examples into token sequences, one for each continuation that is scored.
 
-    A token that reaches past the prompt's last character belongs to the continuation.
+    A token that reaches past the prompt's last character belongs to the continuation. For `choice` every choice becomes
+    a sequence; for `first_token` only the answer does, once its row's choices are seen to begin with different tokens.
 
     Args:
-        examples: with choices where the score is `choice`.
+        examples: with choices where the score is `choice`, and where they are the labels of `first_token`.
         tokenizer: a fast one.
         score: the task's.
         longest: the model's context in tokens.
 
     Raises:
-        TaskError: a row is longer than the context, or its prompt or continuation has no token of its own.
+        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, or two labels
+            begin with the same token.
     """
     pairs = [
         (owner, index, example.prompt, continuation)
         for owner, example in enumerate(examples)
-        for index, continuation in enumerate(
-            example.choices if score == "choice" and example.choices else [example.answer]
-        )
+        for index, continuation in enumerate(_continuations(example, score))
     ]
     texts = [prompt + continuation for _, _, prompt, continuation in pairs]
     encoded = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
@@ -85,7 +85,7 @@ def encode(
         while ids and special[len(ids) - 1]:  # an end-of-text token some tokenizers append
             ids = ids[:-1]
         scored = [i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt) and not special[i]]
-        where = f"row {examples[owner].row} (prompt {_short(prompt)})"
+        where = _place(examples[owner])
         if not scored:
             raise TaskError(f"{where}: the answer {continuation!r} has no token of its own; drop the row.")
         first = max(scored[0], 1) if score == "perplexity" else scored[0]
@@ -96,7 +96,7 @@ def encode(
         if len(ids) > longest:
             raise TaskError(f"{where}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row.")
         sequences.append(TokenSequence(tuple(ids), first, owner, index))
-    return sequences
+    return _answers_told_apart(examples, sequences, tokenizer) if score == "first_token" else sequences
 
 
 def batches_of(sequences: Sequence[TokenSequence], score: Score, *, device: torch.device) -> list[Batch]:
@@ -120,6 +120,32 @@ def batches_of(sequences: Sequence[TokenSequence], score: Score, *, device: torc
     return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
 
 
+def _continuations(example: Example, score: Score) -> tuple[str, ...]:
+    return example.choices if score in ("choice", "first_token") and example.choices else (example.answer,)
+
+
+def _answers_told_apart(
+    examples: Sequence[Example], sequences: Sequence[TokenSequence], tokenizer: PreTrainedTokenizerBase
+) -> list[TokenSequence]:
+    """Return the answers' sequences, or raise TaskError where two labels of a row begin with the same token."""
+    answers = []
+    first_with: dict[tuple[int, int], str] = {}
+    for sequence in sequences:
+        example = examples[sequence.owner]
+        label = _continuations(example, "first_token")[sequence.choice]
+        token = sequence.ids[sequence.first_scored]
+        twin = first_with.setdefault((sequence.owner, token), label)
+        if twin != label:
+            raise TaskError(
+                f"{_place(example)}: the choices {twin!r} and {label!r} begin with the same token "
+                f"{tokenizer.convert_ids_to_tokens(token)!r}, and score: first_token cannot tell them apart; "
+                "reword one, or use score: choice."
+            )
+        if label == example.answer:
+            answers.append(sequence)
+    return answers
+
+
 def _scored(sequence: TokenSequence, score: Score) -> int:
     return 1 if score == "first_token" else len(sequence.ids) - sequence.first_scored
 
@@ -141,6 +167,10 @@ def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score,
         torch.tensor(targets, device=device),
         members,
     )
+
+
+def _place(example: Example) -> str:
+    return f"row {example.row} (prompt {_short(example.prompt)})"
 
 
 def _short(text: str) -> str:

@@ -53,10 +53,10 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     answer: str = "{{ answer }}"
     choices: tuple[str, ...] | None = None
     paraphrases: str | None = None
+    counterfactual: str | None = None
     group: str | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
-    counterfactual: str | None = None
     splits: SplitSettings = SplitSettings()
 
     @pydantic.model_validator(mode="after")
@@ -65,8 +65,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("either data names one source, or splits.files names one for each split; not both")
         if self.score == "choice" and self.choices is None:
             raise ValueError("score: choice needs choices, a list of templates")
-        if self.choices is not None and self.score != "choice":
-            raise ValueError(f"choices go with score: choice, not with score: {self.score}")
+        if self.choices is not None and self.score not in ("choice", "first_token"):
+            raise ValueError(f"choices go with score: choice or first_token, not with score: {self.score}")
         if self.choices is not None and len(self.choices) < 2:
             raise ValueError("choices needs two templates or more")
         if self.generate is not None and self.score != "generate":
