@@ -57,7 +57,7 @@ def without_repeats(examples: Sequence[Example]) -> list[Example]:
 
 
 def without_overlap(splits: Mapping[str, Sequence[Example]]) -> dict[str, tuple[Example, ...]]:
-    """Return the splits less what a later one shares with test, or train with select: test stays whole."""
+    """Return the splits without what stands in two of them: select and train give way to test, train to select."""
     kept: dict[str, tuple[Example, ...]] = {}
     seen: set[tuple[str, object]] = set()
     for name in reversed(SPLITS):
