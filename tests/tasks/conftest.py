@@ -1,5 +1,6 @@
 """A writer of task files with their data, and the plain sums every measured figure is held against."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tokenizers import processors
 
 from strop.tasks import Example
 
@@ -20,6 +22,7 @@ def own_cache_of_data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets-cache")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("STROP_DATA", raising=False)
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:
@@ -45,6 +48,54 @@ def write_task(tmp_path: Path) -> WriteTask:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def changed(small_tokenizer: Any) -> Callable[..., Any]:
+    """The small tokenizer with another template, normaliser or post-processor."""
+
+    def change(*, template: str | None = None, **parts: Any) -> Any:
+        tokenizer = copy.deepcopy(small_tokenizer)
+        if template is not None:
+            tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single=template, special_tokens=[("<|end|>", 0)]
+            )
+        for name, part in parts.items():
+            setattr(tokenizer.backend_tokenizer, name, part)
+        return tokenizer
+
+    return change
+
+
+def super_glue_rows(config: str, split: str, count: int) -> list[dict[str, Any]]:
+    """Made-up rows with the columns of a SuperGLUE task, the test split's unlabelled as the hub's are."""
+    label_count = 3 if config == "cb" else 2
+    rows = []
+    for number in range(count):
+        said = {"premise": f"{config} {split} {number} got wet.", "idx": number}
+        asked = (
+            {"choice1": "It rained.", "choice2": "It dried.", "question": ("cause", "effect")[number % 2]}
+            if config == "copa"
+            else {"hypothesis": f"Number {number} was dry."}
+        )
+        rows.append({**said, **asked, "label": -1 if split == "test" else number % label_count})
+    return rows
+
+
+@pytest.fixture
+def super_glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local copy with the hub's layout, of twenty train and six validation rows a task, found by STROP_DATA."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path / "shelf" / "aps" / "super_glue"
+    for config in ("copa", "cb", "rte"):
+        (folder / config).mkdir(parents=True)
+        for split, count in (("train", 20), ("validation", 6), ("test", 6)):
+            table = pyarrow.Table.from_pylist(super_glue_rows(config, split, count))
+            pyarrow.parquet.write_table(table, folder / config / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setenv("STROP_DATA", str(tmp_path / "shelf"))
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Prompt and answer as tokens: the border is where the text says, whatever the tokenizer does there."""
 
-import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,26 +18,13 @@ from strop.tasks.encoding import BATCH_SCORED, BATCH_TOKENS, batches_of, encode
 TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_size=1, max_size=24)
 
 
-@pytest.fixture(scope="session")
-def changed(small_tokenizer: Any) -> Callable[..., Any]:
-    """The small tokenizer with another template, normaliser or post-processor."""
-
-    def change(*, template: str | None = None, **parts: Any) -> Any:
-        tokenizer = copy.deepcopy(small_tokenizer)
-        if template is not None:
-            tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-                single=template, special_tokens=[("<|end|>", 0)]
-            )
-        for name, part in parts.items():
-            setattr(tokenizer.backend_tokenizer, name, part)
-        return tokenizer
-
-    return change
-
-
 def only(prompt: str, answer: str, tokenizer: Any, score: Any = "exact", longest: int = 128) -> Any:
     (sequence,) = encode([Example(prompt, answer, row=7)], tokenizer, score, longest=longest)
     return sequence
+
+
+def first_ids(tokenizer: Any, labels: tuple[str, ...]) -> set[int]:
+    return {tokenizer(label)["input_ids"][0] for label in labels}
 
 
 @settings(max_examples=200, deadline=None)
@@ -104,6 +91,53 @@ def test_each_choice_becomes_a_sequence_of_its_own(small_tokenizer: Any) -> None
     assert [small_tokenizer.decode(entry.ids[entry.first_scored :]) for entry in found] == [
         " 3", " 144", " 5", " 4", " 6",
     ]  # fmt: skip
+
+
+def test_labels_of_the_first_token_leave_one_sequence_a_row_the_answers(small_tokenizer: Any) -> None:
+    examples = [
+        Example("1 + 2 =", " 2", choices=(" 1", " 2")),
+        Example("2 x 2 =", " 3"),
+        Example("3 x 1 =", " 3", choices=(" 3", " 12")),
+    ]
+    found = encode(examples, small_tokenizer, "first_token", longest=128)
+    bare = [dataclasses.replace(example, choices=None) for example in examples]
+    expected = encode(bare, small_tokenizer, "first_token", longest=128)
+    assert [(entry.ids, entry.first_scored, entry.owner) for entry in found] == [
+        (entry.ids, entry.first_scored, entry.owner) for entry in expected
+    ]
+
+
+def test_labels_that_begin_with_the_same_token_are_refused_by_row_labels_and_token(small_tokenizer: Any) -> None:
+    good = Example("The city of Lyon", " is", choices=(" is", " and"), row=3)
+    alike = Example("The city of Lyon", " entails", choices=(" is", " entails", " never"), row=4)
+    said = (
+        r"^row 4 \(prompt 'The city of Lyon'\): the choices ' entails' and ' never' begin with the same token 'Ġ', and "
+        r"score: first_token cannot tell them apart; reword one, or use score: choice\.$"
+    )
+    with pytest.raises(TaskError, match=said):
+        encode([good, alike], small_tokenizer, "first_token", longest=128)
+    assert len(encode([good, alike], small_tokenizer, "choice", longest=128)) == 5
+
+
+def test_labels_are_told_apart_as_they_stand_behind_their_prompt(small_tokenizer: Any) -> None:
+    alike_alone = Example("The city of L", "yon", choices=("yon", "y is"))
+    assert len(first_ids(small_tokenizer, ("yon", "y is"))) == 1
+    assert len(encode([alike_alone], small_tokenizer, "first_token", longest=128)) == 1
+    alike_behind = Example("x 4", "4", choices=("4", "44"))
+    assert len(first_ids(small_tokenizer, ("4", "44"))) == 2
+    with pytest.raises(TaskError, match="the choices '4' and '44' begin with the same token '44'"):
+        encode([alike_behind], small_tokenizer, "first_token", longest=128)
+
+
+def test_a_token_before_every_text_is_no_labels_first(changed: Callable[..., Any]) -> None:
+    labels = (" entails", " contradicts", " is neutral")
+    for template in ("<|end|> $A", "<|end|> $A <|end|>"):
+        tokenizer = changed(template=template)
+        assert len(first_ids(tokenizer, labels)) == 1  # counting from the front, all labels would be one
+        examples = [Example("The premise", label, choices=labels) for label in labels]
+        found = encode(examples, tokenizer, "first_token", longest=128)
+        firsts = [tokenizer.convert_ids_to_tokens(entry.ids[entry.first_scored]) for entry in found]
+        assert firsts == ["Ġ", "Ġc", "Ġis"]
 
 
 def test_a_prompt_that_melts_into_the_answer_is_refused_by_row(small_tokenizer: Any) -> None:

@@ -48,6 +48,12 @@ def test_a_row_becomes_an_example_with_all_its_parts(write_task: WriteTask) -> N
     assert example.columns["extra"] == 3
 
 
+def test_a_counterfactual_is_rendered_as_the_prompt_is(write_task: WriteTask) -> None:
+    assert all_examples(write_task())[3].counterfactual is None
+    found = all_examples(write_task(counterfactual="<{{ key }}> + 1 =\n"))[3]
+    assert (found.prompt, found.counterfactual) == ("2 + 1 =", "<1> + 1 =\n")
+
+
 def test_templates_keep_white_space_and_escape_nothing(write_task: WriteTask) -> None:
     path = write_task([{"p": f"<b> & {i}"} for i in range(5)], prompt="{{ p }}\n", answer=" \n<i>\n")
     example = all_examples(path)[2]
@@ -79,6 +85,12 @@ def test_templates_may_compute(write_task: WriteTask) -> None:
         ),
         ({"score": "choice", "choices": ["{{ answer }}", "{{ answer }}"]}, ("row 1", "two choices are the same text")),
         ({"score": "choice", "choices": ["{{ answer }}", " "]}, ("row 1", "a choice is empty")),
+        (
+            {"score": "first_token", "choices": [" a", " b"]},
+            ("row 1", "' 1' is not one of the choices [' a', ' b']", "spell"),
+        ),
+        ({"counterfactual": "{{ '' }}"}, ("row 1", "the counterfactual is empty", "drop the row")),
+        ({"counterfactual": "{{ other }}"}, ("row 1", "counterfactual:", "'other' is undefined")),
         ({"prompt": "{{ 1 / 0 }}"}, ("row 1", "prompt:", "failed", "division by zero")),
     ],
     ids=str,
@@ -108,7 +120,7 @@ def test_an_empty_prompt_is_welcome_where_text_is_scored_by_its_perplexity(write
     assert all_examples(write_task(prompt="", score="perplexity"))[1].prompt == ""
 
 
-@pytest.mark.parametrize("key", ["prompt", "answer"])
+@pytest.mark.parametrize("key", ["prompt", "answer", "counterfactual"])
 def test_a_template_that_is_not_jinja_is_named(write_task: WriteTask, key: str) -> None:
     message = refusal(write_task(**{key: "{{ prompt "}))
     assert f"The template in {key}: of task made is not Jinja" in message

@@ -18,6 +18,7 @@ def test_a_name_and_data_are_enough(tmp_path: Path) -> None:
     found = read_task_file(tmp_path / "t.yaml")
     assert (found.prompt, found.answer, found.score) == ("{{ prompt }}", "{{ answer }}", "exact")
     assert (found.choices, found.paraphrases, found.group, found.generate) == (None, None, None, None)
+    assert (found.counterfactual, found.splits.overlap) == (None, "refuse")
     assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0, 0.2, 0.8, 0)
 
 
@@ -29,6 +30,7 @@ data: facts.jsonl
 prompt: "{{ q }}"
 answer: " {{ a }}"
 paraphrases: others
+counterfactual: "{{ r }}"
 group: subject
 score: generate
 generate: {max_new_tokens: 5, extract: "is (\\\\w+)", match: contains}
@@ -38,22 +40,28 @@ splits: {train: 0.5, select: 0.2, test: 0.3, seed: 7}
     found = read_task_file(tmp_path / "t.yaml")
     assert (found.name, found.data, found.prompt, found.answer) == ("my-facts", "facts.jsonl", "{{ q }}", " {{ a }}")
     assert (found.paraphrases, found.group, found.score) == ("others", "subject", "generate")
+    assert found.counterfactual == "{{ r }}"
     assert found.generate is not None
     assert (found.generate.max_new_tokens, found.generate.extract, found.generate.match) == (5, r"is (\w+)", "contains")
     assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0.5, 0.2, 0.3, 7)
 
 
-def test_choices_and_files_are_understood() -> None:
+@pytest.mark.parametrize("score", ["choice", "first_token"])
+def test_choices_and_files_are_understood(score: str) -> None:
     found = TaskFile.model_validate(
         {
             "name": "made",
-            "score": "choice",
+            "score": score,
             "choices": ["{{ a }}", "{{ b }}"],
-            "splits": {"files": {"train": "a.jsonl", "select": "b.jsonl", "test": "c.jsonl"}},
+            "splits": {
+                "files": {"train": "a.jsonl", "select": "b.jsonl", "test": "c.jsonl"},
+                "overlap": "drop",
+            },
         }
     )
     assert found.choices == ("{{ a }}", "{{ b }}")
     assert found.splits.files == {"train": "a.jsonl", "select": "b.jsonl", "test": "c.jsonl"}
+    assert found.splits.overlap == "drop"
 
 
 @pytest.mark.parametrize("score", ["exact", "first_token", "generate", "perplexity"])
@@ -71,7 +79,11 @@ def test_every_score_is_understood(score: str) -> None:
         ({"splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}}}, ("either data", "not both")),
         ({"promt": "{{ p }}"}, ("key promt", "there is no such key; a task file has name, data, prompt")),
         ({"score": "accuracy"}, ("key score", "'exact'", "'perplexity'")),
-        ({"choices": ["{{ a }}", "{{ b }}"]}, ("choices go with score: choice, not with score: exact",)),
+        (
+            {"choices": ["{{ a }}", "{{ b }}"]},
+            ("choices go with score: choice or first_token, not with score: exact",),
+        ),
+        ({"score": "first_token", "choices": ["{{ a }}"]}, ("choices needs two templates or more",)),
         ({"score": "choice"}, ("score: choice needs choices",)),
         ({"score": "choice", "choices": ["{{ a }}"]}, ("choices needs two templates or more",)),
         ({"score": "choice", "choices": "{{ a }}"}, ("key choices", "tuple")),
@@ -87,7 +99,9 @@ def test_every_score_is_understood(score: str) -> None:
         ({"splits": {"select": 0}}, ("splits.select", "greater than 0")),
         ({"splits": {"test": 1.0}}, ("splits.test", "less than 1")),
         ({"splits": {"seed": -1}}, ("splits.seed", "greater than or equal to 0")),
-        ({"splits": {"dev": 0.1}}, ("key splits.dev", "splits: has train, select, test, seed, files")),
+        ({"splits": {"dev": 0.1}}, ("key splits.dev", "splits: has train, select, test, seed, files, overlap")),
+        ({"splits": {"overlap": "drop"}}, ("overlap: drop goes with files",)),
+        ({"splits": {"overlap": "keep"}}, ("splits.overlap", "'refuse'")),
         ({"data": None, "splits": {"files": {"select": "a.jsonl"}}}, ("splits.files lacks test", "both")),
         ({"data": None, "splits": {"files": {"train": "a.jsonl"}}}, ("splits.files lacks select and test",)),
         ({"data": None, "splits": {"files": {"dev": "a", "select": "b", "test": "c"}}}, ("splits.files.dev",)),
@@ -138,12 +152,14 @@ def test_a_folder_in_place_of_a_task_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
-    with pytest.raises(TaskError, match=r"There is no task 'world-fact'.*int-mult, int-sum, world-facts"):
+    with pytest.raises(
+        TaskError, match=r"There is no task 'world-fact'.*cb, copa, int-mult, int-sum, rte, world-facts"
+    ):
         load_task("world-fact")
 
 
 @pytest.mark.parametrize("name", builtin_tasks())
-def test_every_builtin_task_loads_with_its_three_splits(name: str) -> None:
+def test_every_builtin_task_loads_with_its_three_splits(super_glue: Path, name: str) -> None:
     task = load_task(name)
     assert task.name == name
     assert set(task.counts) == {"train", "select", "test"}

@@ -86,6 +86,43 @@ def test_a_task_runs_from_a_hub_folder(write_task: Callable[..., Path], tmp_path
     assert sum(load_task(write_task(data="hf://set")).counts.values()) == 10
 
 
+@pytest.mark.parametrize("place", ["owner/set", "set"])
+def test_a_hub_data_set_is_looked_for_in_the_named_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    write(tmp_path / "shelf" / place / "train.jsonl")
+    monkeypatch.setenv("STROP_DATA", str(tmp_path / "shelf"))
+    assert [dict(row) for row in read_rows("hf://owner/set", relative_to=tmp_path)] == ROWS
+
+
+def test_a_folder_beside_the_task_file_goes_before_the_named_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "set" / "train.jsonl", ROWS[:1])
+    write(tmp_path / "shelf" / "set" / "train.jsonl", ROWS[1:])
+    monkeypatch.setenv("STROP_DATA", str(tmp_path / "shelf"))
+    assert [dict(row) for row in read_rows("hf://set", relative_to=tmp_path)] == ROWS[:1]
+
+
+def test_a_subfolder_is_a_config_where_no_readme_declares_it(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "one" / "train.jsonl", ROWS[:1])
+    write(tmp_path / "set" / "two" / "train.jsonl", ROWS[1:])
+    assert [dict(row) for row in read_rows("hf://set:two", relative_to=tmp_path)] == ROWS[1:]
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: two\n  data_files: one/train.jsonl\n---\n"
+    )
+    assert [dict(row) for row in read_rows("hf://set:two", relative_to=tmp_path)] == ROWS[:1]
+
+
+@pytest.mark.parametrize("slices", [("train[:70%]", "train[70%:]"), ("train[:7]", "train[7:]")])
+def test_slices_of_a_split_share_no_row_and_leave_none_out(tmp_path: Path, slices: tuple[str, str]) -> None:
+    rows = [{"prompt": f"p{number}", "answer": " a"} for number in range(10)]
+    write(tmp_path / "set" / "train.jsonl", rows)
+    write(tmp_path / "set" / "validation.jsonl", ROWS)
+    first, rest = ([dict(row) for row in read_rows(f"hf://set#{part}", relative_to=tmp_path)] for part in slices)
+    assert (first, rest) == (rows[:7], rows[7:])
+
+
 @pytest.mark.parametrize("source", ["hf://set", "a.parquet"])
 def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], source: str
@@ -145,7 +182,7 @@ def test_a_data_file_that_is_not_there_is_named_with_the_rule(write_task: Callab
     [
         ("hf://set#dev", "Unknown split"),
         ("hf://set:other", "'other' not found"),
-        ("hf://nobody/nothing", "Give owner/name as on the hub, or a folder"),
+        ("hf://nobody/nothing", "give owner/name as on the hub, or set STROP_DATA to a FOLDER that holds it"),
     ],
 )
 def test_a_hub_data_set_that_cannot_be_loaded_is_named(tmp_path: Path, source: str, said: str) -> None:

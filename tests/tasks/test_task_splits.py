@@ -105,13 +105,13 @@ def test_a_split_that_would_stay_empty_is_refused() -> None:
         deal([Example("q", " a")] * 8, settings((0, 0.5, 0.5)))
 
 
-def given_files(tmp_path: Path, **rows: list[dict[str, object]]) -> Path:
+def given_files(tmp_path: Path, overlap: str = "refuse", **rows: list[dict[str, object]]) -> Path:
     for split, members in rows.items():
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in members))
     files = ", ".join(f"{split}: {split}.jsonl" for split in rows)
     group = "group: who\n" if any("who" in row for members in rows.values() for row in members) else ""
     path = tmp_path / "given.yaml"
-    path.write_text(f"name: given\n{group}splits: {{files: {{{files}}}}}\n")
+    path.write_text(f"name: given\n{group}splits: {{files: {{{files}}}, overlap: {overlap}}}\n")
     return path
 
 
@@ -145,6 +145,36 @@ def test_given_files_that_share_a_group_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(TaskError, match="row 2 of test and row 1 of select have the same group 'x'"):
         load_task(path)
+
+
+def test_an_overlap_that_is_to_be_dropped_leaves_test_whole_and_train_gives_way_first(tmp_path: Path) -> None:
+    everywhere, late, early = ({"prompt": prompt, "answer": " x"} for prompt in ("everywhere", "late", "early"))
+    own = {split: {"prompt": split, "answer": " x"} for split in SPLITS}
+    path = given_files(
+        tmp_path,
+        "drop",
+        train=[everywhere, early, own["train"]],
+        select=[own["select"], early, late, everywhere],
+        test=[late, own["test"], everywhere],
+    )
+    task = load_task(path)
+    assert {split: [example.prompt for example in task.examples(split)] for split in SPLITS} == {
+        "train": ["train"],
+        "select": ["select", "early"],
+        "test": ["late", "test", "everywhere"],
+    }
+
+
+def test_a_group_in_two_files_is_dropped_from_the_earlier(tmp_path: Path) -> None:
+    path = given_files(
+        tmp_path,
+        "drop",
+        select=[{"prompt": "a", "answer": " 1", "who": "x"}, {"prompt": "b", "answer": " 2", "who": "y"}],
+        test=[{"prompt": "c", "answer": " 3", "who": "x"}, {"prompt": "d", "answer": " 4", "who": "x"}],
+    )
+    task = load_task(path)
+    assert task.counts == {"select": 1, "test": 2}
+    assert [example.group for example in task.examples("select")] == ["y"]
 
 
 def test_a_smaller_sample_is_part_of_every_larger_one(write_task: Callable[..., Path]) -> None:

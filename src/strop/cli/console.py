@@ -29,7 +29,7 @@ TaskOption = Annotated[
         "--task",
         "-t",
         metavar="TASK",
-        help="A built-in task (world-facts, int-sum, int-mult) or a task file.",
+        help="A built-in task (world-facts, int-sum, int-mult, copa, cb, rte) or a task file.",
         show_default=False,
     ),
 ]

@@ -81,25 +81,24 @@ def encode(
 ) -> list[TokenSequence]:
     """Turn examples into token sequences, one for each continuation that is scored.
 
-    A token that reaches past the prompt's last character belongs to the continuation.
+    A token that reaches past the prompt's last character belongs to the continuation. For `choice` every choice becomes
+    a sequence; for `first_token` only the answer does, once its row's choices are seen to begin with different tokens.
 
     Args:
-        examples: with choices where the score is `choice`.
+        examples: with choices where the score is `choice`, and where they are the labels of `first_token`.
         tokenizer: a fast one.
         score: the task's.
         longest: the model's context in tokens.
         counterfactuals: encode each example's counterfactual prompt too.
 
     Raises:
-        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, or its
-            counterfactual is wanted and is missing or of another length.
+        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, two labels
+            begin with the same token, or a counterfactual is wanted and is missing or of another length.
     """
     pairs = [
         (owner, index, example.prompt, continuation)
         for owner, example in enumerate(examples)
-        for index, continuation in enumerate(
-            example.choices if score == "choice" and example.choices else [example.answer]
-        )
+        for index, continuation in enumerate(_continuations(example, score))
     ]
     texts = [prompt + continuation for _, _, prompt, continuation in pairs]
     encoded = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
@@ -111,7 +110,7 @@ def encode(
         while ids and special[len(ids) - 1]:  # an end-of-text token some tokenizers append
             ids = ids[:-1]
         scored = [i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt) and not special[i]]
-        where = f"row {examples[owner].row} (prompt {_short(prompt)})"
+        where = _place(examples[owner])
         if not scored:
             raise TaskError(f"{where}: the answer {continuation!r} has no token of its own; drop the row.")
         first = max(scored[0], 1) if score == "perplexity" else scored[0]
@@ -122,22 +121,19 @@ def encode(
         if len(ids) > longest:
             raise TaskError(f"{where}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row.")
         sequences.append(TokenSequence(tuple(ids), first, owner, index))
-    if not counterfactuals:
-        return sequences
-    continuations = [continuation for _, _, _, continuation in pairs]
-    return _with_counterfactuals(sequences, continuations, examples, tokenizer)
+    if score == "first_token":
+        sequences = _answers_told_apart(examples, sequences, tokenizer)
+    return _with_counterfactuals(sequences, examples, tokenizer, score) if counterfactuals else sequences
 
 
 def _with_counterfactuals(
-    sequences: Sequence[TokenSequence],
-    continuations: Sequence[str],
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+    sequences: Sequence[TokenSequence], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score
 ) -> list[TokenSequence]:
     paired = []
-    for sequence, continuation in zip(sequences, continuations, strict=True):
+    for sequence in sequences:
         example = examples[sequence.owner]
-        where = f"row {example.row} (prompt {_short(example.prompt)})"
+        continuation = _continuations(example, score)[sequence.choice]
+        where = _place(example)
         if example.counterfactual is None:
             raise TaskError(f"{where}: it has no counterfactual; give the task file a template in counterfactual:.")
         ids = tokenizer(example.counterfactual + continuation, verbose=False)["input_ids"][: len(sequence.ids) + 1]
@@ -181,6 +177,32 @@ def batches_of(
     return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
 
 
+def _continuations(example: Example, score: Score) -> tuple[str, ...]:
+    return example.choices if score in ("choice", "first_token") and example.choices else (example.answer,)
+
+
+def _answers_told_apart(
+    examples: Sequence[Example], sequences: Sequence[TokenSequence], tokenizer: PreTrainedTokenizerBase
+) -> list[TokenSequence]:
+    """Return the answers' sequences, or raise TaskError where two labels of a row begin with the same token."""
+    answers = []
+    first_with: dict[tuple[int, int], str] = {}
+    for sequence in sequences:
+        example = examples[sequence.owner]
+        label = _continuations(example, "first_token")[sequence.choice]
+        token = sequence.ids[sequence.first_scored]
+        twin = first_with.setdefault((sequence.owner, token), label)
+        if twin != label:
+            raise TaskError(
+                f"{_place(example)}: the choices {twin!r} and {label!r} begin with the same token "
+                f"{tokenizer.convert_ids_to_tokens(token)!r}, and score: first_token cannot tell them apart; "
+                "reword one, or use score: choice."
+            )
+        if label == example.answer:
+            answers.append(sequence)
+    return answers
+
+
 def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score, device: torch.device) -> Batch:
     rows, columns, targets = [], [], []
     for row, sequence in enumerate(sequences):
@@ -204,6 +226,10 @@ def _right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = torch.tensor(ids)
     return padded
+
+
+def _place(example: Example) -> str:
+    return f"row {example.row} (prompt {_short(example.prompt)})"
 
 
 def _short(text: str) -> str:

@@ -30,7 +30,7 @@ class Example:
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     """The row as it was read."""
     counterfactual: str | None = None
-    """Another prompt of as many tokens, to swap activations with."""
+    """Another prompt, of as many tokens as the row's own."""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -47,8 +47,8 @@ def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) ->
         source: what to call it in an error.
 
     Raises:
-        TaskError: a row lacks a column, renders to an empty answer, or its answer is not among its choices; the
-            message names the source, the row, the column and the remedy.
+        TaskError: a row lacks a column, renders to an empty answer or counterfactual, or its answer is not among its
+            choices; the message names the source, the row, the column and the remedy.
     """
     renderer = _Renderer(task_file)
     return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
@@ -63,6 +63,8 @@ class _Renderer:
         self.prompt = self._compile("prompt", task_file.prompt)
         self.answer = self._compile("answer", task_file.answer)
         self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
+        swapped = task_file.counterfactual
+        self.counterfactual = None if swapped is None else self._compile("counterfactual", swapped)
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
         try:
@@ -83,7 +85,16 @@ class _Renderer:
         choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
         if choices is not None:
             self._check_choices(choices, answer, where)
-        return Example(prompt, answer, choices, self._paraphrases(row, where), self._group(row, where), number, row)
+        return Example(
+            prompt,
+            answer,
+            choices,
+            self._paraphrases(row, where),
+            self._group(row, where),
+            number,
+            row,
+            self._counterfactual(row, where),
+        )
 
     def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
         if any(not choice.strip() for choice in choices):
@@ -120,6 +131,14 @@ class _Renderer:
         if not isinstance(found, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in found):
             raise TaskError(f"{where}: column '{self.task_file.paraphrases}' is not a list of prompts.")
         return tuple(found)
+
+    def _counterfactual(self, row: Row, where: str) -> str | None:
+        if self.counterfactual is None:
+            return None
+        text = self._render(self.counterfactual, row, where, "counterfactual")
+        if not text:
+            raise TaskError(f"{where}: the counterfactual is empty; fill its column or drop the row.")
+        return text
 
     def _group(self, row: Row, where: str) -> str | None:
         if self.task_file.group is None:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ def read_rows(source: str, *, relative_to: Path) -> list[Row]:
 
     Args:
         source: a path ending in .jsonl, .json, .csv or .parquet, or `hf://owner/name[:config][#split]`, where the name
-            may also be a local folder; without a split, all splits are read one after the other.
+            may also be a local folder, or one in `$STROP_DATA`, and the split a slice such as `train[:70%]`; without a
+            split, all splits are read one after the other.
         relative_to: the folder a relative path starts from.
 
     Raises:
@@ -99,16 +101,42 @@ def _read_hub(source: str, relative_to: Path) -> list[Row]:
 
     address, _, split = source.removeprefix(HUB).partition("#")
     name, _, config = address.partition(":")
-    local = relative_to / name
+    folder = _local_copy(name, relative_to)
     try:
         with _quiet_datasets():
-            loaded = datasets.load_dataset(str(local) if local.is_dir() else name, config or None, split=split or None)
+            place, config = (name, config) if folder is None else _within(folder, config)
+            loaded = datasets.load_dataset(place, config or None, split=split or None)
     except Exception as error:  # as above
+        if folder is None:
+            raise TaskError(
+                f"The data set {source} is not under STROP_DATA ({os.environ.get('STROP_DATA') or 'not set'}) and cannot "
+                f"be had from the hub: {_first_line(error)}; give owner/name as on the hub, or set STROP_DATA to a FOLDER "
+                f"that holds it, put there by hf download {name} --repo-type dataset --local-dir FOLDER/{name}."
+            ) from None
         raise TaskError(
-            f"The data set {source} cannot be loaded: {_first_line(error)}. Give owner/name as on the hub, or a folder."
+            f"The data set {source} cannot be loaded from {folder}: {_first_line(error)}. "
+            "Give a config and a split that it has, or fetch it anew."
         ) from None
     parts = loaded.values() if isinstance(loaded, dict) else [loaded]
     return [row for part in parts for row in part]
+
+
+def _local_copy(name: str, relative_to: Path) -> Path | None:
+    """Return the folder a data set lies in, `$STROP_DATA/owner/name` or `$STROP_DATA/name` if not beside the task."""
+    folders = [relative_to / name]
+    if named := os.environ.get("STROP_DATA"):
+        shelf = Path(named).expanduser()
+        folders += [shelf / name, shelf / Path(name).name]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _within(folder: Path, config: str) -> tuple[str, str]:
+    """Return what to load, and its config: a subfolder is one where no README.md in the folder declares it."""
+    import datasets
+
+    if config and (folder / config).is_dir() and config not in datasets.get_dataset_config_names(str(folder)):
+        return str(folder / config), ""
+    return str(folder), config
 
 
 @contextlib.contextmanager

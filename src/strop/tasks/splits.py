@@ -56,6 +56,16 @@ def without_repeats(examples: Sequence[Example]) -> list[Example]:
     return list({example.identity: example for example in reversed(examples)}.values())[::-1]
 
 
+def without_overlap(splits: Mapping[str, Sequence[Example]]) -> dict[str, tuple[Example, ...]]:
+    """Return the splits without what stands in two of them: select and train give way to test, train to select."""
+    kept: dict[str, tuple[Example, ...]] = {}
+    seen: set[tuple[str, object]] = set()
+    for name in reversed(SPLITS):
+        kept[name] = tuple(example for example in splits.get(name, ()) if seen.isdisjoint(_keys([example])))
+        seen.update(_keys(kept[name]))
+    return {name: kept[name] for name in splits}
+
+
 def refuse_overlap(splits: Mapping[str, Sequence[Example]]) -> None:
     """Raise TaskError if an example, or a group, of the test split is in another split, or one of select in train.
 

@@ -12,7 +12,7 @@ import numpy as np
 from strop.errors import TaskError, UsageError
 from strop.tasks.examples import Example, render_examples
 from strop.tasks.rows import HUB, read_rows
-from strop.tasks.splits import SPLITS, deal, refuse_overlap, without_repeats
+from strop.tasks.splits import SPLITS, deal, refuse_overlap, without_overlap, without_repeats
 from strop.tasks.task_file import GenerateSettings, Score, TaskFile, read_task_file
 
 
@@ -103,6 +103,8 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
         splits: dict[str, tuple[Example, ...]] = {
             name: tuple(without_repeats(examples_of(source))) for name, source in task_file.splits.files.items()
         }
+        if task_file.splits.overlap == "drop":
+            splits = without_overlap(splits)
         refuse_overlap(splits)
     else:
         assert task_file.data is not None  # the task file's own rule

@@ -27,6 +27,7 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
     test: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.8
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
     files: dict[Literal["train", "select", "test"], str] | None = None
+    overlap: Literal["refuse", "drop"] = "refuse"
 
     @pydantic.model_validator(mode="after")
     def _adds_up(self) -> "SplitSettings":
@@ -34,6 +35,8 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
             missing = {"select", "test"} - set(self.files)
             if missing:
                 raise ValueError(f"splits.files lacks {' and '.join(sorted(missing))}: both select and test are needed")
+        elif self.overlap != "refuse":
+            raise ValueError(f"overlap: {self.overlap} goes with files; shares of one source never overlap")
         elif self.train + self.select + self.test > 1 + 1e-9:
             raise ValueError(
                 f"the shares of splits add up to {self.train + self.select + self.test:g}, which is above 1"
@@ -50,6 +53,7 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     answer: str = "{{ answer }}"
     choices: tuple[str, ...] | None = None
     paraphrases: str | None = None
+    counterfactual: str | None = None
     group: str | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
@@ -61,8 +65,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("either data names one source, or splits.files names one for each split; not both")
         if self.score == "choice" and self.choices is None:
             raise ValueError("score: choice needs choices, a list of templates")
-        if self.choices is not None and self.score != "choice":
-            raise ValueError(f"choices go with score: choice, not with score: {self.score}")
+        if self.choices is not None and self.score not in ("choice", "first_token"):
+            raise ValueError(f"choices go with score: choice or first_token, not with score: {self.score}")
         if self.choices is not None and len(self.choices) < 2:
             raise ValueError("choices needs two templates or more")
         if self.generate is not None and self.score != "generate":
