@@ -1,8 +1,10 @@
 """What every method must do when it is put on a model; a new method joins by one line in `EDITS`."""
 
+import contextlib
+import dataclasses
 import gc
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.errors import DecompositionError, InterventionError, RecipeError, SiteError, UneditableWeightError
 from strop.interventions import (
     METHODS,
+    Attachment,
     RankReduction,
+    SingularValuePruning,
     WeightIntervention,
     applied_interventions,
     attach_interventions,
@@ -29,9 +33,13 @@ Edit = Callable[[WeightSite], WeightIntervention]
 EDITS: dict[str, Edit] = {
     "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.25),
     "rank_reduction to zero": lambda site: RankReduction(site, rank_fraction=0.0),
+    "pruning": lambda site: SingularValuePruning(site, (0, 2, 5)),
+    "pruning with a mean bias": lambda site: SingularValuePruning(site, (0, 2, 5), bias="mean"),
+    "pruning with a bias by position": lambda site: SingularValuePruning(site, (0, 2, 5), bias="position"),
 }
 NEAR_IDENTITIES: dict[str, Edit] = {
     "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.97),  # 31 of 32
+    "pruning": lambda site: SingularValuePruning(site, (31,)),
 }
 MODELS = ["llama", "phi3", "gpt2", "gpt_neox"]
 every_method = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
@@ -44,6 +52,30 @@ IDS = torch.arange(1, 9)[None]
 def logits(model: nn.Module) -> Tensor:
     with torch.no_grad():
         return model(input_ids=IDS, use_cache=False).logits
+
+
+def carried(model: nn.Module, interventions: Sequence[WeightIntervention]) -> list[dict[str, Tensor]]:
+    """What a recipe would carry for each intervention: a bias of random numbers where it leaves one behind."""
+    generator = torch.Generator().manual_seed(0)
+    anatomy = Anatomy.of(model)
+
+    def bias(intervention: WeightIntervention) -> dict[str, Tensor]:
+        outputs = anatomy.read_weight(model, dataclasses.replace(intervention.site, layer=0)).shape[0]
+        shapes = {"mean": (outputs,), "position": (IDS.shape[1], outputs)}
+        kind = getattr(intervention, "bias", "none")
+        return {"bias": torch.randn(shapes[kind], generator=generator)} if kind in shapes else {}
+
+    return [bias(intervention) for intervention in interventions]
+
+
+def applied(
+    model: nn.Module, interventions: Sequence[WeightIntervention], **settings: Any
+) -> "contextlib.AbstractContextManager[nn.Module]":
+    return applied_interventions(model, interventions, tensors=carried(model, interventions), **settings)
+
+
+def attached(model: nn.Module, interventions: Sequence[WeightIntervention], **settings: Any) -> Attachment:
+    return attach_interventions(model, interventions, tensors=carried(model, interventions), **settings)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -63,6 +95,7 @@ def assert_restored(model: nn.Module, before: Mapping[str, Tensor], where: Mappi
         assert torch.equal(tensor, before[name]), name
     assert places(model) == where
     assert attachments_of(model) == ()
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_every_method_is_in_the_suite() -> None:
@@ -77,7 +110,7 @@ def test_changes_the_model_inside_the_block_and_restores_every_bit_after_it(
 ) -> None:
     model = tiny(model_type)
     before, where, plain = snapshot(model), places(model), logits(model)
-    with applied_interventions(model, [edit(site) for site in SITES]) as same:
+    with applied(model, [edit(site) for site in SITES]) as same:
         assert same is model
         assert not torch.allclose(logits(model), plain, atol=1e-3)
     assert_restored(model, before, where)
@@ -94,7 +127,7 @@ def test_an_edit_that_takes_almost_nothing_changes_almost_nothing(edit: Edit, mo
     with torch.no_grad():
         anatomy.write_matrix(anatomy.parameter(model, SITES[0]).data, SITES[0], (u * s) @ vh)
     plain = logits(model)
-    with applied_interventions(model, [edit(SITES[0])]):
+    with applied(model, [edit(SITES[0])]):
         torch.testing.assert_close(logits(model), plain, atol=1e-3, rtol=1e-3)
 
 
@@ -103,7 +136,7 @@ def test_an_edit_that_takes_almost_nothing_changes_almost_nothing(edit: Edit, mo
 def test_restores_every_bit_after_an_exception(edit: Edit, failure: BaseException, tiny: Tiny) -> None:
     model = tiny("gpt2")
     before, where = snapshot(model), places(model)
-    with pytest.raises(type(failure)), applied_interventions(model, [edit(site) for site in SITES]):
+    with pytest.raises(type(failure)), applied(model, [edit(site) for site in SITES]):
         raise failure
     assert_restored(model, before, where)
 
@@ -125,7 +158,7 @@ def test_restores_every_bit_when_the_second_of_three_edits_fails(
         return decompose(matrix)
 
     with pytest.raises(type(failure)):
-        attach_interventions(model, [edit(site) for site in SITES], decompose=second_fails)
+        attached(model, [edit(site) for site in SITES], decompose=second_fails)
     assert len(calls) == 2
     assert_restored(model, before, where)
 
@@ -135,7 +168,7 @@ def test_restores_every_bit_when_the_last_site_is_not_there(edit: Edit, tiny: Ti
     model = tiny("llama")
     before, where = snapshot(model), places(model)
     with pytest.raises(SiteError, match="layer 9 up: this model has layers 0 to 2"):
-        attach_interventions(model, [*map(edit, SITES), edit(WeightSite(9, T.UP))])
+        attached(model, [*map(edit, SITES), edit(WeightSite(9, T.UP))])
     assert_restored(model, before, where)
 
 
@@ -147,16 +180,19 @@ def test_dtype_device_names_and_parameter_objects_survive(
 ) -> None:
     model = tiny(model_type).to(dtype)
     before, where, its_class = snapshot(model), places(model), type(model)
-    with applied_interventions(model, [edit(site) for site in SITES]):
+    with applied(model, [edit(site) for site in SITES]):
         after = model.state_dict()
-        assert list(after) == list(before)
-        assert {name: id(p) for name, p in model.named_parameters()} == {
+        new = {f"{name}.bias" for name in attachments_of(model)[-1].new_biases}
+        assert [name for name in after if name not in new] == list(before)
+        assert {name: id(p) for name, p in model.named_parameters() if name not in new} == {
             name: entry[0] for name, entry in where.items()
         }
-        for name, tensor in after.items():
-            assert (tensor.dtype, tensor.device, tensor.shape) == (dtype, before[name].device, before[name].shape)
-            assert tensor.stride() == before[name].stride()
-        assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in model.parameters())
+        for name in before:
+            assert (after[name].shape, after[name].stride()) == (before[name].shape, before[name].stride())
+        assert {(tensor.dtype, tensor.device) for tensor in after.values()} == {(dtype, torch.device("cpu"))}
+        for name, parameter in model.named_parameters():
+            assert isinstance(parameter, nn.Parameter)
+            assert parameter.requires_grad == (name not in new)
         assert type(model) is its_class
     assert_restored(model, before, where)
 
@@ -165,7 +201,7 @@ def test_dtype_device_names_and_parameter_objects_survive(
 def test_an_optimiser_made_before_still_refers_to_the_parameters(edit: Edit, tiny: Tiny) -> None:
     model = tiny("llama")
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    with applied_interventions(model, [edit(site) for site in SITES]):
+    with applied(model, [edit(site) for site in SITES]):
         pass
     held = {id(p) for group in optimiser.param_groups for p in group["params"]}
     assert held == {id(p) for p in model.parameters()}
@@ -180,10 +216,12 @@ def test_an_optimiser_made_before_still_refers_to_the_parameters(edit: Edit, tin
 def test_only_the_edited_parameters_are_touched(edit: Edit, tiny: Tiny) -> None:
     model = tiny("llama")
     before, where = snapshot(model), places(model)
-    with applied_interventions(model, [edit(SITES[1])]):
-        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-        moved = {name for name, place in places(model).items() if place != where[name]}
-    assert changed == moved == {"model.layers.1.mlp.up_proj.weight"}
+    with applied(model, [edit(SITES[1])]):
+        after = model.state_dict()
+        changed = {name for name in after if name not in before or not torch.equal(after[name], before[name])}
+        moved = {name for name, place in places(model).items() if place != where.get(name)}
+    bias = {"model.layers.1.mlp.up_proj.bias"} if getattr(edit(SITES[1]), "bias", "none") == "mean" else set()
+    assert changed == moved == {"model.layers.1.mlp.up_proj.weight", *bias}
 
 
 @every_method
@@ -197,7 +235,7 @@ def test_each_edit_sees_the_matrix_as_those_before_it_left_it(edit: Edit, tiny: 
 
     anatomy = Anatomy.of(model)
     original = anatomy.read_weight(model, SITES[1]).clone()
-    with applied_interventions(model, [RankReduction(SITES[1], rank_fraction=0.5), edit(SITES[1])], decompose=noting):
+    with applied(model, [RankReduction(SITES[1], rank_fraction=0.5), edit(SITES[1])], decompose=noting):
         pass
     assert torch.equal(seen[0], original)
     torch.testing.assert_close(seen[1], decompose(original).recompose(16), atol=1e-6, rtol=0)
@@ -323,7 +361,7 @@ def test_nan_in_a_matrix_is_refused_with_the_site_and_its_shape(edit: Edit, mode
         anatomy.matrix_in(anatomy.parameter(model, SITES[1]), SITES[1])[0, 0] = torch.nan
     shape = tuple(anatomy.read_weight(model, SITES[1]).shape)
     with pytest.raises(DecompositionError) as caught:
-        attach_interventions(model, [edit(site) for site in SITES])
+        attached(model, [edit(site) for site in SITES])
     assert (
         str(caught.value)
         == f"layer 1 up ({shape}): 1 of the matrix's {shape[0] * shape[1]} entries are NaN or infinite."
@@ -337,7 +375,7 @@ def test_a_tied_weight_is_refused_and_nothing_changes(edit: Edit, tiny: Tiny) ->
     model.model.layers[2].mlp.up_proj.weight = model.model.layers[1].mlp.up_proj.weight
     before, where = snapshot(model), places(model)
     with pytest.raises(UneditableWeightError, match="is tied to"):
-        attach_interventions(model, [edit(site) for site in SITES])
+        attached(model, [edit(site) for site in SITES])
     assert_restored(model, before, where)
 
 
@@ -346,7 +384,7 @@ def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
     model = tiny("llama")
     model.is_quantized = True
     with pytest.raises(UneditableWeightError, match="is quantised"):
-        attach_interventions(model, [edit(SITES[0])])
+        attached(model, [edit(SITES[0])])
 
 
 # Entries of a recipe that are none
@@ -355,7 +393,7 @@ def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"method": "prune"}, "'prune' is not a method this version knows (rank_reduction)"),
+        ({"method": "prune"}, "'prune' is not a method this version knows (rank_reduction, singular_value_pruning)"),
         ({"method": None}, "'None' is not a method this version knows"),
         ({"method": ["rank_reduction"]}, "is not a method this version knows"),
         ({"layer": None}, "layer"),

@@ -76,7 +76,7 @@ def test_the_tokenizer_the_card_and_the_recipe_lie_beside_the_weights(
     card = (tmp_path / "baked" / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "LlamaForCausalLM for small-facts" in card
-    assert "- `up` of layer 1: rank reduction to rank 8" in card
+    assert "- layer 1 up: rank reduction to rank 8" in card
     told = json.loads((tmp_path / "baked" / "strop_recipe.json").read_text(encoding="utf-8"))
     assert (told["base"], told["provenance"]) == ("LlamaForCausalLM", provenance)
     assert [entry["rank"] for entry in told["interventions"]] == [8, 3, 4]
@@ -100,8 +100,8 @@ def test_an_interrupted_bake_leaves_no_folder_and_the_model_as_it_was(
     plain = logits(model)
     save = type(model).save_pretrained
 
-    def interrupted(self: nn.Module, folder: Path) -> None:
-        save(self, folder)
+    def interrupted(self: nn.Module, folder: Path, **settings: object) -> None:
+        save(self, folder, **settings)
         raise failure
 
     monkeypatch.setattr(type(model), "save_pretrained", interrupted)

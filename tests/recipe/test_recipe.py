@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import strop
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, UsageError
-from strop.interventions import RankReduction, attachments_of
+from strop.interventions import RankReduction, SingularValuePruning, attachments_of
 from strop.recipe import FORMAT, Recipe, applied, attach, detach, read_recipe
 
 T = MatrixType
@@ -165,7 +165,7 @@ def test_a_recipe_of_no_edits_is_a_recipe(llama: nn.Module, tmp_path: Path) -> N
 
 
 def test_a_recipe_reads_as_words(llama: nn.Module) -> None:
-    assert str(Recipe.of(llama, EDITS[:1])) == "LlamaForCausalLM: layer 1 up, 25.00% of the rank kept"
+    assert str(Recipe.of(llama, EDITS[:1])) == "LlamaForCausalLM: layer 1 up: rank reduction to rank 8 (25.0 % kept)"
 
 
 def test_a_recipe_for_a_site_that_is_not_there_cannot_be_made(llama: nn.Module) -> None:
@@ -210,6 +210,133 @@ def test_the_document_says_what_a_reader_wants_to_know(llama: nn.Module, tmp_pat
     assert written["interventions"][2]["head"] == 1
     assert written["matrices"][0]["shape"] == [48, 32]
     assert written["matrices"][0]["dtype"] == "float32"
+
+
+# Prunings and the biases they leave behind
+
+PRUNINGS = (
+    SingularValuePruning(WeightSite(1, T.KEY, head=0), (0, 2), bias="mean"),
+    SingularValuePruning(WeightSite(2, T.UP), (1,), bias="position"),
+    SingularValuePruning(WeightSite(0, T.DOWN), (0, 1, 2)),
+    RankReduction(WeightSite(1, T.QUERY), rank_fraction=0.5),
+)
+
+
+def pruned(model: nn.Module, **settings: Any) -> Recipe:
+    """A recipe whose biases are rows of one tensor, as a search would cut them."""
+    anatomy = Anatomy.of(model)
+    keys, ups = (anatomy.read_weight(model, edit.site).shape[0] for edit in PRUNINGS[:2])
+    numbers = torch.randn(9, max(keys, ups), generator=torch.Generator().manual_seed(0))
+    tensors = [{"bias": numbers[0, :keys]}, {"bias": numbers[1:, :ups]}, {}, {}]
+    return Recipe.of(model, PRUNINGS, tensors=tensors, **settings)
+
+
+def test_a_recipe_with_biases_is_read_back_and_does_the_same(model: nn.Module, tmp_path: Path) -> None:
+    recipe = pruned(model, provenance=PROVENANCE)
+    plain = logits(model)
+    with applied(model, recipe):
+        expected = logits(model)
+    assert not torch.allclose(expected, plain, atol=1e-3)
+    recipe.save(tmp_path / "facts")
+    read = Recipe.load(tmp_path / "facts")
+    assert read == recipe
+    assert [sorted(tensors) for tensors in read.tensors] == [["bias"], ["bias"], [], []]
+    with applied(model, read):
+        assert torch.equal(logits(model), expected)
+    assert torch.equal(logits(model), plain)
+
+
+def test_factors_are_kept_beside_the_biases(
+    model: nn.Module, tmp_path: Path, never_decomposing: Callable[[], None]
+) -> None:
+    recipe = pruned(model)
+    with applied(model, recipe):
+        expected = logits(model)
+    both = recipe.with_factors(model)
+    names = [["bias", "left", "right"]] * 2 + [["left", "right"]] * 2
+    assert [sorted(tensors) for tensors in both.tensors] == names
+    both.save(tmp_path / "facts")
+    never_decomposing()
+    read = Recipe.load(tmp_path / "facts")
+    assert read == both
+    with applied(model, read):
+        torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_two_interventions_may_carry_the_very_same_tensor(llama: nn.Module, tmp_path: Path) -> None:
+    edits = [SingularValuePruning(WeightSite(layer, T.UP), (0,), bias="mean") for layer in (0, 1)]
+    bias = torch.ones(48, requires_grad=True)
+    recipe = Recipe.of(llama, edits, tensors=[{"bias": bias}, {"bias": bias}])
+    recipe.save(tmp_path / "facts")
+    assert Recipe.load(tmp_path / "facts") == recipe
+
+
+def test_a_bias_of_another_value_or_dtype_makes_another_recipe(llama: nn.Module) -> None:
+    recipe = pruned(llama)
+    assert recipe == pruned(llama)
+    bias = recipe.tensors[0]["bias"]
+    for other in (bias + 1e-6, bias.double(), bias[:-1]):
+        assert recipe != dataclasses.replace(recipe, tensors=({"bias": other}, *recipe.tensors[1:]))
+    assert recipe != dataclasses.replace(recipe, tensors=({}, *recipe.tensors[1:]))
+
+
+def test_tensors_for_more_or_fewer_interventions_are_refused(llama: nn.Module) -> None:
+    with pytest.raises(RecipeError, match="4 interventions has 4 matrix identities and 1 sets of tensors"):
+        Recipe.of(llama, PRUNINGS, tensors=[{}])
+
+
+def without_its_bias(tensors: dict[str, Tensor]) -> None:
+    del tensors["0.bias"]
+
+
+def with_a_longer_bias(tensors: dict[str, Tensor]) -> None:
+    tensors["0.bias"] = torch.zeros(9)
+
+
+def with_nan_in_its_bias(tensors: dict[str, Tensor]) -> None:
+    tensors["0.bias"][3] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (without_its_bias, "a mean bias is a tensor of 1 axis, and the recipe's is missing; prune anew"),
+        (with_a_longer_bias, r"a bias of shape \(9,\) does not fit a matrix of 8 outputs; prune anew"),
+        (with_nan_in_its_bias, "its bias is not made of finite numbers; prune anew"),
+    ],
+)
+def test_a_damaged_bias_is_refused_by_its_site_and_nothing_stays(
+    damage: Callable[[dict[str, Tensor]], None], complaint: str, llama: nn.Module, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    pruned(llama).save(tmp_path / "facts")
+    tensors = load_file(tmp_path / "facts" / "tensors.safetensors")
+    damage(tensors)
+    save_file(tensors, tmp_path / "facts" / "tensors.safetensors")
+    plain = logits(llama)
+    with pytest.raises(InterventionError, match=f"^layer 1 key head 0: {complaint}") as caught:
+        attach(llama, Recipe.load(tmp_path / "facts"))
+    assert "\n" not in str(caught.value)
+    assert torch.equal(logits(llama), plain)
+
+
+def test_a_recipe_of_many_prunings_reads_as_a_few_words(llama: nn.Module, tmp_path: Path) -> None:
+    edits = [
+        SingularValuePruning(WeightSite(layer, matrix_type, head=head), (0, 5), bias="mean")
+        for matrix_type in (T.KEY, T.VALUE)
+        for layer in range(3)
+        for head in range(2)
+    ]
+    recipe = Recipe.of(llama, edits, tensors=[{"bias": torch.zeros(8)}] * len(edits))
+    lines = [
+        "key: 12 of 48 singular values removed in 3 layers (mean bias)",
+        "value: 12 of 48 singular values removed in 3 layers (mean bias)",
+    ]
+    assert str(recipe) == f"LlamaForCausalLM: {'; '.join(lines)}"
+    recipe.save(tmp_path / "facts")
+    card = (tmp_path / "facts" / "README.md").read_text(encoding="utf-8")
+    assert [line[2:] for line in card.splitlines() if line.startswith("- ") and "removed" in line] == lines
 
 
 # Attaching
@@ -313,7 +440,9 @@ def test_a_newer_format_is_refused_with_both_versions_whatever_else_it_holds(wri
 
 def test_an_unknown_method_is_refused_with_the_methods_there_are(written: Path) -> None:
     change(written, lambda content: content["interventions"][0].update(method="os.system"))
-    with pytest.raises(RecipeError, match=r"'os\.system' is not a method this version knows \(rank_reduction\)"):
+    with pytest.raises(
+        RecipeError, match=r"'os\.system' is not a method this version knows \(rank_reduction, singular_value_pruning\)"
+    ):
         Recipe.load(written)
 
 
@@ -504,8 +633,8 @@ def test_the_card_names_base_edits_figures_and_how_to_use_it(llama: nn.Module, t
         "base_model: someone/their-model",
         "# someone/their-model for small-facts",
         "(LlamaForCausalLM)",
-        "- `up` of layer 1: rank reduction to rank 8 (25.00% of the full rank kept)",
-        "- `value` of layer 2 head 1: rank reduction to rank 4",
+        "- layer 1 up: rank reduction to rank 8 (25.0 % kept)",
+        "- layer 2 value head 1: rank reduction to rank 4",
         "On 400 held-out examples the accuracy went from 0.0521 to 0.1312",
         "a gain of 0.0791 (95 % interval 0.05 to 0.11",
         "40 examples fixed, 8 broken",

@@ -68,6 +68,11 @@ def test_each_intervention_has_a_line_and_none_is_said() -> None:
         "layer 28 up: rank reduction to rank 5 (1.0 % kept)",
         "layer 3 up: rank reduction to rank 5 (1.0 % kept)",
     ]
+    pruning = {"method": "singular_value_pruning", "matrix_type": "key", "removed_count": 3, "full_rank": 64}
+    prunings = [{**pruning, "layer": layer, "removed": "0-2", "bias": "mean"} for layer in range(30)]
+    assert intervention_lines(result(interventions=prunings)) == [
+        "key: 90 of 1,920 singular values removed in 30 layers (mean bias)"
+    ]
     assert intervention_lines(result()) == ["No edit helped on the select split; the recipe is empty."]
 
 

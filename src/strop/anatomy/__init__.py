@@ -1,7 +1,7 @@
 """What a Transformer is made of; `families/` holds each architecture's spelling."""
 
 from strop.anatomy.anatomy import Anatomy
-from strop.anatomy.families import FAMILIES, Family, Spelling
+from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
 from strop.anatomy.family_file import read_family
 from strop.anatomy.prefix import evaluating, frozen, hidden_states_entering, input_device, logits_at
 from strop.anatomy.sites import MatrixType, WeightSite, parse_layers
@@ -10,6 +10,7 @@ from strop.anatomy.tap import Tap
 __all__ = [
     "FAMILIES",
     "Anatomy",
+    "BiasFlag",
     "Family",
     "MatrixType",
     "Spelling",

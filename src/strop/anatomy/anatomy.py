@@ -210,6 +210,19 @@ class Anatomy:
                 chosen = chosen[site.head * self.head_size : (site.head + 1) * self.head_size]
         return chosen.reshape(-1, *features_first.shape[1:]).movedim(0, -1)
 
+    def output_features(self, parameter: Tensor, site: WeightSite) -> tuple[int, Tensor]:
+        """Return how many outputs the module makes that holds a site's matrix, and which of them the matrix makes.
+
+        Args:
+            parameter: the module's weight.
+            site: one head's share, or the whole matrix.
+
+        Returns:
+            The count, and (out,) indices below it, one for each row of the matrix.
+        """
+        count = parameter.shape[1 if self.spelling(site).transposed else 0]
+        return count, self.outputs_in(torch.arange(count, device=parameter.device), site)
+
     def inputs_in(self, inputs: Tensor, site: WeightSite) -> Tensor:
         """Return the share of a module's input (…, in) that the site's matrix reads: one head's, or all."""
         if site.head is None or site.matrix_type is not MatrixType.OUTPUT:

@@ -6,7 +6,7 @@ from typing import Literal
 import pydantic
 import yaml
 
-from strop.anatomy.families import Family, Spelling
+from strop.anatomy.families import BiasFlag, Family, Spelling
 from strop.anatomy.sites import MatrixType
 from strop.errors import AnatomyError, UsageError
 
@@ -18,12 +18,19 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     transposed: bool = False
 
 
+class _BiasFlagEntry(pydantic.BaseModel, extra="forbid"):
+    name: str
+    matrix_types: tuple[MatrixType, ...]
+    model_types: tuple[str, ...]
+
+
 class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     name: str
     model_types: tuple[str, ...] = ()
     blocks: str
     matrices: dict[MatrixType, str | _SpellingEntry]
     block_returns: Literal["tensor", "tuple"] = "tensor"
+    bias_flags: tuple[_BiasFlagEntry, ...] = ()
 
 
 def read_family(path: Path) -> Family:
@@ -53,4 +60,5 @@ def read_family(path: Path) -> Family:
         }
     except AnatomyError as error:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
-    return Family(entry.name, entry.model_types, entry.blocks, spelled, entry.block_returns)
+    flags = tuple(BiasFlag(**flag.model_dump()) for flag in entry.bias_flags)
+    return Family(entry.name, entry.model_types, entry.blocks, spelled, entry.block_returns, flags)

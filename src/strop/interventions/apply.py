@@ -1,7 +1,8 @@
 """Put weight interventions on a model and take them off again, bit for bit.
 
 The model stays what it is: a parameter's storage is exchanged for an edited copy and, on the way back, the untouched
-original takes its place again. No class is wrapped, no hook is left behind.
+original takes its place again. A module without a bias gets one for as long as an edit leaves a mean output behind; only
+an output that differs by position needs a hook. No class is wrapped, no hook is left behind.
 """
 
 import contextlib
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError, StropError
 from strop.interventions.base import Decompose, WeightIntervention
+from strop.interventions.shift import ShiftByPosition, bias_of, checked_shift, holder_of
 from strop.linalg import DecompositionCache
 
 _ATTACHED: "weakref.WeakKeyDictionary[PreTrainedModel, list[Attachment]]" = weakref.WeakKeyDictionary()
@@ -25,8 +27,11 @@ class Attachment:
 
     def __init__(self, model: PreTrainedModel, interventions: Sequence[WeightIntervention]) -> None:
         self.interventions = tuple(interventions)
+        self.new_biases: dict[str, nn.Module] = {}
+        """The modules that have a bias only while this is attached, by their names inside the model."""
         self._model = weakref.ref(model)
         self._originals: dict[nn.Parameter, Tensor] = {}
+        self._shifts: dict[nn.Module, ShiftByPosition] = {}
 
     def detach(self) -> None:
         """Give the model back the very storage it had; calling it twice is the same as once.
@@ -46,6 +51,12 @@ class Attachment:
         for parameter, original in self._originals.items():
             parameter.data = original.to(parameter.device, parameter.dtype)  # where the model is now
         self._originals.clear()
+        for module in self.new_biases.values():
+            module.register_parameter("bias", None)
+        self.new_biases.clear()
+        for shift in self._shifts.values():
+            shift.remove()
+        self._shifts.clear()
 
     def _writable(self, parameter: nn.Parameter) -> Tensor:
         if parameter not in self._originals:
@@ -73,6 +84,7 @@ def attach_interventions(
 
     Raises:
         SiteError: the model has no such matrix.
+        InterventionError: the recipe's tensors do not fit the matrix, or its module can hold no bias.
         UneditableWeightError: a weight is tied or quantised.
         DecompositionError: a matrix holds NaN or infinity.
     """
@@ -103,11 +115,33 @@ def _edit(
     parameter = anatomy.parameter(model, site)
     anatomy.refuse_tied(model, site)
     matrix = anatomy.matrix_in(parameter.data, site)
+    shift = checked_shift(intervention, tensors, outputs=matrix.shape[0])
     try:
         edited = intervention.edit(matrix, decompose=decompose, tensors=tensors)
     except StropError as error:
         raise type(error)(f"{site} ({tuple(matrix.shape)}): {error}") from error
     anatomy.write_matrix(attachment._writable(parameter), site, edited)
+    if shift is not None:
+        _shift_output(model, anatomy, site, attachment, shift)
+
+
+def _shift_output(
+    model: PreTrainedModel, anatomy: Anatomy, site: WeightSite, attachment: Attachment, shift: Tensor
+) -> None:
+    weight = anatomy.parameter(model, site)
+    name, holder = holder_of(weight, anatomy.module(model, site), name=anatomy.module_path(site))
+    count, features = anatomy.output_features(weight, site)
+    if shift.ndim == 2:
+        if holder not in attachment._shifts:
+            attachment._shifts[holder] = ShiftByPosition(name, holder, weight.new_zeros(shift.shape[0], count))
+        attachment._shifts[holder].add(shift.to(weight.device), features)
+        return
+    bias = bias_of(holder, count, where=f"{site}: {name}")
+    if bias is None:
+        bias = nn.Parameter(weight.new_zeros(count), requires_grad=False)
+        attachment.new_biases[name] = holder
+        holder.register_parameter("bias", bias)
+    attachment._writable(bias)[features] += shift.to(weight.device)
 
 
 @contextlib.contextmanager

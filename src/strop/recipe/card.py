@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.recipe.document import Recipe
+from strop.wording import in_words
 
 
 def model_card(recipe: Recipe, *, baked: bool = False) -> str:
@@ -27,7 +28,7 @@ def model_card(recipe: Recipe, *, baked: bool = False) -> str:
         if baked
         else f"Low-rank interventions on `{recipe.base.id}` ({recipe.base.architecture}), as a Strop recipe:"
     )
-    lines += ["", *(f"- {_in_words(entry)}" for entry in recipe.describe()), ""]
+    lines += ["", *(f"- {line}" for line in in_words(recipe.describe())), ""]
     lines += _figures(recipe.provenance)
     if not baked:
         lines += [
@@ -40,14 +41,6 @@ def model_card(recipe: Recipe, *, baked: bool = False) -> str:
             "",
         ]
     return "\n".join(lines)
-
-
-def _in_words(entry: dict[str, Any]) -> str:
-    head = f" head {entry['head']}" if "head" in entry else ""
-    return (
-        f"`{entry['matrix_type']}` of layer {entry['layer']}{head}: {entry['method'].replace('_', ' ')} "
-        f"to rank {entry['rank']} ({entry['rank_fraction']:.2%} of the full rank kept)"
-    )
 
 
 def _figures(provenance: Any) -> list[str]:

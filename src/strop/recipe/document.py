@@ -16,6 +16,7 @@ from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError, SiteError
 from strop.interventions import WeightIntervention
 from strop.linalg import DecompositionCache, fingerprint
+from strop.wording import in_words
 
 if TYPE_CHECKING:
     from strop.interventions.base import Decompose
@@ -79,6 +80,7 @@ class Recipe:
         *,
         base: BaseIdentity | None = None,
         family: Family | None = None,
+        tensors: Sequence[Mapping[str, Tensor]] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Recipe":
         """Return a recipe for a model as it stands now.
@@ -88,15 +90,17 @@ class Recipe:
             interventions: in the order they are to be applied.
             base: the model's identity, where it is at hand.
             family: the spelling of an architecture Strop does not know.
+            tensors: for each intervention, what it carries, such as its `bias`; nothing by default.
             provenance: how the interventions were found.
 
         Raises:
             SiteError: the model has no such matrix.
+            RecipeError: there are more or fewer sets of tensors than interventions.
         """
         anatomy = Anatomy.of(model, family=family)
         matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, entry.site)) for entry in interventions)
         plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
-        return cls(base or identify(model), tuple(interventions), matrices, (), plain)
+        return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
@@ -112,12 +116,14 @@ class Recipe:
     def __str__(self) -> str:
         if not self.interventions:
             return f"no edit of {self.base.id}"
-        return f"{self.base.id}: " + "; ".join(str(entry) for entry in self.interventions)
+        return f"{self.base.id}: " + "; ".join(in_words(self.describe()))
 
     def with_factors(
         self, model: PreTrainedModel, *, family: Family | None = None, decompose: "Decompose | None" = None
     ) -> "Recipe":
         """Return the recipe with the low-rank factors beside each intervention, so that applying it decomposes nothing.
+
+        What an intervention carries already, such as its bias, stays.
 
         Args:
             model: the base, with nothing attached.
@@ -134,7 +140,8 @@ class Recipe:
             raise RecipeError("Factors cannot be kept for a recipe that edits one matrix twice.")
         decompose = decompose or DecompositionCache().decompose
         tensors = tuple(
-            entry.factors(anatomy.read_weight(model, entry.site), decompose=decompose) for entry in self.interventions
+            {**carried, **entry.factors(anatomy.read_weight(model, entry.site), decompose=decompose)}
+            for entry, carried in zip(self.interventions, self.tensors, strict=True)
         )
         return dataclasses.replace(self, tensors=tensors)
 
@@ -196,4 +203,8 @@ class Recipe:
 
 
 def _same_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    return mine.keys() == theirs.keys() and all(_same_tensor(mine[name], theirs[name]) for name in mine)
+
+
+def _same_tensor(mine: Tensor, theirs: Tensor) -> bool:
+    return mine.dtype == theirs.dtype and torch.equal(mine.cpu(), theirs.cpu())

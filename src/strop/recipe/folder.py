@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -62,7 +63,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> Path:
             },
         )
         named = {
-            f"{index}.{name}": tensor.cpu().contiguous()
+            f"{index}.{name}": _on_its_own(tensor)
             for index, tensors in enumerate(recipe.tensors)
             for name, tensor in tensors.items()
         }
@@ -70,6 +71,11 @@ def write_recipe(recipe: Recipe, folder: Path) -> Path:
             save_file(named, temporary / "tensors.safetensors", metadata={"format": "pt"})
         write_text(temporary / "README.md", model_card(recipe))
     return folder
+
+
+def _on_its_own(tensor: Tensor) -> Tensor:
+    """Return a copy that shares no memory with another tensor, for safetensors writes none that does."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -5,6 +5,7 @@ from typing import Any
 
 from strop.report.figures import p_value, percent, signed_points
 from strop.report.tables import Table
+from strop.wording import in_words
 
 
 def run_table(result: Mapping[str, Any]) -> Table:
@@ -44,15 +45,11 @@ def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool, held_out:
 
 
 def intervention_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return a line for each intervention of a run.
+    """Return what a run's recipe does, in lines.
 
     Args:
         result: the content of result.json.
     """
     if not result["interventions"]:
         return ["No edit helped on the select split; the recipe is empty."]
-    return [
-        f"layer {entry['layer']} {entry['matrix_type']}: {entry['method'].replace('_', ' ')} to rank {entry['rank']} "
-        f"({percent(entry['rank_fraction'])} kept)"
-        for entry in result["interventions"]
-    ]
+    return in_words(result["interventions"])

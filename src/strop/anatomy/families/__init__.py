@@ -4,8 +4,8 @@ from strop.anatomy.families.gpt2 import GPT2
 from strop.anatomy.families.gpt_neox import GPT_NEOX
 from strop.anatomy.families.gptj import GPTJ
 from strop.anatomy.families.llama import LLAMA, PHI3
-from strop.anatomy.families.spelling import Family, Spelling
+from strop.anatomy.families.spelling import BiasFlag, Family, Spelling
 
 FAMILIES: tuple[Family, ...] = (LLAMA, PHI3, GPT2, GPTJ, GPT_NEOX)
 
-__all__ = ["FAMILIES", "Family", "Spelling"]
+__all__ = ["FAMILIES", "BiasFlag", "Family", "Spelling"]

@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: for each head a slice of query, of key and of value, in one Linear."""
 
-from strop.anatomy.families.spelling import Family, Spelling
+from strop.anatomy.families.spelling import BiasFlag, Family, Spelling
 from strop.anatomy.sites import MatrixType as T
 
 _QKV = (T.QUERY, T.KEY, T.VALUE)
@@ -17,4 +17,5 @@ GPT_NEOX = Family(
         T.UP: Spelling("mlp.dense_h_to_4h"),
         T.DOWN: Spelling("mlp.dense_4h_to_h"),
     },
+    bias_flags=(BiasFlag("attention_bias", (*_QKV, T.OUTPUT), ("gpt_neox",)),),
 )

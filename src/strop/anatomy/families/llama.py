@@ -1,7 +1,10 @@
 """Llama and the many that share its block."""
 
-from strop.anatomy.families.spelling import Family, Spelling
+from strop.anatomy.families.spelling import BiasFlag, Family, Spelling
 from strop.anatomy.sites import MatrixType as T
+
+_QKV = (T.QUERY, T.KEY, T.VALUE)
+_GATE_UP = (T.GATE, T.UP)
 
 LLAMA = Family(
     name="Llama-like",
@@ -29,10 +32,16 @@ LLAMA = Family(
         T.UP: Spelling("mlp.up_proj"),
         T.DOWN: Spelling("mlp.down_proj"),
     },
+    bias_flags=(
+        BiasFlag(
+            "attention_bias",
+            (*_QKV, T.OUTPUT),
+            ("llama", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite", "olmo", "olmo2"),
+        ),
+        BiasFlag("mlp_bias", (*_GATE_UP, T.DOWN), ("llama", "smollm3", "granite")),
+        BiasFlag("use_qkv_bias", _QKV, ("stablelm",)),
+    ),
 )
-
-_QKV = (T.QUERY, T.KEY, T.VALUE)
-_GATE_UP = (T.GATE, T.UP)
 
 PHI3 = Family(
     name="Phi-3",

@@ -38,6 +38,21 @@ class Spelling:
 
 
 @dataclasses.dataclass(frozen=True)
+class BiasFlag:
+    """A setting of a config that gives the modules of some matrices a bias, in all layers or in none.
+
+    Args:
+        name: the setting, false where there is no bias: `attention_bias`.
+        matrix_types: the matrices whose modules it gives one.
+        model_types: the family's `model_type` values whose config has it.
+    """
+
+    name: str
+    matrix_types: tuple[MatrixType, ...]
+    model_types: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """One architecture's spelling.
 
@@ -47,6 +62,7 @@ class Family:
         blocks: path of the list of blocks, from the model with its LM head on.
         matrices: the spelling of each matrix type a block has.
         block_returns: what a block's forward gives back: the hidden state, or a tuple that begins with it.
+        bias_flags: the settings that give a bias to modules made without one; nothing where there is no such setting.
     """
 
     name: str
@@ -54,3 +70,11 @@ class Family:
     blocks: str
     matrices: Mapping[MatrixType, Spelling]
     block_returns: Literal["tensor", "tuple"] = "tensor"
+    bias_flags: tuple[BiasFlag, ...] = ()
+
+    def bias_flag(self, matrix_type: MatrixType, model_type: str) -> BiasFlag | None:
+        """Return the setting that gives a matrix's module a bias, or None where the architecture has none."""
+        fitting = (
+            flag for flag in self.bias_flags if matrix_type in flag.matrix_types and model_type in flag.model_types
+        )
+        return next(fitting, None)

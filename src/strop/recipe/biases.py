@@ -1,0 +1,91 @@
+"""How an ordinary checkpoint holds the biases of a recipe."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from strop.anatomy import Anatomy, WeightSite
+from strop.errors import InterventionError
+from strop.recipe.document import Recipe
+
+
+def room_for_biases(
+    model: PreTrainedModel, anatomy: Anatomy, recipe: Recipe
+) -> tuple[PretrainedConfig, dict[str, Tensor]]:
+    """Return the config, and the additional tensors, under which a checkpoint holds a recipe's biases.
+
+    Where a module has no bias, the architecture's own setting gives it one, and gives one to every other module it
+    governs; these are zeros.
+
+    Args:
+        model: the base, with nothing attached; left as it is.
+        anatomy: of that model.
+        recipe: what is to be baked.
+
+    Returns:
+        A copy of the model's config, and a bias of zeros for each module that has one under it and none in the model.
+
+    Raises:
+        InterventionError: a bias differs by position, or the architecture can hold no bias where the recipe has one.
+    """
+    config = copy.deepcopy(model.config)
+    sites = [site for site in _biased_sites(recipe) if getattr(anatomy.module(model, site), "bias", None) is None]
+    for site in sites:
+        flag = anatomy.family.bias_flag(site.matrix_type, config.model_type)
+        if flag is None:
+            raise _no_room(anatomy, site, f"no setting of a {config.model_type} config gives it one")
+        setattr(config, flag.name, True)
+    if not sites:
+        return config, {}
+    zeros = _missing_biases(model, config)
+    for site in sites:
+        if f"{anatomy.module_path(site)}.bias" not in zeros:
+            raise _no_room(anatomy, site, f"the installed transformers gives a {config.model_type} model none there")
+    return config, zeros
+
+
+@contextlib.contextmanager
+def under_config(model: PreTrainedModel, config: PretrainedConfig) -> Iterator[None]:
+    """Let a model be saved under another config than its own, which is left alone."""
+    own = model.config
+    model.config = config
+    try:
+        yield
+    finally:
+        model.config = own
+
+
+def _biased_sites(recipe: Recipe) -> list[WeightSite]:
+    sites = []
+    for intervention, tensors in zip(recipe.interventions, recipe.tensors, strict=True):
+        shift = intervention.output_shift(tensors)
+        if shift is not None and shift.ndim == 2:
+            raise InterventionError(
+                f"{intervention.site}: a checkpoint cannot hold a bias that differs by position; prune with --bias mean, "
+                "or keep the recipe and apply it."
+            )
+        if shift is not None:
+            sites.append(intervention.site)
+    return sites
+
+
+def _no_room(anatomy: Anatomy, site: WeightSite, reason: str) -> InterventionError:
+    return InterventionError(
+        f"{site}: a checkpoint cannot hold a bias of {anatomy.module_path(site)}, for {reason}; prune with --bias none, "
+        "or keep the recipe and apply it."
+    )
+
+
+def _missing_biases(model: PreTrainedModel, config: PretrainedConfig) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = type(model)(config).state_dict()
+    held = model.state_dict()
+    return {
+        name: held[f"{name.removesuffix('bias')}weight"].new_zeros(tensor.shape)
+        for name, tensor in expected.items()
+        if name.endswith(".bias") and name not in held
+    }
