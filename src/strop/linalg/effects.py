@@ -3,14 +3,15 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from strop.errors import UsageError
 from strop.linalg.svd import SingularValueDecomposition
 
-Reduction = Literal["sum", "max", "mean-abs"]
-"""How the effects of many tokens become one figure: their sum, the largest with its sign, or the mean of their sizes."""
+Reduction = Literal["sum", "fisher", "max", "mean-abs"]
+"""How the effects at many tokens become one figure: their sum, the same with its curvature by the empirical Fisher
+information, the largest with its sign, or the mean of their sizes."""
 
 
 def token_effects(
@@ -59,19 +60,34 @@ class EffectTally:
         self._total: Tensor | None = None
         self._reduced: Tensor | None = None
 
-    def add(self, effects: Float[Tensor, "tokens rank"]) -> None:
-        """Count some more tokens' effects, as `token_effects` returns them; no tokens at all change nothing."""
+    def add(self, effects: Float[Tensor, "tokens rank"], examples: Int[Tensor, " tokens"] | None = None) -> None:
+        """Count some more tokens' effects; no tokens at all change nothing.
+
+        Args:
+            effects: as `token_effects` returns them, (tokens, rank).
+            examples: which example each token is of, (tokens,); all tokens of an example come in one call. Needed for
+                `fisher` only.
+        """
         if effects.shape[0] == 0:
             return
         self._tokens += effects.shape[0]
         total = effects.sum(0).cpu().double()
         self._total = total if self._total is None else self._total + total
-        if self._reduction == "max":
-            largest = effects.amax(0).cpu().double()
-            self._reduced = largest if self._reduced is None else torch.maximum(self._reduced, largest)
-        elif self._reduction == "mean-abs":
-            sizes = effects.abs().sum(0).cpu().double()
-            self._reduced = sizes if self._reduced is None else self._reduced + sizes
+        match self._reduction:
+            case "max":
+                largest = effects.amax(0).cpu().double()
+                self._reduced = largest if self._reduced is None else torch.maximum(self._reduced, largest)
+            case "mean-abs":
+                self._accumulate(effects.abs().sum(0))
+            case "fisher":
+                if examples is None:
+                    raise UsageError("The reduction 'fisher' needs to know which example each token is of.")
+                of_each = effects.new_zeros(int(examples.max()) + 1, effects.shape[1])
+                self._accumulate(of_each.index_add_(0, examples.to(effects.device), effects).square_().sum(0))
+
+    def _accumulate(self, more: Tensor) -> None:
+        reduced = more.cpu().double()
+        self._reduced = reduced if self._reduced is None else self._reduced + reduced
 
     @property
     def loss_change(self) -> Float[Tensor, " rank"]:
@@ -80,10 +96,16 @@ class EffectTally:
 
     @property
     def score(self) -> Float[Tensor, " rank"]:
-        """The reduced effects, (rank,) float64: the lower, the sooner a component is pruned."""
+        """The reduced effects, (rank,) float64: the lower, the sooner a component is pruned.
+
+        `fisher` is Σ_n (e_ni + ½ e_ni²) with e_ni = Σ_t e_ti over the tokens of example n: the second-order change of the
+        loss with the empirical Fisher information in the Hessian's place (optimal brain damage, LeCun et al., 1990).
+        """
         if self._reduction == "sum":
             return self.loss_change
         reduced = _of_some(self._reduced)
+        if self._reduction == "fisher":
+            return self.loss_change + reduced / 2
         return reduced / self._tokens if self._reduction == "mean-abs" else reduced
 
 

@@ -53,7 +53,8 @@ class Effects:
     loss_change: Tensor
     """(rank,) float64: change of the mean loss if the component alone is removed, to first order, in nats."""
     score: Tensor
-    """(rank,) float64: effects at single tokens on their example's loss, reduced; the lower, the sooner pruned."""
+    """(rank,) float64: the effects reduced, in nats; the lower, the sooner pruned. `sum` and `fisher` are about the mean
+    loss, `max` and `mean-abs` about what one token does to its example's loss."""
 
 
 def measure_effects(
@@ -109,13 +110,12 @@ def measure_effects(
                 held = {site: decompose(scorer.anatomy.read_weight(model, site)) for site in by_layer[layer]}
                 for trip in trips:
                     for site, changes, gradients in trip.descend(by_layer[layer]):
-                        tallies[site].add(token_effects(held[site], changes, gradients))
+                        tallies[site].add(token_effects(held[site], changes, gradients), trip.rows)
                 progress.advance()
-    scale = _scale_of(model)
-    summed = {site: tally.loss_change / (scale * scorer.example_count) for site, tally in tallies.items()}
-    if plan.reduction == "sum":
-        return {site: Effects(change, change) for site, change in summed.items()}
-    return {site: Effects(change, tallies[site].score / scale) for site, change in summed.items()}
+    over = scorer.example_count if plan.reduction in ("sum", "fisher") else 1
+    return {
+        site: Effects(tally.loss_change / scorer.example_count, tally.score / over) for site, tally in tallies.items()
+    }
 
 
 def refuse_lone_examples(scorer: Scorer) -> None:
@@ -162,7 +162,7 @@ class _Swap:
         embedding = _mean_embedding(scorer) if plan.steps > 1 else None
         return cls(plan, mean_inputs(scorer, sites), embedding)
 
-    def rows_counted(self, batch: Batch) -> Tensor:
+    def tokens_counted(self, batch: Batch) -> Tensor:
         """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
         return batch.real & batch.real.roll(1, 0) if self.plan.counterfactual == "roll" else batch.real
 
@@ -188,7 +188,7 @@ class _Swap:
                 assert self.mean_embedding is not None
                 return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
             case "roll":
-                return real.where(~self.rows_counted(batch).to(real.device)[..., None], real.roll(1, 0))
+                return real.where(~self.tokens_counted(batch).to(real.device)[..., None], real.roll(1, 0))
             case "pairs":
                 assert given is not None
                 return given
@@ -204,6 +204,8 @@ class _Trip:
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if swap.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
+        self.rows = swap.tokens_counted(batch).nonzero()[:, 0]
+        """(tokens,): the sequence each token that counts is of."""
         self._gradients = [_gradient_at_the_top(scorer, batch, states.pop()) for states in self._entering]
         progress.advance()
 
@@ -213,11 +215,11 @@ class _Trip:
         for step, states in enumerate(self._entering):
             tap, self._gradients[step], at_step = self._through_block(sites, states, self._gradients[step])
             for module, gradient in at_step.items():
-                share = gradient / len(self._entering)
+                share = gradient.float() / (len(self._entering) * _scale_of(self._model))
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(sites)
         for module, gradient in at_outputs.items():
-            counted = self._swap.rows_counted(self._batch).to(gradient.device)
+            counted = self._swap.tokens_counted(self._batch).to(gradient.device)
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(tap.inputs[module], site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
