@@ -34,12 +34,12 @@ def test_tokens_the_gradient_and_autograd_through_the_factors_agree(
     outputs = inputs @ weight.T
     outputs.retain_grad()
     loss_of(outputs, targets).backward()
-    from_tokens = singular_value_effects(found, inputs, outputs.grad)
+    from_tokens = singular_value_effects(found, -inputs, outputs.grad)  # a removed component sees nothing
     from_gradient = singular_value_effects_from_gradient(found, weight.grad)
 
     values = found.singular_values.clone().requires_grad_()
     loss_of(inputs @ (found.u @ torch.diag(values) @ found.vh).T, targets).backward()
-    expected = values.detach() * values.grad
+    expected = -values.detach() * values.grad
 
     torch.testing.assert_close(from_tokens, expected, atol=1e-10, rtol=1e-8)
     torch.testing.assert_close(from_gradient, expected, atol=1e-10, rtol=1e-8)
@@ -47,12 +47,14 @@ def test_tokens_the_gradient_and_autograd_through_the_factors_agree(
 
 @law
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 999))
-def test_all_effects_together_are_the_derivative_along_the_matrix(rows: int, columns: int, seed: int) -> None:
+def test_all_effects_together_are_the_slope_of_the_loss_as_the_matrix_is_turned_down(
+    rows: int, columns: int, seed: int
+) -> None:
     matrix, inputs, targets = problem(6, rows, columns, seed)
     weight = matrix.clone().requires_grad_()
     loss_of(inputs @ weight.T, targets).backward()
     effects = singular_value_effects_from_gradient(decompose(matrix), weight.grad)
-    torch.testing.assert_close(effects.sum(), (weight.detach() * weight.grad).sum(), atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(effects.sum(), -(weight.detach() * weight.grad).sum(), atol=1e-10, rtol=1e-8)
 
 
 @law
@@ -73,12 +75,12 @@ def test_the_predicted_change_is_the_slope_of_the_loss_as_the_tail_is_turned_dow
         assert float(predicted[rank]) == pytest.approx(float((after - before) / (2 * step)), abs=1e-7)
 
 
-def test_keeping_everything_changes_nothing_and_keeping_nothing_loses_all_effects() -> None:
+def test_keeping_everything_changes_nothing_and_keeping_nothing_brings_all_effects() -> None:
     effects = torch.tensor([1.0, -2.0, 3.0])
     change = loss_change_by_rank(effects)
     assert float(change[-1]) == 0
-    assert float(change[0]) == -2
-    torch.testing.assert_close(change[:-1] - change[1:], -effects)
+    assert float(change[0]) == 2
+    torch.testing.assert_close(change[:-1] - change[1:], effects)
 
 
 def test_padding_with_zero_gradient_adds_nothing() -> None:

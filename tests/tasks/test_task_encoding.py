@@ -204,9 +204,11 @@ def test_batches_hold_every_sequence_once_and_keep_their_bounds(
         for row, member in enumerate(batch.members):
             sequence = sequences[member]
             ids = batch.input_ids[row].tolist()
-            assert ids[: len(sequence.ids)] == list(sequence.ids)
-            assert set(ids[len(sequence.ids) :]) <= {0}
             mine = batch.rows == row
             wanted = sequence.ids[sequence.first_scored :][: 1 if first else None]
+            fed = sequence.first_scored + len(wanted) - 1  # the last scored token is predicted and never read
+            assert ids[:fed] == list(sequence.ids[:fed])
+            assert set(ids[fed:]) <= {0}
+            assert batch.real[row].tolist() == [position < fed for position in range(len(ids))]
             assert batch.targets[mine].tolist() == list(wanted)
             assert batch.columns[mine].tolist() == [sequence.first_scored - 1 + i for i in range(len(wanted))]
