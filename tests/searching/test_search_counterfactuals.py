@@ -195,6 +195,28 @@ def test_padding_is_no_token_whose_effect_of_zero_could_be_the_largest(model: An
     assert all((scores < 0).all() for scores in below)
 
 
+@pytest.mark.parametrize("counterfactual", COUNTERFACTUALS)
+def test_half_precision_gives_scores_of_the_same_size(
+    tiny: Callable[..., Any], small_tokenizer: Any, counterfactual: Any
+) -> None:
+    """Though its loss is scaled up, lest gradients vanish."""
+    plan = {"counterfactual": counterfactual, "reduction": "max"}
+    exact, half = (
+        measured(scorer, scorer.anatomy.sites(layers=[1]), **plan)
+        for scorer in (
+            scorer_of(precise, small_tokenizer, EXAMPLES, counterfactuals=True)
+            for precise in (tiny("llama"), tiny("llama").half())
+        )
+    )
+    for site, effects in half.items():
+        for found, expected in (
+            (effects.loss_change, exact[site].loss_change),
+            (effects.score, exact[site].score),
+        ):
+            size = float(expected.abs().max())
+            torch.testing.assert_close(found, expected, atol=0.05 * size, rtol=0)
+
+
 # Rolled
 
 
