@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strop.linalg import decompose, loss_change_by_rank, singular_value_effects, singular_value_effects_from_gradient
+from strop.errors import UsageError
+from strop.linalg import (
+    EffectTally,
+    Reduction,
+    decompose,
+    loss_change_by_rank,
+    singular_value_effects,
+    singular_value_effects_from_gradient,
+    token_effects,
+)
 
 law = settings(deadline=None, max_examples=25, database=None)
 
@@ -34,12 +43,12 @@ def test_tokens_the_gradient_and_autograd_through_the_factors_agree(
     outputs = inputs @ weight.T
     outputs.retain_grad()
     loss_of(outputs, targets).backward()
-    from_tokens = singular_value_effects(found, inputs, outputs.grad)
+    from_tokens = singular_value_effects(found, -inputs, outputs.grad)  # a removed component sees nothing
     from_gradient = singular_value_effects_from_gradient(found, weight.grad)
 
     values = found.singular_values.clone().requires_grad_()
     loss_of(inputs @ (found.u @ torch.diag(values) @ found.vh).T, targets).backward()
-    expected = values.detach() * values.grad
+    expected = -values.detach() * values.grad
 
     torch.testing.assert_close(from_tokens, expected, atol=1e-10, rtol=1e-8)
     torch.testing.assert_close(from_gradient, expected, atol=1e-10, rtol=1e-8)
@@ -47,12 +56,14 @@ def test_tokens_the_gradient_and_autograd_through_the_factors_agree(
 
 @law
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 999))
-def test_all_effects_together_are_the_derivative_along_the_matrix(rows: int, columns: int, seed: int) -> None:
+def test_all_effects_together_are_the_slope_of_the_loss_as_the_matrix_is_turned_down(
+    rows: int, columns: int, seed: int
+) -> None:
     matrix, inputs, targets = problem(6, rows, columns, seed)
     weight = matrix.clone().requires_grad_()
     loss_of(inputs @ weight.T, targets).backward()
     effects = singular_value_effects_from_gradient(decompose(matrix), weight.grad)
-    torch.testing.assert_close(effects.sum(), (weight.detach() * weight.grad).sum(), atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(effects.sum(), -(weight.detach() * weight.grad).sum(), atol=1e-10, rtol=1e-8)
 
 
 @law
@@ -73,12 +84,12 @@ def test_the_predicted_change_is_the_slope_of_the_loss_as_the_tail_is_turned_dow
         assert float(predicted[rank]) == pytest.approx(float((after - before) / (2 * step)), abs=1e-7)
 
 
-def test_keeping_everything_changes_nothing_and_keeping_nothing_loses_all_effects() -> None:
+def test_keeping_everything_changes_nothing_and_keeping_nothing_brings_all_effects() -> None:
     effects = torch.tensor([1.0, -2.0, 3.0])
     change = loss_change_by_rank(effects)
     assert float(change[-1]) == 0
-    assert float(change[0]) == -2
-    torch.testing.assert_close(change[:-1] - change[1:], -effects)
+    assert float(change[0]) == 2
+    torch.testing.assert_close(change[:-1] - change[1:], effects)
 
 
 def test_padding_with_zero_gradient_adds_nothing() -> None:
@@ -99,3 +110,69 @@ def test_half_precision_activations_are_projected_in_float32(dtype: torch.dtype)
     effects = singular_value_effects(found, inputs, gradients)
     assert effects.dtype == torch.float64
     torch.testing.assert_close(effects, singular_value_effects(found, inputs.float(), gradients.float()))
+
+
+def test_effects_at_tokens_are_those_of_plain_loops() -> None:
+    matrix, changes, gradients = problem(4, 5, 3, 0)
+    found = decompose(matrix)
+    effects = token_effects(found, changes, gradients)
+    assert effects.shape == (4, 3)
+    for token in range(4):
+        for rank in range(3):
+            along_input = sum(float(changes[token, column] * found.vh[rank, column]) for column in range(3))
+            along_output = sum(float(gradients[token, row] * found.u[row, rank]) for row in range(5))
+            expected = float(found.singular_values[rank]) * along_input * along_output
+            assert float(effects[token, rank]) == pytest.approx(expected, abs=1e-12)
+    torch.testing.assert_close(singular_value_effects(found, changes, gradients), effects.sum(0))
+
+
+# The tally
+
+
+def reduced_at_once(effects: Tensor, reduction: Reduction) -> Tensor:
+    return {"sum": effects.sum(0), "max": effects.max(0).values, "mean-abs": effects.abs().mean(0)}[reduction]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max", "mean-abs"])
+@law
+@given(st.integers(1, 40), st.integers(1, 5), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 999), st.data())
+def test_tokens_counted_in_any_portions_reduce_to_what_they_do_all_at_once(
+    reduction: Reduction, tokens: int, rank: int, cuts: list[int], seed: int, data: st.DataObject
+) -> None:
+    sign = data.draw(st.sampled_from([1.0, -1.0, 0.0]))  # all positive, all negative, or of both signs
+    effects = torch.randn(tokens, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    effects = sign * effects.abs() if sign else effects
+    tally = EffectTally(reduction)
+    borders = [0, *sorted(min(cut, tokens) for cut in cuts), tokens]
+    for start, stop in zip(borders, borders[1:], strict=False):  # some of them empty
+        tally.add(effects[start:stop])
+    torch.testing.assert_close(tally.loss_change, effects.sum(0), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(tally.score, reduced_at_once(effects, reduction), atol=1e-12, rtol=1e-12)
+
+
+def test_what_a_tally_returned_stays_as_it_was_while_more_is_counted() -> None:
+    for reduction in ("sum", "max", "mean-abs"):
+        tally = EffectTally(reduction)
+        tally.add(torch.tensor([[1.0, -2.0]]))
+        change, score = tally.loss_change, tally.score
+        before = change.clone(), score.clone()
+        tally.add(torch.tensor([[3.0, 4.0]]))
+        assert torch.equal(change, before[0])
+        assert torch.equal(score, before[1])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max", "mean-abs"])
+def test_a_tally_of_no_tokens_is_refused_with_the_remedy(reduction: Reduction) -> None:
+    tally = EffectTally(reduction)
+    tally.add(torch.zeros(0, 3))
+    for figure in ("loss_change", "score"):
+        with pytest.raises(UsageError, match="No token was counted.*take examples of more tokens"):
+            getattr(tally, figure)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max", "mean-abs"])
+def test_an_effect_that_is_not_finite_is_not_lost_among_the_others(reduction: Reduction) -> None:
+    tally = EffectTally(reduction)
+    for value in (1.0, float("nan"), 2.0):
+        tally.add(torch.tensor([[value, 1.0]]))
+    assert tally.score.isnan().tolist() == [True, False]

@@ -8,6 +8,7 @@ from strop.anatomy import MatrixType, WeightSite
 from strop.interventions import RankReduction
 from strop.linalg import loss_change_by_rank, rank_for_fraction
 from strop.runs import Trial
+from strop.searching import Effects
 from strop.searching.candidates import ALWAYS, all_candidates, best_of, predicted_candidates
 
 SHAPES = st.dictionaries(
@@ -20,9 +21,10 @@ FRACTIONS = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=8)
 quick = settings(max_examples=60, deadline=None)
 
 
-def effects_for(shapes: dict[WeightSite, tuple[int, int]], seed: int) -> dict[WeightSite, torch.Tensor]:
+def effects_for(shapes: dict[WeightSite, tuple[int, int]], seed: int) -> dict[WeightSite, Effects]:
     generator = torch.Generator().manual_seed(seed)
-    return {site: torch.randn(min(shape), dtype=torch.float64, generator=generator) for site, shape in shapes.items()}
+    draw = lambda shape: torch.randn(min(shape), dtype=torch.float64, generator=generator)  # noqa: E731
+    return {site: Effects(loss_change=draw(shape), score=draw(shape)) for site, shape in shapes.items()}
 
 
 @quick
@@ -53,7 +55,7 @@ def test_the_ladder_holds_the_predicted_rank_between_its_deepest_and_its_mildest
     for site, shape in shapes.items():
         ranks = {edit.rank(shape) for edit in found if edit.site == site}
         deepest, mildest = (max(1, rank_for_fraction(fraction, shape)) for fraction in ALWAYS)
-        changes = [-float(effects[site][rank:].sum()) for rank in range(min(shape))]
+        changes = [float(effects[site].loss_change[rank:].sum()) for rank in range(min(shape))]
         predicted = min(range(min(shape)), key=changes.__getitem__)
         assert {deepest, mildest} <= ranks
         assert min(max(predicted, deepest), mildest) in ranks
@@ -75,7 +77,7 @@ def test_given_rank_fractions_are_the_only_ones_proposed(shapes, fractions, seed
 def test_the_matrices_proposed_are_those_with_the_lowest_predicted_loss(shapes, seed: int, top: int) -> None:
     effects = effects_for(shapes, seed)
     found = predicted_candidates(effects, shapes, top_matrices=top, rank_fractions=None)
-    promised = {site: float(loss_change_by_rank(effects[site])[:-1].min()) for site in shapes}
+    promised = {site: float(loss_change_by_rank(effects[site].loss_change)[:-1].min()) for site in shapes}
     chosen = {edit.site for edit in found}
     left = set(shapes) - chosen
     assert not left or max(promised[site] for site in chosen) <= min(promised[site] for site in left)

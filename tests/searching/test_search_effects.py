@@ -1,4 +1,4 @@
-"""Asking the gradient: the effects are those of autograd's weight gradients and of nudged singular values."""
+"""Asking the gradient: the effects are those of autograd's weight gradients and of singular values turned down."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,14 +47,14 @@ def test_effects_are_the_weight_gradients_on_the_singular_vectors(
         weight = anatomy.matrix_in(parameter.detach(), site).double().numpy()
         gradient = anatomy.matrix_in(parameter.grad, site).double().numpy()
         u, s, vh = np.linalg.svd(weight, full_matrices=False)
-        expected = s * np.einsum("or,oi,ri->r", u, gradient, vh)
+        expected = -s * np.einsum("or,oi,ri->r", u, gradient, vh)
         scale = np.abs(expected).max()
         assert scale > 0
-        np.testing.assert_allclose(found[site].numpy(), expected, atol=2e-3 * scale, err_msg=str(site))
+        np.testing.assert_allclose(found[site].loss_change.numpy(), expected, atol=2e-3 * scale, err_msg=str(site))
 
 
 @pytest.mark.parametrize("family", THREE_FAMILIES)
-def test_an_effect_is_how_the_loss_answers_to_a_nudge_of_one_singular_value(
+def test_an_effect_is_how_the_loss_answers_as_one_singular_value_is_turned_down(
     answering: Callable[..., Any], small_tokenizer: Any, task: Any, family: str
 ) -> None:
     model = answering(family).double()
@@ -69,12 +69,12 @@ def test_an_effect_is_how_the_loss_answers_to_a_nudge_of_one_singular_value(
         losses = []
         for nudge in (1e-4, -1e-4):
             with torch.no_grad():
-                component = nudge * s[0] * torch.outer(u[:, 0], vh[0])
+                component = -nudge * s[0] * torch.outer(u[:, 0], vh[0])
                 anatomy.write_matrix(parameter.data, site, anatomy.matrix_in(original, site) + component)
                 losses.append(float(loss_by_hand(model, small_tokenizer, examples, "exact")))
                 parameter.data.copy_(original)
-        scale = float(found[site].abs().max())
-        assert float(found[site][0]) == pytest.approx((losses[0] - losses[1]) / 2e-4, abs=0.02 * scale)
+        scale = float(found[site].loss_change.abs().max())
+        assert float(found[site].loss_change[0]) == pytest.approx((losses[0] - losses[1]) / 2e-4, abs=0.02 * scale)
 
 
 def test_asking_for_a_few_matrices_gives_what_asking_for_all_gives(
@@ -87,7 +87,7 @@ def test_asking_for_a_few_matrices_gives_what_asking_for_all_gives(
     everything = measure_effects(scorer, sites, decompose=decompose)
     few = [site for site in sites if site.layer == 2 and site.matrix_type in ("key", "down")]
     for site, effects in measure_effects(scorer, few, decompose=decompose).items():
-        torch.testing.assert_close(effects, everything[site], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(effects.loss_change, everything[site].loss_change, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("family", THREE_FAMILIES)

@@ -17,7 +17,7 @@ from strop.interventions import RankReduction
 from strop.linalg import DecompositionCache, decompose
 from strop.progress import Progress
 from strop.runs import Trial
-from strop.searching import SearchPlan, measure_effects, search, sweep
+from strop.searching import Effects, SearchPlan, measure_effects, search, sweep
 from strop.searching.candidates import best_of, predicted_candidates
 from strop.tasks import Scorer, Task
 
@@ -30,7 +30,8 @@ def trial(rank: int, accuracy: float, loss: float) -> Trial:
 
 
 def effects_of(scorer: Scorer) -> dict[WeightSite, torch.Tensor]:
-    return measure_effects(scorer, scorer.anatomy.sites(), decompose=decompose)
+    found = measure_effects(scorer, scorer.anatomy.sites(), decompose=decompose)
+    return {site: effects.loss_change for site, effects in found.items()}
 
 
 def test_effects_in_float16_do_not_vanish_with_the_number_of_examples(
@@ -48,11 +49,11 @@ def test_effects_in_float16_do_not_vanish_with_the_number_of_examples(
 def test_a_sample_walked_in_parts_has_the_effects_of_the_whole(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.tasks.encoding.BATCH_TOKENS", 64)
+    monkeypatch.setattr("strop.tasks.encoding.BATCH_TOKENS", 48)
     scorer = Scorer(answering(), small_tokenizer, task.examples("select"), "exact")
     assert len(scorer.batches) > 3
     whole = effects_of(scorer)
-    monkeypatch.setattr("strop.searching.gradient.STATE_BUDGET_BYTES", 1)
+    monkeypatch.setattr("strop.searching.effects.STATE_BUDGET_BYTES", 1)
     for site, effects in effects_of(scorer).items():
         assert torch.allclose(effects, whole[site], rtol=1e-4, atol=1e-7), site
 
@@ -88,7 +89,8 @@ def test_a_loss_of_nan_is_the_worst_in_a_screening() -> None:
 
 def test_matrices_whose_effects_are_not_finite_are_not_proposed() -> None:
     good, bad = UP, WeightSite(0, MatrixType.UP)
-    effects = {good: torch.tensor([1.0, 2.0, 1.0, 3.0]), bad: torch.tensor([1.0, math.nan, 1.0, 1.0])}
+    changes = {good: torch.tensor([-1.0, -2.0, -1.0, -3.0]), bad: torch.tensor([-1.0, math.nan, -1.0, -1.0])}
+    effects = {site: Effects(change, change) for site, change in changes.items()}
     shapes = {bad: (4, 4), good: (4, 4)}
     proposed = predicted_candidates(effects, shapes, top_matrices=1, rank_fractions=None)
     assert {edit.site for edit in proposed} == {good}

@@ -13,7 +13,7 @@ from tokenizers import normalizers, processors
 
 from strop.errors import TaskError
 from strop.tasks import Example, Scorer
-from strop.tasks.encoding import BATCH_SCORED, BATCH_TOKENS, batches_of, encode
+from strop.tasks.encoding import BATCH_SCORED, BATCH_TOKENS, TokenSequence, batches_of, encode
 
 TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_size=1, max_size=24)
 
@@ -204,9 +204,115 @@ def test_batches_hold_every_sequence_once_and_keep_their_bounds(
         for row, member in enumerate(batch.members):
             sequence = sequences[member]
             ids = batch.input_ids[row].tolist()
-            assert ids[: len(sequence.ids)] == list(sequence.ids)
-            assert set(ids[len(sequence.ids) :]) <= {0}
             mine = batch.rows == row
             wanted = sequence.ids[sequence.first_scored :][: 1 if first else None]
+            fed = sequence.first_scored + len(wanted) - 1  # the last scored token is predicted and never read
+            assert ids[:fed] == list(sequence.ids[:fed])
+            assert set(ids[fed:]) <= {0}
+            assert batch.real[row].tolist() == [position < fed for position in range(len(ids))]
             assert batch.targets[mine].tolist() == list(wanted)
             assert batch.columns[mine].tolist() == [sequence.first_scored - 1 + i for i in range(len(wanted))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 120)), min_size=1, max_size=25),
+    fewest=st.integers(1, 4),
+    score=st.sampled_from(["exact", "first_token"]),
+)
+def test_no_batch_is_smaller_than_asked_for_while_there_are_others(
+    lengths: list[tuple[int, int]], fewest: int, score: Any
+) -> None:
+    sequences = [
+        TokenSequence(tuple(range(1, prompt + answer + 1)), prompt, owner, 0)
+        for owner, (prompt, answer) in enumerate(lengths)
+    ]
+    batches = batches_of(sequences, score, device=torch.device("cpu"), fewest=fewest)
+    assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
+    assert min(len(batch.members) for batch in batches) >= min(fewest, len(sequences))
+    for batch in batches:  # a bound is broken only where so many would not be had otherwise
+        assert len(batch.members) < 2 * fewest or batch.input_ids.numel() <= BATCH_TOKENS
+        assert len(batch.members) < 2 * fewest or len(batch.targets) <= BATCH_SCORED
+
+
+# Counterfactuals: another prompt of as many tokens
+
+
+LYON = "The city of Lyon is in"
+
+
+def paired(example: Example, tokenizer: Any, score: Any = "exact") -> Any:
+    return encode([example], tokenizer, score, longest=128, counterfactuals=True)
+
+
+@pytest.mark.parametrize("template", [None, "<|end|> $A", "<|end|> $A <|end|>"])
+def test_a_counterfactual_is_encoded_as_its_prompt_is_and_keeps_the_answer(
+    changed: Callable[..., Any], template: str | None
+) -> None:
+    tokenizer = changed(template=template)
+    other = "The city of Paris is in"
+    (sequence,) = paired(Example(LYON, " France", counterfactual=other), tokenizer)
+    assert sequence == dataclasses.replace(
+        only(LYON, " France", tokenizer), counterfactual_ids=only(other, " France", tokenizer).ids
+    )
+
+
+def test_every_choice_is_paired_with_the_same_choice(small_tokenizer: Any) -> None:
+    choices = (" France", " Brazil is", " the city")
+    example = Example(LYON, " France", choices=choices, counterfactual="The city of Paris is in")
+    found = paired(example, small_tokenizer, "choice")
+    assert [small_tokenizer.decode(sequence.counterfactual_ids) for sequence in found] == [
+        f"The city of Paris is in{choice}" for choice in choices
+    ]
+
+
+def test_a_batch_is_fed_as_much_of_each_counterfactual_as_of_its_prompt(small_tokenizer: Any) -> None:
+    examples = [
+        Example("1 + 2 =", " 3 and 12 x 12", counterfactual="2 + 1 ="),
+        Example("The capital of France is", " Paris", counterfactual="The capital of Brazil is"),
+    ]
+    sequences = encode(examples, small_tokenizer, "exact", longest=128, counterfactuals=True)
+    (batch,) = batches_of(sequences, "exact", device=torch.device("cpu"))
+    assert batch.counterfactual_ids is not None
+    assert batch.counterfactual_ids.shape == batch.input_ids.shape
+    for row, member in enumerate(batch.members):
+        sequence, real = sequences[member], batch.real[row]
+        assert batch.counterfactual_ids[row][real].tolist() == list(sequence.counterfactual_ids[:-1])
+        assert batch.counterfactual_ids[row][~real].tolist() == [0] * int((~real).sum())
+    plain = encode(examples, small_tokenizer, "exact", longest=128)
+    assert batches_of(plain, "exact", device=torch.device("cpu"))[0].counterfactual_ids is None
+
+
+def test_a_missing_counterfactual_is_refused_by_row_with_the_remedy(small_tokenizer: Any) -> None:
+    with pytest.raises(TaskError) as raised:
+        paired(Example(LYON, " France", row=7), small_tokenizer)
+    assert str(raised.value) == (
+        f"row 7 (prompt '{LYON}'): it has no counterfactual; give the task file a template in counterfactual:."
+    )
+
+
+def test_a_counterfactual_of_another_length_is_refused_by_row_with_both_lengths(small_tokenizer: Any) -> None:
+    with pytest.raises(TaskError) as raised:
+        paired(Example(LYON, " France", row=7, counterfactual="The capital of France is" * 30), small_tokenizer)
+    assert str(raised.value) == (
+        f"row 7 (prompt '{LYON}'): its counterfactual 'The capital of France isThe capital o...' has "
+        f"{len(small_tokenizer('The capital of France is' * 30)['input_ids'])} tokens and the prompt 6; activations are "
+        "swapped token by token, so make them of one length or drop the row."
+    )
+
+
+def test_a_counterfactual_that_meets_the_answer_elsewhere_is_refused(small_tokenizer: Any) -> None:
+    """Alone both prompts have five tokens; before this answer the last of one melts into it."""
+    prompt, other, answer = "The city of Lyo", "The city of Lyq", "n is"
+    assert len(small_tokenizer(prompt)["input_ids"]) == len(small_tokenizer(other)["input_ids"]) == 5
+    said = "has {} tokens and the prompt {}; activations"
+    with pytest.raises(TaskError, match=said.format(5, 3)):
+        paired(Example(prompt, answer, counterfactual=other), small_tokenizer)
+    with pytest.raises(TaskError, match=said.format(3, 5)):
+        paired(Example(other, answer, counterfactual=prompt), small_tokenizer)
+
+
+def test_a_counterfactual_after_which_the_answer_has_more_tokens_is_refused(small_tokenizer: Any) -> None:
+    """Three tokens lie wholly in either prompt, and " Lyon" is one where "yon" after " of" is two."""
+    with pytest.raises(TaskError, match="has 6 tokens and the prompt 5, the answer included; activations"):
+        paired(Example("The city of L", "yon is", counterfactual="The city of"), small_tokenizer)

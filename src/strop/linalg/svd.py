@@ -69,12 +69,16 @@ class SingularValueDecomposition:
         Raises:
             UsageError: there is no such component.
         """
-        rank = self.singular_values.shape[0]
-        if any(not 0 <= index < rank for index in indices):
-            outside = next(index for index in indices if not 0 <= index < rank)
-            raise UsageError(f"A matrix of shape {self.shape} has components 0 to {rank - 1}, not {outside}.")
+        self.refuse_missing(indices)
         chosen = torch.tensor(indices, dtype=torch.long, device=self.u.device)
         return self.u[:, chosen] * self.singular_values[chosen], self.vh[chosen]
+
+    def refuse_missing(self, indices: Sequence[int]) -> None:
+        """Raise UsageError if an index is no component's."""
+        rank = self.singular_values.shape[0]
+        for index in indices:
+            if not 0 <= index < rank:
+                raise UsageError(f"A matrix of shape {self.shape} has components 0 to {rank - 1}, not {index}.")
 
 
 def without_components(
@@ -100,6 +104,7 @@ def without_components(
     >>> without_components(w, decompose(w), [0]).diagonal()
     tensor([0., 2., 1.])
     """
+    decomposition.refuse_missing(removed)
     rank = decomposition.singular_values.shape[0]
     if 2 * len(removed) <= rank:
         left, right = decomposition.factors_of(removed)

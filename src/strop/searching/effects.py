@@ -89,11 +89,13 @@ def measure_effects(
         For each site its components' effects.
 
     Raises:
-        UsageError: `roll` has only one example to swap with.
+        UsageError: `roll` has only one example to swap with, or `pairs` no counterfactual prompts.
     """
     plan = plan or EffectPlan()
     if plan.counterfactual == "roll":
         refuse_lone_examples(scorer)
+    if plan.counterfactual == "pairs":
+        _refuse_missing_prompts(scorer)
     model = scorer.model
     chunks = _chunks(scorer, plan, STATE_BUDGET_BYTES)
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
@@ -124,6 +126,14 @@ def refuse_lone_examples(scorer: Scorer) -> None:
         raise UsageError(
             "The counterfactual 'roll' swaps each example with another of its batch, and a batch holds only one: take "
             "two examples or more, or another counterfactual (--counterfactual mean)."
+        )
+
+
+def _refuse_missing_prompts(scorer: Scorer) -> None:
+    if any(batch.counterfactual_ids is None for batch in scorer.batches):
+        raise UsageError(
+            "The counterfactual 'pairs' needs the examples' counterfactual prompts: encode them too, with "
+            "Scorer(..., counterfactuals=True), or take another counterfactual."
         )
 
 

@@ -1,6 +1,7 @@
 """Prompt and answer as tokens: tokenised together, the border found from character offsets."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -129,23 +130,26 @@ def encode(
 def _with_counterfactuals(
     sequences: Sequence[TokenSequence], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score
 ) -> list[TokenSequence]:
-    paired = []
-    for sequence in sequences:
-        example = examples[sequence.owner]
-        continuation = _continuations(example, score)[sequence.choice]
-        where = _place(example)
+    swapped = []
+    for example in examples:
         if example.counterfactual is None:
-            raise TaskError(f"{where}: it has no counterfactual; give the task file a template in counterfactual:.")
-        ids = tokenizer(example.counterfactual + continuation, verbose=False)["input_ids"][: len(sequence.ids) + 1]
-        prompts = [
-            len(tokenizer(text, verbose=False)["input_ids"]) for text in (example.prompt, example.counterfactual)
-        ]
-        if prompts[0] != prompts[1] or len(ids) < len(sequence.ids):
             raise TaskError(
-                f"{where}: its counterfactual {_short(example.counterfactual)} has {prompts[1]} tokens and the prompt "
-                f"{prompts[0]}; activations are swapped token by token, so make them of one length or drop the row."
+                f"{_place(example)}: it has no counterfactual; give the task file a template in counterfactual:."
             )
-        paired.append(dataclasses.replace(sequence, counterfactual_ids=tuple(ids[: len(sequence.ids)])))
+        swapped.append(dataclasses.replace(example, prompt=example.counterfactual))
+    paired = []
+    for sequence, other in zip(sequences, encode(swapped, tokenizer, score, longest=sys.maxsize), strict=True):
+        example, other_prompt = examples[sequence.owner], swapped[sequence.owner].prompt
+        for theirs, ours, included in (
+            (other.first_scored, sequence.first_scored, ""),
+            (len(other.ids), len(sequence.ids), ", the answer included"),
+        ):
+            if theirs != ours:
+                raise TaskError(
+                    f"{_place(example)}: its counterfactual {_short(other_prompt)} has {theirs} tokens and the prompt "
+                    f"{ours}{included}; activations are swapped token by token, so make them of one length or drop the row."
+                )
+        paired.append(dataclasses.replace(sequence, counterfactual_ids=other.ids))
     return paired
 
 
@@ -172,8 +176,14 @@ def batches_of(
         groups[-1].append(index)
         scored += wanted
     if len(groups) > 1 and len(groups[-1]) < fewest:
-        rest = groups.pop()
-        groups[-1] += rest
+        last = groups.pop()
+        missing = fewest - len(last)
+        kept = len(groups[-1]) - missing
+        if kept >= fewest:
+            groups[-1], last = groups[-1][:kept], groups[-1][kept:] + last
+            groups.append(last)
+        else:
+            groups[-1] += last
     return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
 
 
