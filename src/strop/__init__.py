@@ -14,9 +14,9 @@ from strop.errors import StropError
 if TYPE_CHECKING:
     from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
     from strop.checkpoints import ZOO, load, pull
-    from strop.interventions import RankReduction
+    from strop.interventions import RankReduction, SingularValuePruning
     from strop.recipe import Recipe, applied, attach, bake, detach
-    from strop.searching import SearchPlan, SearchResult, search
+    from strop.searching import PrunePlan, SearchPlan, SearchResult, prune, search
     from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
 
 __version__ = "0.1.0"
@@ -28,10 +28,12 @@ _ROOM_OF = {
     "Example": "tasks",
     "Family": "anatomy",
     "MatrixType": "anatomy",
+    "PrunePlan": "searching",
     "RankReduction": "interventions",
     "Recipe": "recipe",
     "SearchPlan": "searching",
     "SearchResult": "searching",
+    "SingularValuePruning": "interventions",
     "Spelling": "anatomy",
     "Task": "tasks",
     "WeightSite": "anatomy",
@@ -45,6 +47,7 @@ _ROOM_OF = {
     "evaluate": "tasks",
     "load": "checkpoints",
     "load_task": "tasks",
+    "prune": "searching",
     "pull": "checkpoints",
     "search": "searching",
 }
@@ -57,10 +60,12 @@ __all__ = [
     "Example",
     "Family",
     "MatrixType",
+    "PrunePlan",
     "RankReduction",
     "Recipe",
     "SearchPlan",
     "SearchResult",
+    "SingularValuePruning",
     "Spelling",
     "StropError",
     "Task",
@@ -75,6 +80,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_task",
+    "prune",
     "pull",
     "search",
 ]

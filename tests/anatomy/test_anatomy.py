@@ -279,8 +279,8 @@ def test_a_tied_weight_is_refused_with_both_names_and_may_still_be_read(tiny: Ti
             UneditableWeightError,
             match=r"model\.layers\.0\.mlp\.up_proj\.weight is tied to model\.layers\.2\.mlp\.up_proj\.weight.*untie them",
         ):
-            anatomy.refuse_tied(model, WeightSite(layer, T.UP))
-    anatomy.refuse_tied(model, WeightSite(1, T.UP))
+            anatomy.refuse_tied(model, [WeightSite(layer, T.UP)])
+    anatomy.refuse_tied(model, [WeightSite(1, T.UP)])
     assert anatomy.read_weight(model, WeightSite(2, T.UP)).shape == (48, 32)
 
 

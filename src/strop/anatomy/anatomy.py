@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -97,9 +97,9 @@ class Anatomy:
         if site.matrix_type not in self.family.matrices:
             has = ", ".join(self.matrix_types)
             raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {has}.")
-        if site.head is not None and site.head >= self._heads_of(site.matrix_type):
+        if site.head is not None and site.head >= self.heads_of(site.matrix_type):
             raise SiteError(
-                f"{site}: the {site.matrix_type} matrix has heads 0 to {self._heads_of(site.matrix_type) - 1}."
+                f"{site}: the {site.matrix_type} matrix has heads 0 to {self.heads_of(site.matrix_type) - 1}."
             )
         if site.expert is not None:
             raise SiteError(f"{site}: a {self.family.name} block has no experts.")
@@ -149,14 +149,17 @@ class Anatomy:
             raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         return weight
 
-    def refuse_tied(self, model: PreTrainedModel, site: WeightSite) -> None:
-        """Raise UneditableWeightError if the site's parameter serves anywhere else in the model too."""
-        weight = self.parameter(model, site)
-        names = [name for name, other in model.named_parameters(remove_duplicate=False) if other is weight]
-        if len(names) > 1:
-            raise UneditableWeightError(
-                f"{names[0]} is tied to {' and '.join(names[1:])}: an edit of one would change the other; untie them first."
-            )
+    def refuse_tied(self, model: PreTrainedModel, sites: Iterable[WeightSite]) -> None:
+        """Raise UneditableWeightError if a site's parameter serves anywhere else in the model too."""
+        names: dict[nn.Parameter, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(name)
+        for site in sites:
+            first, *others = names[self.parameter(model, site)]
+            if others:
+                raise UneditableWeightError(
+                    f"{first} is tied to {' and '.join(others)}: an edit of one would change the other; untie them first."
+                )
 
     def matrix_in(self, parameter: Tensor, site: WeightSite) -> Tensor:
         """Return the site's matrix inside a tensor laid out as its parameter is (the weight, or its gradient).
@@ -229,7 +232,8 @@ class Anatomy:
             return inputs
         return inputs[..., site.head * self.head_size : (site.head + 1) * self.head_size]
 
-    def _heads_of(self, matrix_type: MatrixType) -> int:
+    def heads_of(self, matrix_type: MatrixType) -> int:
+        """Return how many heads share an attention matrix of this type."""
         grouped = matrix_type in (MatrixType.KEY, MatrixType.VALUE)
         return self.key_value_head_count if grouped else self.head_count
 
@@ -240,7 +244,7 @@ class Anatomy:
         if spelling.packing == "whole":
             return 0, stored_rows
         sizes = [
-            self._heads_of(part) * self.head_size if part in ATTENTION else stored_rows // len(spelling.packed)
+            self.heads_of(part) * self.head_size if part in ATTENTION else stored_rows // len(spelling.packed)
             for part in spelling.packed
         ]
         index = spelling.packed.index(matrix_type)

@@ -12,6 +12,7 @@ from strop.cli.bake import bake
 from strop.cli.demo import demo
 from strop.cli.eval import evaluate
 from strop.cli.inspect import inspect
+from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
 from strop.errors import StropError, UsageError
@@ -49,6 +50,7 @@ for _command, _name in (
     (inspect, "inspect"),
     (evaluate, "eval"),
     (search, "search"),
+    (prune, "prune"),
     (bake, "bake"),
     (demo, "demo"),
 ):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from strop.anatomy import Anatomy, MatrixType
     from strop.report import Table
+    from strop.runs import RunResult
 
 ModelArgument = Annotated[
     str,
@@ -51,6 +52,10 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db"),
+]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
@@ -176,3 +181,33 @@ def parse_layers_option(text: str | None, layer_count: int) -> tuple[int, ...] |
         return None if text is None else parse_layers(text, layer_count)
     except SiteError as error:
         raise UsageError(f"--layers: {error}") from None
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Turn an interruption into the sentence that says how to go on."""
+    from strop.errors import RunError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError(
+            f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
+        ) from None
+
+
+def print_run(result: "RunResult") -> None:
+    """Print a finished run for a person."""
+    from strop.report import gain_sentence, intervention_lines, run_table
+
+    content = result.to_json()
+    print_table(run_table(content))
+    for line in intervention_lines(content):
+        print_line(f"  {line}")
+    in_accuracy = content["base"]["test"]["accuracy"] is not None
+    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, held_out=True))
+    cost = content["cost"]
+    print_line(
+        f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "
+        f"at most {cost['peak_rss_bytes'] / 1e6:,.0f} MB of memory"
+    )

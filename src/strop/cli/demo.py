@@ -11,10 +11,10 @@ from strop.cli.console import (
     load_for_command,
     print_json,
     print_line,
+    print_run,
     print_table,
     showing_progress,
 )
-from strop.cli.search import print_run
 
 if TYPE_CHECKING:
     from strop.searching import SearchResult

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from strop.cli.console import (
     ModelArgument,
     QuietOption,
     RevisionOption,
+    StorageOption,
     TaskOption,
     anatomy_for_command,
     load_for_command,
@@ -24,12 +25,10 @@ from strop.cli.console import (
     parse_numbers,
     print_json,
     print_line,
-    print_table,
+    print_run,
+    resumable,
     showing_progress,
 )
-
-if TYPE_CHECKING:
-    from strop.runs import RunResult
 
 GREEDY_MAX_EDITS = 6
 
@@ -61,9 +60,7 @@ def search(
     top_matrices: Annotated[int, typer.Option(help="How many of the matrices the gradient ranks highest to try.")] = 12,
     finalists: Annotated[int, typer.Option(help="How many candidates go on from the screening.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the gradient's sample and the bootstrap.")] = 0,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db")
-    ] = None,
+    storage: StorageOption = None,
     with_factors: Annotated[
         bool, typer.Option("--with-factors", help="Put the low-rank factors into the recipe.")
     ] = False,
@@ -84,7 +81,6 @@ def search(
 
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
     """
-    from strop.errors import RunError
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
     from strop.tasks import load_task, refuse_generation
@@ -104,46 +100,24 @@ def search(
         finalists=finalists,
         seed=seed,
     )
-    with showing_progress(quiet=quiet) as progress:
+    with showing_progress(quiet=quiet) as progress, resumable(out):
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         anatomy = anatomy_for_command(model, family_file)
         plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
-        try:
-            found = run_search(
-                model,
-                tokenizer,
-                task,
-                plan,
-                out=out,
-                storage=storage,
-                resume=resume,
-                family=anatomy.family,
-                with_factors=with_factors,
-                progress=progress,
-            )
-        except KeyboardInterrupt:
-            raise RunError(
-                f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
-            ) from None
+        found = run_search(
+            model,
+            tokenizer,
+            task,
+            plan,
+            out=out,
+            storage=storage,
+            resume=resume,
+            family=anatomy.family,
+            with_factors=with_factors,
+            progress=progress,
+        )
     if as_json:
         print_json(found.result.to_json())
         return
     print_run(found.result)
     print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
-
-
-def print_run(result: "RunResult") -> None:
-    """Print a finished run for a person."""
-    from strop.report import gain_sentence, intervention_lines, run_table
-
-    content = result.to_json()
-    print_table(run_table(content))
-    for line in intervention_lines(content):
-        print_line(f"  {line}")
-    in_accuracy = content["base"]["test"]["accuracy"] is not None
-    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, held_out=True))
-    cost = content["cost"]
-    print_line(
-        f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "
-        f"at most {cost['peak_rss_bytes'] / 1e6:,.0f} MB of memory"
-    )

@@ -93,6 +93,7 @@ def attach_interventions(
     carried = tensors if tensors is not None else [{}] * len(interventions)
     attachment = Attachment(model, interventions)
     try:
+        anatomy.refuse_tied(model, [intervention.site for intervention in interventions])
         with torch.no_grad():
             for intervention, own_tensors in zip(interventions, carried, strict=True):
                 _edit(model, anatomy, intervention, attachment, decompose, own_tensors)
@@ -113,7 +114,6 @@ def _edit(
 ) -> None:
     site = intervention.site
     parameter = anatomy.parameter(model, site)
-    anatomy.refuse_tied(model, site)
     matrix = anatomy.matrix_in(parameter.data, site)
     shift = checked_shift(intervention, tensors, outputs=matrix.shape[0])
     try:

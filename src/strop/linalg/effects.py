@@ -9,9 +9,9 @@ from torch import Tensor
 from strop.errors import UsageError
 from strop.linalg.svd import SingularValueDecomposition
 
-Reduction = Literal["sum", "fisher", "max", "mean-abs"]
-"""How the effects at many tokens become one figure: their sum, the same with its curvature by the empirical Fisher
-information, the largest with its sign, or the mean of their sizes."""
+Reduction = Literal["consistency", "sum", "max", "mean-abs"]
+"""How the effects at many tokens become one figure: the mean over examples in units of its spread, their sum, the largest
+with its sign, or the mean of their sizes."""
 
 
 def token_effects(
@@ -57,6 +57,7 @@ class EffectTally:
     def __init__(self, reduction: Reduction = "sum") -> None:
         self._reduction = reduction
         self._tokens = 0
+        self._examples = 0
         self._total: Tensor | None = None
         self._reduced: Tensor | None = None
 
@@ -66,28 +67,29 @@ class EffectTally:
         Args:
             effects: as `token_effects` returns them, (tokens, rank).
             examples: which example each token is of, (tokens,); all tokens of an example come in one call. Needed for
-                `fisher` only.
+                `consistency` only.
+
+        Raises:
+            UsageError: `examples` is missing.
         """
         if effects.shape[0] == 0:
             return
         self._tokens += effects.shape[0]
-        total = effects.sum(0).cpu().double()
-        self._total = total if self._total is None else self._total + total
+        self._total = _plus(self._total, effects.sum(0))
         match self._reduction:
             case "max":
                 largest = effects.amax(0).cpu().double()
                 self._reduced = largest if self._reduced is None else torch.maximum(self._reduced, largest)
             case "mean-abs":
-                self._accumulate(effects.abs().sum(0))
-            case "fisher":
+                self._reduced = _plus(self._reduced, effects.abs().sum(0))
+            case "consistency":
                 if examples is None:
-                    raise UsageError("The reduction 'fisher' needs to know which example each token is of.")
-                of_each = effects.new_zeros(int(examples.max()) + 1, effects.shape[1])
-                self._accumulate(of_each.index_add_(0, examples.to(effects.device), effects).square_().sum(0))
-
-    def _accumulate(self, more: Tensor) -> None:
-        reduced = more.cpu().double()
-        self._reduced = reduced if self._reduced is None else self._reduced + reduced
+                    raise UsageError("The reduction 'consistency' needs to know which example each token is of.")
+                present, of_token = torch.unique(examples, return_inverse=True)
+                self._examples += present.shape[0]
+                of_each = effects.new_zeros(present.shape[0], effects.shape[1])
+                of_each.index_add_(0, of_token.to(effects.device), effects)
+                self._reduced = _plus(self._reduced, of_each.square_().sum(0))
 
     @property
     def loss_change(self) -> Float[Tensor, " rank"]:
@@ -98,15 +100,22 @@ class EffectTally:
     def score(self) -> Float[Tensor, " rank"]:
         """The reduced effects, (rank,) float64: the lower, the sooner a component is pruned.
 
-        `fisher` is Σ_n (e_ni + ½ e_ni²) with e_ni = Σ_t e_ti over the tokens of example n: the second-order change of the
-        loss with the empirical Fisher information in the Hessian's place (optimal brain damage, LeCun et al., 1990).
+        `consistency` is mean_n(e_ni) / sd_n(e_ni), with e_ni the sum over the tokens of example n; it has no unit, and is
+        least where a removal helps most examples alike. Zero where no two examples differ.
         """
         if self._reduction == "sum":
             return self.loss_change
         reduced = _of_some(self._reduced)
-        if self._reduction == "fisher":
-            return self.loss_change + reduced / 2
+        if self._reduction == "consistency":
+            mean = self.loss_change / self._examples
+            spread = (reduced / self._examples - mean.square()).clamp_min(0).sqrt()
+            return torch.where(spread > 0, mean / spread, 0.0)
         return reduced / self._tokens if self._reduction == "mean-abs" else reduced
+
+
+def _plus(total: Tensor | None, more: Tensor) -> Tensor:
+    added = more.cpu().double()
+    return added if total is None else total + added
 
 
 def _of_some(reduced: Tensor | None) -> Tensor:

@@ -3,9 +3,10 @@
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.folder import RunFolder
 from strop.runs.result import RunResult
-from strop.runs.trials import Trial, TrialBook
+from strop.runs.trials import CandidateSpace, Trial, TrialBook
 
 __all__ = [
+    "CandidateSpace",
     "RunFolder",
     "RunResult",
     "Stopwatch",

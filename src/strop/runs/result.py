@@ -26,15 +26,20 @@ class RunResult:
     edited: dict[str, dict[str, Any]]
     """split → the same of the model with the recipe applied."""
     comparison: dict[str, dict[str, Any]]
-    """split → gain, ci95, p_value, fixed, broken."""
+    """split → gain, ci95, p_value, fixed, broken; `test_over_start` beside it where the run set out from a recipe."""
     interventions: list[dict[str, Any]]
     cost: dict[str, Any]
     """wall_seconds, evaluations, tokens, peak_rss_bytes."""
     versions: dict[str, str]
+    start: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """split → the same of the model with the recipe the run set out from; empty without one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        if not self.start:
+            del content["start"]
+        return content
 
     @classmethod
     def read(cls, path: Path) -> "RunResult":

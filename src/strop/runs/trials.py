@@ -3,36 +3,44 @@
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import optuna
 
-from strop.anatomy import MatrixType, WeightSite
 from strop.errors import RunError
-from strop.interventions import RankReduction
 from strop.runs.environment import without_password
 from strop.tasks import merit_of
 
-NO_EDIT = "none"
+C = TypeVar("C")
+Setting = str | int | float
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-    """One candidate and what it scored on the select split."""
+class CandidateSpace(Generic[C]):
+    """How candidates of one kind are spelled as the parameters of a study, and read back."""
+
+    distributions: Mapping[str, optuna.distributions.BaseDistribution]
+    spell: Callable[[C], dict[str, Setting]]
+    read: Callable[[Mapping[str, Any]], C]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(Generic[C]):
+    """One candidate and what it scored."""
 
     round: int
-    """Counted from 1: which edit of the recipe was being looked for."""
-    intervention: RankReduction | None
+    """Counted from 1: which addition to the recipe was being looked for."""
+    candidate: C | None
     """None is "no edit"."""
-    rank: int
-    """Components kept; 0 for "no edit"."""
     examples: int
-    """How many select examples it was scored on."""
+    """How many examples it was scored on."""
     accuracy: float | None
     """Share answered right, 0 to 1; None for `perplexity`."""
     loss: float
     """Nats per answer token."""
+    split: str = "select"
+    """Where the examples are from."""
     elapsed_seconds: float = 0.0
     """From the search's beginning to this trial's end, sittings added up."""
 
@@ -41,32 +49,26 @@ class Trial:
         """What a search maximises; see `merit_of`."""
         return merit_of(self.accuracy, self.loss)
 
-    @property
-    def key(self) -> tuple[int, WeightSite | None, int, int]:
-        """What makes two trials the same."""
-        return (self.round, self.intervention.site if self.intervention else None, self.rank, self.examples)
 
-
-class TrialBook:
+class TrialBook(Generic[C]):
     """The trials of one search.
 
     Args:
         storage: an address SQLAlchemy understands (`sqlite:///study.db`, `postgresql://…`); in memory by default.
         name: of the study; a search that goes on finds its trials under it.
-        layer_count: of the model.
-        largest_rank: any matrix of the model can have.
+        space: of the candidates.
 
     Raises:
         RunError: the storage cannot be opened.
     """
 
-    def __init__(self, storage: str | None, *, name: str, layer_count: int, largest_rank: int) -> None:
+    def __init__(self, storage: str | None, *, name: str, space: CandidateSpace[C]) -> None:
+        self._space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "round": optuna.distributions.IntDistribution(1, 10_000),
-            "matrix_type": optuna.distributions.CategoricalDistribution([NO_EDIT, *map(str, MatrixType)]),
-            "layer": optuna.distributions.IntDistribution(0, layer_count - 1),
-            "rank": optuna.distributions.IntDistribution(0, largest_rank),
+            "split": optuna.distributions.CategoricalDistribution(["train", "select"]),
             "examples": optuna.distributions.IntDistribution(1, 10**9),
+            **space.distributions,
         }
         try:
             with _quiet_optuna():
@@ -82,35 +84,33 @@ class TrialBook:
             ) from error
         if database is not None:
             weakref.finalize(self, _hang_up, database)
-        self._known = {trial.key: trial for trial in map(_from_optuna, self._study.get_trials(deepcopy=False))}
+        self._known: dict[Key, Trial[C]] = {}
+        for kept in self._study.get_trials(deepcopy=False):
+            trial = self._from_optuna(kept)
+            self._known[self._key_of(trial)] = trial
 
-    def find(self, number: int, intervention: RankReduction | None, rank: int, examples: int) -> Trial | None:
+    def find(self, number: int, candidate: C | None, examples: int, *, split: str = "select") -> Trial[C] | None:
         """Return the finished trial of a candidate in round `number`, if there is one."""
-        return self._known.get((number, intervention.site if intervention else None, rank, examples))
+        return self._known.get((number, split, examples, self._settings_of(candidate)))
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial[C]) -> None:
         """Write a finished trial."""
-        edit = trial.intervention
+        params: dict[str, Setting] = {"round": trial.round, "split": trial.split, "examples": trial.examples}
+        if trial.candidate is not None:
+            params |= self._space.spell(trial.candidate)
         self._study.add_trial(
             optuna.trial.create_trial(
-                params={
-                    "round": trial.round,
-                    "matrix_type": str(edit.site.matrix_type) if edit else NO_EDIT,
-                    "layer": edit.site.layer if edit else 0,
-                    "rank": trial.rank,
-                    "examples": trial.examples,
-                },
-                distributions=self._distributions,
+                params=dict(params),
+                distributions={name: self._distributions[name] for name in params},
                 value=trial.merit[0] if trial.accuracy is not None else trial.merit[1],
                 user_attrs={
                     "accuracy": trial.accuracy,
                     "loss": trial.loss,
-                    "rank_fraction": edit.rank_fraction if edit else None,
                     "elapsed_seconds": trial.elapsed_seconds,
                 },
             )
         )
-        self._known[trial.key] = trial
+        self._known[self._key_of(trial)] = trial
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a value beside the trials."""
@@ -121,9 +121,30 @@ class TrialBook:
         return self._study.user_attrs.get(key)
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[Trial[C], ...]:
         """All finished trials."""
         return tuple(self._known.values())
+
+    def _settings_of(self, candidate: C | None) -> tuple[tuple[str, Setting], ...]:
+        return () if candidate is None else tuple(sorted(self._space.spell(candidate).items()))
+
+    def _key_of(self, trial: Trial[C]) -> "Key":
+        return (trial.round, trial.split, trial.examples, self._settings_of(trial.candidate))
+
+    def _from_optuna(self, kept: optuna.trial.FrozenTrial) -> Trial[C]:
+        settings = {name: value for name, value in kept.params.items() if name in self._space.distributions}
+        return Trial(
+            round=kept.params["round"],
+            candidate=self._space.read(settings) if settings else None,
+            examples=kept.params["examples"],
+            split=kept.params["split"],
+            accuracy=kept.user_attrs["accuracy"],
+            loss=kept.user_attrs["loss"],
+            elapsed_seconds=kept.user_attrs["elapsed_seconds"],
+        )
+
+
+Key = tuple[int, str, int, tuple[tuple[str, Setting], ...]]
 
 
 @contextlib.contextmanager
@@ -139,20 +160,3 @@ def _quiet_optuna() -> Iterator[None]:
 def _hang_up(database: optuna.storages.RDBStorage) -> None:
     database.remove_session()
     database.engine.dispose()
-
-
-def _from_optuna(trial: optuna.trial.FrozenTrial) -> Trial:
-    params, attrs = trial.params, trial.user_attrs
-    edit = None
-    if params["matrix_type"] != NO_EDIT:
-        site = WeightSite(params["layer"], MatrixType(params["matrix_type"]))
-        edit = RankReduction(site, attrs["rank_fraction"])
-    return Trial(
-        round=params["round"],
-        intervention=edit,
-        rank=params["rank"],
-        examples=params["examples"],
-        accuracy=attrs["accuracy"],
-        loss=attrs["loss"],
-        elapsed_seconds=attrs["elapsed_seconds"],
-    )

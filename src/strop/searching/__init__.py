@@ -2,7 +2,10 @@
 
 from strop.searching.effects import Counterfactual, EffectPlan, Effects, measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, Compose, SearchPlan, Strategy
-from strop.searching.search import SearchResult, search
+from strop.searching.proof import SearchResult
+from strop.searching.prune import prune
+from strop.searching.prune_plan import PrunePlan, Scope
+from strop.searching.search import search
 from strop.searching.sweep import sweep
 
 __all__ = [
@@ -11,10 +14,13 @@ __all__ = [
     "Counterfactual",
     "EffectPlan",
     "Effects",
+    "PrunePlan",
+    "Scope",
     "SearchPlan",
     "SearchResult",
     "Strategy",
     "measure_effects",
+    "prune",
     "search",
     "sweep",
 ]

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import optuna
 import torch
 
-from strop.anatomy import WeightSite
+from strop.anatomy import MatrixType, WeightSite
 from strop.errors import DecompositionError
 from strop.interventions import RankReduction
 from strop.linalg import fraction_for_rank, loss_change_by_rank, rank_for_fraction
-from strop.runs import Trial
+from strop.runs import CandidateSpace, Trial
+from strop.runs.trials import Setting
 from strop.searching.effects import Effects
 
 LADDER = (0.25, 1.0, 4.0, 16.0)
@@ -76,7 +79,42 @@ def predicted_candidates(
     return [RankReduction(site, fraction) for _, site, fractions in best[:top_matrices] for fraction in fractions]
 
 
-def best_of(trials: Sequence[Trial], count: int) -> list[RankReduction]:
+def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
+    """Return how single rank reductions are kept in a study.
+
+    Args:
+        shapes: of the matrices to consider, by site.
+        layer_count: of the model.
+    """
+    distributions = optuna.distributions
+
+    def spell(candidate: RankReduction) -> dict[str, Setting]:
+        site = candidate.site
+        rank = candidate.rank(shapes[site])
+        return {
+            "matrix_type": str(site.matrix_type),
+            "layer": site.layer,
+            "rank": rank,
+            "rank_fraction": candidate.rank_fraction,
+        }
+
+    def read(settings: Mapping[str, Any]) -> RankReduction:
+        site = WeightSite(settings["layer"], MatrixType(settings["matrix_type"]))
+        return RankReduction(site, settings["rank_fraction"])
+
+    return CandidateSpace(
+        {
+            "matrix_type": distributions.CategoricalDistribution([str(matrix_type) for matrix_type in MatrixType]),
+            "layer": distributions.IntDistribution(0, layer_count - 1),
+            "rank": distributions.IntDistribution(0, max(min(shape) for shape in shapes.values())),
+            "rank_fraction": distributions.FloatDistribution(0.0, 1.0),
+        },
+        spell,
+        read,
+    )
+
+
+def best_of(trials: Sequence[Trial[RankReduction]], count: int) -> list[RankReduction]:
     """Return the candidates that did best in a screening, half of them by accuracy and half by loss.
 
     Few examples tell little about accuracy, and loss, which they tell more about, is not what is wanted: so both speak.
@@ -87,7 +125,7 @@ def best_of(trials: Sequence[Trial], count: int) -> list[RankReduction]:
     """
     by_accuracy = sorted(trials, key=lambda trial: trial.merit, reverse=True)
     by_loss = sorted(trials, key=lambda trial: trial.merit[1], reverse=True)
-    in_turn = [trial.intervention for pair in zip(by_accuracy, by_loss, strict=True) for trial in pair]
+    in_turn = [trial.candidate for pair in zip(by_accuracy, by_loss, strict=True) for trial in pair]
     return [edit for edit in dict.fromkeys(in_turn) if edit is not None][:count]
 
 

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.interventions import RankReduction, WeightIntervention, applied_interventions
 from strop.interventions.base import Decompose
-from strop.progress import Progress
-from strop.runs import RunFolder, Stopwatch, Trial, TrialBook
+from strop.runs import Trial
 from strop.searching.candidates import all_candidates, best_of, predicted_candidates
 from strop.searching.effects import measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, SearchPlan
+from strop.searching.proof import Choice, Journal, in_words
 from strop.searching.sweep import sweep
 from strop.tasks import Evaluation, Scorer, Task
 
@@ -59,35 +59,6 @@ class SelectExamples:
         return cls(Scorer(model, tokenizer, select, task.score, anatomy=anatomy), screen, guide)
 
 
-@dataclasses.dataclass(frozen=True)
-class Journal:
-    """Where a search writes what it does."""
-
-    book: TrialBook
-    """Finished trials."""
-    run: RunFolder | None
-    """The folder whose log is written, where there is one."""
-    progress: Progress
-
-    def say(self, line: str) -> None:
-        """Tell a decision to whoever watches, and to the log."""
-        self.progress.note(line)
-        if self.run is not None:
-            self.run.log(line)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """What the select split chose."""
-
-    edits: tuple[RankReduction, ...]
-    """In the order they were found; none where nothing helped."""
-    unedited: Trial
-    """The model as it was."""
-    best: Trial
-    """The last edit that was taken, on top of those before it; `unedited` where there is none."""
-
-
 class Chooser:
     """Adds one edit after the other while the select split says it helps.
 
@@ -113,7 +84,6 @@ class Chooser:
         self.shapes = shapes
         self.journal = journal
         self.decompose = decompose
-        self.stopwatch = Stopwatch(max((trial.elapsed_seconds for trial in journal.book.trials), default=0.0))
 
     def choose(self) -> Choice:
         """Return the edits that help on the select split."""
@@ -127,33 +97,33 @@ class Chooser:
                 self.select.every.model, chosen, anatomy=self.select.every.anatomy, decompose=self.decompose
             ):
                 winner = max(self._try_all(number, free), key=lambda trial: trial.merit)
-            if winner.merit <= best.merit or winner.intervention is None:
+            if winner.merit <= best.merit or winner.candidate is None:
                 self.journal.say(f"edit {number}: nothing tried beats what there is; stopping")
                 break
-            chosen.append(winner.intervention)
-            best = winner
-            self.journal.say(f"edit {number}: {winner.intervention} (rank {winner.rank}): {_in_words(winner)}")
-        return Choice(tuple(chosen), unedited, best)
+            edit, best = winner.candidate, winner
+            chosen.append(edit)
+            rank = edit.rank(self.shapes[edit.site])
+            self.journal.say(f"edit {number}: {edit} (rank {rank}): {in_words(winner)}")
+        return Choice(tuple(chosen), unedited, best, tokens=self._tokens())
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all trials and of the gradient's samples, as if each had run the whole model."""
-        rounds = {trial.round for trial in self.journal.book.trials if trial.intervention is not None}
+    def _tokens(self) -> int:
+        """Return the tokens of all trials and of the gradient's samples, as if each had run the whole model."""
+        rounds = {trial.round for trial in self.journal.book.trials if trial.candidate is not None}
         of_trials = sum(
             (self.select.every if trial.examples == self.select.every.example_count else self.select.screen).tokens
             for trial in self.journal.book.trials
         )
         return of_trials + (len(rounds) * self.select.guide.tokens if self.plan.strategy == "gradient" else 0)
 
-    def _unedited(self) -> Trial:
-        known = self.journal.book.find(1, None, 0, self.select.every.example_count)
+    def _unedited(self) -> Trial[RankReduction]:
+        known = self.journal.book.find(1, None, self.select.every.example_count)
         if known is None:
             self.journal.progress.start("scoring the model as it is", len(self.select.every.batches))
-            known = self._record(1, None, self.select.every.evaluate(progress=self.journal.progress))
-        self.journal.say(f"no edit: {_in_words(known)}")
+            known = self.journal.record(1, None, self.select.every.evaluate(progress=self.journal.progress))
+        self.journal.say(f"no edit: {in_words(known)}")
         return known
 
-    def _try_all(self, number: int, shapes: Mapping[WeightSite, tuple[int, int]]) -> list[Trial]:
+    def _try_all(self, number: int, shapes: Mapping[WeightSite, tuple[int, int]]) -> list[Trial[RankReduction]]:
         if self.plan.strategy == "exhaustive":
             everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
             return self._try(number, everything, self.select.every, "trying")
@@ -183,37 +153,18 @@ class Chooser:
         self.journal.book.remember(key, [[c.site.layer, str(c.site.matrix_type), c.rank_fraction] for c in proposed])
         return proposed
 
-    def _try(self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str) -> list[Trial]:
-        known = [
-            self.journal.book.find(number, c, c.rank(self.shapes[c.site]), scorer.example_count) for c in candidates
-        ]
-        waiting = [c for c, trial in zip(candidates, known, strict=True) if trial is None]
-        finished = {trial.key: trial for trial in known if trial is not None}
+    def _try(
+        self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str
+    ) -> list[Trial[RankReduction]]:
+        finished = {c: trial for c in candidates if (trial := self.journal.book.find(number, c, scorer.example_count))}
+        waiting = [c for c in candidates if c not in finished]
 
         def report(candidate: WeightIntervention, evaluation: Evaluation) -> None:
             assert isinstance(candidate, RankReduction)
-            trial = self._record(number, candidate, evaluation)
-            finished[trial.key] = trial
+            finished[candidate] = self.journal.record(number, candidate, evaluation)
 
         if waiting:
             self.journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
             sweep(scorer, waiting, decompose=self.decompose, report=report, progress=self.journal.progress)
-        return sorted(finished.values(), key=lambda trial: trial.key[1:])  # the same order after a resume
-
-    def _record(self, number: int, candidate: RankReduction | None, evaluation: Evaluation) -> Trial:
-        trial = Trial(
-            round=number,
-            intervention=candidate,
-            rank=candidate.rank(self.shapes[candidate.site]) if candidate else 0,
-            examples=evaluation.count,
-            accuracy=evaluation.accuracy,
-            loss=evaluation.mean_loss,
-            elapsed_seconds=self.stopwatch.seconds,
-        )
-        self.journal.book.add(trial)
-        return trial
-
-
-def _in_words(trial: Trial) -> str:
-    accuracy = "" if trial.accuracy is None else f"accuracy {trial.accuracy:.4f}, "
-    return f"{accuracy}loss {trial.loss:.4f} on select"
+        in_order = sorted(finished, key=lambda candidate: (candidate.site, candidate.rank_fraction))
+        return [finished[candidate] for candidate in in_order]  # the same after a resume

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import UsageError
 from strop.interventions.base import Decompose
-from strop.linalg import EffectTally, Reduction, token_effects
+from strop.linalg import EffectTally, Reduction, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
 from strop.searching.means import mean_inputs
 from strop.tasks import Batch, Scorer
@@ -53,8 +53,8 @@ class Effects:
     loss_change: Tensor
     """(rank,) float64: change of the mean loss if the component alone is removed, to first order, in nats."""
     score: Tensor
-    """(rank,) float64: the effects reduced, in nats; the lower, the sooner pruned. `sum` and `fisher` are about the mean
-    loss, `max` and `mean-abs` about what one token does to its example's loss."""
+    """(rank,) float64: the effects reduced; the lower, the sooner pruned. `sum` is about the mean loss, `max` and `mean-abs`
+    are about what one token does to its example's loss, all in nats; `consistency` has no unit."""
 
 
 def measure_effects(
@@ -63,6 +63,7 @@ def measure_effects(
     *,
     decompose: Decompose,
     plan: EffectPlan | None = None,
+    bases: Callable[[WeightSite], SingularValueDecomposition] | None = None,
     stage: str = "asking the gradient",
     progress: Progress = SILENT,
 ) -> dict[WeightSite, Effects]:
@@ -82,6 +83,7 @@ def measure_effects(
         sites: whole matrices, or single heads.
         decompose: how to come by decompositions.
         plan: counterfactual, reduction and steps; by default the plain gradient of the singular values.
+        bases: what to project on instead of the matrices' own decompositions as they are now.
         stage: what to call it in the progress.
         progress: told of each batch on its way up and of each block on the way down.
 
@@ -109,12 +111,15 @@ def measure_effects(
         for chunk in chunks:
             trips = [_Trip(scorer, swap, batch, lowest=descent[-1], progress=progress) for batch in chunk]
             for layer in descent:
-                held = {site: decompose(scorer.anatomy.read_weight(model, site)) for site in by_layer[layer]}
+                held = {
+                    site: bases(site) if bases else decompose(scorer.anatomy.read_weight(model, site))
+                    for site in by_layer[layer]
+                }
                 for trip in trips:
                     for site, changes, gradients in trip.descend(by_layer[layer]):
                         tallies[site].add(token_effects(held[site], changes, gradients), trip.rows)
                 progress.advance()
-    over = scorer.example_count if plan.reduction in ("sum", "fisher") else 1
+    over = scorer.example_count if plan.reduction == "sum" else 1
     return {
         site: Effects(tally.loss_change / scorer.example_count, tally.score / over) for site, tally in tallies.items()
     }

@@ -30,7 +30,7 @@ def mean_inputs(
         UsageError: means at each position are wanted of examples that differ in length.
     """
     if at_each_position:
-        _refuse_mixed_lengths(scorer)
+        refuse_mixed_lengths(scorer)
     model, anatomy = scorer.model, scorer.anatomy
     totals: dict[nn.Module, Tensor] = {}
     count = 0
@@ -49,7 +49,8 @@ def mean_inputs(
     }
 
 
-def _refuse_mixed_lengths(scorer: Scorer) -> None:
+def refuse_mixed_lengths(scorer: Scorer) -> None:
+    """Raise UsageError if a sample's examples differ in length, so that positions have no common meaning."""
     lengths = {int(length) for batch in scorer.batches for length in batch.real.sum(1)}
     if len(lengths) > 1:
         raise UsageError(

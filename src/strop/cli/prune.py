@@ -1,0 +1,172 @@
+"""`strop prune`: find which singular values to remove."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    LayersOption,
+    MatrixTypesOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    StorageOption,
+    TaskOption,
+    anatomy_for_command,
+    load_for_command,
+    parse_layers_option,
+    parse_matrix_types,
+    parse_numbers,
+    print_json,
+    print_line,
+    print_run,
+    resumable,
+    showing_progress,
+)
+
+
+def prune(
+    model_name: ModelArgument,
+    task_name: TaskOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
+    ] = None,
+    fraction: Annotated[
+        str | None,
+        typer.Option(
+            "--fraction",
+            help="Share of the singular values a round removes, such as 0.2; several are all tried.",
+            show_default="a ladder, 0.01 % to 20 %",
+        ),
+    ] = None,
+    iterate: Annotated[int | None, typer.Option(help="Most rounds.", show_default="12")] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of what: global, per-type or per-matrix; several, such as global,per-type, are all tried.",
+            show_default="global",
+        ),
+    ] = None,
+    matrix_types: MatrixTypesOption = None,
+    search_types: Annotated[
+        bool, typer.Option("--search-types", help="Try to prune each matrix type alone too.")
+    ] = False,
+    layers: LayersOption = None,
+    whole_matrices: Annotated[
+        bool, typer.Option("--whole-matrices", help="Decompose attention matrices whole, not head by head.")
+    ] = False,
+    counterfactual: Annotated[
+        Literal["zero", "mean", "roll", "pairs"] | None,
+        typer.Option(help="What stands in for a component's input when its effect is estimated.", show_default="zero"),
+    ] = None,
+    reduction: Annotated[
+        Literal["consistency", "sum", "max", "mean-abs"] | None,
+        typer.Option(help="How effects at many tokens become one score.", show_default="consistency"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Points the gradient is averaged over.", show_default="1")] = None,
+    bias: Annotated[
+        Literal["none", "mean", "position"] | None,
+        typer.Option(help="What stays behind of removed components.", show_default="none"),
+    ] = None,
+    allow_harmful: Annotated[
+        bool, typer.Option("--allow-harmful", help="Prune values predicted to raise the loss too.")
+    ] = False,
+    compat: Annotated[
+        Literal["paper"] | None,
+        typer.Option(help="Begin from the published settings; options given beside it go first.", show_default=False),
+    ] = None,
+    effect_examples: Annotated[
+        int | None, typer.Option(help="Train examples effects are estimated on.", show_default="200")
+    ] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="How many candidates of a round are scored on select.", show_default="2")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Rounds without a lower loss on select before it stops.", show_default="3")
+    ] = None,
+    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
+    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample and the bootstrap.")] = 0,
+    storage: StorageOption = None,
+    with_factors: Annotated[
+        bool, typer.Option("--with-factors", help="Put the removed components into the recipe.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the singular values whose removal helps a model at a task, and prove the gain on held-out examples (eigenpruning).
+
+    The train split says which values go and how many at a time; the select split how many rounds were worth it; the test
+    split is scored once, for the model as it was and for the chosen recipe.
+
+    Examples:
+    [bold]strop prune smollm2-135m --task int-mult --out RUN[/bold]
+
+    [bold]strop prune smollm2-135m --task world-facts --out RUN --after LASER-RUN/recipe[/bold]
+    """
+    from strop.recipe import Recipe
+    from strop.searching import PrunePlan
+    from strop.searching import prune as run_prune
+    from strop.tasks import load_task, refuse_generation
+
+    task = load_task(task_name)
+    refuse_generation(task.score)
+    asked: dict[str, Any] = {
+        "fractions": parse_numbers(fraction, "--fraction"),
+        "scopes": tuple(part.strip() for part in scope.split(",")) if scope is not None else None,
+        "matrix_types": parse_matrix_types(matrix_types),
+        "iterate": iterate,
+        "counterfactual": counterfactual,
+        "reduction": reduction,
+        "steps": steps,
+        "bias": bias,
+        "effect_examples": effect_examples,
+        "finalists": finalists,
+        "patience": patience,
+        "search_types": search_types or None,
+        "whole_matrices": whole_matrices or None,
+        "allow_harmful": allow_harmful or None,
+    }
+    plan = dataclasses.replace(
+        PrunePlan.paper() if compat == "paper" else PrunePlan(),
+        select_limit=select_limit,
+        test_limit=test_limit,
+        seed=seed,
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    document = Recipe.load(after) if after is not None else None
+    with showing_progress(quiet=quiet) as progress, resumable(out):
+        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        anatomy = anatomy_for_command(model, family_file)
+        plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
+        found = run_prune(
+            model,
+            tokenizer,
+            task,
+            plan,
+            after=document,
+            out=out,
+            storage=storage,
+            resume=resume,
+            family=anatomy.family,
+            with_factors=with_factors,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found.result.to_json())
+        return
+    print_run(found.result)
+    print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")

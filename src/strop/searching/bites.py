@@ -1,0 +1,143 @@
+"""Which components a round may remove: a share of those considered, the most harmful first."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import torch
+
+from strop.anatomy import MatrixType, WeightSite
+from strop.errors import DecompositionError
+from strop.runs import CandidateSpace
+from strop.runs.trials import Setting
+from strop.searching.effects import Effects
+from strop.searching.prune_plan import PrunePlan, Scope
+
+Removal = Mapping[WeightSite, tuple[int, ...]]
+"""For each matrix with any, the components that are removed, ascending."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bite:
+    """A share of the components to remove at once."""
+
+    scope: Scope
+    matrix_types: tuple[MatrixType, ...]
+    fraction: float
+
+    def __str__(self) -> str:
+        scope = "" if self.scope == "global" else f" {self.scope}"
+        return f"{self.fraction:.2%} of {','.join(self.matrix_types)}{scope}"
+
+
+def bites_of(plan: PrunePlan, considered: Sequence[MatrixType]) -> list[Bite]:
+    """Return all bites a plan tries in a round.
+
+    Args:
+        plan: its scopes, fractions, and whether matrix types are tried alone too.
+        considered: the matrix types there are to prune.
+    """
+    together = tuple(considered)
+    groups = [together, *((one,) for one in together)] if plan.search_types and len(together) > 1 else [together]
+    return [
+        Bite(scope, group, fraction)
+        for group in groups
+        for scope in plan.scopes
+        if not (scope == "per-type" and len(group) == 1 and "global" in plan.scopes)  # the same thing
+        for fraction in sorted(plan.fractions)
+    ]
+
+
+def space_of(bites: Sequence[Bite]) -> CandidateSpace[Bite]:
+    """Return how bites are kept in a study."""
+    distributions = optuna.distributions
+
+    def spell(bite: Bite) -> dict[str, Setting]:
+        return {"scope": bite.scope, "matrix_types": ",".join(bite.matrix_types), "fraction": bite.fraction}
+
+    def read(settings: Mapping[str, Any]) -> Bite:
+        types = tuple(MatrixType(name) for name in settings["matrix_types"].split(","))
+        return Bite(settings["scope"], types, settings["fraction"])
+
+    return CandidateSpace(
+        {
+            "scope": distributions.CategoricalDistribution(sorted({bite.scope for bite in bites})),
+            "matrix_types": distributions.CategoricalDistribution(
+                sorted({",".join(bite.matrix_types) for bite in bites})
+            ),
+            "fraction": distributions.FloatDistribution(0.0, 1.0),
+        },
+        spell,
+        read,
+    )
+
+
+def removal_by(bite: Bite, effects: Mapping[WeightSite, Effects], removed: Removal, *, allow_harmful: bool) -> Removal:
+    """Return what is removed once a bite is taken: what was removed before, and the components with the lowest scores.
+
+    A component whose removal is predicted to raise the loss stays, unless it is allowed to go; so does one whose effect
+    is not finite. A bite therefore takes its share or less.
+
+    Args:
+        bite: how much, of what.
+        effects: of each matrix's components.
+        removed: before the bite.
+        allow_harmful: take components predicted to raise the loss too.
+    """
+    pools: dict[object, list[WeightSite]] = defaultdict(list)
+    for site in effects:
+        if site.matrix_type in bite.matrix_types:
+            pools[_pool_of(site, bite.scope)].append(site)
+    after = dict(removed)
+    for pool in pools.values():
+        for site, taken in _lowest(pool, effects, removed, bite.fraction, allow_harmful=allow_harmful).items():
+            after[site] = tuple(sorted((*removed.get(site, ()), *taken)))
+    return after
+
+
+def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
+    """Raise DecompositionError if no component's effect is a finite number."""
+    if not any(torch.isfinite(found.loss_change).any() for found in effects.values()):
+        raise DecompositionError(
+            "The gradient is not finite for any matrix, so no component's effect can be estimated: load the model in "
+            "float32 (--dtype float32), and look for examples on which its loss is infinite."
+        )
+
+
+def _pool_of(site: WeightSite, scope: Scope) -> object:
+    match scope:
+        case "global":
+            return None
+        case "per-type":
+            return site.matrix_type
+        case "per-matrix":
+            return (site.layer, site.matrix_type)
+
+
+def _lowest(
+    pool: Sequence[WeightSite],
+    effects: Mapping[WeightSite, Effects],
+    removed: Removal,
+    fraction: float,
+    *,
+    allow_harmful: bool,
+) -> dict[WeightSite, list[int]]:
+    scores = torch.cat([_open_scores(effects[site], removed.get(site, ()), allow_harmful) for site in pool])
+    owners = [(site, index) for site in pool for index in range(effects[site].score.shape[0])]
+    order = scores.argsort(stable=True)[: round(fraction * len(owners))]
+    taken: dict[WeightSite, list[int]] = defaultdict(list)
+    for position in order[torch.isfinite(scores[order])].tolist():
+        site, index = owners[position]
+        taken[site].append(index)
+    return taken
+
+
+def _open_scores(effects: Effects, removed: Sequence[int], allow_harmful: bool) -> torch.Tensor:
+    """Return the scores, infinite where a component is not to be taken."""
+    closed = ~torch.isfinite(effects.score) | ~torch.isfinite(effects.loss_change)
+    if not allow_harmful:
+        closed |= effects.loss_change >= 0
+    closed[list(removed)] = True
+    return effects.score.masked_fill(closed, torch.inf)

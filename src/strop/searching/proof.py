@@ -1,0 +1,304 @@
+"""What every search ends with: the choice measured once on held-out examples, as figures, a recipe and a run folder."""
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy
+from strop.checkpoints import BaseIdentity, identify
+from strop.errors import InterventionError, RunError, UsageError
+from strop.interventions import WeightIntervention, applied_interventions, attachments_of
+from strop.interventions.base import Decompose
+from strop.progress import Progress
+from strop.recipe import Recipe
+from strop.runs import (
+    CandidateSpace,
+    RunFolder,
+    RunResult,
+    Stopwatch,
+    Trial,
+    TrialBook,
+    peak_rss_bytes,
+    versions,
+    without_password,
+)
+from strop.tasks import Evaluation, Scorer, Task, compare
+
+TEST_STATE_BUDGET_BYTES = 512 * 2**20
+"""Up to this size the hidden states of the base's pass over test are kept and reused for the edited model's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search or a pruning found."""
+
+    recipe: Recipe
+    result: RunResult
+    """The figures, as result.json holds them."""
+    trials: tuple[Trial[Any], ...]
+    """Everything that was tried, in the order it was finished."""
+    folder: Path | None = None
+    """The run folder, where there is one."""
+    test_evaluations: tuple[Evaluation, Evaluation] | None = None
+    """Example by example, of the base and of the chosen recipe; None where a finished run was only read back."""
+
+    def fixed_indices(self) -> list[int]:
+        """Return which test examples were wrong before and are right after."""
+        if self.test_evaluations is None:
+            return []
+        before, after = self.test_evaluations
+        if before.correct is None or after.correct is None:
+            return []
+        return [int(index) for index in np.flatnonzero(after.correct & ~before.correct)]
+
+    def __str__(self) -> str:
+        base, edited = self.result.base["test"], self.result.edited["test"]
+        comparison = self.result.comparison["test"]
+        measured, unit = ("accuracy", "") if base["accuracy"] is not None else ("loss", " nats per token")
+        low, high = comparison["ci95"]
+        return (
+            f"{self.recipe}\n"
+            f"{measured} on {base['count']} held-out examples: {base[measured]:.4f} -> {edited[measured]:.4f}{unit} "
+            f"(gain {comparison['gain']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p = {comparison['p_value']:.2g})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """What the select split chose."""
+
+    interventions: tuple[WeightIntervention, ...]
+    """In the order they are applied; none where nothing helped."""
+    unedited: Trial[Any]
+    """The model as it was."""
+    best: Trial[Any]
+    """The choice; `unedited` where nothing helped."""
+    tokens: int
+    """Tokens read on the way to it, as if each pass had run the whole model."""
+    tensors: tuple[Mapping[str, Tensor], ...] = ()
+    """For each intervention, what its recipe carries; empty where none carries any."""
+    started_from: tuple[WeightIntervention, ...] = ()
+    """Those of the interventions that were there before."""
+    start: Trial[Any] | None = None
+    """The model with these."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """Where a search writes what it does."""
+
+    book: TrialBook[Any]
+    """Finished trials."""
+    run: RunFolder | None
+    """The folder whose log is written, where there is one."""
+    progress: Progress
+    stopwatch: Stopwatch
+    """Runs since the search began, earlier sittings included."""
+
+    def say(self, line: str) -> None:
+        """Tell a decision to whoever watches, and to the log."""
+        self.progress.note(line)
+        if self.run is not None:
+            self.run.log(line)
+
+    def record(self, number: int, candidate: Any, evaluation: Evaluation, *, split: str = "select") -> Trial[Any]:
+        """Write what a candidate scored in a round; None is "no edit"."""
+        trial = Trial(
+            round=number,
+            candidate=candidate,
+            examples=evaluation.count,
+            split=split,
+            accuracy=evaluation.accuracy,
+            loss=evaluation.mean_loss,
+            elapsed_seconds=self.stopwatch.seconds,
+        )
+        self.book.add(trial)
+        return trial
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What every search is given: a model, a task, where to write, and the settings its answer depends on.
+
+    Raises:
+        InterventionError: something is attached to the model.
+        UsageError: there is nothing to resume.
+    """
+
+    command: Literal["search", "prune"]
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    anatomy: Anatomy
+    settings: Mapping[str, Any]
+    """All settings, as config.json holds them."""
+    seed: int
+    test_limit: int | None
+    out: Path | None
+    storage: str | None
+    resume: bool
+    with_factors: bool
+    decompose: Decompose
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        if attachments_of(self.model):
+            raise InterventionError("Something is attached to this model already; detach it before searching.")
+        if self.out is None and self.resume:
+            raise UsageError("Only a run with a folder can be resumed; name it with out=.")
+
+    def config(self, base: BaseIdentity) -> dict[str, Any]:
+        """Return all that the answer depends on."""
+        return {
+            "command": self.command,
+            "base_model": dataclasses.asdict(base),
+            "task": {"name": self.task.name, "fingerprint": self.task.fingerprint},
+            "plan": dict(self.settings),
+            "storage": without_password(self.storage) if self.storage is not None else None,
+        }
+
+
+def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> SearchResult:
+    """Let the select split choose, then measure the choice once on test and write down all of it.
+
+    Args:
+        given: the assignment.
+        space: of the candidates.
+        choose: makes the choice, on the model as it is.
+
+    Raises:
+        RunError: the folder is in use, or was begun with other settings.
+        TaskError: a row of test does not fit the model.
+    """
+    base = identify(given.model)
+    test_examples = given.task.examples("test", limit=given.test_limit)
+    test = Scorer(given.model, given.tokenizer, test_examples, given.task.score, anatomy=given.anatomy)
+    run = RunFolder.start(given.out, given.config(base), resume=given.resume) if given.out is not None else None
+    if run is not None and run.finished:
+        given.progress.note(f"{run.path} is finished already; nothing was repeated")
+        return SearchResult(run.recipe(), run.result(), (), run.path)
+    book = _open_book(given, run, space)
+    elapsed_seconds = max((trial.elapsed_seconds for trial in book.trials), default=0.0)
+    journal = Journal(book, run, given.progress, Stopwatch(elapsed_seconds))
+    choice = choose(journal)
+    measured = _measure(test, choice, given.decompose, given.progress)
+    result = _result(given, base, journal, choice, test, measured)
+    recipe = Recipe.of(
+        given.model,
+        choice.interventions,
+        tensors=choice.tensors or None,
+        base=base,
+        family=given.anatomy.family,
+        provenance=_provenance(given, result),
+    )
+    if given.with_factors:
+        recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
+    if run is not None:
+        run.finish(recipe, result)
+    return SearchResult(recipe, result, book.trials, run.path if run else None, (measured["base"], measured["edited"]))
+
+
+def _open_book(given: Assignment, run: RunFolder | None, space: CandidateSpace[Any]) -> TrialBook[Any]:
+    name = f"{given.command}-{run.id if run is not None else uuid.uuid4().hex}"
+    try:
+        return TrialBook(given.storage or (run.study_url if run is not None else None), name=name, space=space)
+    except RunError:
+        if run is not None:
+            run.discard_if_empty()
+        raise
+
+
+def _measure(scorer: Scorer, choice: Choice, decompose: Decompose, progress: Progress) -> dict[str, Evaluation]:
+    """Score base, start and edited model on the same examples, reusing what lies below the lowest edit."""
+    tensors = choice.tensors or ({},) * len(choice.interventions)
+    lowest = min((edit.site.layer for edit in choice.interventions), default=0)
+    stages = {"start": len(choice.started_from), "edited": len(choice.interventions)}
+    counts = {name: count for name, count in stages.items() if count}
+    progress.start("measuring on held-out examples", (1 + len(counts)) * len(scorer.batches))
+    if lowest > 0 and scorer.state_bytes <= TEST_STATE_BUDGET_BYTES:
+        states, start = scorer.states_entering(lowest), lowest
+    else:
+        states, start = None, 0
+    measured = {"base": scorer.evaluate(start=start, states=states, progress=progress)}
+    for name, count in counts.items():
+        with applied_interventions(
+            scorer.model,
+            choice.interventions[:count],
+            anatomy=scorer.anatomy,
+            tensors=tensors[:count],
+            decompose=decompose,
+        ):
+            measured[name] = scorer.evaluate(start=start, states=states, progress=progress)
+    return {"edited": measured["base"], **measured}
+
+
+def _result(
+    given: Assignment,
+    base: BaseIdentity,
+    journal: Journal,
+    choice: Choice,
+    test: Scorer,
+    measured: Mapping[str, Evaluation],
+) -> RunResult:
+    select_count = choice.unedited.examples
+    passes = len({id(evaluation) for evaluation in measured.values()})
+    start = {}
+    comparison = {"test": compare(measured["base"], measured["edited"], seed=given.seed).to_json()}
+    if choice.start is not None and "start" in measured:
+        start = {"select": _figures(choice.start), "test": measured["start"].summary()}
+        over = compare(measured["start"], measured["edited"], seed=given.seed)
+        comparison["test_over_start"] = over.to_json()
+    return RunResult(
+        command=given.command,
+        seed=given.seed,
+        base_model={"id": base.id, "fingerprint": base.fingerprint},
+        task={"name": given.task.name, "counts": {"select": select_count, "test": test.example_count}},
+        base={"select": _figures(choice.unedited), "test": measured["base"].summary()},
+        edited={"select": _figures(choice.best), "test": measured["edited"].summary()},
+        start=start,
+        comparison=comparison,
+        interventions=[
+            entry.to_json(_shape(given.anatomy.read_weight(given.model, entry.site))) for entry in choice.interventions
+        ],
+        cost={
+            "wall_seconds": round(journal.stopwatch.seconds, 3),
+            "evaluations": len(journal.book.trials) + passes,
+            "tokens": choice.tokens + passes * test.tokens,
+            "peak_rss_bytes": peak_rss_bytes(),
+        },
+        versions=versions(),
+    )
+
+
+def in_words(trial: Trial[Any]) -> str:
+    """Return a trial's figures as a log line ends with them."""
+    accuracy = "" if trial.accuracy is None else f"accuracy {trial.accuracy:.4f}, "
+    return f"{accuracy}loss {trial.loss:.4f} on {trial.split}"
+
+
+def _figures(trial: Trial[Any]) -> dict[str, Any]:
+    return {"accuracy": trial.accuracy, "loss": trial.loss, "count": trial.examples}
+
+
+def _shape(matrix: Tensor) -> tuple[int, int]:
+    return matrix.shape[0], matrix.shape[1]
+
+
+def _provenance(given: Assignment, result: RunResult) -> dict[str, Any]:
+    return {
+        "command": given.command,
+        "task": given.task.name,
+        "task_fingerprint": given.task.fingerprint,
+        "seed": given.seed,
+        "plan": dict(given.settings),
+        "base": result.base["test"],
+        "edited": result.edited["test"],
+        "comparison": result.comparison["test"],
+        "versions": result.versions,
+    }

@@ -1,0 +1,304 @@
+"""Prune components, round after round, while that lowers the loss; let select say how far it was worth going."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.interventions import SingularValuePruning, WeightIntervention, applied_interventions
+from strop.interventions.base import Decompose
+from strop.interventions.indices import parse_indices, spell_indices
+from strop.runs import Trial
+from strop.searching.bases import Bases
+from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by
+from strop.searching.effects import Effects, measure_effects, refuse_lone_examples
+from strop.searching.means import mean_inputs, refuse_mixed_lengths
+from strop.searching.proof import Choice, Journal, in_words
+from strop.searching.prune_plan import PrunePlan
+from strop.tasks import Scorer, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneExamples:
+    """A task's examples as a pruning uses them."""
+
+    guide: Scorer
+    """Those that effects are estimated on and bites screened on; where there are choices, the right ones only."""
+    guide_split: str
+    """train, or select where there is no train."""
+    select: Scorer
+    """All examples the choice is made by."""
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task,
+        plan: PrunePlan,
+        *,
+        anatomy: Anatomy,
+    ) -> "PruneExamples":
+        """Encode a task's train and select splits.
+
+        Args:
+            model: as it is before any edit.
+            tokenizer: the model's.
+            task: whose splits are used.
+            plan: its limits, seed, counterfactual and bias say which examples, and what they must be like.
+            anatomy: the model's.
+
+        Raises:
+            TaskError: a split is empty, a row does not fit the model, or it lacks the counterfactual that is wanted.
+            UsageError: there is one example only to swap with itself, or lengths differ under a bias for each position.
+        """
+        select = task.examples("select", limit=plan.select_limit)
+        split = "train" if task.counts.get("train") else "select"
+        sample = task.examples("train", limit=plan.effect_examples) if split == "train" else select
+        order = np.random.default_rng(plan.seed).permutation(len(sample))[: plan.effect_examples]
+        guide = Scorer(
+            model,
+            tokenizer,
+            [sample[index] for index in order],
+            "exact" if task.score == "choice" else task.score,
+            anatomy=anatomy,
+            counterfactuals=plan.counterfactual == "pairs",
+            fewest=2,
+        )
+        if plan.counterfactual == "roll":
+            refuse_lone_examples(guide)
+        if plan.bias == "position":
+            refuse_mixed_lengths(guide)
+        return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    """A pruning as far as it has gone: what is removed, and what that leaves behind."""
+
+    removed: Removal
+    biases: Mapping[WeightSite, Tensor]
+
+    @property
+    def count(self) -> int:
+        return sum(len(indices) for indices in self.removed.values())
+
+
+class Pruner:
+    """Removes components bite by bite: train says which and how many, select how many bites were worth taking.
+
+    Args:
+        examples: to be guided and to choose by.
+        plan: the settings.
+        sites: to be considered.
+        start: interventions the pruning begins on top of.
+        start_tensors: what they carry.
+        journal: where finished trials and decisions are kept.
+        decompose: how to come by decompositions.
+    """
+
+    def __init__(
+        self,
+        examples: PruneExamples,
+        plan: PrunePlan,
+        sites: Sequence[WeightSite],
+        journal: Journal,
+        *,
+        decompose: Decompose,
+        start: Sequence[WeightIntervention] = (),
+        start_tensors: Sequence[Mapping[str, Tensor]] = (),
+    ) -> None:
+        self.examples = examples
+        self.plan = plan
+        self.sites = sites
+        self.journal = journal
+        self.decompose = decompose
+        self.start = tuple(start)
+        self.start_tensors = tuple(start_tensors) or ({},) * len(self.start)
+        self._gradients = 0
+
+    def choose(self) -> Choice:
+        """Return the prunings that help on the select split, on top of what they begin with."""
+        unedited = self._score_as_is(0, "the model as it is") if self.start else None
+        model, anatomy = self.examples.select.model, self.examples.select.anatomy
+        with applied_interventions(
+            model, self.start, anatomy=anatomy, tensors=self.start_tensors, decompose=self.decompose
+        ):
+            self._bases = Bases(model, anatomy, self.sites, decompose=self.decompose)
+            start = self._score_as_is(1, "the recipe to begin with" if self.start else "no edit")
+            best, chosen = self._best_of_all_rounds(start)
+        prunings, tensors = self._interventions(chosen)
+        return Choice(
+            (*self.start, *prunings),
+            unedited or start,
+            best,
+            tokens=self._tokens(),
+            tensors=(*self.start_tensors, *tensors),
+            started_from=self.start,
+            start=start if self.start else None,
+        )
+
+    def _best_of_all_rounds(self, start: Trial[Bite]) -> tuple[Trial[Bite], _State]:
+        state = _State({}, {})
+        best, chosen = start, state
+        lowest, since = start.loss, 0
+        if start.accuracy == 1:
+            self.journal.say("every select example is answered already: only the loss can gain")
+        for number in range(1, self.plan.iterate + 1):
+            found = self._round(number, state)
+            if found is None:
+                self.journal.say(f"round {number}: nothing is left whose removal is predicted to help; stopping")
+                break
+            winner, state = found
+            self.journal.say(f"round {number}: {winner.candidate}, {state.count:,} in all: {in_words(winner)}")
+            if winner.merit > best.merit:
+                best, chosen = winner, state
+            lowest, since = (winner.loss, 0) if winner.loss < lowest else (lowest, since + 1)
+            if since == self.plan.patience:
+                self.journal.say(f"no lower loss in {since} rounds; stopping")
+                break
+        if chosen.count == 0:
+            self.journal.say("nothing tried beats what there is; nothing is pruned")
+        return best, chosen
+
+    def _round(self, number: int, state: _State) -> tuple[Trial[Bite], _State] | None:
+        """Return the round's best bite and the state it leaves, or None where no bite takes anything."""
+        kept = self.journal.book.recall(f"removed by round {number}")
+        if kept is not None:
+            return self._round_again(number, state, kept)
+        with self._applied(state):
+            effects = self._effects(number)
+            means = self._means()
+        states = self._states_by_bite(state, effects, means)
+        if not states:
+            return None
+        if len(states) > self.plan.finalists:
+            screened = {bite: self._score(number, bite, after, self.examples.guide) for bite, after in states.items()}
+            by_loss = sorted(screened, key=lambda bite: screened[bite].loss)
+            states = {bite: states[bite] for bite in by_loss[: self.plan.finalists]}
+        scored = [self._score(number, bite, after, self.examples.select) for bite, after in states.items()]
+        winner = min(scored, key=lambda trial: trial.loss)
+        assert winner.candidate is not None
+        after = states[winner.candidate]
+        self.journal.book.remember(f"removed by round {number}", self._spelled(winner.candidate, after))
+        return winner, after
+
+    def _round_again(self, number: int, state: _State, kept: Mapping[str, object]) -> tuple[Trial[Bite], _State]:
+        """Return what a round of an earlier sitting found."""
+        types = tuple(MatrixType(name) for name in str(kept["matrix_types"]).split(","))
+        bite = Bite(kept["scope"], types, float(str(kept["fraction"])))  # type: ignore[arg-type]
+        spelled = kept["removed"]
+        assert isinstance(spelled, dict)
+        by_name = {str(site): site for site in self.sites}
+        removed = {by_name[name]: parse_indices(indices) for name, indices in spelled.items()}
+        with self._applied(state):
+            means = self._means()
+        trial = self.journal.book.find(number, bite, self.examples.select.example_count)
+        assert trial is not None
+        return trial, self._after(state, removed, means)
+
+    def _spelled(self, bite: Bite, state: _State) -> dict[str, object]:
+        removed = {str(site): spell_indices(indices) for site, indices in state.removed.items()}
+        types = ",".join(bite.matrix_types)
+        return {"scope": bite.scope, "matrix_types": types, "fraction": bite.fraction, "removed": removed}
+
+    def _effects(self, number: int) -> dict[WeightSite, Effects]:
+        effects = measure_effects(
+            self.examples.guide,
+            self.sites,
+            decompose=self.decompose,
+            plan=self.plan.effects,
+            bases=self._bases,
+            stage=f"round {number}: asking the gradient",
+            progress=self.journal.progress,
+        )
+        refuse_unknown_effects(effects)
+        return effects
+
+    def _means(self) -> dict[WeightSite, Tensor]:
+        if self.plan.bias == "none":
+            return {}
+        return mean_inputs(self.examples.guide, self.sites, at_each_position=self.plan.bias == "position")
+
+    def _states_by_bite(
+        self, state: _State, effects: Mapping[WeightSite, Effects], means: Mapping[WeightSite, Tensor]
+    ) -> dict[Bite, _State]:
+        """Return what each bite leads to, those that take nothing or the same as a smaller one left out."""
+        considered = tuple(dict.fromkeys(site.matrix_type for site in self.sites))
+        states: dict[Bite, _State] = {}
+        seen = [state.removed]
+        for bite in bites_of(self.plan, considered):
+            removed = removal_by(bite, effects, state.removed, allow_harmful=self.plan.allow_harmful)
+            if removed not in seen:
+                seen.append(removed)
+                states[bite] = self._after(state, removed, means)
+        return states
+
+    def _after(self, state: _State, removed: Removal, means: Mapping[WeightSite, Tensor]) -> _State:
+        biases = dict(state.biases)
+        for site, indices in removed.items() if means else ():
+            if indices != state.removed.get(site):
+                left, right = self._bases(site).factors_of(indices)
+                mean = means[site].to(left)
+                biases[site] = (mean @ right.T) @ left.T
+        return _State(removed, biases)
+
+    def _interventions(
+        self, state: _State
+    ) -> tuple[tuple[SingularValuePruning, ...], tuple[Mapping[str, Tensor], ...]]:
+        """Return a state as interventions with the tensors their recipe carries."""
+        prunings = tuple(
+            SingularValuePruning(site, indices, self.plan.bias) for site, indices in sorted(state.removed.items())
+        )
+        return prunings, tuple({"bias": state.biases[p.site]} if p.site in state.biases else {} for p in prunings)
+
+    @contextlib.contextmanager
+    def _applied(self, state: _State) -> Iterator[None]:
+        prunings, tensors = self._interventions(state)
+        with contextlib.ExitStack() as stack:
+            if prunings:
+                factors = [self._factors(pruning) for pruning in prunings]
+                carried = [{**own, **more} for own, more in zip(tensors, factors, strict=True)]
+                scorer = self.examples.select
+                stack.enter_context(
+                    applied_interventions(scorer.model, prunings, anatomy=scorer.anatomy, tensors=carried)
+                )
+            yield
+
+    def _factors(self, pruning: SingularValuePruning) -> dict[str, Tensor]:
+        left, right = self._bases(pruning.site).factors_of(pruning.removed)
+        return {"left": left, "right": right}
+
+    def _score(self, number: int, bite: Bite, state: _State, scorer: Scorer) -> Trial[Bite]:
+        split = self.examples.guide_split if scorer is self.examples.guide else "select"
+        known: Trial[Bite] | None = self.journal.book.find(number, bite, scorer.example_count, split=split)
+        if known is not None:
+            return known
+        self.journal.progress.start(f"round {number}: {bite}", len(scorer.batches))
+        with self._applied(state):
+            evaluation = scorer.evaluate(progress=self.journal.progress)
+        return self.journal.record(number, bite, evaluation, split=split)
+
+    def _score_as_is(self, number: int, what: str) -> Trial[Bite]:
+        scorer = self.examples.select
+        known: Trial[Bite] | None = self.journal.book.find(number, None, scorer.example_count)
+        if known is None:
+            self.journal.progress.start(f"scoring {what}", len(scorer.batches))
+            known = self.journal.record(number, None, scorer.evaluate(progress=self.journal.progress))
+        self.journal.say(f"{what}: {in_words(known)}")
+        return known
+
+    def _tokens(self) -> int:
+        """Return the tokens of all trials and of the gradient's passes, as if each had run the whole model."""
+        trials = self.journal.book.trials
+        rounds = {trial.round for trial in trials if trial.candidate is not None}
+        guide, select = self.examples.guide, self.examples.select
+        of_trials = sum(
+            select.tokens if trial.split == "select" and trial.examples == select.example_count else guide.tokens
+            for trial in trials
+        )
+        return of_trials + len(rounds) * guide.tokens * self.plan.steps
