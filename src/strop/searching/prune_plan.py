@@ -12,7 +12,7 @@ from strop.searching.effects import Counterfactual, EffectPlan
 Scope = Literal["global", "per-type", "per-matrix"]
 """Among which components a fraction is taken: all that are considered, those of a matrix type, or those of one matrix."""
 
-FRACTIONS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+FRACTIONS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the components that a round may remove."""
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -177,15 +179,28 @@ class Pruner:
         if not states:
             return None
         if len(states) > self.plan.finalists:
-            screened = {bite: self._score(number, bite, after, self.examples.guide) for bite, after in states.items()}
-            by_loss = sorted(screened, key=lambda bite: screened[bite].loss)
-            states = {bite: states[bite] for bite in by_loss[: self.plan.finalists]}
+            states = self._screened(number, states)
         scored = [self._score(number, bite, after, self.examples.select) for bite, after in states.items()]
         winner = min(scored, key=lambda trial: trial.loss)
         assert winner.candidate is not None
         after = states[winner.candidate]
         self.journal.book.remember(f"removed by round {number}", self._spelled(winner.candidate, after))
         return winner, after
+
+    def _screened(self, number: int, states: Mapping[Bite, _State]) -> dict[Bite, _State]:
+        """Return the bites with the lowest loss on the guide; of each kind, ever larger ones are tried while they help.
+
+        A small bite lowers the loss and a large one raises it, so two in a row that are worse than the best end a kind.
+        """
+        losses: dict[Bite, float] = {}
+        for _, of_kind in itertools.groupby(states, key=lambda bite: (bite.scope, bite.matrix_types)):
+            lowest, worse = math.inf, 0
+            for bite in of_kind:
+                losses[bite] = self._score(number, bite, states[bite], self.examples.guide).loss
+                lowest, worse = (losses[bite], 0) if losses[bite] < lowest else (lowest, worse + 1)
+                if worse == 2:
+                    break
+        return {bite: states[bite] for bite in sorted(losses, key=losses.__getitem__)[: self.plan.finalists]}
 
     def _round_again(self, number: int, state: _State, kept: Mapping[str, object]) -> tuple[Trial[Bite], _State]:
         """Return what a round of an earlier sitting found."""
