@@ -23,6 +23,20 @@ def in_words(entries: Sequence[Entry]) -> list[str]:
     return [_pruned(group) if len(key) == 2 else _reduced(group[0]) for key, group in together.items()]
 
 
+def of_one_matrix(entries: Sequence[Entry]) -> str:
+    """Return in a few words what interventions do to one matrix, those of its heads summed.
+
+    Args:
+        entries: all of the same layer and matrix type.
+
+    >>> of_one_matrix([{"method": "rank_reduction", "rank": 90}, {"method": "singular_value_pruning", "removed_count": 3}])
+    'rank 90, 3 removed'
+    """
+    parts = [f"rank {entry['rank']}" for entry in entries if entry["method"] == "rank_reduction"]
+    removed = sum(entry["removed_count"] for entry in entries if entry["method"] == "singular_value_pruning")
+    return ", ".join([*parts, *([f"{removed:,} removed"] if removed else [])])
+
+
 def _pruned(entries: Sequence[Entry]) -> str:
     first = entries[0]
     removed, full_rank = (sum(entry[name] for entry in entries) for name in ("removed_count", "full_rank"))

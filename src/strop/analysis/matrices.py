@@ -1,7 +1,9 @@
 """What each weight matrix of a model is, and what its spectrum says."""
 
 import dataclasses
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -9,6 +11,7 @@ from strop.anatomy import Anatomy, MatrixType
 from strop.anatomy.sites import ATTENTION
 from strop.linalg import DecompositionCache, Spectrum, spectrum_of
 from strop.progress import SILENT, Progress
+from strop.wording import of_one_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class MatrixRow:
     dtype: str
     spectrum: Spectrum | None
     """None where spectra were not asked for."""
+    edits: str = ""
+    """What the recipe that is applied does to it, in words."""
 
 
 def describe_matrices(
@@ -36,6 +41,7 @@ def describe_matrices(
     layers: Collection[int] | None = None,
     matrix_types: Collection[MatrixType] | None = None,
     spectra: bool = True,
+    edits: Sequence[Mapping[str, Any]] = (),
     decompositions: DecompositionCache | None = None,
     progress: Progress = SILENT,
 ) -> list[MatrixRow]:
@@ -47,6 +53,7 @@ def describe_matrices(
         layers: all by default.
         matrix_types: all by default.
         spectra: decompose each matrix for its spectrum.
+        edits: of the recipe that is applied, as `Recipe.describe` gives them.
         decompositions: the cache of decompositions; the one on disk by default.
         progress: told of each matrix.
 
@@ -55,23 +62,25 @@ def describe_matrices(
         UneditableWeightError: the weights are quantised.
     """
     decompositions = decompositions or DecompositionCache()
+    by_matrix: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in edits:
+        by_matrix[entry["layer"], entry["matrix_type"]].append(entry)
     sites = anatomy.sites(layers=layers, matrix_types=matrix_types)
     progress.start("reading the spectra" if spectra else "reading the matrices", len(sites))
     rows = []
     for site in sites:
         matrix = anatomy.read_weight(model, site)
-        grouped = site.matrix_type in (MatrixType.KEY, MatrixType.VALUE)
-        heads = anatomy.key_value_head_count if grouped else anatomy.head_count
         rows.append(
             MatrixRow(
                 layer=site.layer,
                 matrix_type=site.matrix_type,
                 module=anatomy.module_path(site),
                 shape=(matrix.shape[0], matrix.shape[1]),
-                heads=heads if site.matrix_type in ATTENTION else None,
+                heads=anatomy.heads_of(site.matrix_type) if site.matrix_type in ATTENTION else None,
                 parameters=matrix.numel(),
                 dtype=str(matrix.dtype).removeprefix("torch."),
                 spectrum=spectrum_of(decompositions.decompose(matrix).singular_values) if spectra else None,
+                edits=of_one_matrix(by_matrix[site.layer, str(site.matrix_type)]),
             )
         )
         progress.advance()

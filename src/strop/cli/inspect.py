@@ -1,7 +1,9 @@
 """`strop inspect`: what a model is made of."""
 
+import contextlib
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +36,13 @@ def inspect(
     model_name: ModelArgument,
     layers: LayersOption = None,
     matrix_types: MatrixTypesOption = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="DIR", help="A recipe to apply, and show the edits of.", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Apply the recipe although it was made for another base.")
+    ] = False,
     no_spectra: Annotated[bool, typer.Option("--no-spectra", help="Decompose nothing: no ranks and energies.")] = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
@@ -47,23 +56,33 @@ def inspect(
     Effective rank is exp of the entropy of the singular values; energy is the share of the squared norm that the
     largest tenth of them holds.
 
-    Example: [bold]strop inspect smollm2-135m --layers 28-29[/bold]
+    Examples:
+    [bold]strop inspect smollm2-135m --layers 28-29[/bold]
+
+    [bold]strop inspect smollm2-135m --recipe RUN/recipe[/bold]
     """
     from strop.analysis import describe_matrices
     from strop.checkpoints import identify
+    from strop.recipe import Recipe, applied
+    from strop.wording import in_words
 
+    document = Recipe.load(recipe) if recipe is not None else None
     with showing_progress(quiet=quiet) as progress:
         model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         anatomy = anatomy_for_command(model, family_file)
-        rows = describe_matrices(
-            model,
-            anatomy,
-            layers=parse_layers_option(layers, anatomy.layer_count),
-            matrix_types=parse_matrix_types(matrix_types),
-            spectra=not no_spectra,
-            progress=progress,
-        )
         base = identify(model)
+        with contextlib.ExitStack() as stack:
+            if document is not None:
+                stack.enter_context(applied(model, document, force=force, family=anatomy.family))
+            rows = describe_matrices(
+                model,
+                anatomy,
+                layers=parse_layers_option(layers, anatomy.layer_count),
+                matrix_types=parse_matrix_types(matrix_types),
+                spectra=not no_spectra,
+                edits=document.describe() if document is not None else (),
+                progress=progress,
+            )
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
     overview: dict[str, Any] = {
         "id": base.id,
@@ -87,11 +106,18 @@ def inspect(
         f"({anatomy.key_value_head_count} for keys and values); embeddings {'tied to the LM head' if tied else 'not tied'}"
     )
     _print_rows(rows, anatomy.family.blocks)
+    if document is not None:
+        for line in in_words(document.describe()):
+            print_line(f"  {line}")
+        print_line(f"Next: strop eval {model_name} --task TASK --recipe {recipe}")
+        return
     print_line(f"Next: strop eval {model_name} --task world-facts --limit 500")
 
 
 def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
     from strop.report import Table, percent
+
+    edited = any(row.edits for row in rows)
 
     def figures(row: "MatrixRow") -> tuple[str, ...]:
         found = row.spectrum
@@ -102,13 +128,14 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
             row.module.removeprefix(f"{blocks}."),
             str(row.matrix_type),
             f"{row.shape[0]}x{row.shape[1]}",
-            str(row.heads or ""),
-            f"{row.parameters:,}",
+            *(() if edited else (str(row.heads or ""), f"{row.parameters:,}")),
             *figures(row),
+            *((row.edits,) if edited else ()),
         )
         for row in rows
     )
     spectra = ("effective rank", "top-tenth energy") if rows and rows[0].spectrum else ()
-    columns = (f"{blocks}.", "type", "shape", "heads", "parameters", *spectra)
+    sizes = () if edited else ("heads", "parameters")
+    columns = (f"{blocks}.", "type", "shape", *sizes, *spectra, *(("edits",) if edited else ()))
     counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
     print_table(Table(f"{len(rows)} matrices: {counts}", columns, body, first_on_one_line=True))
