@@ -50,6 +50,16 @@ def bites_of(plan: PrunePlan, considered: Sequence[MatrixType]) -> list[Bite]:
     ]
 
 
+def smaller_fraction(fractions: Sequence[float], fraction: float, rungs: int) -> float:
+    """Return the fraction some rungs below another, or the smallest there is.
+
+    >>> smaller_fraction((0.01, 0.02, 0.05), 0.05, 1)
+    0.02
+    """
+    ladder = sorted(fractions)
+    return ladder[max(0, ladder.index(fraction) - rungs)]
+
+
 def space_of(bites: Sequence[Bite]) -> CandidateSpace[Bite]:
     """Return how bites are kept in a study."""
     distributions = optuna.distributions

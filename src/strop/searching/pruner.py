@@ -16,12 +16,15 @@ from strop.interventions.base import Decompose
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.runs import Trial
 from strop.searching.bases import Bases
-from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by
+from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by, smaller_fraction
 from strop.searching.effects import Effects, measure_effects, refuse_lone_examples
 from strop.searching.means import mean_inputs, refuse_mixed_lengths
 from strop.searching.proof import Choice, Journal, in_words
 from strop.searching.prune_plan import PrunePlan
 from strop.tasks import Scorer, Task
+
+RUNGS_BELOW = 2
+"""How many rungs of the ladder of fractions below a round's winner the next round begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +149,12 @@ class Pruner:
 
     def _best_of_all_rounds(self, start: Trial[Bite]) -> tuple[Trial[Bite], _State]:
         state = _State({}, {})
-        best, chosen = start, state
+        best, chosen, winner = start, state, start
         lowest, since = start.loss, 0
         if start.accuracy == 1:
             self.journal.say("every select example is answered already: only the loss can gain")
         for number in range(1, self.plan.iterate + 1):
-            found = self._round(number, state)
+            found = self._round(number, state, winner.candidate)
             if found is None:
                 self.journal.say(f"round {number}: nothing is left whose removal is predicted to help; stopping")
                 break
@@ -167,15 +170,19 @@ class Pruner:
             self.journal.say("nothing tried beats what there is; nothing is pruned")
         return best, chosen
 
-    def _round(self, number: int, state: _State) -> tuple[Trial[Bite], _State] | None:
-        """Return the round's best bite and the state it leaves, or None where no bite takes anything."""
+    def _round(self, number: int, state: _State, last: Bite | None) -> tuple[Trial[Bite], _State] | None:
+        """Return the round's best bite and the state it leaves, or None where no bite takes anything.
+
+        Bites shrink slowly from round to round, so those far below the last winner are left out.
+        """
         kept = self.journal.book.recall(f"removed by round {number}")
         if kept is not None:
             return self._round_again(number, state, kept)
         with self._applied(state):
             effects = self._effects(number)
             means = self._means()
-        states = self._states_by_bite(state, effects, means)
+        smallest = smaller_fraction(self.plan.fractions, last.fraction, RUNGS_BELOW) if last is not None else 0.0
+        states = self._states_by_bite(state, effects, means, smallest)
         if not states:
             return None
         if len(states) > self.plan.finalists:
@@ -240,13 +247,19 @@ class Pruner:
         return mean_inputs(self.examples.guide, self.sites, at_each_position=self.plan.bias == "position")
 
     def _states_by_bite(
-        self, state: _State, effects: Mapping[WeightSite, Effects], means: Mapping[WeightSite, Tensor]
+        self,
+        state: _State,
+        effects: Mapping[WeightSite, Effects],
+        means: Mapping[WeightSite, Tensor],
+        smallest: float,
     ) -> dict[Bite, _State]:
         """Return what each bite leads to, those that take nothing or the same as a smaller one left out."""
         considered = tuple(dict.fromkeys(site.matrix_type for site in self.sites))
         states: dict[Bite, _State] = {}
         seen = [state.removed]
         for bite in bites_of(self.plan, considered):
+            if bite.fraction < smallest:
+                continue
             removed = removal_by(bite, effects, state.removed, allow_harmful=self.plan.allow_harmful)
             if removed not in seen:
                 seen.append(removed)
