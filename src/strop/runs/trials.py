@@ -66,7 +66,7 @@ class TrialBook(Generic[C]):
         self._space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "round": optuna.distributions.IntDistribution(1, 10_000),
-            "split": optuna.distributions.CategoricalDistribution(["train", "select"]),
+            "split": optuna.distributions.CategoricalDistribution(["train", "select sample", "select"]),
             "examples": optuna.distributions.IntDistribution(1, 10**9),
             **space.distributions,
         }

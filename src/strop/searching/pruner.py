@@ -34,7 +34,7 @@ class PruneExamples:
     guide: Scorer
     """Those that effects are estimated on and bites screened on; where there are choices, the right ones only."""
     guide_split: str
-    """train, or select where there is no train."""
+    """`train`, or `select sample` where there is no train."""
     select: Scorer
     """All examples the choice is made by."""
 
@@ -62,8 +62,8 @@ class PruneExamples:
             UsageError: there is one example only to swap with itself, or lengths differ under a bias for each position.
         """
         select = task.examples("select", limit=plan.select_limit)
-        split = "train" if task.counts.get("train") else "select"
-        sample = task.examples("train", limit=plan.effect_examples) if split == "train" else select
+        has_train = bool(task.counts.get("train"))
+        sample = task.examples("train", limit=plan.effect_examples) if has_train else select
         order = np.random.default_rng(plan.seed).permutation(len(sample))[: plan.effect_examples]
         guide = Scorer(
             model,
@@ -78,6 +78,7 @@ class PruneExamples:
             refuse_lone_examples(guide)
         if plan.bias == "position":
             refuse_mixed_lengths(guide)
+        split = "train" if has_train else "select sample"
         return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
 
 
@@ -124,7 +125,6 @@ class Pruner:
         self.decompose = decompose
         self.start = tuple(start)
         self.start_tensors = tuple(start_tensors) or ({},) * len(self.start)
-        self._gradients = 0
 
     def choose(self) -> Choice:
         """Return the prunings that help on the select split, on top of what they begin with."""
@@ -188,7 +188,7 @@ class Pruner:
         if len(states) > self.plan.finalists:
             states = self._screened(number, states)
         scored = [self._score(number, bite, after, self.examples.select) for bite, after in states.items()]
-        winner = min(scored, key=lambda trial: trial.loss)
+        winner = min(scored, key=lambda trial: _sortable(trial.loss))
         assert winner.candidate is not None
         after = states[winner.candidate]
         self.journal.book.remember(f"removed by round {number}", self._spelled(winner.candidate, after))
@@ -203,7 +203,7 @@ class Pruner:
         for _, of_kind in itertools.groupby(states, key=lambda bite: (bite.scope, bite.matrix_types)):
             lowest, worse = math.inf, 0
             for bite in of_kind:
-                losses[bite] = self._score(number, bite, states[bite], self.examples.guide).loss
+                losses[bite] = _sortable(self._score(number, bite, states[bite], self.examples.guide).loss)
                 lowest, worse = (losses[bite], 0) if losses[bite] < lowest else (lowest, worse + 1)
                 if worse == 2:
                     break
@@ -330,3 +330,7 @@ class Pruner:
             for trial in trials
         )
         return of_trials + len(rounds) * guide.tokens * self.plan.steps
+
+
+def _sortable(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
