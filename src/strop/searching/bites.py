@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import torch
+from torch import Tensor
 
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import DecompositionError
@@ -14,6 +15,9 @@ from strop.runs import CandidateSpace
 from strop.runs.trials import Setting
 from strop.searching.effects import Effects
 from strop.searching.prune_plan import PrunePlan, Scope
+
+ROUNDING_NATS = 1e-6
+"""A loss change predicted to be smaller is nothing but rounding, however consistent."""
 
 Removal = Mapping[WeightSite, tuple[int, ...]]
 """For each matrix with any, the components that are removed, ascending."""
@@ -29,7 +33,7 @@ class Bite:
 
     def __str__(self) -> str:
         scope = "" if self.scope == "global" else f" {self.scope}"
-        return f"{self.fraction:.2%} of {','.join(self.matrix_types)}{scope}"
+        return f"{100 * self.fraction:g} % of {','.join(self.matrix_types)}{scope}"
 
 
 def bites_of(plan: PrunePlan, considered: Sequence[MatrixType]) -> list[Bite]:
@@ -84,17 +88,21 @@ def space_of(bites: Sequence[Bite]) -> CandidateSpace[Bite]:
     )
 
 
-def removal_by(bite: Bite, effects: Mapping[WeightSite, Effects], removed: Removal, *, allow_harmful: bool) -> Removal:
+def removal_by(
+    bite: Bite, effects: Mapping[WeightSite, Effects], removed: Removal, *, loss: float, allow_harmful: bool
+) -> Removal:
     """Return what is removed once a bite is taken: what was removed before, and the components with the lowest scores.
 
-    A component whose removal is predicted to raise the loss stays, unless it is allowed to go; so does one whose effect
-    is not finite. A bite therefore takes its share or less.
+    A component stays whose removal is not predicted to help: one that would raise the loss, or lower it by no more than
+    rounding, or by more than there is of it, where the prediction cannot be true. All these may go where harm is allowed;
+    one whose effect is not finite never does. A bite therefore takes its share or less.
 
     Args:
         bite: how much, of what.
         effects: of each matrix's components.
         removed: before the bite.
-        allow_harmful: take components predicted to raise the loss too.
+        loss: the mean loss before it, in nats.
+        allow_harmful: take components that are not predicted to help too.
     """
     pools: dict[object, list[WeightSite]] = defaultdict(list)
     for site in effects:
@@ -102,7 +110,11 @@ def removal_by(bite: Bite, effects: Mapping[WeightSite, Effects], removed: Remov
             pools[_pool_of(site, bite.scope)].append(site)
     after = dict(removed)
     for pool in pools.values():
-        for site, taken in _lowest(pool, effects, removed, bite.fraction, allow_harmful=allow_harmful).items():
+        scores = {
+            site: _open_scores(effects[site], removed.get(site, ()), loss=loss, allow_harmful=allow_harmful)
+            for site in pool
+        }
+        for site, taken in _lowest(scores, bite.fraction).items():
             after[site] = tuple(sorted((*removed.get(site, ()), *taken)))
     return after
 
@@ -126,28 +138,25 @@ def _pool_of(site: WeightSite, scope: Scope) -> object:
             return (site.layer, site.matrix_type)
 
 
-def _lowest(
-    pool: Sequence[WeightSite],
-    effects: Mapping[WeightSite, Effects],
-    removed: Removal,
-    fraction: float,
-    *,
-    allow_harmful: bool,
-) -> dict[WeightSite, list[int]]:
-    scores = torch.cat([_open_scores(effects[site], removed.get(site, ()), allow_harmful) for site in pool])
-    owners = [(site, index) for site in pool for index in range(effects[site].score.shape[0])]
-    order = scores.argsort(stable=True)[: round(fraction * len(owners))]
+def _lowest(scores: Mapping[WeightSite, Tensor], fraction: float) -> dict[WeightSite, list[int]]:
+    together = torch.cat(list(scores.values()))
+    order = together.argsort(stable=True)[: round(fraction * together.shape[0])]
+    ends = torch.tensor([found.shape[0] for found in scores.values()]).cumsum(0)
+    chosen = order[torch.isfinite(together[order])]
+    owners = torch.searchsorted(ends, chosen, right=True)
+    sites = list(scores)
     taken: dict[WeightSite, list[int]] = defaultdict(list)
-    for position in order[torch.isfinite(scores[order])].tolist():
-        site, index = owners[position]
-        taken[site].append(index)
+    for position, owner in zip(chosen.tolist(), owners.tolist(), strict=True):
+        site = sites[owner]
+        taken[site].append(position - int(ends[owner]) + scores[site].shape[0])
     return taken
 
 
-def _open_scores(effects: Effects, removed: Sequence[int], allow_harmful: bool) -> torch.Tensor:
+def _open_scores(effects: Effects, removed: Sequence[int], *, loss: float, allow_harmful: bool) -> Tensor:
     """Return the scores, infinite where a component is not to be taken."""
-    closed = ~torch.isfinite(effects.score) | ~torch.isfinite(effects.loss_change)
+    change = effects.loss_change
+    closed = ~torch.isfinite(effects.score) | ~torch.isfinite(change)
     if not allow_harmful:
-        closed |= effects.loss_change >= 0
+        closed |= (change > -ROUNDING_NATS) | (change < -loss)
     closed[list(removed)] = True
     return effects.score.masked_fill(closed, torch.inf)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy
 from strop.checkpoints import BaseIdentity, identify
@@ -133,13 +133,13 @@ class Assignment:
 
     command: Literal["search", "prune"]
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     task: Task
     anatomy: Anatomy
     settings: Mapping[str, Any]
     """All settings, as config.json holds them."""
     seed: int
-    test_limit: int | None
+    test: Scorer
+    """The held-out examples."""
     out: Path | None
     storage: str | None
     resume: bool
@@ -174,11 +174,8 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
 
     Raises:
         RunError: the folder is in use, or was begun with other settings.
-        TaskError: a row of test does not fit the model.
     """
     base = identify(given.model)
-    test_examples = given.task.examples("test", limit=given.test_limit)
-    test = Scorer(given.model, given.tokenizer, test_examples, given.task.score, anatomy=given.anatomy)
     run = RunFolder.start(given.out, given.config(base), resume=given.resume) if given.out is not None else None
     if run is not None and run.finished:
         given.progress.note(f"{run.path} is finished already; nothing was repeated")
@@ -187,8 +184,8 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
     elapsed_seconds = max((trial.elapsed_seconds for trial in book.trials), default=0.0)
     journal = Journal(book, run, given.progress, Stopwatch(elapsed_seconds))
     choice = choose(journal)
-    measured = _measure(test, choice, given.decompose, given.progress)
-    result = _result(given, base, journal, choice, test, measured)
+    measured = _measure(given.test, choice, given.decompose, given.progress)
+    result = _result(given, base, journal, choice, measured)
     recipe = Recipe.of(
         given.model,
         choice.interventions,
@@ -243,7 +240,6 @@ def _result(
     base: BaseIdentity,
     journal: Journal,
     choice: Choice,
-    test: Scorer,
     measured: Mapping[str, Evaluation],
 ) -> RunResult:
     select_count = choice.unedited.examples
@@ -258,7 +254,7 @@ def _result(
         command=given.command,
         seed=given.seed,
         base_model={"id": base.id, "fingerprint": base.fingerprint},
-        task={"name": given.task.name, "counts": {"select": select_count, "test": test.example_count}},
+        task={"name": given.task.name, "counts": {"select": select_count, "test": given.test.example_count}},
         base={"select": _figures(choice.unedited), "test": measured["base"].summary()},
         edited={"select": _figures(choice.best), "test": measured["edited"].summary()},
         start=start,
@@ -269,7 +265,7 @@ def _result(
         cost={
             "wall_seconds": round(journal.stopwatch.seconds, 3),
             "evaluations": len(journal.book.trials) + passes,
-            "tokens": choice.tokens + passes * test.tokens,
+            "tokens": choice.tokens + passes * given.test.tokens,
             "peak_rss_bytes": peak_rss_bytes(),
         },
         versions=versions(),

@@ -6,15 +6,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.anatomy.sites import ATTENTION
+from strop.errors import UsageError
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.searching.bites import bites_of, space_of
+from strop.searching.means import refuse_mixed_lengths
 from strop.searching.proof import Assignment, SearchResult, conduct
 from strop.searching.prune_plan import PrunePlan
 from strop.searching.pruner import PruneExamples, Pruner
 from strop.searching.search import editable_shapes
-from strop.tasks import Task
+from strop.tasks import Scorer, Task
 
 
 def prune(
@@ -62,16 +64,16 @@ def prune(
         UsageError: the counterfactual or the bias does not fit the examples.
     """
     plan = plan or PrunePlan()
+    anatomy = Anatomy.of(model, family=family)
     started_from = after.describe() if after is not None else []
     given = Assignment(
         command="prune",
         model=model,
-        tokenizer=tokenizer,
         task=task,
-        anatomy=Anatomy.of(model, family=family),
+        anatomy=anatomy,
         settings={**plan.to_json(), "after": started_from},
         seed=plan.seed,
-        test_limit=plan.test_limit,
+        test=Scorer(model, tokenizer, task.examples("test", limit=plan.test_limit), task.score, anatomy=anatomy),
         out=Path(out) if out is not None else None,
         storage=storage,
         resume=resume,
@@ -81,9 +83,13 @@ def prune(
     )
     if after is not None:
         after.check(model, family=family)
-    whole = editable_shapes(model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
-    sites = list(whole) if plan.whole_matrices else _by_head(given.anatomy, list(whole))
-    examples = PruneExamples.of(model, tokenizer, task, plan, anatomy=given.anatomy)
+    whole = editable_shapes(model, anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
+    sites = list(whole) if plan.whole_matrices else _by_head(anatomy, list(whole))
+    if with_factors and after is not None:
+        _refuse_second_factors(after, sites)
+    examples = PruneExamples.of(model, tokenizer, task, plan, anatomy=anatomy)
+    if plan.bias == "position":
+        refuse_mixed_lengths(examples.guide, examples.select, given.test)
     bites = bites_of(plan, tuple(dict.fromkeys(site.matrix_type for site in sites)))
     return conduct(
         given,
@@ -98,6 +104,15 @@ def prune(
             start_tensors=after.tensors if after is not None else (),
         ).choose(),
     )
+
+
+def _refuse_second_factors(after: Recipe, sites: list[WeightSite]) -> None:
+    for entry in after.interventions:
+        if any(site.overlaps(entry.site) for site in sites):
+            raise UsageError(
+                f"Factors can be kept for one edit of a matrix only, and the recipe to begin with edits {entry.site}: leave "
+                "out with_factors (--with-factors), or leave its layer or matrix type out of the pruning."
+            )
 
 
 def _by_head(anatomy: Anatomy, sites: list[WeightSite]) -> list[WeightSite]:

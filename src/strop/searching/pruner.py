@@ -18,7 +18,7 @@ from strop.runs import Trial
 from strop.searching.bases import Bases
 from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by, smaller_fraction
 from strop.searching.effects import Effects, measure_effects, refuse_lone_examples
-from strop.searching.means import mean_inputs, refuse_mixed_lengths
+from strop.searching.means import mean_inputs
 from strop.searching.proof import Choice, Journal, in_words
 from strop.searching.prune_plan import PrunePlan
 from strop.tasks import Scorer, Task
@@ -54,12 +54,12 @@ class PruneExamples:
             model: as it is before any edit.
             tokenizer: the model's.
             task: whose splits are used.
-            plan: its limits, seed, counterfactual and bias say which examples, and what they must be like.
+            plan: its limits, seed and counterfactual say which examples, and what they must be like.
             anatomy: the model's.
 
         Raises:
             TaskError: a split is empty, a row does not fit the model, or it lacks the counterfactual that is wanted.
-            UsageError: there is one example only to swap with itself, or lengths differ under a bias for each position.
+            UsageError: there is one example only to swap with itself.
         """
         select = task.examples("select", limit=plan.select_limit)
         has_train = bool(task.counts.get("train"))
@@ -76,8 +76,6 @@ class PruneExamples:
         )
         if plan.counterfactual == "roll":
             refuse_lone_examples(guide)
-        if plan.bias == "position":
-            refuse_mixed_lengths(guide)
         split = "train" if has_train else "select sample"
         return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
 
@@ -154,7 +152,7 @@ class Pruner:
         if start.accuracy == 1:
             self.journal.say("every select example is answered already: only the loss can gain")
         for number in range(1, self.plan.iterate + 1):
-            found = self._round(number, state, winner.candidate)
+            found = self._round(number, state, winner)
             if found is None:
                 self.journal.say(f"round {number}: nothing is left whose removal is predicted to help; stopping")
                 break
@@ -170,7 +168,7 @@ class Pruner:
             self.journal.say("nothing tried beats what there is; nothing is pruned")
         return best, chosen
 
-    def _round(self, number: int, state: _State, last: Bite | None) -> tuple[Trial[Bite], _State] | None:
+    def _round(self, number: int, state: _State, last: Trial[Bite]) -> tuple[Trial[Bite], _State] | None:
         """Return the round's best bite and the state it leaves, or None where no bite takes anything.
 
         Bites shrink slowly from round to round, so those far below the last winner are left out.
@@ -181,8 +179,7 @@ class Pruner:
         with self._applied(state):
             effects = self._effects(number)
             means = self._means()
-        smallest = smaller_fraction(self.plan.fractions, last.fraction, RUNGS_BELOW) if last is not None else 0.0
-        states = self._states_by_bite(state, effects, means, smallest)
+        states = self._states_by_bite(state, effects, means, last)
         if not states:
             return None
         if len(states) > self.plan.finalists:
@@ -251,16 +248,20 @@ class Pruner:
         state: _State,
         effects: Mapping[WeightSite, Effects],
         means: Mapping[WeightSite, Tensor],
-        smallest: float,
+        last: Trial[Bite],
     ) -> dict[Bite, _State]:
         """Return what each bite leads to, those that take nothing or the same as a smaller one left out."""
+        fractions = self.plan.fractions
+        smallest = smaller_fraction(fractions, last.candidate.fraction, RUNGS_BELOW) if last.candidate else 0.0
         considered = tuple(dict.fromkeys(site.matrix_type for site in self.sites))
         states: dict[Bite, _State] = {}
         seen = [state.removed]
         for bite in bites_of(self.plan, considered):
             if bite.fraction < smallest:
                 continue
-            removed = removal_by(bite, effects, state.removed, allow_harmful=self.plan.allow_harmful)
+            removed = removal_by(
+                bite, effects, state.removed, loss=_sortable(last.loss), allow_harmful=self.plan.allow_harmful
+            )
             if removed not in seen:
                 seen.append(removed)
                 states[bite] = self._after(state, removed, means)
@@ -329,7 +330,8 @@ class Pruner:
             select.tokens if trial.split == "select" and trial.examples == select.example_count else guide.tokens
             for trial in trials
         )
-        return of_trials + len(rounds) * guide.tokens * self.plan.steps
+        extra = (self.plan.counterfactual in ("mean", "pairs")) + (self.plan.bias != "none")
+        return of_trials + len(rounds) * guide.tokens * (self.plan.steps + extra)
 
 
 def _sortable(loss: float) -> float:

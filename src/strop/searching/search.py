@@ -12,7 +12,7 @@ from strop.searching.candidates import space_of
 from strop.searching.chooser import Chooser, SelectExamples
 from strop.searching.plan import SearchPlan
 from strop.searching.proof import Assignment, SearchResult, conduct
-from strop.tasks import Task
+from strop.tasks import Scorer, Task
 
 
 def search(
@@ -55,15 +55,15 @@ def search(
         SiteError: the model has no such layer or matrix type.
     """
     plan = plan or SearchPlan()
+    anatomy = Anatomy.of(model, family=family)
     given = Assignment(
         command="search",
         model=model,
-        tokenizer=tokenizer,
         task=task,
-        anatomy=Anatomy.of(model, family=family),
+        anatomy=anatomy,
         settings=plan.to_json(),
         seed=plan.seed,
-        test_limit=plan.test_limit,
+        test=Scorer(model, tokenizer, task.examples("test", limit=plan.test_limit), task.score, anatomy=anatomy),
         out=Path(out) if out is not None else None,
         storage=storage,
         resume=resume,
@@ -71,11 +71,11 @@ def search(
         decompose=(decompositions or DecompositionCache()).decompose,
         progress=progress,
     )
-    shapes = editable_shapes(model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
-    select = SelectExamples.of(model, tokenizer, task, plan, anatomy=given.anatomy)
+    shapes = editable_shapes(model, anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
+    select = SelectExamples.of(model, tokenizer, task, plan, anatomy=anatomy)
     return conduct(
         given,
-        space_of(shapes, given.anatomy.layer_count),
+        space_of(shapes, anatomy.layer_count),
         lambda journal: Chooser(select, plan, shapes, journal, decompose=given.decompose).choose(),
     )
 
