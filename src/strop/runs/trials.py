@@ -30,7 +30,7 @@ class Trial(Generic[C]):
     """One candidate and what it scored."""
 
     round: int
-    """Counted from 1: which addition to the recipe was being looked for."""
+    """Counted from 1: which addition to the recipe was being looked for; 0 is the model before the recipe to begin with."""
     candidate: C | None
     """None is "no edit"."""
     examples: int
@@ -65,7 +65,7 @@ class TrialBook(Generic[C]):
     def __init__(self, storage: str | None, *, name: str, space: CandidateSpace[C]) -> None:
         self._space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            "round": optuna.distributions.IntDistribution(1, 10_000),
+            "round": optuna.distributions.IntDistribution(0, 10_000),
             "split": optuna.distributions.CategoricalDistribution(["train", "select"]),
             "examples": optuna.distributions.IntDistribution(1, 10**9),
             **space.distributions,
