@@ -29,7 +29,7 @@ class Bite:
 
     def __str__(self) -> str:
         scope = "" if self.scope == "global" else f" {self.scope}"
-        return f"{self.fraction:.2%} of {','.join(self.matrix_types)}{scope}"
+        return f"{100 * self.fraction:g} % of {','.join(self.matrix_types)}{scope}"
 
 
 def bites_of(plan: PrunePlan, considered: Sequence[MatrixType]) -> list[Bite]:

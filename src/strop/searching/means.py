@@ -49,9 +49,9 @@ def mean_inputs(
     }
 
 
-def refuse_mixed_lengths(scorer: Scorer) -> None:
-    """Raise UsageError if a sample's examples differ in length, so that positions have no common meaning."""
-    lengths = {int(length) for batch in scorer.batches for length in batch.real.sum(1)}
+def refuse_mixed_lengths(*scorers: Scorer) -> None:
+    """Raise UsageError if examples differ in length, so that positions have no common meaning."""
+    lengths = {int(length) for scorer in scorers for batch in scorer.batches for length in batch.real.sum(1)}
     if len(lengths) > 1:
         raise UsageError(
             f"A bias at each position needs examples of one length, and these have {min(lengths)} to {max(lengths)} "

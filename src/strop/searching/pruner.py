@@ -29,11 +29,17 @@ class PruneExamples:
     """A task's examples as a pruning uses them."""
 
     guide: Scorer
-    """Those that effects are estimated on and bites screened on; where there are choices, the right ones only."""
+    """Those that effects are estimated on; where there are choices, the right ones only."""
     guide_split: str
     """train, or select where there is no train."""
     select: Scorer
     """All examples the choice is made by."""
+
+    @property
+    def screen(self) -> Scorer:
+        """Those that bites are screened on: the guide, or select itself where the guide is all of it."""
+        whole = self.guide_split == "select" and self.guide.example_count == self.select.example_count
+        return self.select if whole else self.guide
 
     @classmethod
     def of(
@@ -73,9 +79,11 @@ class PruneExamples:
         )
         if plan.counterfactual == "roll":
             refuse_lone_examples(guide)
+        chosen_by = Scorer(model, tokenizer, select, task.score, anatomy=anatomy)
         if plan.bias == "position":
-            refuse_mixed_lengths(guide)
-        return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
+            held_out = task.examples("test", limit=plan.test_limit)
+            refuse_mixed_lengths(guide, chosen_by, Scorer(model, tokenizer, held_out, task.score, anatomy=anatomy))
+        return cls(guide, split, chosen_by)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +129,6 @@ class Pruner:
         self.decompose = decompose
         self.start = tuple(start)
         self.start_tensors = tuple(start_tensors) or ({},) * len(self.start)
-        self._gradients = 0
 
     def choose(self) -> Choice:
         """Return the prunings that help on the select split, on top of what they begin with."""
@@ -181,14 +188,14 @@ class Pruner:
         if len(states) > self.plan.finalists:
             states = self._screened(number, states)
         scored = [self._score(number, bite, after, self.examples.select) for bite, after in states.items()]
-        winner = min(scored, key=lambda trial: trial.loss)
+        winner = max(scored, key=lambda trial: trial.merit[1])
         assert winner.candidate is not None
         after = states[winner.candidate]
         self.journal.book.remember(f"removed by round {number}", self._spelled(winner.candidate, after))
         return winner, after
 
     def _screened(self, number: int, states: Mapping[Bite, _State]) -> dict[Bite, _State]:
-        """Return the bites with the lowest loss on the guide; of each kind, ever larger ones are tried while they help.
+        """Return the bites with the lowest loss on the screen; of each kind, ever larger ones are tried while they help.
 
         A small bite lowers the loss and a large one raises it, so two in a row that are worse than the best end a kind.
         """
@@ -196,7 +203,7 @@ class Pruner:
         for _, of_kind in itertools.groupby(states, key=lambda bite: (bite.scope, bite.matrix_types)):
             lowest, worse = math.inf, 0
             for bite in of_kind:
-                losses[bite] = self._score(number, bite, states[bite], self.examples.guide).loss
+                losses[bite] = -self._score(number, bite, states[bite], self.examples.screen).merit[1]
                 lowest, worse = (losses[bite], 0) if losses[bite] < lowest else (lowest, worse + 1)
                 if worse == 2:
                     break
