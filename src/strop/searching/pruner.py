@@ -66,7 +66,7 @@ class PruneExamples:
         """
         select = task.examples("select", limit=plan.select_limit)
         split = "train" if task.counts.get("train") else "select"
-        sample = task.examples("train", limit=plan.effect_examples) if split == "train" else select
+        sample = task.examples("train") if split == "train" else select
         order = np.random.default_rng(plan.seed).permutation(len(sample))[: plan.effect_examples]
         guide = Scorer(
             model,
