@@ -70,7 +70,7 @@ def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., torch.nn.Module]:
     """A maker of tiny models: `tiny("gpt2")`."""
     return make_tiny
@@ -113,6 +113,25 @@ def facts(tmp_path: Path) -> Path:
     path = tmp_path / "facts.yaml"
     path.write_text(
         "name: small-facts\ndata: facts.jsonl\nsplits: {train: 0.2, select: 0.4, test: 0.4, seed: 0}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def even_facts(tmp_path: Path) -> Path:
+    """A task file of 36 small facts that are all of one length, as their counterfactuals are."""
+    rows = [
+        {"prompt": f"The city of {name}{one}{two} is in", "answer": f" {answer}", "other": f"{name}{two}{one}"}
+        for one in "345"
+        for two in "6789"
+        for name, answer in (("Lyon", "France"), ("Curitiba", "Brazil"), ("Paris", "France"))
+    ]
+    (tmp_path / "even.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    path = tmp_path / "even.yaml"
+    path.write_text(
+        "name: even-facts\ndata: even.jsonl\nsplits: {train: 0.3, select: 0.3, test: 0.4, seed: 0}\n"
+        'counterfactual: "The capital of {{ other }} is in"\n',
         encoding="utf-8",
     )
     return path

@@ -1,5 +1,7 @@
 """The effects of singular values against what autograd and finite differences say."""
 
+import statistics
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -128,6 +130,8 @@ def test_effects_at_tokens_are_those_of_plain_loops() -> None:
 
 # The tally
 
+REDUCTIONS: tuple[Reduction, ...] = ("consistency", "sum", "max", "mean-abs")
+
 
 def reduced_at_once(effects: Tensor, reduction: Reduction) -> Tensor:
     return {"sum": effects.sum(0), "max": effects.max(0).values, "mean-abs": effects.abs().mean(0)}[reduction]
@@ -150,18 +154,22 @@ def test_tokens_counted_in_any_portions_reduce_to_what_they_do_all_at_once(
     torch.testing.assert_close(tally.score, reduced_at_once(effects, reduction), atol=1e-12, rtol=1e-12)
 
 
+ALONE = torch.tensor([0])
+"""One token, of one example."""
+
+
 def test_what_a_tally_returned_stays_as_it_was_while_more_is_counted() -> None:
-    for reduction in ("sum", "max", "mean-abs"):
+    for reduction in REDUCTIONS:
         tally = EffectTally(reduction)
-        tally.add(torch.tensor([[1.0, -2.0]]))
+        tally.add(torch.tensor([[1.0, -2.0]]), ALONE)
         change, score = tally.loss_change, tally.score
         before = change.clone(), score.clone()
-        tally.add(torch.tensor([[3.0, 4.0]]))
+        tally.add(torch.tensor([[3.0, 4.0]]), ALONE)
         assert torch.equal(change, before[0])
         assert torch.equal(score, before[1])
 
 
-@pytest.mark.parametrize("reduction", ["sum", "max", "mean-abs"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_tally_of_no_tokens_is_refused_with_the_remedy(reduction: Reduction) -> None:
     tally = EffectTally(reduction)
     tally.add(torch.zeros(0, 3))
@@ -170,9 +178,69 @@ def test_a_tally_of_no_tokens_is_refused_with_the_remedy(reduction: Reduction) -
             getattr(tally, figure)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "max", "mean-abs"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_an_effect_that_is_not_finite_is_not_lost_among_the_others(reduction: Reduction) -> None:
     tally = EffectTally(reduction)
     for value in (1.0, float("nan"), 2.0):
-        tally.add(torch.tensor([[value, 1.0]]))
+        tally.add(torch.tensor([[value, 1.0]]), ALONE)
     assert tally.score.isnan().tolist() == [True, False]
+
+
+# Consistency
+
+
+@law
+@given(
+    st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=5), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 999),
+    st.booleans(),
+)
+def test_consistency_is_the_mean_over_examples_in_units_of_its_spread(
+    lengths_by_batch: list[list[int]], rank: int, seed: int, shuffled: bool
+) -> None:
+    """Each example the sum over its tokens, whatever batches they come in and in whatever order a batch has them."""
+    generator = torch.Generator().manual_seed(seed)
+    tally = EffectTally("consistency")
+    of_each: list[list[float]] = []
+    for lengths in lengths_by_batch:
+        rows = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
+        if shuffled:
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+        effects = torch.randn(len(rows), rank, generator=generator, dtype=torch.float64)
+        tally.add(effects, rows)
+        tally.add(effects[:0], rows[:0])
+        of_each += [effects[rows == row].sum(0).tolist() for row in range(len(lengths))]
+    for component, found in enumerate(tally.score.tolist()):
+        sums = [example[component] for example in of_each]
+        spread = statistics.pstdev(sums)
+        expected = statistics.fmean(sums) / spread if len(sums) > 1 else 0.0
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    torch.testing.assert_close(tally.loss_change, torch.tensor(of_each, dtype=torch.float64).sum(0))
+
+
+@law
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 999), st.sampled_from([torch.float32, torch.float64]))
+def test_examples_that_are_all_alike_tell_no_component_from_another(
+    examples: int, size: int, seed: int, dtype: torch.dtype
+) -> None:
+    """Though rounding leaves a trace of a spread, which a mean over it would blow up."""
+    effects = torch.randn(1, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    tally = EffectTally("consistency")
+    for start in range(0, examples, size):
+        count = min(size, examples - start)
+        tally.add(effects.expand(count, 3), torch.arange(count))
+    assert tally.score.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_consistency_puts_what_helps_most_examples_before_what_helps_one_much() -> None:
+    tally = EffectTally("consistency")
+    tally.add(torch.tensor([[-9.0, -1.0], [1.0, -1.1], [1.0, -0.9]]), torch.tensor([0, 1, 2]))
+    assert tally.loss_change[0] < tally.loss_change[1]
+    assert tally.score[1] < tally.score[0]
+
+
+def test_consistency_without_examples_is_refused() -> None:
+    with pytest.raises(UsageError, match="'consistency' needs to know which example each token is of"):
+        EffectTally("consistency").add(torch.ones(2, 3))
+    EffectTally("consistency").add(torch.ones(0, 3))  # no tokens at all change nothing

@@ -117,12 +117,18 @@ def test_factors_are_small_next_to_the_matrix(llama: nn.Module) -> None:
         (WeightSite(1, T.VALUE, head=0), WeightSite(1, T.VALUE)),
     ],
 )
-def test_factors_are_refused_where_one_edit_sees_what_another_left(
-    sites: tuple[WeightSite, WeightSite], llama: nn.Module
+def test_factors_are_of_what_the_edits_before_left(
+    sites: tuple[WeightSite, WeightSite], llama: nn.Module, never_decomposing: Callable[[], None]
 ) -> None:
-    recipe = Recipe.of(llama, [RankReduction(site, rank_fraction=0.25) for site in sites])
-    with pytest.raises(RecipeError, match="edits one matrix twice"):
-        recipe.with_factors(llama)
+    before = {name: tensor.clone() for name, tensor in llama.state_dict().items()}
+    recipe = Recipe.of(llama, [RankReduction(sites[0], rank_fraction=0.5), SingularValuePruning(sites[1], (0, 2))])
+    with applied(llama, recipe):
+        expected = logits(llama)
+    kept = recipe.with_factors(llama)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in llama.state_dict().items())
+    never_decomposing()
+    with applied(llama, kept):
+        torch.testing.assert_close(logits(llama), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_factors_are_kept_for_two_heads_of_one_matrix(llama: nn.Module) -> None:

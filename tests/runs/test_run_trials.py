@@ -11,29 +11,45 @@ import pytest
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import RunError
 from strop.interventions import RankReduction
-from strop.runs import Trial, TrialBook
+from strop.runs import CandidateSpace, Trial, TrialBook
 
 
 def edit(layer: int = 1, matrix_type: MatrixType = MatrixType.UP, rank_fraction: float = 0.25) -> RankReduction:
     return RankReduction(WeightSite(layer, matrix_type), rank_fraction)
 
 
-def trial(intervention: RankReduction | None = None, **changes: object) -> Trial:
-    values = {"round": 1, "rank": 8, "examples": 24, "accuracy": 0.5, "loss": 1.25, "elapsed_seconds": 3.5, **changes}
-    return Trial(intervention=intervention, **values)  # type: ignore[arg-type]
+def trial(candidate: RankReduction | None = None, **changes: object) -> Trial:
+    values = {"round": 1, "examples": 24, "accuracy": 0.5, "loss": 1.25, "elapsed_seconds": 3.5, **changes}
+    return Trial(candidate=candidate, **values)  # type: ignore[arg-type]
 
 
 TRIALS = [
-    trial(None, rank=0),
+    trial(None, round=0),
+    trial(None),
     trial(edit()),
-    trial(edit(2, MatrixType.KEY, 1 / 3), rank=10, accuracy=None, loss=2.0),
-    trial(edit(), round=2, rank=8),
+    trial(edit(2, MatrixType.KEY, 1 / 3), accuracy=None, loss=2.0),
+    trial(edit(), round=2),
     trial(edit(), examples=6),
+    trial(edit(), examples=6, split="train"),
+    trial(None, examples=6, split="train"),
 ]
+SPACE: CandidateSpace[RankReduction] = CandidateSpace(
+    {
+        "layer": optuna.distributions.IntDistribution(0, 2),
+        "matrix_type": optuna.distributions.CategoricalDistribution([str(matrix_type) for matrix_type in MatrixType]),
+        "rank_fraction": optuna.distributions.FloatDistribution(0.0, 1.0),
+    },
+    lambda reduction: {
+        "layer": reduction.site.layer,
+        "matrix_type": str(reduction.site.matrix_type),
+        "rank_fraction": reduction.rank_fraction,
+    },
+    lambda settings: edit(settings["layer"], MatrixType(settings["matrix_type"]), settings["rank_fraction"]),
+)
 
 
 def book(storage: str | None, name: str = "study") -> TrialBook:
-    return TrialBook(storage, name=name, layer_count=3, largest_rank=32)
+    return TrialBook(storage, name=name, space=SPACE)
 
 
 def test_trials_come_back_in_another_sitting_as_they_were_written(tmp_path: Path) -> None:
@@ -56,17 +72,19 @@ def test_a_trial_is_on_disk_the_moment_it_is_added(tmp_path: Path) -> None:
         assert len(book(storage).trials) == count
 
 
-def test_a_trial_is_found_by_round_matrix_rank_and_examples() -> None:
+def test_a_trial_is_found_by_round_candidate_examples_and_split() -> None:
     kept = book(None)
     for entry in TRIALS:
         kept.add(entry)
     for entry in TRIALS:
-        assert kept.find(entry.round, entry.intervention, entry.rank, entry.examples) == entry
-    assert kept.find(1, edit(), 9, 24) is None
-    assert kept.find(3, edit(), 8, 24) is None
-    assert kept.find(1, edit(0), 8, 24) is None
-    assert kept.find(1, edit(), 8, 7) is None
-    assert kept.find(2, None, 0, 24) is None
+        assert kept.find(entry.round, entry.candidate, entry.examples, split=entry.split) == entry
+    assert kept.find(1, edit(), 24) == TRIALS[2]  # of select, where nothing is said
+    assert kept.find(1, edit(rank_fraction=0.3), 24) is None
+    assert kept.find(3, edit(), 24) is None
+    assert kept.find(1, edit(0), 24) is None
+    assert kept.find(1, edit(), 7) is None
+    assert kept.find(1, edit(), 24, split="train") is None
+    assert kept.find(2, None, 24) is None
 
 
 def test_books_of_one_storage_keep_their_studies_apart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A tiny model that answers the small facts now right, now wrong, so that edits show in its accuracy."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ def task(facts: Path) -> Task:
 
 
 @pytest.fixture
+def even(even_facts: Path) -> Task:
+    """Facts of one length, with counterfactuals."""
+    return load_task(even_facts)
+
+
+@pytest.fixture
 def task_scored_by(facts: Path) -> Callable[[str], Task]:
     """The small facts under another score; `choice` is between the two countries."""
 
@@ -43,6 +50,32 @@ def task_scored_by(facts: Path) -> Callable[[str], Task]:
         return load_task(other)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def knowing(tiny: Callable[..., Any], small_tokenizer: Any) -> Callable[[], Any]:
+    """A maker of tiny models that know the small facts: which country each city is in, whatever number follows it."""
+    model = tiny("llama")
+    texts = [
+        f"The {kind} of {name}{number} is in {country}"
+        for kind in ("city", "capital")
+        for number in (1, 6, 36, 49, 58, 77)
+        for name, country in (("Lyon", "France"), ("Curitiba", "Brazil"), ("Paris", "France"))
+    ]
+    encoded = [torch.tensor([small_tokenizer(text)["input_ids"]]) for text in texts]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(120):
+            loss = sum(
+                torch.nn.functional.cross_entropy(model(encoded[which][:, :-1]).logits[:, -1], encoded[which][:, -1])
+                for which in torch.randperm(len(encoded))[:6].tolist()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.requires_grad_(True).zero_grad()
+    return lambda: copy.deepcopy(model)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_the_matrices_proposed_are_those_with_the_lowest_predicted_loss(shapes, 
 
 def screened(layer: int, accuracy: float, loss: float) -> Trial:
     edit = RankReduction(WeightSite(layer, MatrixType.UP), 0.5)
-    return Trial(round=1, intervention=edit, rank=4, examples=9, accuracy=accuracy, loss=loss)
+    return Trial(round=1, candidate=edit, examples=9, accuracy=accuracy, loss=loss)
 
 
 def test_a_screening_lets_accuracy_and_loss_speak_in_turn() -> None:

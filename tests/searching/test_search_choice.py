@@ -51,7 +51,9 @@ def test_trying_all_finds_the_true_best_of_all_single_edits(
     model, select = answering(), task.examples("select")
     plan = dataclasses.replace(ALL, layers=(0, 2))
     found = search(model, small_tokenizer, task, plan)
-    by_edit = {(t.intervention.site, t.rank): t for t in found.trials if t.intervention is not None}
+    shapes = {site: tuple(Anatomy.of(model).read_weight(model, site).shape) for site in Anatomy.of(model).sites()}
+    edits = [(t.candidate, t) for t in found.trials if t.candidate is not None]
+    by_edit = {(edit.site, edit.rank(shapes[edit.site])): trial for edit, trial in edits}
     truth: dict[tuple[WeightSite, int], tuple[float, float]] = {}
     for layer in (0, 2):
         for matrix_type, name in LLAMA_NAMES.items():
@@ -90,13 +92,13 @@ def test_every_trial_scores_what_a_whole_pass_of_the_edited_model_scores(
     scorer = Scorer(model, small_tokenizer, task.examples("select"), task.score)
     assert len(found.trials) == 1 + len(scorer.anatomy.sites())
     for trial in found.trials:
-        edits = [trial.intervention] if trial.intervention is not None else []
+        edits = [trial.candidate] if trial.candidate is not None else []
         with applied_interventions(model, edits):
             whole = scorer.evaluate()
         assert trial.loss == pytest.approx(whole.mean_loss, rel=1e-4)
         assert trial.accuracy == whole.accuracy
     best = max(found.trials, key=lambda trial: trial.merit)
-    assert list(found.recipe.interventions) == ([best.intervention] if best.intervention else [])
+    assert list(found.recipe.interventions) == ([best.candidate] if best.candidate else [])
     test = Scorer(model, small_tokenizer, task.examples("test"), task.score)
     with applied_interventions(model, found.recipe.interventions):
         edited = test.evaluate()
@@ -407,7 +409,7 @@ def test_a_search_that_was_interrupted_goes_on_and_repeats_nothing(
     with pytest.raises(KeyboardInterrupt):
         search(answering(), small_tokenizer, task, plan, out=tmp_path / "run")
     again = search(answering(), small_tokenizer, task, plan, out=tmp_path / "run", resume=True)
-    assert len({trial.key for trial in added}) == len(added) == len(again.trials)
+    assert len({(t.round, t.split, t.examples, t.candidate) for t in added}) == len(added) == len(again.trials)
     monkeypatch.undo()
     decompositions = DecompositionCache(tmp_path / "svd")
     whole = search(answering(), small_tokenizer, task, plan, out=tmp_path / "whole", decompositions=decompositions)

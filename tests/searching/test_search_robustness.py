@@ -26,7 +26,7 @@ UP = WeightSite(1, MatrixType.UP)
 
 
 def trial(rank: int, accuracy: float, loss: float) -> Trial:
-    return Trial(1, RankReduction(UP, rank / 100), rank, 10, accuracy, loss)
+    return Trial(1, RankReduction(UP, rank / 100), 10, accuracy, loss)
 
 
 def effects_of(scorer: Scorer) -> dict[WeightSite, torch.Tensor]:

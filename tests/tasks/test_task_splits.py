@@ -205,3 +205,4 @@ def test_the_fingerprint_tells_examples_splits_and_scores_apart(write_task: Call
     assert load_task(write_task(score="first_token")).fingerprint != first
     assert load_task(write_task(splits={"select": 0.4, "test": 0.6, "seed": 1})).fingerprint != first
     assert load_task(write_task(prompt="{{ prompt }} ")).fingerprint != first
+    assert load_task(write_task(counterfactual="{{ key }} + 1 =")).fingerprint != first

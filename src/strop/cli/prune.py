@@ -44,7 +44,7 @@ def prune(
         typer.Option(
             "--fraction",
             help="Share of the singular values a round removes, such as 0.2; several are all tried.",
-            show_default="a ladder from 0.00002 to 0.2",
+            show_default="a ladder, 0.00002 to 0.2",
         ),
     ] = None,
     iterate: Annotated[int | None, typer.Option(help="Most rounds.", show_default="12")] = None,

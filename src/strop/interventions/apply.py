@@ -33,6 +33,11 @@ class Attachment:
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens sequences must have, where a bias differs by position."""
+        return next((shift.positions for shift in self._shifts.values()), None)
+
     def detach(self) -> None:
         """Give the model back the very storage it had; calling it twice is the same as once.
 

@@ -66,6 +66,11 @@ class ShiftByPosition:
         self._shift = shift
         self._handle = module.register_forward_hook(self._added, prepend=True)
 
+    @property
+    def positions(self) -> int:
+        """How many tokens the sequences have that it holds for."""
+        return self._shift.shape[0]
+
     def add(self, shift: Tensor, features: Tensor) -> None:
         """Add a shift (positions, out) in the place of some features.
 

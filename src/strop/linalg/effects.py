@@ -13,6 +13,9 @@ Reduction = Literal["consistency", "sum", "max", "mean-abs"]
 """How the effects at many tokens become one figure: the mean over examples in units of its spread, their sum, the largest
 with its sign, or the mean of their sizes."""
 
+ROUNDING = 1e-6
+"""Examples whose effects differ by no more than this share of them do not differ: float32 tells no finer."""
+
 
 def token_effects(
     decomposition: SingularValueDecomposition,
@@ -60,6 +63,7 @@ class EffectTally:
         self._examples = 0
         self._total: Tensor | None = None
         self._reduced: Tensor | None = None
+        self._of_examples: Tensor | None = None
 
     def add(self, effects: Float[Tensor, "tokens rank"], examples: Int[Tensor, " tokens"] | None = None) -> None:
         """Count some more tokens' effects; no tokens at all change nothing.
@@ -88,7 +92,8 @@ class EffectTally:
                 present, of_token = torch.unique(examples, return_inverse=True)
                 self._examples += present.shape[0]
                 of_each = effects.new_zeros(present.shape[0], effects.shape[1])
-                of_each.index_add_(0, of_token.to(effects.device), effects)
+                of_each = of_each.index_add_(0, of_token.to(effects.device), effects).cpu().double()
+                self._of_examples = _plus(self._of_examples, of_each.sum(0))
                 self._reduced = _plus(self._reduced, of_each.square_().sum(0))
 
     @property
@@ -107,9 +112,9 @@ class EffectTally:
             return self.loss_change
         reduced = _of_some(self._reduced)
         if self._reduction == "consistency":
-            mean = self.loss_change / self._examples
+            mean = _of_some(self._of_examples) / self._examples
             spread = (reduced / self._examples - mean.square()).clamp_min(0).sqrt()
-            return torch.where(spread > 0, mean / spread, 0.0)
+            return torch.where(spread <= ROUNDING * mean.abs(), 0.0, mean / spread)
         return reduced / self._tokens if self._reduction == "mean-abs" else reduced
 
 

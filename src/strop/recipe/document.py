@@ -1,7 +1,7 @@
 """A recipe: a base model's identity and an ordered list of interventions."""
 
+import contextlib
 import dataclasses
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError, SiteError
-from strop.interventions import WeightIntervention
+from strop.interventions import WeightIntervention, applied_interventions
 from strop.linalg import DecompositionCache, fingerprint
 from strop.wording import in_words
 
@@ -123,7 +123,8 @@ class Recipe:
     ) -> "Recipe":
         """Return the recipe with the low-rank factors beside each intervention, so that applying it decomposes nothing.
 
-        What an intervention carries already, such as its bias, stays.
+        They are of the matrix as the interventions before left it. What an intervention carries already, such as its
+        bias, stays.
 
         Args:
             model: the base, with nothing attached.
@@ -131,19 +132,19 @@ class Recipe:
             decompose: how to come by decompositions; the cache on disk by default.
 
         Raises:
-            RecipeError: a matrix is edited twice; the second edit's factors would not be those of the base's matrix.
+            BaseMismatchError: the model is not the recipe's base.
         """
         anatomy = Anatomy.of(model, family=family)
         self.check(model, family=family)
-        sites = [entry.site for entry in self.interventions]
-        if any(one.overlaps(other) for one, other in itertools.combinations(sites, 2)):
-            raise RecipeError("Factors cannot be kept for a recipe that edits one matrix twice.")
         decompose = decompose or DecompositionCache().decompose
-        tensors = tuple(
-            {**carried, **entry.factors(anatomy.read_weight(model, entry.site), decompose=decompose)}
-            for entry, carried in zip(self.interventions, self.tensors, strict=True)
-        )
-        return dataclasses.replace(self, tensors=tensors)
+        tensors: list[Mapping[str, Tensor]] = []
+        with contextlib.ExitStack() as stack:
+            for index, (entry, carried) in enumerate(zip(self.interventions, self.tensors, strict=True)):
+                matrix = anatomy.read_weight(model, entry.site)
+                tensors.append({**carried, **entry.factors(matrix, decompose=decompose)})
+                if any(entry.site.overlaps(later.site) for later in self.interventions[index + 1 :]):
+                    stack.enter_context(applied_interventions(model, [entry], anatomy=anatomy, tensors=[tensors[-1]]))
+        return dataclasses.replace(self, tensors=tuple(tensors))
 
     def check(self, model: PreTrainedModel, *, family: Family | None = None) -> None:
         """Make sure that a model is the one this recipe was made for.

@@ -30,7 +30,7 @@ class Trial(Generic[C]):
     """One candidate and what it scored."""
 
     round: int
-    """Counted from 1: which addition to the recipe was being looked for; 0 is the model before a recipe it began with."""
+    """Counted from 1: which addition to the recipe was being looked for; 0 is the model before the recipe to begin with."""
     candidate: C | None
     """None is "no edit"."""
     examples: int
@@ -66,7 +66,7 @@ class TrialBook(Generic[C]):
         self._space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "round": optuna.distributions.IntDistribution(0, 10_000),
-            "split": optuna.distributions.CategoricalDistribution(["train", "select sample", "select"]),
+            "split": optuna.distributions.CategoricalDistribution(["train", "select"]),
             "examples": optuna.distributions.IntDistribution(1, 10**9),
             **space.distributions,
         }

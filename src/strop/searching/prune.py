@@ -6,7 +6,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.anatomy.sites import ATTENTION
-from strop.errors import UsageError
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
@@ -85,8 +84,6 @@ def prune(
         after.check(model, family=family)
     whole = editable_shapes(model, anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
     sites = list(whole) if plan.whole_matrices else _by_head(anatomy, list(whole))
-    if with_factors and after is not None:
-        _refuse_second_factors(after, sites)
     examples = PruneExamples.of(model, tokenizer, task, plan, anatomy=anatomy)
     if plan.bias == "position":
         refuse_mixed_lengths(examples.guide, examples.select, given.test)
@@ -104,15 +101,6 @@ def prune(
             start_tensors=after.tensors if after is not None else (),
         ).choose(),
     )
-
-
-def _refuse_second_factors(after: Recipe, sites: list[WeightSite]) -> None:
-    for entry in after.interventions:
-        if any(site.overlaps(entry.site) for site in sites):
-            raise UsageError(
-                f"Factors can be kept for one edit of a matrix only, and the recipe to begin with edits {entry.site}: leave "
-                "out with_factors (--with-factors), or leave its layer or matrix type out of the pruning."
-            )
 
 
 def _by_head(anatomy: Anatomy, sites: list[WeightSite]) -> list[WeightSite]:

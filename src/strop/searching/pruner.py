@@ -32,11 +32,17 @@ class PruneExamples:
     """A task's examples as a pruning uses them."""
 
     guide: Scorer
-    """Those that effects are estimated on and bites screened on; where there are choices, the right ones only."""
+    """Those that effects are estimated on; where there are choices, the right ones only."""
     guide_split: str
-    """`train`, or `select sample` where there is no train."""
+    """`train`, or `select` where there is no train."""
     select: Scorer
     """All examples the choice is made by."""
+
+    @property
+    def screen(self) -> Scorer:
+        """Those that bites are screened on: the guide, or select itself where the guide is all of it."""
+        whole = self.guide_split == "select" and self.guide.example_count == self.select.example_count
+        return self.select if whole else self.guide
 
     @classmethod
     def of(
@@ -62,8 +68,8 @@ class PruneExamples:
             UsageError: there is one example only to swap with itself.
         """
         select = task.examples("select", limit=plan.select_limit)
-        has_train = bool(task.counts.get("train"))
-        sample = task.examples("train", limit=plan.effect_examples) if has_train else select
+        split = "train" if task.counts.get("train") else "select"
+        sample = task.examples("train") if split == "train" else select
         order = np.random.default_rng(plan.seed).permutation(len(sample))[: plan.effect_examples]
         guide = Scorer(
             model,
@@ -76,7 +82,6 @@ class PruneExamples:
         )
         if plan.counterfactual == "roll":
             refuse_lone_examples(guide)
-        split = "train" if has_train else "select sample"
         return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
 
 
@@ -185,14 +190,14 @@ class Pruner:
         if len(states) > self.plan.finalists:
             states = self._screened(number, states)
         scored = [self._score(number, bite, after, self.examples.select) for bite, after in states.items()]
-        winner = min(scored, key=lambda trial: _sortable(trial.loss))
+        winner = max(scored, key=lambda trial: trial.merit[1])
         assert winner.candidate is not None
         after = states[winner.candidate]
         self.journal.book.remember(f"removed by round {number}", self._spelled(winner.candidate, after))
         return winner, after
 
     def _screened(self, number: int, states: Mapping[Bite, _State]) -> dict[Bite, _State]:
-        """Return the bites with the lowest loss on the guide; of each kind, ever larger ones are tried while they help.
+        """Return the bites with the lowest loss on the screen; of each kind, ever larger ones are tried while they help.
 
         A small bite lowers the loss and a large one raises it, so two in a row that are worse than the best end a kind.
         """
@@ -200,7 +205,7 @@ class Pruner:
         for _, of_kind in itertools.groupby(states, key=lambda bite: (bite.scope, bite.matrix_types)):
             lowest, worse = math.inf, 0
             for bite in of_kind:
-                losses[bite] = _sortable(self._score(number, bite, states[bite], self.examples.guide).loss)
+                losses[bite] = -self._score(number, bite, states[bite], self.examples.screen).merit[1]
                 lowest, worse = (losses[bite], 0) if losses[bite] < lowest else (lowest, worse + 1)
                 if worse == 2:
                     break
@@ -260,7 +265,7 @@ class Pruner:
             if bite.fraction < smallest:
                 continue
             removed = removal_by(
-                bite, effects, state.removed, loss=_sortable(last.loss), allow_harmful=self.plan.allow_harmful
+                bite, effects, state.removed, loss=-last.merit[1], allow_harmful=self.plan.allow_harmful
             )
             if removed not in seen:
                 seen.append(removed)
@@ -332,7 +337,3 @@ class Pruner:
         )
         extra = (self.plan.counterfactual in ("mean", "pairs")) + (self.plan.bias != "none")
         return of_trials + len(rounds) * guide.tokens * (self.plan.steps + extra)
-
-
-def _sortable(loss: float) -> float:
-    return math.inf if math.isnan(loss) else loss

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
-from strop.errors import UsageError
+from strop.errors import InterventionError, UsageError
+from strop.interventions import attachments_of
 from strop.progress import SILENT, Progress
 from strop.tasks.encoding import Batch, batches_of, encode
 from strop.tasks.evaluation import Evaluation
@@ -118,7 +119,11 @@ class Scorer:
             start: the block `states` enter; 0 runs the whole model.
             states: from `states_entering`; needed where `start` is above 0.
             progress: told of each batch.
+
+        Raises:
+            InterventionError: a bias on the model holds for sequences of another length.
         """
+        self._refuse_other_lengths()
         log_probability = np.zeros(len(self._sequences))
         all_first = np.ones(len(self._sequences), dtype=bool)
         counted = np.zeros(len(self._sequences), dtype=np.int64)
@@ -134,6 +139,18 @@ class Scorer:
                 rank[where] = likelier
                 progress.advance()
         return self._gather(log_probability, all_first, counted, rank)
+
+    def _refuse_other_lengths(self) -> None:
+        """Raise InterventionError where padding would hide from a bias by position that a sequence is shorter."""
+        wanted = {a.positions for a in attachments_of(self.model) if a.positions is not None}
+        if not wanted:
+            return
+        lengths = {sequence.fed(self.score) for sequence in self._sequences}
+        if lengths != wanted:
+            raise InterventionError(
+                f"A bias on this model holds for sequences of {max(wanted)} tokens, and these examples have "
+                f"{min(lengths)} to {max(lengths)}; prune with --bias mean for one that holds for any length."
+            )
 
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
         """Return for each scored position its target's log p, whether it is the arg max, how many tokens are likelier."""

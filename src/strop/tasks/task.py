@@ -57,11 +57,12 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all splits' examples and the score."""
+        """32 hexadecimal digits over all splits' examples, their counterfactuals included, and the score."""
         digest = hashlib.sha256(self.score.encode())
         for name in SPLITS:
             for example in self.splits.get(name, ()):
-                digest.update(json.dumps([name, example.prompt, example.answer, example.choices]).encode())
+                own = [example.counterfactual] if example.counterfactual is not None else []
+                digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
 
 

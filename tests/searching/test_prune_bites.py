@@ -1,0 +1,221 @@
+"""Which components a bite takes: the laws, with made-up effects."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strop.anatomy import MatrixType, WeightSite
+from strop.errors import DecompositionError
+from strop.runs import Trial, TrialBook
+from strop.searching import Effects, PrunePlan
+from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by, space_of
+from strop.searching.prune_plan import FRACTIONS
+
+T = MatrixType
+ALL = tuple(T)
+law = settings(deadline=None, max_examples=80, database=None)
+
+SITES = st.one_of(
+    st.builds(WeightSite, st.integers(0, 3), st.sampled_from([T.UP, T.DOWN])),
+    st.builds(WeightSite, st.integers(0, 3), st.sampled_from([T.KEY, T.VALUE]), head=st.integers(0, 2)),
+)
+FIGURES = st.one_of(st.floats(-9, 9), st.sampled_from([0.0, math.nan, math.inf, -math.inf]))
+
+
+def effects_of(rows: Sequence[tuple[float, float]]) -> Effects:
+    change, score = torch.tensor(rows, dtype=torch.float64).T
+    return Effects(loss_change=change, score=score)
+
+
+EFFECTS = st.dictionaries(
+    SITES,
+    st.lists(st.tuples(FIGURES, FIGURES), min_size=1, max_size=12).map(effects_of),
+    min_size=1,
+    max_size=10,
+)
+BITES = st.builds(
+    Bite,
+    st.sampled_from(["global", "per-type", "per-matrix"]),
+    st.sets(st.sampled_from([T.UP, T.DOWN, T.KEY, T.VALUE]), min_size=1).map(lambda kinds: tuple(sorted(kinds))),
+    st.floats(0.001, 0.999),
+)
+Component = tuple[WeightSite, int]
+
+
+def components_in(removal: Removal) -> list[Component]:
+    return [(site, index) for site, indices in removal.items() for index in indices]
+
+
+def may_go(effects: Effects, index: int, allow_harmful: bool) -> bool:
+    change, score = float(effects.loss_change[index]), float(effects.score[index])
+    return math.isfinite(change) and math.isfinite(score) and (allow_harmful or change < 0)
+
+
+def pools_of(bite: Bite, effects: dict[WeightSite, Effects]) -> list[list[Component]]:
+    """All components a bite may be of, by what its fraction is a fraction of."""
+    pools: dict[Any, list[Component]] = {}
+    for site, found in effects.items():
+        if site.matrix_type in bite.matrix_types:
+            whole = (site.layer, site.matrix_type)
+            key = {"global": "all", "per-type": site.matrix_type, "per-matrix": whole}[bite.scope]
+            pools.setdefault(key, []).extend((site, index) for index in range(len(found.score)))
+    return list(pools.values())
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[dict[WeightSite, Effects], Removal]:
+    """Effects, and what is gone already."""
+    effects = draw(EFFECTS)
+    removed = {}
+    for site, found in effects.items():
+        gone = draw(st.sets(st.integers(0, len(found.score) - 1), max_size=3))
+        if gone:
+            removed[site] = tuple(sorted(gone))
+    return effects, removed
+
+
+@law
+@given(situations(), BITES, st.booleans())
+def test_a_bite_takes_its_share_of_each_pool_or_all_that_may_go_of_it(
+    situation: tuple[dict[WeightSite, Effects], Removal], bite: Bite, allow_harmful: bool
+) -> None:
+    effects, removed = situation
+    after = removal_by(bite, effects, removed, allow_harmful=allow_harmful)
+    before = set(components_in(removed))
+    taken = set(components_in(after)) - before
+    assert before <= set(components_in(after))
+    assert all(list(indices) == sorted(set(indices)) for indices in after.values())  # none twice
+    for pool in pools_of(bite, effects):
+        open_ones = [c for c in pool if c not in before and may_go(effects[c[0]], c[1], allow_harmful)]
+        of_pool = taken & set(pool)
+        assert len(of_pool) == min(round(bite.fraction * len(pool)), len(open_ones))
+        assert of_pool <= set(open_ones)
+        scores = {c: float(effects[c[0]].score[c[1]]) for c in open_ones}
+        left = set(open_ones) - of_pool
+        assert not of_pool or not left or max(map(scores.get, of_pool)) <= min(map(scores.get, left))
+        taken -= of_pool
+    assert not taken  # of no other matrix type
+
+
+@law
+@given(situations(), BITES, st.floats(0.001, 0.999), st.booleans())
+def test_a_bigger_bite_holds_the_smaller(
+    situation: tuple[dict[WeightSite, Effects], Removal], bite: Bite, other: float, allow_harmful: bool
+) -> None:
+    effects, removed = situation
+    small, large = (
+        removal_by(Bite(bite.scope, bite.matrix_types, share), effects, removed, allow_harmful=allow_harmful)
+        for share in sorted([bite.fraction, other])
+    )
+    assert set(components_in(small)) <= set(components_in(large))
+
+
+def test_what_was_removed_before_is_left_as_it_was() -> None:
+    key, up = WeightSite(0, T.KEY, head=0), WeightSite(0, T.UP)
+    effects = {key: effects_of([(-1, -1), (-2, -2)]), up: effects_of([(-3, -3), (-4, -4)])}
+    removed = {key: (1,)}
+    after = removal_by(Bite("global", (T.KEY, T.UP), 0.25), effects, removed, allow_harmful=False)
+    assert after == {key: (1,), up: (1,)}
+    assert removed == {key: (1,)}
+    assert removal_by(Bite("global", (T.KEY,), 0.5), effects, removed, allow_harmful=False) == {key: (0, 1)}
+
+
+def test_each_scope_shares_out_on_its_own() -> None:
+    """The heads of one matrix are one pool, and a matrix whose scores are high gives its share per matrix only."""
+    first, second = WeightSite(0, T.KEY, head=0), WeightSite(0, T.KEY, head=1)
+    upper, up = WeightSite(1, T.KEY, head=0), WeightSite(0, T.UP)
+    effects = {
+        first: effects_of([(-1, -50), (-1, -51)]),
+        second: effects_of([(-1, -52), (-1, -53)]),
+        upper: effects_of([(-1, -10), (-1, -11), (-1, -12), (-1, -13)]),
+        up: effects_of([(-1, -1), (-1, -2), (-1, -3), (-1, -4)]),
+    }
+    for scope, expected in (
+        ("global", {second: (0, 1), first: (1,)}),
+        ("per-type", {second: (0, 1), up: (3,)}),
+        ("per-matrix", {second: (1,), upper: (3,), up: (3,)}),
+    ):
+        bite = Bite(scope, (T.KEY, T.UP), 0.25)  # type: ignore[arg-type]
+        assert removal_by(bite, effects, {}, allow_harmful=False) == expected, scope
+
+
+def test_a_share_of_less_than_half_a_component_takes_nothing() -> None:
+    effects = {WeightSite(0, T.UP): effects_of([(-1, -1)] * 10)}
+    assert removal_by(Bite("global", (T.UP,), 0.04), effects, {}, allow_harmful=False) == {}
+
+
+def test_effects_none_of_which_is_finite_are_refused_with_the_remedy() -> None:
+    site, other = WeightSite(0, T.UP), WeightSite(1, T.UP)
+    broken = effects_of([(math.nan, math.nan), (math.inf, 1.0)])
+    refuse_unknown_effects({site: broken, other: effects_of([(math.nan, math.nan), (-1, -1)])})
+    with pytest.raises(
+        DecompositionError, match=r"not finite for any matrix.*float32 \(--dtype float32\).*infinite\.$"
+    ):
+        refuse_unknown_effects({site: broken, other: broken})
+
+
+# The bites of a round
+
+
+def test_a_round_tries_every_fraction_of_all_matrix_types_at_once() -> None:
+    bites = bites_of(PrunePlan(), [T.KEY, T.UP])
+    assert [bite.fraction for bite in bites] == sorted(FRACTIONS)
+    assert {(bite.scope, bite.matrix_types) for bite in bites} == {("global", (T.KEY, T.UP))}
+
+
+def test_each_scope_and_on_demand_each_matrix_type_is_tried() -> None:
+    plan = PrunePlan(scopes=("global", "per-type", "per-matrix"), fractions=(0.2, 0.1), search_types=True)
+    bites = bites_of(plan, [T.KEY, T.UP])
+    assert len(set(bites)) == len(bites) == 2 * (3 + 2 + 2)
+    alone = [bite for bite in bites if len(bite.matrix_types) == 1]
+    assert {(bite.scope, bite.matrix_types) for bite in alone} == {
+        (scope, (kind,))
+        for scope in ("global", "per-matrix")
+        for kind in (T.KEY, T.UP)  # per type says the same
+    }
+    per_type = PrunePlan(scopes=("per-type",), fractions=(0.1,), search_types=True)
+    assert [bite.matrix_types for bite in bites_of(per_type, [T.KEY, T.UP])] == [(T.KEY, T.UP), (T.KEY,), (T.UP,)]
+
+
+def test_a_single_matrix_type_is_tried_once() -> None:
+    plan = PrunePlan(fractions=(0.1,), search_types=True)
+    assert bites_of(plan, [T.KEY]) == [Bite("global", (T.KEY,), 0.1)]
+
+
+def test_fractions_of_one_kind_stand_together_from_small_to_large() -> None:
+    plan = PrunePlan(scopes=("per-type", "global"), fractions=(0.3, 0.1, 0.2), search_types=True)
+    kinds = [(bite.scope, bite.matrix_types) for bite in bites_of(plan, list(T)[:3])]
+    assert kinds == [kind for kind in dict.fromkeys(kinds) for _ in range(3)]
+    assert [bite.fraction for bite in bites_of(plan, list(T)[:3])] == [0.1, 0.2, 0.3] * (len(kinds) // 3)
+
+
+@pytest.mark.parametrize(
+    ("bite", "words"),
+    [
+        (Bite("global", (T.KEY,), 0.00002), "0.002 % of key"),
+        (Bite("global", (T.KEY, T.UP), 0.0005), "0.05 % of key,up"),
+        (Bite("per-matrix", (T.UP,), 0.2), "20 % of up per-matrix"),
+    ],
+)
+def test_a_bite_reads_as_words_that_tell_the_smallest_from_nothing(bite: Bite, words: str) -> None:
+    assert str(bite) == words
+
+
+def test_bites_come_back_from_a_study_on_disk(tmp_path: Path) -> None:
+    plan = PrunePlan(scopes=("global", "per-matrix"), search_types=True)
+    bites = bites_of(plan, ALL)
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    book = TrialBook(storage, name="prune", space=space_of(bites))
+    for number, bite in enumerate(bites[:12]):
+        book.add(Trial(1 + number % 2, bite, 9, 0.5, 1.0 + number, split="train" if number % 3 else "select"))
+    again = TrialBook(storage, name="prune", space=space_of(bites))
+    assert again.trials == book.trials
+    assert [trial.candidate for trial in again.trials] == bites[:12]
+    assert again.find(1, bites[0], 9) == book.trials[0]
+    assert again.find(1, bites[0], 9, split="train") is None
