@@ -47,7 +47,7 @@ def prune(
             show_default="a ladder, 0.00002 to 0.2",
         ),
     ] = None,
-    iterate: Annotated[int | None, typer.Option(help="Most rounds.", show_default="12")] = None,
+    iterate: Annotated[int | None, typer.Option(help="Most rounds.", show_default="16")] = None,
     scope: Annotated[
         str | None,
         typer.Option(

@@ -44,7 +44,7 @@ class PrunePlan:
     """Decompose attention matrices whole, and not head by head."""
     fractions: tuple[float, ...] = FRACTIONS
     """Shares of the components a round may remove, each tried."""
-    iterate: int = 12
+    iterate: int = 16
     """Most rounds; effects are estimated anew in each, for they change as components go."""
     patience: int = 3
     """Rounds that may bring no lower loss on select before the pruning stops."""
