@@ -206,8 +206,10 @@ def test_attention_is_decomposed_head_by_head_or_whole(
     assert {site.layer for site in removed_by(found)} <= {1, 2}
 
 
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(
+    ("family", "bias"),
+    [("llama", "none"), ("llama", "mean"), ("llama", "position"), ("gpt2", "mean"), ("gpt_neox", "position")],
+)
 def test_the_recipe_read_back_scores_what_the_result_says(
     answering: Callable[..., Any], small_tokenizer: Any, even: Task, tmp_path: Path, family: str, bias: Any
 ) -> None:
