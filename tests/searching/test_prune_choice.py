@@ -206,8 +206,10 @@ def test_attention_is_decomposed_head_by_head_or_whole(
     assert {site.layer for site in removed_by(found)} <= {1, 2}
 
 
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(
+    ("family", "bias"),
+    [("llama", "none"), ("llama", "mean"), ("llama", "position"), ("gpt2", "mean"), ("gpt_neox", "position")],
+)
 def test_the_recipe_read_back_scores_what_the_result_says(
     answering: Callable[..., Any], small_tokenizer: Any, even: Task, tmp_path: Path, family: str, bias: Any
 ) -> None:
@@ -276,21 +278,20 @@ def test_every_score_is_pruned_for_and_proved(
 @pytest.mark.parametrize("score", ["exact", "choice"])
 @pytest.mark.parametrize("effect_examples", [200, 8])
 def test_without_a_train_split_select_guides_and_is_scored_as_the_task_is(
+    tiny: Callable[..., Any],
     answering: Callable[..., Any],
     small_tokenizer: Any,
     task_scored_by: Callable[[str], Task],
     score: str,
     effect_examples: int,
 ) -> None:
-    """`choice` is guided by the right choices alone, whose accuracy is another."""
-    model, task = answering(), task_scored_by(score)
+    """`choice` is guided by the right choices alone, which a model that would say neither never says."""
+    model, task = (tiny if score == "choice" else answering)("llama"), task_scored_by(score)
     task = dataclasses.replace(task, splits={name: task.splits[name] for name in ("select", "test")})
     found = prune(model, small_tokenizer, task, dataclasses.replace(QUICK, effect_examples=effect_examples))
-    assert {(trial.split, trial.examples) for trial in found.trials} == {
-        ("select", 24),
-        ("select", min(24, effect_examples)),
-    }
-    assert found.recipe.interventions
+    tried = [trial for trial in found.trials if trial.candidate is not None]
+    assert {(trial.split, trial.examples) for trial in tried} == {("select", 24), ("select", min(24, effect_examples))}
+    assert all(trial.accuracy for trial in tried if trial.examples == 24)
     for split in ("select", "test"):
         assert_figures_are_those_of(
             evaluated(model, small_tokenizer, found.recipe, task, split), found.result.edited[split]
