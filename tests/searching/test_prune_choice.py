@@ -28,7 +28,7 @@ from strop.linalg import DecompositionCache
 from strop.progress import Progress
 from strop.recipe import Recipe, bake
 from strop.report import intervention_lines
-from strop.searching import PrunePlan, SearchResult, prune
+from strop.searching import Effects, PrunePlan, SearchResult, measure_effects, prune
 from strop.tasks import Evaluation, Example, Scorer, Task, load_task
 
 T = MatrixType
@@ -684,6 +684,25 @@ def test_a_gradient_that_is_no_number_is_refused_with_the_remedy(
     with pytest.raises(DecompositionError, match=r"not finite for any matrix.*--dtype float32"):
         prune(model, small_tokenizer, task, dataclasses.replace(QUICK, bias=bias))
     assert state_of(model) == before
+
+
+def test_a_gradient_that_is_no_number_any_more_ends_the_rounds_and_keeps_the_earlier_ones(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_round = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, iterate=1))
+    asked = []
+
+    def once(*arguments: Any, **settings: Any) -> Any:
+        asked.append(settings["stage"])
+        found = measure_effects(*arguments, **settings)
+        if len(asked) == 1:
+            return found
+        return {site: Effects(e.loss_change * math.nan, e.score * math.nan) for site, e in found.items()}
+
+    monkeypatch.setattr("strop.searching.pruner.measure_effects", once)
+    found = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, iterate=9))
+    assert len(asked) == 2
+    assert found.recipe.interventions == one_round.recipe.interventions
 
 
 def test_a_matrix_that_holds_nan_is_refused_by_name(

@@ -11,7 +11,7 @@ import torch
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
-from strop.interventions import RankReduction
+from strop.interventions import RankReduction, SingularValuePruning
 from strop.progress import Progress
 from strop.recipe import Recipe
 from strop.runs import Trial, TrialBook
@@ -139,8 +139,21 @@ def test_a_pruning_after_a_recipe_goes_on_too(
     monkeypatch.undo()
     whole = prune(model, small_tokenizer, task, QUICK, after=after)
     assert (figures(again), again.recipe) == (figures(whole), whole.recipe)
-    with pytest.raises(strop.StropError, match=r"began with plan\.after = \[\{.*, and now it is \[\]: resume with"):
+    with pytest.raises(strop.StropError, match=r"began with plan\.after = \[\{.*, and now it is None: resume with"):
         prune(model, small_tokenizer, task, QUICK, out=tmp_path / "run", resume=True)
+
+
+def test_a_recipe_that_carries_other_tensors_is_another_to_begin_with(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path, interrupted_at: Any
+) -> None:
+    model = answering()
+    edits = [SingularValuePruning(WeightSite(1, MatrixType.UP), (3,), bias="mean")]
+    first, second = (Recipe.of(model, edits, tensors=[{"bias": torch.full((48,), share)}]) for share in (0.01, 0.02))
+    interrupted_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        prune(model, small_tokenizer, task, QUICK, after=first, out=tmp_path / "run")
+    with pytest.raises(strop.StropError, match=r"began with plan\.after = .* resume with the same"):
+        prune(model, small_tokenizer, task, QUICK, after=second, out=tmp_path / "run", resume=True)
 
 
 def test_where_nothing_was_written_the_end_is_reached_from_the_study_alone(

@@ -240,7 +240,8 @@ class Pruner:
             stage=f"round {number}: asking the gradient",
             progress=self.journal.progress,
         )
-        refuse_unknown_effects(effects)
+        if number == 1:
+            refuse_unknown_effects(effects)  # later there is something to stop with
         return effects
 
     def _means(self) -> dict[WeightSite, Tensor]:
