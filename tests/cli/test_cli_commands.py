@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import strop
+from strop import MatrixType, RankReduction, SingularValuePruning, WeightSite
+from strop.recipe import Recipe
 from strop.tasks import load_task
 
 RESULT_KEYS = [
@@ -100,6 +102,30 @@ def test_inspect_describes_the_model(strop_command: Any, tiny_folder: Path) -> N
     bare = strop_command("inspect", tiny_folder, "--no-spectra", "--json").json
     assert len(bare["matrices"]) == 21
     assert bare["matrices"][0]["spectrum"] is None
+
+
+def test_inspect_shows_what_a_recipe_does_to_each_matrix(
+    strop_command: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model, _ = strop.load(str(tiny_folder))
+    edits = [
+        RankReduction(WeightSite(1, MatrixType.UP), 0.25),
+        *(SingularValuePruning(WeightSite(1, MatrixType.KEY, head=head), (0, 2)) for head in (0, 1)),
+        SingularValuePruning(WeightSite(1, MatrixType.UP), (1,)),
+    ]
+    recipe = Recipe.of(model, edits).save(tmp_path / "recipe")
+    found = strop_command("inspect", tiny_folder, "--layers", "1", "--recipe", recipe, "--json").json
+    by_type = {row["matrix_type"]: row for row in found["matrices"]}
+    assert {name: row["edits"] for name, row in by_type.items() if row["edits"]} == {
+        "up": "rank 8, 1 removed",
+        "key": "4 removed",
+    }
+    assert by_type["up"]["spectrum"]["effective_rank"] < 8
+    shown = strop_command("inspect", tiny_folder, "--layers", "1", "--recipe", recipe)
+    assert shown.code == 0
+    assert "edits" in shown.out
+    assert "key: 4 of 16 singular values removed in layer 1" in shown.out
+    assert f"--recipe {recipe}" in shown.out
 
 
 def test_a_run_holds_what_the_contract_says(run: Path, facts: Path, tiny_folder: Path) -> None:
