@@ -114,6 +114,9 @@ def test_a_pruning_begins_with_a_searchs_recipe_and_bakes(
     assert outcome.json["interventions"][: len(searched)] == searched
     assert set(outcome.json["start"]) == {"select", "test"}
     assert "test_over_start" in outcome.json["comparison"]
+    told = strop_command(*prune_call, *QUICK, "--after", found / "recipe", "--with-factors", "--resume").out
+    assert ("Held-out gain over the recipe it began with: " in told) == ("start" in outcome.json)
+    assert told.count("Held-out gain: ") == 1
     recipe = tmp_path / "run" / "recipe"
     alone = strop_command("eval", tiny_folder, "-t", even_facts, "--recipe", recipe, "--json", "-q").json
     assert alone["edited"]["loss"] == pytest.approx(outcome.json["edited"]["test"]["loss"], rel=1e-4)

@@ -56,6 +56,13 @@ def test_the_gain_in_accuracy_is_in_points_with_its_interval() -> None:
     assert "nats" not in sentence
 
 
+def test_the_gain_over_a_recipe_to_begin_with_is_called_so() -> None:
+    comparison = result()["comparison"]["test"]
+    sentence = gain_sentence(comparison, in_accuracy=True, held_out=True, over_start=True)
+    assert sentence.startswith("Held-out gain over the recipe it began with: +3.3 points")
+    assert gain_sentence(comparison, in_accuracy=True, held_out=True).startswith("Held-out gain: +3.3 points")
+
+
 def test_the_gain_in_loss_is_in_nats() -> None:
     sentence = gain_sentence(result()["comparison"]["test"], in_accuracy=False)
     assert "+0.0334 nats per token (95 % interval -0.0040 to +0.0700" in sentence

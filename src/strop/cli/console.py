@@ -206,6 +206,9 @@ def print_run(result: "RunResult") -> None:
         print_line(f"  {line}")
     in_accuracy = content["base"]["test"]["accuracy"] is not None
     print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, held_out=True))
+    over_start = content["comparison"].get("test_over_start")
+    if over_start is not None:
+        print_line(gain_sentence(over_start, in_accuracy=in_accuracy, held_out=True, over_start=True))
     cost = content["cost"]
     print_line(
         f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "

@@ -25,13 +25,16 @@ def run_table(result: Mapping[str, Any]) -> Table:
     return Table(title, ("examples", "count", *accuracy_columns, "loss before", "after"), tuple(rows))
 
 
-def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool, held_out: bool = False) -> str:
+def gain_sentence(
+    comparison: Mapping[str, Any], *, in_accuracy: bool, held_out: bool = False, over_start: bool = False
+) -> str:
     """Return the one sentence that says what was gained, and how sure that is.
 
     Args:
         comparison: as a result file holds it.
         in_accuracy: the gain is one of accuracy; else of loss.
         held_out: it was measured on examples the choice had not seen.
+        over_start: it is the gain over the recipe the run set out from, and not over the base.
     """
     low, high = comparison["ci95"]
     changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, p = {p_value(comparison['p_value'])}"
@@ -41,7 +44,8 @@ def gain_sentence(comparison: Mapping[str, Any], *, in_accuracy: bool, held_out:
         )
     else:
         gain = f"{comparison['gain']:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
-    return f"{'Held-out gain' if held_out else 'Gain'}: {gain}; {changed})."
+    name = f"{'Held-out gain' if held_out else 'Gain'}{' over the recipe it began with' if over_start else ''}"
+    return f"{name}: {gain}; {changed})."
 
 
 def intervention_lines(result: Mapping[str, Any]) -> list[str]:
