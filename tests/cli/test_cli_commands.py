@@ -104,9 +104,7 @@ def test_inspect_describes_the_model(strop_command: Any, tiny_folder: Path) -> N
     assert bare["matrices"][0]["spectrum"] is None
 
 
-def test_inspect_shows_what_a_recipe_does_to_each_matrix(
-    strop_command: Any, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_inspect_shows_what_a_recipe_does_to_each_matrix(strop_command: Any, tiny_folder: Path, tmp_path: Path) -> None:
     model, _ = strop.load(str(tiny_folder))
     edits = [
         RankReduction(WeightSite(1, MatrixType.UP), 0.25),
