@@ -14,10 +14,9 @@ from strop.linalg import DecompositionCache
 from strop.searching import EffectPlan, measure_effects
 from strop.tasks import Scorer
 
-MODEL, TASK, EXAMPLES, RUNS = "smollm2-135m", "world-facts", 200, 5
+MODEL, TASK, EXAMPLES, RUNS = "smollm2-135m", "world-facts", 200, 3
 PLANS = {
     "zero, consistency": EffectPlan(counterfactual="zero", reduction="consistency"),
-    "zero, sum": EffectPlan(counterfactual="zero", reduction="sum"),
     "roll, max": EffectPlan(counterfactual="roll", reduction="max"),
     "mean, sum": EffectPlan(counterfactual="mean", reduction="sum"),
 }

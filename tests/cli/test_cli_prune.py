@@ -70,7 +70,7 @@ def test_json_on_standard_output_is_the_result_file_and_a_finished_run_is_shown_
     [
         (
             ["--layers", "1"],
-            {"layers": [1], "scopes": ["global"], "bias": "none", "reduction": "consistency", "iterate": 12},
+            {"layers": [1], "scopes": ["global"], "bias": "none", "reduction": "consistency", "iterate": 16},
         ),
         (
             ["--compat", "paper", "--effect-examples", "6"],

@@ -52,12 +52,9 @@ def components_in(removal: Removal) -> list[Component]:
     return [(site, index) for site, indices in removal.items() for index in indices]
 
 
-LOSS = 4.0
-
-
 def may_go(effects: Effects, index: int, allow_harmful: bool) -> bool:
     change, score = float(effects.loss_change[index]), float(effects.score[index])
-    return math.isfinite(change) and math.isfinite(score) and (allow_harmful or -LOSS <= change <= -1e-6)
+    return math.isfinite(change) and math.isfinite(score) and (allow_harmful or change <= -1e-6)
 
 
 def pools_of(bite: Bite, effects: dict[WeightSite, Effects]) -> list[list[Component]]:
@@ -89,7 +86,7 @@ def test_a_bite_takes_its_share_of_each_pool_or_all_that_may_go_of_it(
     situation: tuple[dict[WeightSite, Effects], Removal], bite: Bite, allow_harmful: bool
 ) -> None:
     effects, removed = situation
-    after = removal_by(bite, effects, removed, loss=LOSS, allow_harmful=allow_harmful)
+    after = removal_by(bite, effects, removed, allow_harmful=allow_harmful)
     before = set(components_in(removed))
     taken = set(components_in(after)) - before
     assert before <= set(components_in(after))
@@ -113,7 +110,7 @@ def test_a_bigger_bite_holds_the_smaller(
 ) -> None:
     effects, removed = situation
     small, large = (
-        removal_by(Bite(bite.scope, bite.matrix_types, share), effects, removed, loss=LOSS, allow_harmful=allow_harmful)
+        removal_by(Bite(bite.scope, bite.matrix_types, share), effects, removed, allow_harmful=allow_harmful)
         for share in sorted([bite.fraction, other])
     )
     assert set(components_in(small)) <= set(components_in(large))
@@ -123,10 +120,10 @@ def test_what_was_removed_before_is_left_as_it_was() -> None:
     key, up = WeightSite(0, T.KEY, head=0), WeightSite(0, T.UP)
     effects = {key: effects_of([(-1, -1), (-2, -2)]), up: effects_of([(-3, -3), (-4, -4)])}
     removed = {key: (1,)}
-    after = removal_by(Bite("global", (T.KEY, T.UP), 0.25), effects, removed, loss=LOSS, allow_harmful=False)
+    after = removal_by(Bite("global", (T.KEY, T.UP), 0.25), effects, removed, allow_harmful=False)
     assert after == {key: (1,), up: (1,)}
     assert removed == {key: (1,)}
-    assert removal_by(Bite("global", (T.KEY,), 0.5), effects, removed, loss=LOSS, allow_harmful=False) == {key: (0, 1)}
+    assert removal_by(Bite("global", (T.KEY,), 0.5), effects, removed, allow_harmful=False) == {key: (0, 1)}
 
 
 def test_each_scope_shares_out_on_its_own() -> None:
@@ -145,21 +142,20 @@ def test_each_scope_shares_out_on_its_own() -> None:
         ("per-matrix", {second: (1,), upper: (3,), up: (3,)}),
     ):
         bite = Bite(scope, (T.KEY, T.UP), 0.25)  # type: ignore[arg-type]
-        assert removal_by(bite, effects, {}, loss=LOSS, allow_harmful=False) == expected, scope
+        assert removal_by(bite, effects, {}, allow_harmful=False) == expected, scope
 
 
 def test_a_share_of_less_than_half_a_component_takes_nothing() -> None:
     effects = {WeightSite(0, T.UP): effects_of([(-1, -1)] * 10)}
-    assert removal_by(Bite("global", (T.UP,), 0.04), effects, {}, loss=LOSS, allow_harmful=False) == {}
+    assert removal_by(Bite("global", (T.UP,), 0.04), effects, {}, allow_harmful=False) == {}
 
 
-def test_a_prediction_below_rounding_or_beyond_the_loss_is_not_believed() -> None:
+def test_a_gain_below_rounding_is_none_however_low_the_score() -> None:
     site = WeightSite(0, T.UP)
-    effects = {site: effects_of([(-1e-8, -9), (-1.8, -8), (-0.1, -1), (0.1, -7)])}
-    bite = Bite("global", (T.UP,), 0.75)
-    assert removal_by(bite, effects, {}, loss=1.7, allow_harmful=False) == {site: (2,)}
-    assert removal_by(bite, effects, {}, loss=1.9, allow_harmful=False) == {site: (1, 2)}
-    assert removal_by(bite, effects, {}, loss=1.7, allow_harmful=True) == {site: (0, 1, 3)}
+    effects = {site: effects_of([(-1e-8, -9), (-0.1, -1), (0.1, -7)])}
+    bite = Bite("global", (T.UP,), 0.9)
+    assert removal_by(bite, effects, {}, allow_harmful=False) == {site: (1,)}
+    assert removal_by(bite, effects, {}, allow_harmful=True) == {site: (0, 1, 2)}
 
 
 def test_effects_none_of_which_is_finite_are_refused_with_the_remedy() -> None:

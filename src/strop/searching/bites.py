@@ -88,20 +88,16 @@ def space_of(bites: Sequence[Bite]) -> CandidateSpace[Bite]:
     )
 
 
-def removal_by(
-    bite: Bite, effects: Mapping[WeightSite, Effects], removed: Removal, *, loss: float, allow_harmful: bool
-) -> Removal:
+def removal_by(bite: Bite, effects: Mapping[WeightSite, Effects], removed: Removal, *, allow_harmful: bool) -> Removal:
     """Return what is removed once a bite is taken: what was removed before, and the components with the lowest scores.
 
-    A component stays whose removal is not predicted to help: one that would raise the loss, or lower it by no more than
-    rounding, or by more than there is of it, where the prediction cannot be true. All these may go where harm is allowed;
-    one whose effect is not finite never does. A bite therefore takes its share or less.
+    A component stays whose removal is predicted to raise the loss, or to lower it by no more than rounding, unless harm is
+    allowed; one whose effect is not finite always stays. A bite therefore takes its share or less.
 
     Args:
         bite: how much, of what.
         effects: of each matrix's components.
         removed: before the bite.
-        loss: the mean loss before it, in nats.
         allow_harmful: take components that are not predicted to help too.
     """
     pools: dict[object, list[WeightSite]] = defaultdict(list)
@@ -111,8 +107,7 @@ def removal_by(
     after = dict(removed)
     for pool in pools.values():
         scores = {
-            site: _open_scores(effects[site], removed.get(site, ()), loss=loss, allow_harmful=allow_harmful)
-            for site in pool
+            site: _open_scores(effects[site], removed.get(site, ()), allow_harmful=allow_harmful) for site in pool
         }
         for site, taken in _lowest(scores, bite.fraction).items():
             after[site] = tuple(sorted((*removed.get(site, ()), *taken)))
@@ -152,11 +147,11 @@ def _lowest(scores: Mapping[WeightSite, Tensor], fraction: float) -> dict[Weight
     return taken
 
 
-def _open_scores(effects: Effects, removed: Sequence[int], *, loss: float, allow_harmful: bool) -> Tensor:
+def _open_scores(effects: Effects, removed: Sequence[int], *, allow_harmful: bool) -> Tensor:
     """Return the scores, infinite where a component is not to be taken."""
     change = effects.loss_change
     closed = ~torch.isfinite(effects.score) | ~torch.isfinite(change)
     if not allow_harmful:
-        closed |= (change > -ROUNDING_NATS) | (change < -loss)
+        closed |= change > -ROUNDING_NATS
     closed[list(removed)] = True
     return effects.score.masked_fill(closed, torch.inf)

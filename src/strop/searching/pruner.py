@@ -265,9 +265,7 @@ class Pruner:
         for bite in bites_of(self.plan, considered):
             if bite.fraction < smallest:
                 continue
-            removed = removal_by(
-                bite, effects, state.removed, loss=-last.merit[1], allow_harmful=self.plan.allow_harmful
-            )
+            removed = removal_by(bite, effects, state.removed, allow_harmful=self.plan.allow_harmful)
             if removed not in seen:
                 seen.append(removed)
                 states[bite] = self._after(state, removed, means)
