@@ -24,8 +24,8 @@ import strop
 from common import seconds_of, write_result
 from strop.anatomy import Anatomy, WeightSite
 from strop.linalg import DecompositionCache, rank_for_fraction
-from strop.runs import peak_rss_bytes
-from strop.searching import SearchPlan, SearchResult
+from strop.runs import RunOutcome, peak_rss_bytes
+from strop.searching import SearchPlan
 from strop.tasks import Example, Scorer, Task
 
 RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.2, 0.1, 0.05, 0.01)
@@ -81,7 +81,7 @@ def time_published(
 
 def run_search(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, plan: SearchPlan, cache: Path
-) -> tuple[SearchResult, float]:
+) -> tuple[RunOutcome, float]:
     """Run a search with a cache of its own; return its result and its seconds."""
     started = time.perf_counter()
     found = strop.search(model, tokenizer, task, plan, decompositions=DecompositionCache(cache))

@@ -7,8 +7,7 @@ from typing import Any
 
 import strop
 from common import write_result
-from strop.runs import RunResult
-from strop.searching import SearchResult
+from strop.runs import RunOutcome, RunResult
 
 MODEL = "smollm2-135m"
 TASKS = ("world-facts", "int-sum", "int-mult")
@@ -23,7 +22,7 @@ def method_runs(task_name: str, runs: Path) -> dict[str, RunResult]:
     plan = strop.PrunePlan(select_limit=SELECT_LIMIT, iterate=ROUNDS.get(task_name, 8))
     laser_folder, prune_folder, both_folder = (runs / f"{name}-{task_name}" for name in ("laser", "prune", "both"))
 
-    def finished(folder: Path, run: Callable[[Any, Any], SearchResult]) -> RunResult:
+    def finished(folder: Path, run: Callable[[Any, Any], RunOutcome]) -> RunResult:
         if not (folder / "result.json").is_file():
             run(*strop.load(MODEL))
         return RunResult.read(folder / "result.json")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from strop.checkpoints import ZOO, load, pull
     from strop.interventions import RankReduction, SingularValuePruning
     from strop.recipe import Recipe, applied, attach, bake, detach
-    from strop.searching import PrunePlan, SearchPlan, SearchResult, prune, search
+    from strop.runs import RunOutcome
+    from strop.searching import PrunePlan, SearchPlan, prune, search
     from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
 
 __version__ = "0.1.0"
@@ -32,7 +33,7 @@ _ROOM_OF = {
     "RankReduction": "interventions",
     "Recipe": "recipe",
     "SearchPlan": "searching",
-    "SearchResult": "searching",
+    "RunOutcome": "runs",
     "SingularValuePruning": "interventions",
     "Spelling": "anatomy",
     "Task": "tasks",
@@ -63,8 +64,8 @@ __all__ = [
     "PrunePlan",
     "RankReduction",
     "Recipe",
+    "RunOutcome",
     "SearchPlan",
-    "SearchResult",
     "SingularValuePruning",
     "Spelling",
     "StropError",

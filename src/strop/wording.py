@@ -7,7 +7,7 @@ Entry = Mapping[str, Any]
 
 
 def in_words(entries: Sequence[Entry]) -> list[str]:
-    """Return lines that say what interventions do: one for each, but prunings summed by matrix type.
+    """Return lines that say what interventions do: one for each, but prunings summed by matrix type and learned edits by kind.
 
     Args:
         entries: as `Recipe.describe` gives them.
@@ -18,9 +18,23 @@ def in_words(entries: Sequence[Entry]) -> list[str]:
     """
     together: dict[tuple[Any, ...], list[Entry]] = {}
     for number, entry in enumerate(entries):
-        summed = entry["method"] == "singular_value_pruning"
-        together.setdefault((entry["matrix_type"], entry["bias"]) if summed else (number,), []).append(entry)
-    return [_pruned(group) if len(key) == 2 else _reduced(group[0]) for key, group in together.items()]
+        together.setdefault(_kind(entry) or (number,), []).append(entry)
+    return [_line(group) for group in together.values()]
+
+
+def _kind(entry: Entry) -> tuple[Any, ...]:
+    """Return what entries that share a line have in common; nothing where an entry has a line of its own."""
+    if entry["method"] == "singular_value_pruning":
+        return (entry["matrix_type"], entry["bias"])
+    if "stream" in entry:
+        return tuple(str(entry[name]) for name in ("method", "stream", "positions", "rank", "activation"))
+    return ()
+
+
+def _line(group: list[Entry]) -> str:
+    if group[0]["method"] == "singular_value_pruning":
+        return _pruned(group)
+    return _learned(group) if "stream" in group[0] else _reduced(group[0])
 
 
 def of_one_matrix(entries: Sequence[Entry]) -> str:
@@ -44,6 +58,21 @@ def _pruned(entries: Sequence[Entry]) -> str:
     where = f"{len(layers)} layers" if len(layers) > 1 else f"layer {first['layer']}"
     bias = "" if first["bias"] == "none" else f" ({first['bias']} bias)"
     return f"{first['matrix_type']}: {removed:,} of {full_rank:,} singular values removed in {where}{bias}"
+
+
+def _learned(entries: Sequence[Entry]) -> str:
+    first = entries[0]
+    layers = sorted({entry["layer"] for entry in entries})
+    together = len(layers) == layers[-1] - layers[0] + 1
+    shown = f"{layers[0]}-{layers[-1]}" if together else ",".join(map(str, layers))
+    where = f"layers {shown}" if len(layers) > 1 else f"layer {layers[0]}"
+    parameters = sum(entry["parameters"] for entry in entries)
+    bent = "" if first["activation"] == "linear" else f", {first['activation']}"
+    named = f" ({', '.join(first['subspaces'])})" if first.get("subspaces") else ""
+    return (
+        f"{where} {first['stream']}: {first['method']} of rank {first['rank']}{bent}{named} at {first['positions']} "
+        f"({parameters:,} learned parameters)"
+    )
 
 
 def _reduced(entry: Entry) -> str:

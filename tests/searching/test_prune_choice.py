@@ -28,7 +28,8 @@ from strop.linalg import DecompositionCache
 from strop.progress import Progress
 from strop.recipe import Recipe, bake
 from strop.report import intervention_lines
-from strop.searching import Effects, PrunePlan, SearchResult, measure_effects, prune
+from strop.runs import RunOutcome
+from strop.searching import Effects, PrunePlan, measure_effects, prune
 from strop.tasks import Evaluation, Example, Scorer, Task, load_task
 
 T = MatrixType
@@ -50,7 +51,7 @@ def assert_figures_are_those_of(evaluation: Evaluation, figures: dict[str, Any])
     assert figures["count"] == evaluation.count
 
 
-def removed_by(found: SearchResult) -> dict[WeightSite, tuple[int, ...]]:
+def removed_by(found: RunOutcome) -> dict[WeightSite, tuple[int, ...]]:
     edits = found.recipe.interventions
     return {edit.site: edit.removed for edit in edits if isinstance(edit, SingularValuePruning)}
 
@@ -360,11 +361,11 @@ Script = Callable[[int, Scorer], tuple[float, float]]
 @pytest.fixture
 def scripted(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[SearchResult, list[str]]]:
+) -> Callable[..., tuple[RunOutcome, list[str]]]:
     """Prune under made-up figures: `script(removed count, scorer)` says accuracy and loss."""
     real = Scorer.evaluate
 
-    def run(script: Script, **settings: Any) -> tuple[SearchResult, list[str]]:
+    def run(script: Script, **settings: Any) -> tuple[RunOutcome, list[str]]:
         def made_up(self: Scorer, **arguments: Any) -> Evaluation:
             found = real(self, **arguments)
             edits = [edit for attachment in attachments_of(self.model) for edit in attachment.interventions]
@@ -386,7 +387,7 @@ FIVE = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 SIZES = tuple(round(fraction * COMPONENTS) for fraction in FIVE)
 
 
-def fractions_tried(found: SearchResult, split: str, number: int = 1) -> list[float]:
+def fractions_tried(found: RunOutcome, split: str, number: int = 1) -> list[float]:
     return [
         trial.candidate.fraction
         for trial in found.trials
@@ -762,7 +763,7 @@ def test_a_model_that_cannot_be_pruned_as_it_is_is_refused(
     model = answering()
     with (
         applied_interventions(model, [RankReduction(Anatomy.of(model).sites()[0], 0.5)]),
-        pytest.raises(InterventionError, match="attached to this model already; detach it before searching"),
+        pytest.raises(InterventionError, match="attached to this model already; detach it first"),
     ):
         prune(model, small_tokenizer, task, QUICK)
     with pytest.raises(UsageError, match="Only a run with a folder can be resumed"):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from strop.anatomy import MatrixType, WeightSite
 from strop.interventions import SingularValuePruning
-from strop.searching import PrunePlan, SearchResult, prune
+from strop.runs import RunOutcome
+from strop.searching import PrunePlan, prune
 from strop.tasks import Example, Task
 
 LAYERS, SIZE = range(3), 8
@@ -87,7 +88,7 @@ def answer_tokens_of(tokenizer: Any, task: Task) -> int:
     return count
 
 
-def pruned(found: SearchResult) -> dict[tuple[int, int], tuple[int, ...]]:
+def pruned(found: RunOutcome) -> dict[tuple[int, int], tuple[int, ...]]:
     edits = found.recipe.interventions
     assert all(isinstance(edit, SingularValuePruning) and edit.site.matrix_type == "key" for edit in edits)
     return {(edit.site.layer, edit.site.head): edit.removed for edit in edits}  # type: ignore[union-attr,misc]

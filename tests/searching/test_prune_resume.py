@@ -14,8 +14,8 @@ from strop.anatomy import MatrixType, WeightSite
 from strop.interventions import RankReduction, SingularValuePruning
 from strop.progress import Progress
 from strop.recipe import Recipe
-from strop.runs import Trial, TrialBook
-from strop.searching import PrunePlan, SearchResult, prune
+from strop.runs import RunOutcome, Trial, TrialBook
+from strop.searching import PrunePlan, prune
 from strop.tasks import Scorer, Task
 
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=3, patience=3)
@@ -23,7 +23,7 @@ A_ROUND = 5
 """Its trials: three screened on train, two of them scored on select."""
 
 
-def figures(found: SearchResult) -> dict[str, Any]:
+def figures(found: RunOutcome) -> dict[str, Any]:
     content = found.result.to_json()
     cost = {key: value for key, value in content["cost"].items() if key not in ("wall_seconds", "peak_rss_bytes")}
     return {**content, "cost": cost}
@@ -33,7 +33,7 @@ def key_of(trial: Trial[Any]) -> Any:
     return (trial.round, trial.split, trial.examples, trial.candidate)
 
 
-def without_clock(found: SearchResult) -> list[Trial[Any]]:
+def without_clock(found: RunOutcome) -> list[Trial[Any]]:
     return sorted((dataclasses.replace(t, elapsed_seconds=0) for t in found.trials), key=lambda t: str(key_of(t)))
 
 

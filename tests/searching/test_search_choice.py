@@ -333,7 +333,7 @@ def test_a_model_with_something_attached_is_refused(
     model = answering()
     with (
         applied_interventions(model, [RankReduction(Anatomy.of(model).sites()[0], 0.5)]),
-        pytest.raises(InterventionError, match="attached to this model already; detach it before searching"),
+        pytest.raises(InterventionError, match="attached to this model already; detach it first"),
     ):
         search(model, small_tokenizer, task, QUICK)
 

@@ -64,6 +64,8 @@ def describe_matrices(
     decompositions = decompositions or DecompositionCache()
     by_matrix: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
     for entry in edits:
+        if "matrix_type" not in entry:  # it edits hidden states
+            continue
         by_matrix[entry["layer"], entry["matrix_type"]].append(entry)
     sites = anatomy.sites(layers=layers, matrix_types=matrix_types)
     progress.start("reading the spectra" if spectra else "reading the matrices", len(sites))

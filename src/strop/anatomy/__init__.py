@@ -4,7 +4,7 @@ from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
 from strop.anatomy.family_file import read_family
 from strop.anatomy.prefix import evaluating, frozen, hidden_states_entering, input_device, logits_at
-from strop.anatomy.sites import MatrixType, WeightSite, parse_layers
+from strop.anatomy.sites import MatrixType, Stream, StreamSite, WeightSite, parse_layers
 from strop.anatomy.tap import Tap
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "Family",
     "MatrixType",
     "Spelling",
+    "Stream",
+    "StreamSite",
     "Tap",
     "WeightSite",
     "evaluating",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import FAMILIES, Family, Spelling
-from strop.anatomy.sites import ATTENTION, MatrixType, WeightSite
+from strop.anatomy.sites import ATTENTION, MatrixType, Stream, StreamSite, WeightSite
 from strop.anatomy.unknown import describe_unknown
 from strop.errors import AnatomyError, SiteError, UneditableWeightError, UnknownArchitectureError
 
@@ -118,6 +118,17 @@ class Anatomy:
         except AttributeError:
             raise AnatomyError(f"{site}: the block has no {path}, where a {self.family.name} block keeps it.") from None
         return module
+
+    def stream_module(self, model: PreTrainedModel, site: StreamSite) -> nn.Module:
+        """Return the module whose output the site's hidden states are: a tensor, or a tuple that begins with it.
+
+        Raises:
+            SiteError: the model has no such layer.
+        """
+        self.spelling(site.writer)
+        if site.stream is Stream.BLOCK:
+            return self.blocks(model)[site.layer]
+        return self.module(model, site.writer)
 
     def module_path(self, site: WeightSite) -> str:
         """Return the module's dotted name inside the model."""

@@ -100,7 +100,7 @@ def _running(
     def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return as_block(hidden_states)
 
-    def feed_in_place_of_blocks(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+    def feed_after_blocks(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         return as_block(state)
 
     def refuse_keywords(arguments: tuple[Any, ...]) -> None:
@@ -134,7 +134,7 @@ def _running(
         if state is not None and start < len(blocks):
             undo.callback(blocks[start].register_forward_pre_hook(feed).remove)
         elif state is not None:
-            replaced[len(blocks) - 1] = feed_in_place_of_blocks
+            undo.callback(blocks[-1].register_forward_hook(feed_after_blocks).remove)  # after any edit of its output
         if captured is not None and stop < len(blocks):
             undo.callback(blocks[stop].register_forward_pre_hook(capture_input).remove)
         elif captured is not None:

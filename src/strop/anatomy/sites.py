@@ -87,6 +87,67 @@ class WeightSite:
         return f"layer {self.layer} {self.matrix_type}{head}{expert}"
 
 
+class Stream(enum.StrEnum):
+    """A place in a Transformer block where hidden states, (batch, tokens, hidden), can be edited."""
+
+    BLOCK = "block"
+    """The residual stream as the block leaves it."""
+    ATTENTION = "attention"
+    """What attention adds to the residual stream: the output of its output matrix."""
+    MLP = "mlp"
+    """What the MLP adds to the residual stream: the output of its down matrix."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Stream":
+        """Return the stream named `text`.
+
+        Raises:
+            SiteError: there is no such stream.
+
+        >>> Stream.parse("block")
+        <Stream.BLOCK: 'block'>
+        """
+        word = text.strip().lower()
+        if word not in set(cls):
+            raise SiteError(f"'{text}' is not a stream of hidden states; choose among {', '.join(cls)}.")
+        return cls(word)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class StreamSite:
+    """Where hidden states are edited.
+
+    Args:
+        layer: counted from 0.
+        stream: which states of that layer.
+
+    Raises:
+        SiteError: a negative layer.
+
+    >>> print(StreamSite(3))
+    layer 3 block
+    """
+
+    layer: int
+    stream: Stream = Stream.BLOCK
+
+    def __post_init__(self) -> None:
+        if self.layer < 0:
+            raise SiteError(f"A layer is counted from 0; {self.layer} is not one.")
+
+    @property
+    def writer(self) -> WeightSite:
+        """The matrix whose output comes last on the way to these states."""
+        return WeightSite(self.layer, MatrixType.OUTPUT if self.stream is Stream.ATTENTION else MatrixType.DOWN)
+
+    def to_json(self) -> dict[str, int | str]:
+        """Return the address as a recipe's entry holds it."""
+        return {"layer": self.layer, "stream": str(self.stream)}
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} {self.stream}"
+
+
 def parse_layers(text: str, layer_count: int) -> tuple[int, ...]:
     """Return the layers a text such as `all`, `20-29` or `0,4,8-11` names, in order, none twice.
 

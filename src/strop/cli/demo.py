@@ -17,7 +17,7 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from strop.searching import SearchResult
+    from strop.runs import RunOutcome
     from strop.tasks import Example
 
 MODEL, TASK = "smollm2-135m", "world-facts"
@@ -67,7 +67,7 @@ def _free_name(folder: Path) -> Path:
     )
 
 
-def _fixed_examples(found: "SearchResult", test: "tuple[Example, ...]") -> "list[Example]":
+def _fixed_examples(found: "RunOutcome", test: "tuple[Example, ...]") -> "list[Example]":
     """Return the best-known examples the edit fixed, one of a relation, or the first ones where it fixed none."""
     fixed = [test[index] for index in found.fixed_indices()] or list(test)
     fixed.sort(key=lambda example: -(example.columns.get("popularity") or 0))

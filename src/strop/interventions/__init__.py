@@ -1,15 +1,25 @@
 """One file per method; `apply` puts interventions on a model and takes them off, bit for bit."""
 
 from strop.interventions.apply import Attachment, applied_interventions, attach_interventions, attachments_of
-from strop.interventions.base import WeightIntervention
+from strop.interventions.base import Intervention, WeightIntervention, matrix_of
+from strop.interventions.low_rank_edit import ACTIVATIONS, FORMULAS, EditModule, Formula, LowRankEdit
 from strop.interventions.methods import METHODS, intervention_from_json
+from strop.interventions.positions import Positions
+from strop.interventions.prompts import prompt_lengths
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import Bias, SingularValuePruning
 
 __all__ = [
+    "ACTIVATIONS",
+    "FORMULAS",
     "METHODS",
     "Attachment",
     "Bias",
+    "EditModule",
+    "Formula",
+    "Intervention",
+    "LowRankEdit",
+    "Positions",
     "RankReduction",
     "SingularValuePruning",
     "WeightIntervention",
@@ -17,4 +27,6 @@ __all__ = [
     "attach_interventions",
     "attachments_of",
     "intervention_from_json",
+    "matrix_of",
+    "prompt_lengths",
 ]

@@ -1,13 +1,13 @@
-"""Put weight interventions on a model and take them off again, bit for bit.
+"""Put interventions on a model and take them off again, bit for bit.
 
 The model stays what it is: a parameter's storage is exchanged for an edited copy and, on the way back, the untouched
-original takes its place again. A module without a bias gets one for as long as an edit leaves a mean output behind; only
-an output that differs by position needs a hook. No class is wrapped, no hook is left behind.
+original takes its place again. A module without a bias gets one for as long as an edit leaves a mean output behind; an
+output that differs by position, and hidden states, need hooks. No class is wrapped, no hook is left behind.
 """
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,46 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError, StropError
-from strop.interventions.base import Decompose, WeightIntervention
+from strop.interventions.base import Decompose, Intervention, WeightIntervention
+from strop.interventions.editor import StateEditor, editor_of
+from strop.interventions.low_rank_edit import EditModule, LowRankEdit
 from strop.interventions.shift import ShiftByPosition, bias_of, checked_shift, holder_of
 from strop.linalg import DecompositionCache
 
+_NAMES = ("strop_edits", *(f"strop_edits_{number}" for number in range(2, 100)))
 _ATTACHED: "weakref.WeakKeyDictionary[PreTrainedModel, list[Attachment]]" = weakref.WeakKeyDictionary()
 
 
 class Attachment:
     """Interventions that are on a model; `detach` takes them off."""
 
-    def __init__(self, model: PreTrainedModel, interventions: Sequence[WeightIntervention]) -> None:
+    def __init__(self, model: PreTrainedModel, interventions: Sequence[Intervention]) -> None:
         self.interventions = tuple(interventions)
+        self.edits: tuple[EditModule, ...] = ()
+        """Those of the interventions that edit hidden states, with their numbers."""
         self.new_biases: dict[str, nn.Module] = {}
         """The modules that have a bias only while this is attached, by their names inside the model."""
         self._model = weakref.ref(model)
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
+        self._editor: StateEditor | None = None
+        self._registered: str | None = None
+        self._asked_for_gradients: list[nn.Parameter] = []
+
+    @property
+    def tensors(self) -> tuple[dict[str, Tensor], ...]:
+        """For each intervention, what it has learned so far; empty for those that learn nothing."""
+        learned = iter(self.edits)
+        return tuple(next(learned).tensors if isinstance(entry, LowRankEdit) else {} for entry in self.interventions)
+
+    def use_subspaces(self, names: Collection[str] | None) -> None:
+        """Edit inside some named subspaces, and only those; all by default.
+
+        Raises:
+            InterventionError: an edit has no such subspace.
+        """
+        for edit in self.edits:
+            edit.use_subspaces(names)
 
     @property
     def positions(self) -> int | None:
@@ -53,6 +76,16 @@ class Attachment:
         self._restore()
 
     def _restore(self) -> None:
+        if self._editor is not None:
+            self._editor.remove(self.edits)
+            self._editor = None
+        model = self._model()
+        if model is not None and self._registered is not None:
+            delattr(model, self._registered)
+            self._registered = None
+        for parameter in self._asked_for_gradients:
+            parameter.requires_grad_(True)
+        self._asked_for_gradients.clear()
         for parameter, original in self._originals.items():
             parameter.data = original.to(parameter.device, parameter.dtype)  # where the model is now
         self._originals.clear()
@@ -72,11 +105,13 @@ class Attachment:
 
 def attach_interventions(
     model: PreTrainedModel,
-    interventions: Sequence[WeightIntervention],
+    interventions: Sequence[Intervention],
     *,
     anatomy: Anatomy | None = None,
     tensors: Sequence[Mapping[str, Tensor]] | None = None,
     decompose: Decompose | None = None,
+    trainable: bool = False,
+    outer: nn.Module | None = None,
 ) -> Attachment:
     """Apply interventions in order, in place, and return the handle that takes them off.
 
@@ -86,10 +121,13 @@ def attach_interventions(
         anatomy: the model's, where it is at hand.
         tensors: for each intervention, what its recipe carries for it.
         decompose: how to come by decompositions; the cache on disk by default.
+        trainable: let the edits of hidden states learn: they become a part of the model, so that any optimiser finds
+            their parameters, and all that is the model's own is frozen.
+        outer: a wrapper the model is called through, such as PEFT's; its parameters stay as they are.
 
     Raises:
-        SiteError: the model has no such matrix.
-        InterventionError: the recipe's tensors do not fit the matrix, or its module can hold no bias.
+        SiteError: the model has no such matrix or layer.
+        InterventionError: the recipe's tensors do not fit the model, or a module can hold no bias.
         UneditableWeightError: a weight is tied or quantised.
         DecompositionError: a matrix holds NaN or infinity.
     """
@@ -98,15 +136,54 @@ def attach_interventions(
     carried = tensors if tensors is not None else [{}] * len(interventions)
     attachment = Attachment(model, interventions)
     try:
-        anatomy.refuse_tied(model, [intervention.site for intervention in interventions])
+        anatomy.refuse_tied(model, [entry.site for entry in interventions if not isinstance(entry, LowRankEdit)])
         with torch.no_grad():
-            for intervention, own_tensors in zip(interventions, carried, strict=True):
-                _edit(model, anatomy, intervention, attachment, decompose, own_tensors)
+            for entry, own_tensors in zip(interventions, carried, strict=True):
+                if not isinstance(entry, LowRankEdit):
+                    _edit(model, anatomy, entry, attachment, decompose, own_tensors)
+        _edit_states(model, anatomy, attachment, carried, outer)
+        if trainable:
+            _let_learn(model, attachment, outer)
     except BaseException:
         attachment._restore()
         raise
     _ATTACHED.setdefault(model, []).append(attachment)
     return attachment
+
+
+def _edit_states(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    attachment: Attachment,
+    tensors: Sequence[Mapping[str, Tensor]],
+    outer: nn.Module | None,
+) -> None:
+    modules = []
+    for entry, own_tensors in zip(attachment.interventions, tensors, strict=True):
+        if isinstance(entry, LowRankEdit):
+            device = next(anatomy.stream_module(model, entry.site).parameters()).device
+            modules.append(EditModule(entry, own_tensors, anatomy.hidden_size).to(device).train(model.training))
+    if not modules:
+        return
+    attachment.edits = tuple(modules)
+    editor = editor_of(model, anatomy)
+    if outer is not None:
+        editor.watch(outer)
+    editor.add(modules)
+    attachment._editor = editor
+
+
+def _let_learn(model: PreTrainedModel, attachment: Attachment, outer: nn.Module | None) -> None:
+    if not attachment.edits:
+        raise InterventionError("Only edits of hidden states can learn, and there are none; add one.")
+    if outer is None:
+        attachment._asked_for_gradients = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in attachment._asked_for_gradients:
+            parameter.requires_grad_(False)
+    for edit in attachment.edits:
+        edit.train_subspaces(None)
+    attachment._registered = next(name for name in _NAMES if not hasattr(model, name))
+    model.add_module(attachment._registered, nn.ModuleList(attachment.edits))
 
 
 def _edit(
@@ -152,7 +229,7 @@ def _shift_output(
 @contextlib.contextmanager
 def applied_interventions(
     model: PreTrainedModel,
-    interventions: Sequence[WeightIntervention],
+    interventions: Sequence[Intervention],
     *,
     anatomy: Anatomy | None = None,
     tensors: Sequence[Mapping[str, Tensor]] | None = None,

@@ -1,4 +1,4 @@
-"""What every weight intervention can do."""
+"""What every intervention can do."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import UsageError
+from strop.interventions.low_rank_edit import LowRankEdit
 from strop.linalg import SingularValueDecomposition
 
 Decompose = Callable[[Tensor], SingularValueDecomposition]
@@ -53,6 +54,14 @@ class WeightIntervention(Protocol):
     def to_json(self, shape: tuple[int, int]) -> dict[str, Any]:
         """Return what a recipe writes; `shape` is the matrix's, for figures a reader wants beside the decision."""
         ...
+
+
+Intervention = WeightIntervention | LowRankEdit
+
+
+def matrix_of(intervention: Intervention) -> WeightSite:
+    """Return the matrix by which a recipe knows an intervention's place: the one it edits, or that writes its states."""
+    return intervention.site.writer if isinstance(intervention, LowRankEdit) else intervention.site
 
 
 def site_from_json(entry: Mapping[str, Any]) -> WeightSite:

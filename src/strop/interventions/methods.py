@@ -4,17 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from strop.errors import RecipeError, StropError
-from strop.interventions.base import WeightIntervention
+from strop.interventions.base import Intervention
+from strop.interventions.low_rank_edit import FORMULAS, LowRankEdit
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import SingularValuePruning
 
-METHODS: dict[str, type[RankReduction] | type[SingularValuePruning]] = {
+METHODS: dict[str, type[RankReduction] | type[SingularValuePruning] | type[LowRankEdit]] = {
     RankReduction.method: RankReduction,
     SingularValuePruning.method: SingularValuePruning,
+    **dict.fromkeys(FORMULAS, LowRankEdit),
 }
 
 
-def intervention_from_json(entry: Mapping[str, Any]) -> WeightIntervention:
+def intervention_from_json(entry: Mapping[str, Any]) -> Intervention:
     """Return the intervention an entry of a recipe describes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: decompositions, ranks, spectra and the effects of singular values."""
+"""Tensors in, tensors out: decompositions, ranks, spectra, frames and the effects of singular values."""
 
 from strop.linalg.cache import DecompositionCache
 from strop.linalg.effects import (
@@ -10,6 +10,7 @@ from strop.linalg.effects import (
     token_effects,
 )
 from strop.linalg.fingerprint import fingerprint
+from strop.linalg.frames import orthonormal_rows
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
 from strop.linalg.svd import SingularValueDecomposition, decompose, without_components
@@ -25,6 +26,7 @@ __all__ = [
     "fingerprint",
     "fraction_for_rank",
     "loss_change_by_rank",
+    "orthonormal_rows",
     "rank_for_fraction",
     "rank_for_laser_rate",
     "retained_energy",

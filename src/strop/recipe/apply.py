@@ -11,14 +11,23 @@ from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
 
-def attach(model: PreTrainedModel, recipe: Recipe, *, force: bool = False, family: Family | None = None) -> Attachment:
+def attach(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    family: Family | None = None,
+    trainable: bool = False,
+) -> Attachment:
     """Apply a recipe to a model, in place, until `detach`.
 
     Args:
-        model: the base the recipe was made for; changed.
+        model: the base the recipe was made for, or PEFT's wrapper around it; changed.
         recipe: what to apply.
         force: apply it although the model is another one.
         family: the spelling of an architecture Strop does not know.
+        trainable: let the recipe's edits of hidden states learn, under any trainer: they become a part of the model and
+            all that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with what they learned.
 
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
@@ -26,10 +35,24 @@ def attach(model: PreTrainedModel, recipe: Recipe, *, force: bool = False, famil
     Raises:
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
     """
+    inner = inner_model(model)
     if not force:
-        recipe.check(model, family=family)
-    anatomy = Anatomy.of(model, family=family)
-    return attach_interventions(model, recipe.interventions, anatomy=anatomy, tensors=recipe.tensors)
+        recipe.check(inner, family=family)
+    return attach_interventions(
+        inner,
+        recipe.interventions,
+        anatomy=Anatomy.of(inner, family=family),
+        tensors=recipe.tensors,
+        trainable=trainable,
+        outer=model if inner is not model else None,
+    )
+
+
+def inner_model(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the transformers model inside PEFT's wrapper, or the model itself where there is none."""
+    unwrap = getattr(model, "get_base_model", None)
+    inner = unwrap() if callable(unwrap) else model
+    return inner if isinstance(inner, PreTrainedModel) else model
 
 
 def detach(model: PreTrainedModel) -> None:
@@ -38,7 +61,7 @@ def detach(model: PreTrainedModel) -> None:
     Raises:
         InterventionError: nothing is attached.
     """
-    attached = attachments_of(model)
+    attached = attachments_of(inner_model(model))
     if not attached:
         raise InterventionError("Nothing is attached to this model.")
     attached[-1].detach()

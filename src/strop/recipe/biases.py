@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError
+from strop.interventions import LowRankEdit
 from strop.recipe.document import Recipe
 
 
@@ -62,6 +63,11 @@ def under_config(model: PreTrainedModel, config: PretrainedConfig) -> Iterator[N
 def _biased_sites(recipe: Recipe) -> list[WeightSite]:
     sites = []
     for intervention, tensors in zip(recipe.interventions, recipe.tensors, strict=True):
+        if isinstance(intervention, LowRankEdit):
+            raise InterventionError(
+                f"{intervention.site}: a checkpoint's weights cannot hold an edit of hidden states at chosen positions; keep "
+                "the recipe and apply it."
+            )
         shift = intervention.output_shift(tensors)
         if shift is not None and shift.ndim == 2:
             raise InterventionError(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError, SiteError
-from strop.interventions import WeightIntervention, applied_interventions
+from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, matrix_of
 from strop.linalg import DecompositionCache, fingerprint
 from strop.wording import in_words
 
@@ -49,7 +49,8 @@ class Recipe:
     Args:
         base: the model it was made for.
         interventions: in the order they are applied.
-        matrices: for each intervention, the identity of the matrix it edits, as the base model has it.
+        matrices: for each intervention, the identity of the matrix it edits, or that writes the hidden states it edits, as
+            the base model has it.
         tensors: for each intervention, the tensors it carries; empty for a bare decision.
         provenance: how it was made: task, seed, versions, figures.
 
@@ -58,7 +59,7 @@ class Recipe:
     """
 
     base: BaseIdentity
-    interventions: tuple[WeightIntervention, ...]
+    interventions: tuple[Intervention, ...]
     matrices: tuple[MatrixIdentity, ...]
     tensors: tuple[Mapping[str, Tensor], ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -76,7 +77,7 @@ class Recipe:
     def of(
         cls,
         model: PreTrainedModel,
-        interventions: Sequence[WeightIntervention],
+        interventions: Sequence[Intervention],
         *,
         base: BaseIdentity | None = None,
         family: Family | None = None,
@@ -98,7 +99,7 @@ class Recipe:
             RecipeError: there are more or fewer sets of tensors than interventions.
         """
         anatomy = Anatomy.of(model, family=family)
-        matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, entry.site)) for entry in interventions)
+        matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, matrix_of(entry))) for entry in interventions)
         plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
         return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain)
 
@@ -140,11 +141,31 @@ class Recipe:
         tensors: list[Mapping[str, Tensor]] = []
         with contextlib.ExitStack() as stack:
             for index, (entry, carried) in enumerate(zip(self.interventions, self.tensors, strict=True)):
+                if isinstance(entry, LowRankEdit):
+                    tensors.append(carried)
+                    continue
                 matrix = anatomy.read_weight(model, entry.site)
                 tensors.append({**carried, **entry.factors(matrix, decompose=decompose)})
-                if any(entry.site.overlaps(later.site) for later in self.interventions[index + 1 :]):
+                if any(
+                    not isinstance(later, LowRankEdit) and entry.site.overlaps(later.site)
+                    for later in self.interventions[index + 1 :]
+                ):
                     stack.enter_context(applied_interventions(model, [entry], anatomy=anatomy, tensors=[tensors[-1]]))
         return dataclasses.replace(self, tensors=tuple(tensors))
+
+    def learned_by(self, attachment: Attachment) -> "Recipe":
+        """Return the recipe with the numbers its edits have learned since it was attached.
+
+        Args:
+            attachment: what attaching this recipe returned.
+
+        Raises:
+            RecipeError: it is another recipe's.
+        """
+        if attachment.interventions != self.interventions:
+            raise RecipeError("The attachment is of other interventions than this recipe's.")
+        tensors = tuple({**mine, **new} for mine, new in zip(self.tensors, attachment.tensors, strict=True))
+        return dataclasses.replace(self, tensors=tensors)
 
     def check(self, model: PreTrainedModel, *, family: Family | None = None) -> None:
         """Make sure that a model is the one this recipe was made for.
@@ -165,13 +186,13 @@ class Recipe:
             )
         seen: set[WeightSite] = set()
         for intervention, expected in zip(self.interventions, self.matrices, strict=True):
-            site = intervention.site
+            site = matrix_of(intervention)
             if site in seen:
                 continue
             seen.add(site)
             if site.layer >= anatomy.layer_count:
                 raise BaseMismatchError(
-                    f"The recipe edits {site}, and this model has only {anatomy.layer_count} layers; {remedy}."
+                    f"The recipe edits {intervention.site}, and this model has only {anatomy.layer_count} layers; {remedy}."
                 )
             try:
                 found = MatrixIdentity.of(anatomy.read_weight(model, site))

@@ -2,7 +2,6 @@
 
 from strop.searching.effects import Counterfactual, EffectPlan, Effects, measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, Compose, SearchPlan, Strategy
-from strop.searching.proof import SearchResult
 from strop.searching.prune import prune
 from strop.searching.prune_plan import PrunePlan, Scope
 from strop.searching.search import search
@@ -17,7 +16,6 @@ __all__ = [
     "PrunePlan",
     "Scope",
     "SearchPlan",
-    "SearchResult",
     "Strategy",
     "measure_effects",
     "prune",

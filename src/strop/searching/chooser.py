@@ -10,10 +10,10 @@ from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.interventions import RankReduction, WeightIntervention, applied_interventions
 from strop.interventions.base import Decompose
 from strop.runs import Trial
+from strop.runs.proof import Choice, Journal, in_words
 from strop.searching.candidates import all_candidates, best_of, predicted_candidates
 from strop.searching.effects import measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, SearchPlan
-from strop.searching.proof import Choice, Journal, in_words
 from strop.searching.sweep import sweep
 from strop.tasks import Evaluation, Scorer, Task
 

@@ -215,7 +215,7 @@ class _Trip:
     def __init__(self, scorer: Scorer, swap: _Swap, batch: Batch, *, lowest: int, progress: Progress) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
         self._swap, self._batch, self._lowest = swap, batch, lowest
-        with torch.no_grad():
+        with torch.no_grad(), batch.with_prompts_known():
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if swap.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
@@ -246,7 +246,7 @@ class _Trip:
     ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor]]:
         layer = self._lowest + len(states) - 1
         state = states.pop().requires_grad_()
-        with torch.enable_grad(), Tap(self._model, self._anatomy, sites) as tap:
+        with torch.enable_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
             left = self._block(layer, self._batch.input_ids, state)
         entering, *at_outputs = torch.autograd.grad(left, [state, *tap.outputs.values()], gradient)
         return tap, entering, dict(zip(tap.outputs, at_outputs, strict=True))
@@ -256,7 +256,7 @@ class _Trip:
             return {}
         assert self._batch.counterfactual_ids is not None
         layer = self._lowest + len(self._given) - 1
-        with torch.no_grad(), Tap(self._model, self._anatomy, sites) as tap:
+        with torch.no_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
             self._block(layer, self._batch.counterfactual_ids, self._given.pop())
         return tap.inputs
 
@@ -288,7 +288,8 @@ def _mean_embedding(scorer: Scorer) -> Tensor:
     total, count = torch.zeros(()), 0
     with torch.no_grad():
         for batch in scorer.batches:
-            found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
+            with batch.with_prompts_known():
+                found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
             real = batch.real.to(found.device)
             total = total.to(found.device) + found[real].float().sum(0)
             count += int(real.sum())
@@ -303,7 +304,7 @@ def _gradient_at_the_top(scorer: Scorer, batch: Batch, state: Tensor) -> Tensor:
     tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
     weights = _scale_of(scorer.model) / tokens[batch.rows]
     for part in batch.slices():
-        with torch.enable_grad():
+        with torch.enable_grad(), batch.with_prompts_known():
             logits = logits_at(
                 scorer.model,
                 scorer.anatomy,

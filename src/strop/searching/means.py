@@ -36,7 +36,8 @@ def mean_inputs(
     count = 0
     with evaluating(model), Tap(model, anatomy, sites) as tap:
         for batch in scorer.batches:
-            model.base_model(input_ids=batch.input_ids, use_cache=False)
+            with batch.with_prompts_known():
+                model.base_model(input_ids=batch.input_ids, use_cache=False)
             count += batch.input_ids.shape[0] if at_each_position else int(batch.real.sum())
             for module, inputs in tap.inputs.items():
                 counted = inputs.float() * batch.real.to(inputs.device)[..., None]

@@ -10,9 +10,9 @@ from strop.anatomy.sites import ATTENTION
 from strop.linalg import DecompositionCache, fingerprint
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
+from strop.runs.proof import Assignment, RunOutcome, conduct
 from strop.searching.bites import bites_of, space_of
 from strop.searching.means import refuse_mixed_lengths
-from strop.searching.proof import Assignment, SearchResult, conduct
 from strop.searching.prune_plan import PrunePlan
 from strop.searching.pruner import PruneExamples, Pruner
 from strop.searching.search import editable_shapes
@@ -33,7 +33,7 @@ def prune(
     with_factors: bool = False,
     decompositions: DecompositionCache | None = None,
     progress: Progress = SILENT,
-) -> SearchResult:
+) -> RunOutcome:
     """Find which singular values of which matrices to remove, and prove the gain on held-out examples.
 
     W ← W − Σ_{i∈R} σ_i u_i v_iᵀ, R the components whose removal is estimated to help most (Vergara-Browne, Soto and Aizawa,

@@ -11,15 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
-from strop.interventions import SingularValuePruning, WeightIntervention, applied_interventions
+from strop.interventions import Intervention, SingularValuePruning, applied_interventions
 from strop.interventions.base import Decompose
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.runs import Trial
+from strop.runs.proof import Choice, Journal, in_words
 from strop.searching.bases import Bases
 from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by, smaller_fraction
 from strop.searching.effects import Effects, measure_effects, refuse_lone_examples
 from strop.searching.means import mean_inputs
-from strop.searching.proof import Choice, Journal, in_words
 from strop.searching.prune_plan import PrunePlan
 from strop.tasks import Scorer, Task
 
@@ -118,7 +118,7 @@ class Pruner:
         journal: Journal,
         *,
         decompose: Decompose,
-        start: Sequence[WeightIntervention] = (),
+        start: Sequence[Intervention] = (),
         start_tensors: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         self.examples = examples

@@ -8,10 +8,10 @@ from strop.anatomy import Anatomy, Family, MatrixType, WeightSite
 from strop.errors import SiteError
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
+from strop.runs.proof import Assignment, RunOutcome, conduct
 from strop.searching.candidates import space_of
 from strop.searching.chooser import Chooser, SelectExamples
 from strop.searching.plan import SearchPlan
-from strop.searching.proof import Assignment, SearchResult, conduct
 from strop.tasks import Scorer, Task
 
 
@@ -28,7 +28,7 @@ def search(
     with_factors: bool = False,
     decompositions: DecompositionCache | None = None,
     progress: Progress = SILENT,
-) -> SearchResult:
+) -> RunOutcome:
     """Find which weight matrices to reduce to which rank, and prove the gain on held-out examples.
 
     The select split chooses, "no edit" is always a candidate, and the test split is scored once for the base and once

@@ -3,12 +3,14 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
+from strop.interventions import prompt_lengths
 from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
 
@@ -56,6 +58,8 @@ class Batch:
     """(positions,): the token to predict."""
     members: tuple[int, ...]
     """For each row, the index of its sequence among all."""
+    prompt_lengths: Tensor
+    """(sequences,): how many of its tokens are the prompt's."""
     counterfactual_ids: Tensor | None = None
     """(sequences, tokens), where every sequence has some."""
 
@@ -65,6 +69,10 @@ class Batch:
         last = torch.zeros(self.input_ids.shape[0], dtype=torch.long, device=self.rows.device)
         last = last.scatter_reduce(0, self.rows, self.columns, "amax")
         return torch.arange(self.input_ids.shape[1], device=last.device) <= last[:, None]
+
+    def with_prompts_known(self) -> AbstractContextManager[None]:
+        """Let edits of hidden states know where the prompts end, for a block in which a model is called on the batch."""
+        return prompt_lengths(self.prompt_lengths)
 
     def slices(self) -> list[slice]:
         """Return the scored positions a few at a time: all at once but for a row as long as that."""
@@ -227,6 +235,7 @@ def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score,
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
         members,
+        torch.tensor([sequence.first_scored for sequence in sequences], device=device),
         _right_padded(paired).to(device) if len(paired) == len(sequences) else None,
     )
 

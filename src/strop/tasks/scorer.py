@@ -100,9 +100,10 @@ class Scorer:
         with evaluating(self.model):
             for index, batch in enumerate(self.batches):
                 state = states[index] if states is not None else None
-                reached = hidden_states_entering(
-                    self.model, self.anatomy, batch.input_ids, layer=layer, start=start, state=state
-                )
+                with batch.with_prompts_known():
+                    reached = hidden_states_entering(
+                        self.model, self.anatomy, batch.input_ids, layer=layer, start=start, state=state
+                    )
                 if states is None:
                     entering.append(reached)
                 else:
@@ -131,7 +132,8 @@ class Scorer:
         with evaluating(self.model):
             for index, batch in enumerate(self.batches):
                 state = states[index] if states is not None else None
-                own, first, likelier = self._score(batch, start, state)
+                with batch.with_prompts_known():
+                    own, first, likelier = self._score(batch, start, state)
                 where = np.asarray(batch.members)[batch.rows.cpu().numpy()]
                 np.add.at(log_probability, where, own)
                 np.add.at(counted, where, 1)

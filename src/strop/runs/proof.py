@@ -1,4 +1,4 @@
-"""What every search ends with: the choice measured once on held-out examples, as figures, a recipe and a run folder."""
+"""What every run ends with: the choice measured once on held-out examples, as figures, a recipe and a run folder."""
 
 import dataclasses
 import uuid
@@ -13,21 +13,14 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import InterventionError, RunError, UsageError
-from strop.interventions import WeightIntervention, applied_interventions, attachments_of
+from strop.interventions import Intervention, applied_interventions, attachments_of, matrix_of
 from strop.interventions.base import Decompose
 from strop.progress import Progress
 from strop.recipe import Recipe
-from strop.runs import (
-    CandidateSpace,
-    RunFolder,
-    RunResult,
-    Stopwatch,
-    Trial,
-    TrialBook,
-    peak_rss_bytes,
-    versions,
-    without_password,
-)
+from strop.runs.environment import Stopwatch, peak_rss_bytes, versions, without_password
+from strop.runs.folder import RunFolder
+from strop.runs.result import RunResult
+from strop.runs.trials import CandidateSpace, Trial, TrialBook
 from strop.tasks import Evaluation, Scorer, Task, compare
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
@@ -35,8 +28,8 @@ TEST_STATE_BUDGET_BYTES = 512 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """What a search or a pruning found."""
+class RunOutcome:
+    """What a search, a pruning or a training found."""
 
     recipe: Recipe
     result: RunResult
@@ -73,7 +66,7 @@ class SearchResult:
 class Choice:
     """What the select split chose."""
 
-    interventions: tuple[WeightIntervention, ...]
+    interventions: tuple[Intervention, ...]
     """In the order they are applied; none where nothing helped."""
     unedited: Trial[Any]
     """The model as it was."""
@@ -83,7 +76,7 @@ class Choice:
     """Tokens read on the way to it, as if each pass had run the whole model."""
     tensors: tuple[Mapping[str, Tensor], ...] = ()
     """For each intervention, what its recipe carries; empty where none carries any."""
-    started_from: tuple[WeightIntervention, ...] = ()
+    started_from: tuple[Intervention, ...] = ()
     """Those of the interventions that were there before."""
     start: Trial[Any] | None = None
     """The model with these."""
@@ -131,7 +124,7 @@ class Assignment:
         UsageError: there is nothing to resume.
     """
 
-    command: Literal["search", "prune"]
+    command: Literal["search", "prune", "train"]
     model: PreTrainedModel
     task: Task
     anatomy: Anatomy
@@ -149,7 +142,7 @@ class Assignment:
 
     def __post_init__(self) -> None:
         if attachments_of(self.model):
-            raise InterventionError("Something is attached to this model already; detach it before searching.")
+            raise InterventionError("Something is attached to this model already; detach it first.")
         if self.out is None and self.resume:
             raise UsageError("Only a run with a folder can be resumed; name it with out=.")
 
@@ -164,7 +157,7 @@ class Assignment:
         }
 
 
-def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> SearchResult:
+def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> RunOutcome:
     """Let the select split choose, then measure the choice once on test and write down all of it.
 
     Args:
@@ -179,7 +172,7 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
     run = RunFolder.start(given.out, given.config(base), resume=given.resume) if given.out is not None else None
     if run is not None and run.finished:
         given.progress.note(f"{run.path} is finished already; nothing was repeated")
-        return SearchResult(run.recipe(), run.result(), (), run.path)
+        return RunOutcome(run.recipe(), run.result(), (), run.path)
     book = _open_book(given, run, space)
     elapsed_seconds = max((trial.elapsed_seconds for trial in book.trials), default=0.0)
     journal = Journal(book, run, given.progress, Stopwatch(elapsed_seconds))
@@ -198,7 +191,7 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
         recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
     if run is not None:
         run.finish(recipe, result)
-    return SearchResult(recipe, result, book.trials, run.path if run else None, (measured["base"], measured["edited"]))
+    return RunOutcome(recipe, result, book.trials, run.path if run else None, (measured["base"], measured["edited"]))
 
 
 def _open_book(given: Assignment, run: RunFolder | None, space: CandidateSpace[Any]) -> TrialBook[Any]:
@@ -260,7 +253,8 @@ def _result(
         start=start,
         comparison=comparison,
         interventions=[
-            entry.to_json(_shape(given.anatomy.read_weight(given.model, entry.site))) for entry in choice.interventions
+            entry.to_json(_shape(given.anatomy.read_weight(given.model, matrix_of(entry))))
+            for entry in choice.interventions
         ],
         cost={
             "wall_seconds": round(journal.stopwatch.seconds, 3),

@@ -1,0 +1,164 @@
+"""Edit hidden states while a model runs: one hook a module, the positions worked out once a forward pass.
+
+The hooks hold no count of calls and change nothing in place. What they need to know of a pass, its `Layout`, is read off
+the arguments of the model's forward before it runs, and off those of `generate`, which is the only method replaced, on the
+one model, for as long as an edit is on.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy
+from strop.errors import InterventionError
+from strop.interventions.low_rank_edit import EditModule
+from strop.interventions.positions import Positions
+from strop.interventions.prompts import Layout, arguments_of, layout_of, prompt_mask_of, tokens_of
+
+_NAME = "_strop_editor"
+
+
+class StateEditor:
+    """All edits of hidden states that are on one model, in the order they were put there; see `editor_of`.
+
+    Args:
+        model: with or without an LM head.
+        anatomy: of that model.
+    """
+
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
+        self._model = model
+        self._anatomy = anatomy
+        self._edits: dict[nn.Module, list[EditModule]] = defaultdict(list)
+        self._hooks: dict[nn.Module, Any] = {}
+        self._layout: Layout | None = None
+        self._chosen: dict[Positions, Tensor | None] = {}
+        self._within: nn.Module | None = None
+        self._called_on: Tensor | None = None
+        self._prompt_mask: Tensor | None = None
+        self._whole_input = model.get_output_embeddings() is None
+        self._entrances: dict[nn.Module, list[Any]] = {}
+        for entrance in (model, model.base_model):
+            self.watch(entrance)
+        self._own_generate = model.__dict__.get("generate")
+        if hasattr(model, "generate"):
+            model.__dict__["generate"] = functools.wraps(model.generate)(functools.partial(_generate, self))
+
+    def watch(self, entrance: nn.Module) -> None:
+        """Read the arguments of another module the model is called through, such as PEFT's wrapper."""
+        if entrance not in self._entrances:
+            self._entrances[entrance] = [
+                entrance.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True),
+                entrance.register_forward_hook(self._leave, always_call=True),
+            ]
+
+    def add(self, edits: Sequence[EditModule]) -> None:
+        """Put edits on, after those that are on already."""
+        for edit in edits:
+            module = self._anatomy.stream_module(self._model, edit.edit.site)
+            if not self._edits[module]:
+                self._hooks[module] = module.register_forward_hook(self._edit_output, prepend=True)
+            self._edits[module].append(edit)
+
+    def remove(self, edits: Sequence[EditModule]) -> None:
+        """Take edits off; with the last one the model is as it was."""
+        for edit in edits:
+            module = self._anatomy.stream_module(self._model, edit.edit.site)
+            self._edits[module].remove(edit)
+            if not self._edits[module]:
+                self._hooks.pop(module).remove()
+                del self._edits[module]
+        if self._edits:
+            return
+        for handle in (handle for handles in self._entrances.values() for handle in handles):
+            handle.remove()
+        self._model.__dict__.pop("generate", None)
+        if self._own_generate is not None:
+            self._model.__dict__["generate"] = self._own_generate
+        self._model.__dict__.pop(_NAME, None)
+
+    def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        arguments = arguments_of(module, positional, named)
+        tokens = tokens_of(arguments)
+        if self._within is not None and tokens is self._called_on:
+            return  # the model with its LM head calls the one without
+        self._within, self._called_on, self._chosen = module, tokens, {}
+        self._layout = layout_of(arguments, prompt_mask=self._prompt_mask, whole_input=self._whole_input)
+
+    def _leave(self, module: nn.Module, _positional: tuple[Any, ...], _output: Any) -> None:
+        if module is self._within:
+            self._within = self._called_on = None
+
+    def _edit_output(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        edited = states
+        for edit in self._edits[module]:
+            edited = self._edited(edit, edited)
+        if edited is states:
+            return None
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+    def _edited(self, edit: EditModule, states: Tensor) -> Tensor:
+        tokens = self._tokens(edit.edit.positions, states.shape)
+        if tokens is None:
+            return edit(states.flatten(0, 1)).view(states.shape)  # type: ignore[no-any-return]
+        if tokens.shape[0] == 0:
+            return states
+        flat = states.flatten(0, 1)
+        tokens = tokens.to(states.device)
+        return flat.index_copy(0, tokens, edit(flat.index_select(0, tokens))).view(states.shape)
+
+    def _tokens(self, positions: Positions, shape: torch.Size) -> Tensor | None:
+        """Return the edited tokens' indices among all of the batch, (edited,), or None for every one of them."""
+        layout = self._layout
+        recomputing = torch._C._current_graph_task_id() != -1  # a checkpointed block runs again inside backward
+        if layout is None or not (self._within is not None or recomputing):
+            raise InterventionError(
+                "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
+            )
+        if tuple(layout.index.shape) != tuple(shape[:2]):
+            raise InterventionError(
+                f"Hidden states of shape {tuple(shape)} do not belong to the {tuple(layout.index.shape)} tokens the model "
+                "was called on."
+            )
+        if positions not in self._chosen:
+            self._chosen[positions] = _flat_indices(positions, layout)
+        return self._chosen[positions]
+
+
+def _flat_indices(positions: Positions, layout: Layout) -> Tensor | None:
+    if positions.reach == "all" and not layout.padded:
+        return None
+    length = layout.prompt_length
+    if length is None and positions.reach != "all":
+        raise InterventionError(
+            f"An edit at {positions} needs to know where prompts end, and {layout.reason}: generate, pass labels (-100 on "
+            "the prompt) with an attention_mask, or call the model inside strop.prompt_lengths([...])."
+        )
+    chosen = positions.chosen(layout.index, length if length is not None else layout.index[:, 0])
+    return chosen.flatten().nonzero().flatten()
+
+
+def _generate(editor: StateEditor, *positional: Any, **named: Any) -> Any:
+    """Generate as the model's class does, while the editor knows what the prompts were."""
+    own: Callable[..., Any] = editor._own_generate or functools.partial(type(editor._model).generate, editor._model)
+    before = editor._prompt_mask
+    editor._prompt_mask = prompt_mask_of(named, positional)
+    try:
+        return own(*positional, **named)
+    finally:
+        editor._prompt_mask = before
+
+
+def editor_of(model: PreTrainedModel, anatomy: Anatomy) -> StateEditor:
+    """Return the editor that is on a model, or put one there."""
+    editor = model.__dict__.get(_NAME)
+    if not isinstance(editor, StateEditor):
+        editor = StateEditor(model, anatomy)
+        model.__dict__[_NAME] = editor
+    return editor

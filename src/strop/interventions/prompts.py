@@ -1,0 +1,201 @@
+"""Which tokens of a forward pass are padding, prompt and answer: from masks, cache lengths and labels, never from token ids.
+
+A prompt's end is known where a model generates (what `generate` was given is the prompt), where labels are passed (the
+prompt is what comes before the first label), where the model has no LM head (all of its input is), and where the caller
+says so with `prompt_lengths`. Anywhere else it is not, and an edit that depends on it refuses to run.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from strop.errors import InterventionError, UsageError
+
+_DECLARED: contextvars.ContextVar[Tensor | None] = contextvars.ContextVar("strop_prompt_lengths", default=None)
+
+
+@contextlib.contextmanager
+def prompt_lengths(lengths: Sequence[int] | Tensor) -> Iterator[None]:
+    """Say how long the prompts are that a model is called on within the block.
+
+    Without a two-dimensional attention mask every sequence is taken to begin in the first column.
+
+    Args:
+        lengths: (batch,), how many real tokens each sequence's prompt has, a beginning-of-text token included.
+
+    Raises:
+        UsageError: a length is negative, or they are not one number for each sequence.
+
+    >>> import torch
+    >>> with prompt_lengths([5, 3]):
+    ...     pass  # model(input_ids, attention_mask)
+    """
+    declared = torch.as_tensor(lengths, dtype=torch.long)
+    if declared.ndim != 1 or bool((declared < 0).any()):
+        raise UsageError("prompt_lengths takes one length for each sequence, 0 or more tokens.")
+    token = _DECLARED.set(declared)
+    try:
+        yield
+    finally:
+        _DECLARED.reset(token)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the tokens of one forward pass stand in their sequences."""
+
+    index: Tensor
+    """(batch, tokens): how many real tokens of its sequence come before each; negative for padding."""
+    prompt_length: Tensor | None
+    """(batch,): how many real tokens the prompt has; None where that cannot be known."""
+    reason: str = ""
+    """Why it cannot be known."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether a token is padding."""
+        return bool((self.index < 0).any())
+
+
+def prompt_mask_of(inputs: Mapping[str, Any], positional: Sequence[Any]) -> Tensor | None:
+    """Return the mask (batch, columns) of the prompts that `generate` was called with.
+
+    Args:
+        inputs: its keyword arguments.
+        positional: its positional ones, of which the first is the token ids.
+
+    Returns:
+        1 for real tokens; None where neither ids nor embeddings were given.
+
+    Raises:
+        InterventionError: several rows without an attention mask, of which it cannot be said which tokens are padding.
+    """
+    ids = inputs.get("inputs_embeds")
+    if ids is None:
+        ids = inputs.get("input_ids", inputs.get("inputs"))
+    if ids is None:
+        ids = next(iter(positional), None)
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask
+    if ids is None:
+        return None
+    if ids.shape[0] > 1:
+        raise InterventionError(
+            "Which tokens of a batch are padding cannot be read off their ids; pass generate the attention_mask the "
+            "tokenizer returns."
+        )
+    return torch.ones(ids.shape[:2], dtype=torch.long, device=ids.device)
+
+
+def arguments_of(module: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a module's call by name."""
+    if not positional:
+        return dict(named)
+    names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+    return {**dict(zip(names, positional, strict=False)), **named}
+
+
+def tokens_of(arguments: Mapping[str, Any]) -> Tensor:
+    """Return the token ids of a call, or their embeddings, whose first two axes are (batch, tokens).
+
+    Raises:
+        InterventionError: the call has neither.
+    """
+    for name in ("input_ids", "inputs_embeds"):
+        found = arguments.get(name)
+        if isinstance(found, Tensor):
+            return found
+    raise InterventionError("An edit of hidden states needs input_ids or inputs_embeds to tell where tokens stand.")
+
+
+def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole_input: bool) -> Layout:
+    """Return where the tokens of a call stand.
+
+    Args:
+        arguments: of the model's forward, by name.
+        prompt_mask: (batch, columns), of the prompts `generate` was given, while it runs.
+        whole_input: the model has no LM head, so there is nothing but a prompt.
+
+    Raises:
+        InterventionError: lengths were declared for another number of sequences, or the call has neither ids nor
+            embeddings.
+    """
+    tokens = tokens_of(arguments)
+    batch, count = tokens.shape[:2]
+    past = arguments.get("past_key_values")
+    cached = int(past.get_seq_length()) if past is not None else 0
+    declared = _DECLARED.get()
+    if declared is None and prompt_mask is not None:
+        return _while_generating(prompt_mask.to(tokens.device), batch, cached, count)
+    mask = arguments.get("attention_mask")
+    flat = isinstance(mask, Tensor) and mask.ndim == 2
+    index = _from_mask(mask, cached, count) if isinstance(mask, Tensor) and flat else _from_zero(tokens, cached)
+    plain = flat or mask is None
+    if declared is not None:
+        if declared.shape[0] != batch:
+            raise InterventionError(
+                f"Prompt lengths were given for {declared.shape[0]} sequences, and there are {batch}."
+            )
+        return Layout(index, declared.to(tokens.device), "") if plain else _unknown(index, "its mask is no plain one")
+    if _packed(arguments):
+        return _unknown(index, "several sequences are packed into one row")
+    if not flat and (mask is not None or batch > 1):
+        return _unknown(index, "no two-dimensional attention_mask says which tokens are padding")
+    labels = arguments.get("labels")
+    if whole_input:
+        return Layout(index, (index >= 0).sum(1))
+    if isinstance(labels, Tensor) and labels.ndim == 2 and cached == 0:
+        return Layout(index, _before_labels(labels.to(index.device), index))
+    return _unknown(index, "neither labels nor generate says where they do")
+
+
+def _unknown(index: Tensor, reason: str) -> Layout:
+    return Layout(index, None, reason)
+
+
+def _from_zero(tokens: Tensor, cached: int) -> Tensor:
+    count = tokens.shape[1]
+    return torch.arange(cached, cached + count, device=tokens.device).expand(tokens.shape[0], count)
+
+
+def _from_mask(mask: Tensor, cached: int, count: int) -> Tensor:
+    seen = mask[:, : cached + count].long()
+    return torch.where(seen > 0, seen.cumsum(1) - 1, -1)[:, -count:]
+
+
+def _while_generating(mask: Tensor, batch: int, cached: int, count: int) -> Layout:
+    """Place tokens by their column: those beyond the prompt's columns are generated ones.
+
+    Beams and several returned sequences repeat each prompt's row.
+    """
+    if batch % mask.shape[0]:
+        return _unknown(mask.new_zeros(batch, count), f"{mask.shape[0]} prompts cannot have become {batch} rows")
+    real = mask.repeat_interleave(batch // mask.shape[0], dim=0).long()
+    length = real.sum(1)
+    generated = cached + count - real.shape[1]
+    if generated > 0:
+        real = torch.cat([real, real.new_ones(batch, generated)], dim=1)
+    return Layout(_from_mask(real, cached, count), length)
+
+
+def _before_labels(labels: Tensor, index: Tensor) -> Tensor:
+    """Return how many real tokens come before each row's first label; all of them where a row has none."""
+    real = index >= 0
+    answered = (labels != -100).cumsum(1) > 0
+    return (real & ~answered).sum(1)
+
+
+def _packed(arguments: Mapping[str, Any]) -> bool:
+    if arguments.get("cu_seq_lens_q") is not None:
+        return True
+    ids = arguments.get("position_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or arguments.get("attention_mask") is not None:
+        return False
+    return bool((ids[:, 1:] < ids[:, :-1]).any())
