@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from strop.runs import RunOutcome
     from strop.searching import PrunePlan, SearchPlan, prune, search
     from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
+    from strop.training import TrainPlan, train
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _ROOM_OF = {
     "SingularValuePruning": "interventions",
     "Spelling": "anatomy",
     "Task": "tasks",
+    "TrainPlan": "training",
     "WeightSite": "anatomy",
     "ZOO": "checkpoints",
     "applied": "recipe",
@@ -51,6 +53,7 @@ _ROOM_OF = {
     "prune": "searching",
     "pull": "checkpoints",
     "search": "searching",
+    "train": "training",
 }
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "Spelling",
     "StropError",
     "Task",
+    "TrainPlan",
     "WeightSite",
     "__version__",
     "applied",
@@ -84,6 +88,7 @@ __all__ = [
     "prune",
     "pull",
     "search",
+    "train",
 ]
 
 

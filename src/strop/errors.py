@@ -13,6 +13,7 @@ StropError
 ├── RecipeError                a recipe folder that cannot be read
 │   └── BaseMismatchError      a recipe made for another base model
 ├── TaskError                  a task file, or a row of its data, that does not fit
+├── TrainingError              a training that cannot go on
 └── RunError                   a run folder that cannot be started, resumed or read
 
 Inner code states the fact; the message that reaches a person names what, where and the remedy in one sentence.
@@ -69,6 +70,10 @@ class BaseMismatchError(RecipeError):
 
 class TaskError(StropError):
     """A task file, or a row of its data, that does not fit."""
+
+
+class TrainingError(StropError):
+    """A training that cannot go on."""
 
 
 class RunError(StropError):

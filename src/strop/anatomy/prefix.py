@@ -56,6 +56,7 @@ def logits_at(
     *,
     start: int = 0,
     state: Tensor | None = None,
+    caller: Callable[..., Any] | None = None,
 ) -> Tensor:
     """Return the logits at chosen positions, running only blocks `start` and above.
 
@@ -69,6 +70,7 @@ def logits_at(
         columns: (positions,) which token of it; its logits predict the next one.
         start: the block `state` enters; 0 starts from the embeddings.
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
+        caller: what to call instead of the model: a wrapper around it that adds up gradients of several processes.
 
     Returns:
         (positions, vocabulary).
@@ -81,7 +83,7 @@ def logits_at(
     handle = model.get_output_embeddings().register_forward_pre_hook(keep_scored)
     try:
         with _running(anatomy.blocks(model), anatomy, start, anatomy.layer_count, state, None):
-            logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
+            logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False).logits
     finally:
         handle.remove()
     return logits[0]

@@ -47,6 +47,17 @@ class Attachment:
         learned = iter(self.edits)
         return tuple(next(learned).tensors if isinstance(entry, LowRankEdit) else {} for entry in self.interventions)
 
+    def load(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
+        """Let the edits of hidden states go on from other learned tensors, one set for each intervention.
+
+        Raises:
+            InterventionError: they do not fit.
+        """
+        learned = iter(self.edits)
+        for entry, own_tensors in zip(self.interventions, tensors, strict=True):
+            if isinstance(entry, LowRankEdit):
+                next(learned).load(own_tensors)
+
     def use_subspaces(self, names: Collection[str] | None) -> None:
         """Edit inside some named subspaces, and only those; all by default.
 

@@ -294,6 +294,19 @@ class EditModule(nn.Module):
         """What a recipe keeps of it, detached."""
         return {name: self._whole(name).detach().clone() for name in self.edit.formula.tensors}
 
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over learned tensors, in place.
+
+        Raises:
+            InterventionError: they do not fit.
+        """
+        self.edit.checked(tensors, self._whole("basis").shape[1])
+        with torch.no_grad():
+            for name in self.edit.formula.tensors:
+                parts = list(self._parts(name))
+                for part, kept in zip(parts, torch.split(tensors[name], [len(part) for part in parts]), strict=True):
+                    part.copy_(kept)
+
     def basis_rows(self) -> Tensor:
         """Return B, (rank, hidden): with orthonormal rows where the formula asks for them."""
         basis = self._whole("basis")

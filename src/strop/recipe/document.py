@@ -210,6 +210,17 @@ class Recipe:
         """Return the interventions as a recipe's JSON holds them."""
         return [entry.to_json(matrix.shape) for entry, matrix in zip(self.interventions, self.matrices, strict=True)]
 
+    def describe_exactly(self) -> list[dict[str, Any]]:
+        """Return what tells this recipe from another: its entries, each with the fingerprints of what it carries."""
+        return [
+            {**entry, "tensors": {name: fingerprint(tensor) for name, tensor in tensors.items()}}
+            for entry, tensors in zip(self.describe(), self.tensors, strict=True)
+        ]
+
+    def with_provenance(self, provenance: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe with another account of how it was made."""
+        return dataclasses.replace(self, provenance=dict(provenance))
+
     def save(self, folder: str | Path) -> Path:
         """Write the recipe as a folder; see `write_recipe`."""
         from strop.recipe.folder import write_recipe

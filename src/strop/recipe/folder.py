@@ -52,25 +52,30 @@ def write_recipe(recipe: Recipe, folder: Path) -> Path:
         UsageError: the folder is there already and is not empty.
     """
     with making_folder(folder) as temporary:
-        write_json(
-            temporary / "recipe.json",
-            {
-                "format": FORMAT,
-                "base": dataclasses.asdict(recipe.base),
-                "interventions": recipe.describe(),
-                "matrices": [dataclasses.asdict(matrix) for matrix in recipe.matrices],
-                "provenance": dict(recipe.provenance),
-            },
-        )
-        named = {
-            f"{index}.{name}": _on_its_own(tensor)
-            for index, tensors in enumerate(recipe.tensors)
-            for name, tensor in tensors.items()
-        }
-        if named:
-            save_file(named, temporary / "tensors.safetensors", metadata={"format": "pt"})
-        write_text(temporary / "README.md", model_card(recipe))
+        fill_recipe_folder(recipe, temporary)
     return folder
+
+
+def fill_recipe_folder(recipe: Recipe, folder: Path) -> None:
+    """Write a recipe's files into a folder that is there; others may lie beside them."""
+    write_json(
+        folder / "recipe.json",
+        {
+            "format": FORMAT,
+            "base": dataclasses.asdict(recipe.base),
+            "interventions": recipe.describe(),
+            "matrices": [dataclasses.asdict(matrix) for matrix in recipe.matrices],
+            "provenance": dict(recipe.provenance),
+        },
+    )
+    named = {
+        f"{index}.{name}": _on_its_own(tensor)
+        for index, tensors in enumerate(recipe.tensors)
+        for name, tensor in tensors.items()
+    }
+    if named:
+        save_file(named, folder / "tensors.safetensors", metadata={"format": "pt"})
+    write_text(folder / "README.md", model_card(recipe))
 
 
 def _on_its_own(tensor: Tensor) -> Tensor:

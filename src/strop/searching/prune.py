@@ -1,13 +1,12 @@
 """Eigenpruning: remove the singular values that hurt a task, and prove the gain on held-out examples."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.anatomy.sites import ATTENTION
-from strop.linalg import DecompositionCache, fingerprint
+from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs.proof import Assignment, RunOutcome, conduct
@@ -70,7 +69,7 @@ def prune(
         model=model,
         task=task,
         anatomy=anatomy,
-        settings={**plan.to_json(), "after": _described(after) if after is not None else None},
+        settings={**plan.to_json(), "after": after.describe_exactly() if after is not None else None},
         seed=plan.seed,
         test=Scorer(model, tokenizer, task.examples("test", limit=plan.test_limit), task.score, anatomy=anatomy),
         out=Path(out) if out is not None else None,
@@ -101,14 +100,6 @@ def prune(
             start_tensors=after.tensors if after is not None else (),
         ).choose(),
     )
-
-
-def _described(after: Recipe) -> list[dict[str, Any]]:
-    """Return what tells one recipe to begin with from another: its entries, and what they carry."""
-    return [
-        {**entry, "tensors": {name: fingerprint(tensor) for name, tensor in tensors.items()}}
-        for entry, tensors in zip(after.describe(), after.tensors, strict=True)
-    ]
 
 
 def _by_head(anatomy: Anatomy, sites: list[WeightSite]) -> list[WeightSite]:

@@ -230,17 +230,18 @@ def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score,
             targets.append(sequence.ids[position])
     paired = [ids[: sequence.fed(score)] for sequence in sequences if (ids := sequence.counterfactual_ids) is not None]
     return Batch(
-        _right_padded([sequence.ids[: sequence.fed(score)] for sequence in sequences]).to(device),
+        right_padded([sequence.ids[: sequence.fed(score)] for sequence in sequences]).to(device),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
         members,
         torch.tensor([sequence.first_scored for sequence in sequences], device=device),
-        _right_padded(paired).to(device) if len(paired) == len(sequences) else None,
+        right_padded(paired).to(device) if len(paired) == len(sequences) else None,
     )
 
 
-def _right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
+def right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return sequences of ids as one tensor, (sequences, tokens), zeros after the shorter ones."""
     padded = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = torch.tensor(ids)

@@ -1,0 +1,134 @@
+"""The settings of a training, as one value that is valid once built."""
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+from strop.anatomy import Stream, StreamSite
+from strop.errors import UsageError
+from strop.interventions import LowRankEdit, Positions
+from strop.interventions.low_rank_edit import Activation, Initialisation
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """How edits of hidden states are trained.
+
+    By default the paper's settings for commonsense reasoning (Wu, Arora et al., ReFT, arXiv 2404.03592, appendix D), but
+    for an edit that begins as the identity and a choice by the select split after each epoch.
+
+    Raises:
+        UsageError: a setting is out of its range, or two exclude each other.
+    """
+
+    method: str = "loreft"
+    """One of `strop.interventions.FORMULAS`."""
+    layers: tuple[int, ...] | None = None
+    """Whose hidden states are edited; all by default."""
+    stream: Stream = Stream.BLOCK
+    """Which hidden states of a layer."""
+    rank: int = 8
+    """Of each edit's subspace."""
+    positions: Positions = dataclasses.field(default_factory=lambda: Positions(7, 7))
+    """Which tokens are edited."""
+    tied: bool = True
+    """One edit a layer for the first and the last tokens; else one for each end."""
+    activation: Activation = "linear"
+    """Of what the edit puts into the subspace."""
+    subspaces: tuple[tuple[str, int], ...] = ()
+    """Names and ranks of parts of the subspace; none by default."""
+    train_subspaces: tuple[str, ...] | None = None
+    """The parts that learn; all by default."""
+    init: Initialisation = "identity"
+    """What training begins with: edits that change nothing, or the paper's random ones."""
+    dropout: float = 0.0
+    """Share of the edit's entries training sets to zero."""
+    dropout_on: Literal["edit", "state"] = "edit"
+    """What dropout falls on; the published code drops the whole edited state."""
+    epochs: int = 6
+    """How often the train split is read."""
+    learning_rate: float = 9e-4
+    """AdamW's, at its highest."""
+    batch_size: int = 16
+    """Examples of one pass, on each process."""
+    accumulate: int = 2
+    """Passes added up to one step."""
+    weight_decay: float = 0.0
+    """AdamW's."""
+    warmup: float = 0.1
+    """Share of the steps on which the learning rate rises."""
+    schedule: Schedule = "linear"
+    """How it falls after that."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them."""
+    precision: Precision = "float32"
+    """What the model computes in under autocast; its own dtype where that is narrower. Edits are always float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    prefix_budget_bytes: int = 2**30
+    """Most memory for hidden states below the lowest edit that are read once and reused in every epoch; 0 reuses none."""
+    patience: int | None = None
+    """Epochs without a better choice on select before training stops; none by default."""
+    train_limit: int | None = None
+    """Most examples to learn from."""
+    select_limit: int | None = 1000
+    """Most examples to choose by."""
+    test_limit: int | None = None
+    """Most examples to measure on."""
+    report_to: tuple[str, ...] = ()
+    """Where the Trainer reports losses: tensorboard, wandb and their like."""
+    seed: int = 0
+    """Of the initial edits, the order of examples, dropout and the bootstrap."""
+
+    def __post_init__(self) -> None:
+        for site_layer in self.layers or (0,):
+            self.edits_at(site_layer)  # refuses what no edit can be
+        if self.layers is not None and not self.layers:
+            raise UsageError("layers names no layer; leave it out for all.")
+        if self.train_subspaces is not None and not self.train_subspaces:
+            raise UsageError("train_subspaces names no subspace; leave it out for all.")
+        for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("seed", 0), ("prefix_budget_bytes", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"{name} is {low} or more, not {getattr(self, name)}.")
+        for name in ("patience", "train_limit", "select_limit", "test_limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} is 1 or more, not {getattr(self, name)}.")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise UsageError(f"learning_rate is above 0, not {self.learning_rate}.")
+        for name in ("dropout", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} lies in [0, 1), not {getattr(self, name)}.")
+        for name in ("weight_decay", "max_grad_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is 0 or more, not {getattr(self, name)}.")
+        for name, known in (
+            ("dropout_on", ("edit", "state")),
+            ("precision", get_args(Precision)),
+            ("schedule", get_args(Schedule)),
+            ("init", get_args(Initialisation)),
+        ):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} is one of {', '.join(known)}, not '{getattr(self, name)}'.")
+
+    def edits_at(self, layer: int) -> tuple[LowRankEdit, ...]:
+        """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied."""
+        shares = (self.positions,) if self.tied else self.positions.untied
+        return tuple(
+            LowRankEdit(
+                StreamSite(layer, self.stream),
+                self.method,
+                rank=self.rank,
+                positions=share,
+                activation=self.activation,
+                subspaces=self.subspaces,
+            )
+            for share in shares
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as config.json holds them."""
+        settings = dataclasses.asdict(self)
+        return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}

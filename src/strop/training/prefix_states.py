@@ -1,0 +1,86 @@
+"""Hidden states below the lowest edit: they never change, so they are read once and reused in every epoch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device
+from strop.interventions import prompt_lengths
+from strop.progress import Progress
+from strop.tasks.encoding import BATCH_TOKENS
+from strop.training.sequences import TrainSequence, collate
+
+
+class PrefixStates:
+    """The hidden states that enter one block, for as many sequences as a budget holds.
+
+    Sequences are read in batches of like length, always the same ones, so that a training that is resumed sees the same
+    numbers to the last bit.
+
+    Args:
+        layer: the block.
+        states: for a sequence's index, what enters the block: (tokens, hidden), in the model's dtype.
+    """
+
+    def __init__(self, layer: int, states: dict[int, Tensor]) -> None:
+        self.layer = layer
+        self._states = states
+
+    @classmethod
+    def read(
+        cls,
+        model: PreTrainedModel,
+        anatomy: Anatomy,
+        sequences: Sequence[TrainSequence],
+        *,
+        layer: int,
+        budget_bytes: int,
+        progress: Progress,
+    ) -> "PrefixStates":
+        """Run the blocks below `layer` once on each sequence, the shortest first, until the budget is used up."""
+        size = anatomy.hidden_size * model.dtype.itemsize
+        order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
+        batches: list[list[int]] = []
+        used_bytes = 0
+        for index in order:
+            length = len(sequences[index].ids) - 1
+            used_bytes += length * size
+            if used_bytes > budget_bytes:
+                break
+            if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+                batches.append([])
+            batches[-1].append(index)
+        progress.start("reading what no edit changes", len(batches))
+        kept: dict[int, Tensor] = {}
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                tensors = collate([{"index": index, "sequence": sequences[index]} for index in batch])
+                with prompt_lengths(tensors["prompt_lengths"]):
+                    found = hidden_states_entering(
+                        model, anatomy, tensors["input_ids"].to(input_device(model)), layer=layer
+                    )
+                for row, index in enumerate(batch):
+                    kept[index] = found[row, : len(sequences[index].ids) - 1].clone()
+                progress.advance()
+        return cls(layer, kept)
+
+    def batch(self, index: Tensor, tokens: int) -> Tensor | None:
+        """Return what enters the block for a batch, (batch, tokens, hidden), zeros at the padding; None if one is not kept."""
+        members = index.tolist()
+        if any(member not in self._states for member in members):
+            return None
+        first = self._states[members[0]]
+        padded = first.new_zeros(len(members), tokens, first.shape[-1])
+        for row, member in enumerate(members):
+            padded[row, : self._states[member].shape[0]] = self._states[member]
+        return padded
+
+
+def worth_keeping(model: PreTrainedModel, *, layer: int, epochs: int) -> bool:
+    """Return whether states below a layer are the same in every epoch, and read more than once."""
+    drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    settings = model.config.to_dict()
+    drops |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in settings.items())
+    return layer > 0 and epochs > 1 and not drops

@@ -1,0 +1,88 @@
+"""What a checkpoint keeps beside what was learned: optimiser, schedule, loss scale and randomness, without pickle."""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from strop.files import write_json
+
+OPTIMISER, RANDOMNESS = "optimizer", "randomness"
+
+
+def write_optimiser(
+    folder: Path, state: Mapping[str, Any], schedule: Mapping[str, Any], scale: Mapping[str, Any]
+) -> None:
+    """Write an optimiser's state: its tensors as safetensors, its numbers as JSON.
+
+    Args:
+        folder: of the checkpoint.
+        state: the optimiser's `state_dict()`.
+        schedule: the scheduler's.
+        scale: the gradient scaler's; empty without one.
+    """
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entry in state["state"].items():
+        numbers[str(index)] = {}
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            else:
+                numbers[str(index)][name] = value
+    save_file(tensors or {"none": torch.zeros(0)}, folder / f"{OPTIMISER}.safetensors", metadata={"format": "pt"})
+    write_json(
+        folder / f"{OPTIMISER}.json",
+        {"state": numbers, "groups": state["param_groups"], "schedule": dict(schedule), "scale": dict(scale)},
+    )
+
+
+def read_optimiser(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what `write_optimiser` was given: the states of optimiser, schedule and scaler."""
+    kept = json.loads((folder / f"{OPTIMISER}.json").read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in kept["state"].items()}
+    for name, tensor in load_file(folder / f"{OPTIMISER}.safetensors").items():
+        index, dot, short = name.partition(".")
+        if dot:
+            state[int(index)][short] = tensor
+    return {"state": state, "param_groups": kept["groups"]}, kept["schedule"], kept["scale"]
+
+
+def randomness() -> dict[str, Any]:
+    """Return the state of every source of randomness: Python's, numpy's and torch's."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def restore_randomness(state: Mapping[str, Any]) -> None:
+    """Set every source of randomness to a state that `randomness` returned, as it was or as JSON gives it back."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([torch.tensor(entry, dtype=torch.uint8) for entry in state["cuda"]])
+
+
+def write_randomness(folder: Path, process: int) -> None:
+    """Write the randomness of one process."""
+    write_json(folder / f"{RANDOMNESS}-{process}.json", randomness())
+
+
+def read_randomness(folder: Path, process: int) -> None:
+    """Restore the randomness of one process, where the checkpoint has it."""
+    path = folder / f"{RANDOMNESS}-{process}.json"
+    if path.is_file():
+        restore_randomness(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,134 @@
+"""What happens between the steps of a training: the select split scores each epoch, the best edits are kept."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from strop.interventions import Attachment
+from strop.recipe import Recipe
+from strop.runs import Journal, Trial
+from strop.runs.proof import in_words
+from strop.tasks import Scorer
+from strop.training.checkpoints import replace_recipe
+
+BEST = "best"
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Score each epoch on select, keep the best, stop where nothing gets better or someone asks for it.
+
+    Args:
+        journal: where scores are written.
+        scorer: the select examples.
+        states: what enters the lowest edited block for each of their batches, where it is kept.
+        lowest: that block.
+        attachment: whose edits learn.
+        recipe: it was made from.
+        unedited: what the epochs compete with: the model before training.
+        patience: epochs without a better choice before it stops.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        scorer: Scorer,
+        states: list[Tensor] | None,
+        lowest: int,
+        attachment: Attachment,
+        recipe: Recipe,
+        unedited: Trial[Any],
+        patience: int | None,
+    ) -> None:
+        self._journal, self._scorer, self._states, self._lowest = journal, scorer, states, lowest
+        self._attachment, self._recipe, self._patience = attachment, recipe, patience
+        self.best: Trial[Any] = unedited
+        """The best of the epochs and the model before training."""
+        self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
+        """What the edits had learned by then; empty for the model before training."""
+        self.interrupted = False
+        """Someone asked to stop."""
+
+    def recall_best(self, until_epoch: int) -> None:
+        """Take up the best edits of an earlier sitting, if they are of an epoch that is over."""
+        folder = self._best_folder()
+        if folder is None or not (folder / "recipe.json").is_file():
+            return
+        kept = Recipe.load(folder)
+        epoch = int(kept.provenance["epoch"])
+        trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
+        if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
+            self.best, self.best_tensors = trial, kept.tensors
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""
+        self._journal.progress.advance()
+        if self.interrupted:
+            control.should_save = args.save_strategy != "no"
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        """Write the loss to the run's log."""
+        run = self._journal.run
+        if run is not None and "loss" in logs and state.is_world_process_zero:
+            run.log(f"step {state.global_step}: loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}")
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Score the epoch on select, by process 0 for all."""
+        if self.interrupted:
+            return
+        epoch = round(state.epoch)
+        stop = self._score(epoch) if state.is_world_process_zero else False
+        if args.world_size > 1:
+            agreed = torch.tensor([float(stop)], device=args.device)
+            torch.distributed.broadcast(agreed, src=0)
+            stop = bool(agreed.item())
+        if stop and epoch < round(args.num_train_epochs):
+            self._journal.say(f"no better epoch in {self._patience}: stopping after epoch {epoch}")
+            control.should_training_stop = True
+        control.should_save = args.save_strategy != "no"
+
+    def _score(self, epoch: int) -> bool:
+        """Score the edits as they are; return whether it is time to stop."""
+        start = self._lowest if self._states is not None else 0
+        evaluation = self._scorer.evaluate(start=start, states=self._states)
+        trial = self._journal.record(epoch, epoch, evaluation)
+        better = trial.merit > self.best.merit
+        self._journal.say(f"epoch {epoch}: {in_words(trial)}{', the best so far' if better else ''}")
+        if better:
+            self.best, self.best_tensors = trial, self._attachment.tensors
+            folder = self._best_folder()
+            if folder is not None:
+                replace_recipe(self._recipe.learned_by(self._attachment).with_provenance({"epoch": epoch}), folder)
+        last_better = self.best.candidate or 0
+        return self._patience is not None and epoch - last_better >= self._patience
+
+    def _best_folder(self) -> Path | None:
+        return self._journal.run.path / BEST if self._journal.run is not None else None
+
+
+@contextlib.contextmanager
+def stopping_gently(watch: Watch, journal: Journal) -> Iterator[None]:
+    """Let the first Ctrl-C finish the step and write a checkpoint, and the second stop at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if watch.interrupted:
+            raise KeyboardInterrupt
+        watch.interrupted = True
+        journal.progress.note("stopping after this step; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
