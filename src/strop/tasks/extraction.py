@@ -47,6 +47,9 @@ def last_number(text: str) -> float | None:
 def is_right(extracted: str | None, gold: str, settings: GenerateSettings) -> bool:
     """Say whether what was extracted matches the gold by the settings' `match`; nothing extracted is wrong.
 
+    By `number_or_option` a gold without a number is the letter of an option, and the first capital from A to E in the
+    text is the answer, even that of a word such as "All" (ReFT's rule for mixed arithmetic).
+
     >>> is_right("so it is 1,234.0", "1234", GenerateSettings(match="number"))
     True
     """
@@ -57,4 +60,7 @@ def is_right(extracted: str | None, gold: str, settings: GenerateSettings) -> bo
     if settings.match == "contains":
         return gold.strip() in extracted
     ours, theirs = last_number(extracted), last_number(gold)
+    if theirs is None and settings.match == "number_or_option":
+        option = re.search("[A-E]", extracted)
+        return option is not None and option.group() == gold.strip()
     return ours is not None and theirs is not None and abs(ours - theirs) <= TOLERANCE

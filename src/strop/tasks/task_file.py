@@ -17,7 +17,7 @@ class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
 
     max_new_tokens: Annotated[int, pydantic.Field(gt=0)] = 32
     extract: str | None = None
-    match: Literal["equal", "contains", "number"] = "equal"
+    match: Literal["equal", "contains", "number", "number_or_option"] = "equal"
     gold: str | None = None
     stop: tuple[Annotated[str, pydantic.Field(min_length=1)], ...] = ()
 
