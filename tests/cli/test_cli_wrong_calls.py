@@ -52,7 +52,7 @@ def test_a_misspelt_zoo_name_lists_the_zoo(refused: Any) -> None:
 def test_a_misspelt_task_is_named_before_a_model_is_loaded(refused: Any, tmp_path: Path) -> None:
     message = refused("eval", "no-such-model-either", "--task", "world-fact")
     assert "There is no task 'world-fact'" in message
-    assert "int-mult, int-sum, rte, world-facts" in message
+    assert "int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts" in message
     assert "cannot be read: No such file" in refused("eval", "x", "--task", tmp_path / "gone.yaml")
 
 
