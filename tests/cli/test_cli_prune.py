@@ -254,5 +254,3 @@ def test_what_does_not_fit_the_examples_is_refused_with_the_remedy(
     assert "it has no counterfactual; give the task file a template in counterfactual:" in message
     assert "take bias 'mean' (--bias mean)" in refused(*call, "--bias", "position", code=2)
     assert "take bias 'mean' (--bias mean)" in refused(*call, "--compat", "paper", code=2)
-    facts.write_text(facts.read_text() + "score: generate\n")
-    assert "generate is not measured by this version" in refused(*call, code=2)

@@ -52,7 +52,7 @@ def test_a_misspelt_zoo_name_lists_the_zoo(refused: Any) -> None:
 def test_a_misspelt_task_is_named_before_a_model_is_loaded(refused: Any, tmp_path: Path) -> None:
     message = refused("eval", "no-such-model-either", "--task", "world-fact")
     assert "There is no task 'world-fact'" in message
-    assert "int-mult, int-sum, rte, world-facts" in message
+    assert "int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts" in message
     assert "cannot be read: No such file" in refused("eval", "x", "--task", tmp_path / "gone.yaml")
 
 
@@ -102,8 +102,10 @@ def test_an_evaluation_is_refused_where_it_cannot_be(refused: Any, tiny_folder: 
     assert "'dev' is not a split; a task has train, select, test" in refused(*call, "--split", "dev", code=2)
     assert "small-facts has no paraphrases" in refused(*call, "--paraphrases")
     assert "holds no recipe.json" in refused(*call, "--recipe", facts.parent)
-    facts.write_text(facts.read_text() + "score: generate\n")
-    assert "generate is not measured by this version" in refused(*call, code=2)
+    facts.write_text(facts.read_text() + "score: generate\ngenerate: {max_new_tokens: 500}\n")
+    assert "500 new ones (generate.max_new_tokens) do not fit the model's context of 128" in refused(*call)
+    facts.write_text(facts.read_text().replace("max_new_tokens: 500", "extract: '('"))
+    assert "key generate.extract: '(' is not a regular expression" in refused(*call)
 
 
 def test_inspecting_what_is_not_there_is_refused(refused: Any, tiny_folder: Path) -> None:

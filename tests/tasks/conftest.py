@@ -98,6 +98,43 @@ def super_glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def llm_adapters_rows(name: str, split: str, count: int) -> list[dict[str, Any]]:
+    """Made-up rows in LLM-Adapters' layout; of `math`, every fifth has the options and the letter of AQuA."""
+    rows = []
+    for number in range(count):
+        said = {"instruction": f"{name} {split} {number}?", "input": ""}
+        if name in ("math", "gsm8k", "AQuA"):
+            letters = name == "AQuA" or (name == "math" and split == "train" and number % 5 == 0)
+            answer = "ABCDE"[number % 5] if letters else f"{number}.0"
+            rows.append({**said, "output": f"A: It is {number}. The answer is {answer}.", "answer": answer})
+        else:
+            answer = ("true", "false")[number % 2] if name == "boolq" else f"answer{number % 4 + 1}"
+            rows.append({**said, "output": f"the correct answer is {answer}", "answer": answer})
+    return rows
+
+
+@pytest.fixture
+def llm_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local copy with LLM-Adapters' layout, of 310 train and six test rows a set, found by STROP_DATA.
+
+    Its folders and files are named in the several ways that are understood.
+    """
+    shelf = tmp_path / "shelf"
+    named = "boolq piqa social_i_qa hellaswag winogrande arc_easy ARC-Challenge openbookqa AQuA gsm8k math".split()
+    for name in named:
+        (shelf / name).mkdir(parents=True)
+        train = llm_adapters_rows(name, "train", 310)
+        tests = ("test_mawps", "test_svamp", "test_addsub") if name == "math" else ("test",)
+        for split, rows in (("train", train), *((test, llm_adapters_rows(name, test, 6)) for test in tests)):
+            if name == "arc_easy":
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                (shelf / name / f"{split}.jsonl").write_text(text, encoding="utf-8")
+            else:
+                (shelf / name / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
+    monkeypatch.setenv("STROP_DATA", str(shelf))
+    return shelf
+
+
 @pytest.fixture
 def by_hand() -> Callable[..., tuple[list[float], list[bool], list[int]]]:
     """Loss, rightness and rank of each example: one text at a time, all logits, a loop over tokens.

@@ -30,7 +30,7 @@ TaskOption = Annotated[
         "--task",
         "-t",
         metavar="TASK",
-        help="A built-in task (world-facts, int-sum, int-mult, copa, cb, rte) or a task file.",
+        help="A task file, or a built-in task such as world-facts, int-sum, boolq; a wrong name lists all.",
         show_default=False,
     ),
 ]

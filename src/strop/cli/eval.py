@@ -61,11 +61,10 @@ def evaluate(
     from strop.files import refuse_occupied, write_json
     from strop.recipe import Recipe, applied
     from strop.report import evaluation_table, gain_sentence, paraphrase_lines
-    from strop.tasks import compare, evaluate_paraphrases, load_task, refuse_generation
+    from strop.tasks import compare, evaluate_paraphrases, load_task
     from strop.tasks import evaluate as evaluate_task
 
     task = load_task(task_name)
-    refuse_generation(task.score)
     examples = task.examples(split, limit=limit)
     if out is not None and out.is_dir():
         refuse_occupied(out, remedy="name a file")

@@ -83,10 +83,9 @@ def search(
     """
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
-    from strop.tasks import load_task, refuse_generation
+    from strop.tasks import load_task
 
     task = load_task(task_name)
-    refuse_generation(task.score)
     plan = SearchPlan(
         strategy=strategy,
         compose=compose,

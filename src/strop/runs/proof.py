@@ -210,7 +210,7 @@ def _measure(scorer: Scorer, choice: Choice, decompose: Decompose, progress: Pro
     lowest = min((edit.site.layer for edit in choice.interventions), default=0)
     stages = {"start": len(choice.started_from), "edited": len(choice.interventions)}
     counts = {name: count for name, count in stages.items() if count}
-    progress.start("measuring on held-out examples", (1 + len(counts)) * len(scorer.batches))
+    progress.start("measuring on held-out examples", (1 + len(counts)) * scorer.steps)
     if lowest > 0 and scorer.state_bytes <= TEST_STATE_BUDGET_BYTES:
         states, start = scorer.states_entering(lowest), lowest
     else:

@@ -27,7 +27,7 @@ class SelectExamples:
     screen: Scorer
     """A sample of them that candidates are screened on."""
     guide: Scorer
-    """The same sample as the gradient is taken over it: where there are choices, the right ones only."""
+    """The same sample as the gradient is taken over it: where there are choices, the right ones only; never generated."""
 
     @classmethod
     def of(
@@ -54,9 +54,11 @@ class SelectExamples:
         select = task.examples("select", limit=plan.select_limit)
         order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
         sample = [select[index] for index in order]
-        screen = Scorer(model, tokenizer, sample, task.score, anatomy=anatomy)
-        guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if task.score == "choice" else screen
-        return cls(Scorer(model, tokenizer, select, task.score, anatomy=anatomy), screen, guide)
+        screen = Scorer(model, tokenizer, sample, task.score, generate=task.generate, anatomy=anatomy)
+        by_answers = task.score in ("choice", "generate")
+        guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if by_answers else screen
+        every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
+        return cls(every, screen, guide)
 
 
 class Chooser:
@@ -118,7 +120,7 @@ class Chooser:
     def _unedited(self) -> Trial[RankReduction]:
         known = self.journal.book.find(1, None, self.select.every.example_count)
         if known is None:
-            self.journal.progress.start("scoring the model as it is", len(self.select.every.batches))
+            self.journal.progress.start("scoring the model as it is", self.select.every.steps)
             known = self.journal.record(1, None, self.select.every.evaluate(progress=self.journal.progress))
         self.journal.say(f"no edit: {in_words(known)}")
         return known

@@ -32,7 +32,7 @@ class PruneExamples:
     """A task's examples as a pruning uses them."""
 
     guide: Scorer
-    """Those that effects are estimated on; where there are choices, the right ones only."""
+    """Those that effects are estimated on; where there are choices, the right ones only; never generated."""
     guide_split: str
     """`train`, or `select` where there is no train."""
     select: Scorer
@@ -75,14 +75,15 @@ class PruneExamples:
             model,
             tokenizer,
             [sample[index] for index in order],
-            "exact" if task.score == "choice" else task.score,
+            "exact" if task.score in ("choice", "generate") else task.score,
             anatomy=anatomy,
             counterfactuals=plan.counterfactual == "pairs",
             fewest=2,
         )
         if plan.counterfactual == "roll":
             refuse_lone_examples(guide)
-        return cls(guide, split, Scorer(model, tokenizer, select, task.score, anatomy=anatomy))
+        every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
+        return cls(guide, split, every)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -311,7 +312,7 @@ class Pruner:
         known: Trial[Bite] | None = self.journal.book.find(number, bite, scorer.example_count, split=split)
         if known is not None:
             return known
-        self.journal.progress.start(f"round {number}: {bite}", len(scorer.batches))
+        self.journal.progress.start(f"round {number}: {bite}", scorer.steps)
         with self._applied(state):
             evaluation = scorer.evaluate(progress=self.journal.progress)
         return self.journal.record(number, bite, evaluation, split=split)
@@ -320,7 +321,7 @@ class Pruner:
         scorer = self.examples.select
         known: Trial[Bite] | None = self.journal.book.find(number, None, scorer.example_count)
         if known is None:
-            self.journal.progress.start(f"scoring {what}", len(scorer.batches))
+            self.journal.progress.start(f"scoring {what}", scorer.steps)
             known = self.journal.record(number, None, scorer.evaluate(progress=self.journal.progress))
         self.journal.say(f"{what}: {in_words(known)}")
         return known

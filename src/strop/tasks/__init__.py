@@ -5,7 +5,7 @@ from strop.tasks.encoding import Batch
 from strop.tasks.evaluate import ParaphraseRobustness, evaluate, evaluate_paraphrases, greedy_continuations
 from strop.tasks.evaluation import Evaluation, merit_of
 from strop.tasks.examples import Example
-from strop.tasks.scorer import Scorer, refuse_generation
+from strop.tasks.scorer import Scorer
 from strop.tasks.task import Task, builtin_tasks, load_task
 from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
 
@@ -29,5 +29,4 @@ __all__ = [
     "load_task",
     "merit_of",
     "read_task_file",
-    "refuse_generation",
 ]

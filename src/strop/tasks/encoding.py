@@ -105,12 +105,18 @@ def encode(
             begin with the same token, or a counterfactual is wanted and is missing or of another length.
     """
     pairs = [
-        (owner, index, example.prompt, continuation)
+        (owner, index, prompt_of(example, tokenizer), continuation)
         for owner, example in enumerate(examples)
         for index, continuation in enumerate(_continuations(example, score))
     ]
     texts = [prompt + continuation for _, _, prompt, continuation in pairs]
-    encoded = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    encoded = tokenizer(
+        texts,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        add_special_tokens=adds_special_tokens(examples),
+        verbose=False,
+    )
     sequences = []
     for position, (owner, index, prompt, continuation) in enumerate(pairs):
         ids: list[int] = encoded["input_ids"][position]
@@ -119,7 +125,7 @@ def encode(
         while ids and special[len(ids) - 1]:  # an end-of-text token some tokenizers append
             ids = ids[:-1]
         scored = [i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt) and not special[i]]
-        where = _place(examples[owner])
+        where = place_of(examples[owner])
         if not scored:
             raise TaskError(f"{where}: the answer {continuation!r} has no token of its own; drop the row.")
         first = max(scored[0], 1) if score == "perplexity" else scored[0]
@@ -135,6 +141,20 @@ def encode(
     return _with_counterfactuals(sequences, examples, tokenizer, score) if counterfactuals else sequences
 
 
+def prompt_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text before the answer, in the words of the chat template where the example is a chat.
+
+    Raises:
+        TaskError: the tokenizer has no chat template, or the template refuses the messages.
+    """
+    return example.prompt if example.chat is None else example.chat.in_template(example.prompt, tokenizer)
+
+
+def adds_special_tokens(examples: Sequence[Example]) -> bool:
+    """Say whether the tokenizer puts its special tokens around texts: a chat template has written them already."""
+    return all(example.chat is None for example in examples)
+
+
 def _with_counterfactuals(
     sequences: Sequence[TokenSequence], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score
 ) -> list[TokenSequence]:
@@ -142,7 +162,7 @@ def _with_counterfactuals(
     for example in examples:
         if example.counterfactual is None:
             raise TaskError(
-                f"{_place(example)}: it has no counterfactual; give the task file a template in counterfactual:."
+                f"{place_of(example)}: it has no counterfactual; give the task file a template in counterfactual:."
             )
         swapped.append(dataclasses.replace(example, prompt=example.counterfactual))
     paired = []
@@ -154,7 +174,7 @@ def _with_counterfactuals(
         ):
             if theirs != ours:
                 raise TaskError(
-                    f"{_place(example)}: its counterfactual {_short(other_prompt)} has {theirs} tokens and the prompt "
+                    f"{place_of(example)}: its counterfactual {_short(other_prompt)} has {theirs} tokens and the prompt "
                     f"{ours}{included}; activations are swapped token by token, so make them of one length or drop the row."
                 )
         paired.append(dataclasses.replace(sequence, counterfactual_ids=other.ids))
@@ -212,7 +232,7 @@ def _answers_told_apart(
         twin = first_with.setdefault((sequence.owner, token), label)
         if twin != label:
             raise TaskError(
-                f"{_place(example)}: the choices {twin!r} and {label!r} begin with the same token "
+                f"{place_of(example)}: the choices {twin!r} and {label!r} begin with the same token "
                 f"{tokenizer.convert_ids_to_tokens(token)!r}, and score: first_token cannot tell them apart; "
                 "reword one, or use score: choice."
             )
@@ -248,7 +268,8 @@ def right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
     return padded
 
 
-def _place(example: Example) -> str:
+def place_of(example: Example) -> str:
+    """Return what an example is called in an error: its row and how its prompt begins."""
     return f"row {example.row} (prompt {_short(example.prompt)})"
 
 

@@ -41,11 +41,12 @@ def evaluate(
 
     Raises:
         TaskError: the split is empty, or a row does not fit the model.
-        UsageError: there is no such split, or the task's score needs generation.
+        UsageError: there is no such split.
     """
     anatomy = Anatomy.of(model, family=family)
-    scorer = Scorer(model, tokenizer, task.examples(split, limit=limit), task.score, anatomy=anatomy)
-    progress.start(f"scoring {task.name}/{split}", len(scorer.batches))
+    examples = task.examples(split, limit=limit)
+    scorer = Scorer(model, tokenizer, examples, task.score, generate=task.generate, anatomy=anatomy)
+    progress.start(f"scoring {task.name}/{split}", scorer.steps)
     return scorer.evaluate(progress=progress)
 
 
@@ -94,8 +95,9 @@ def evaluate_paraphrases(
         for example in examples
         for prompt in (example.prompt, *example.paraphrases)
     ]
-    scorer = Scorer(model, tokenizer, wordings, task.score, anatomy=Anatomy.of(model, family=family))
-    progress.start(f"scoring paraphrases of {task.name}/{split}", len(scorer.batches))
+    anatomy = Anatomy.of(model, family=family)
+    scorer = Scorer(model, tokenizer, wordings, task.score, generate=task.generate, anatomy=anatomy)
+    progress.start(f"scoring paraphrases of {task.name}/{split}", scorer.steps)
     correct = scorer.evaluate(progress=progress).correct
     if correct is None:
         raise TaskError(f"Task {task.name} is scored by loss alone, so no paraphrase is right or wrong.")

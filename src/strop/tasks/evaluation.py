@@ -43,6 +43,10 @@ class Evaluation:
     """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
     groups: NDArray[np.int64] | None = None
     """(examples,): which examples belong together and are no independent evidence; None where each stands alone."""
+    generated: tuple[str, ...] | None = None
+    """What the model wrote after each prompt; only for `generate`."""
+    extracted: tuple[str | None, ...] | None = None
+    """What was read out of it, None where nothing was found; only for `generate`."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "correct", "rank", "groups"):
@@ -51,6 +55,10 @@ class Evaluation:
                 raise UsageError(
                     f"An evaluation with {self.loss.shape[0]} losses has {other.shape[0]} values of {name}."
                 )
+        for name in ("generated", "extracted"):
+            texts = getattr(self, name)
+            if texts is not None and len(texts) != self.count:
+                raise UsageError(f"An evaluation with {self.count} losses has {len(texts)} values of {name}.")
 
     @property
     def count(self) -> int:
@@ -88,7 +96,9 @@ class Evaluation:
     def of_example(self, index: int) -> dict[str, Any]:
         """Return one example's scores, as a file of per-example scores holds them."""
         right = {} if self.correct is None else {"correct": bool(self.correct[index])}
-        return {"loss": float(self.loss[index]), **right}
+        written = {} if self.generated is None else {"generated": self.generated[index]}
+        read = {} if self.extracted is None else {"extracted": self.extracted[index]}
+        return {"loss": float(self.loss[index]), **right, **written, **read}
 
     @property
     def merit(self) -> tuple[float, float]:

@@ -8,8 +8,10 @@ import jinja2
 import jinja2.sandbox
 
 from strop.errors import TaskError
+from strop.tasks.chat import Chat
+from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.rows import Row
-from strop.tasks.task_file import TaskFile
+from strop.tasks.task_file import GenerateSettings, TaskFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,45 @@ class Example:
     """The row as it was read."""
     counterfactual: str | None = None
     """Another prompt, of as many tokens as the row's own."""
+    gold: str | None = None
+    """What to find in generated text; None where only the answer says it."""
+    chat: Chat | None = None
+    """Where given, prompts are a user's messages, in the words of the tokenizer's chat template."""
 
     @property
     def identity(self) -> tuple[str, str]:
         """What makes two examples the same."""
         return (self.prompt, self.answer)
+
+
+def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
+    """Return what a generated answer is compared with: the example's gold, or what is extracted from its answer.
+
+    Args:
+        example: with a right answer.
+        settings: how answers are read.
+        where: what to call it in an error.
+
+    Raises:
+        TaskError: nothing is found in the answer, or no number where numbers are compared.
+    """
+    if example.gold is not None:
+        gold, source = example.gold.strip(), "gold"
+    else:
+        found = extract(until_stop(example.answer, settings), settings)
+        if found is None:
+            raise TaskError(
+                f"{where}: the pattern in generate.extract finds nothing in the answer {example.answer!r}; "
+                "correct it, or give a template in generate.gold."
+            )
+        gold, source = found.strip(), "gold answer"
+    if not gold:
+        raise TaskError(f"{where}: the {source} is empty; fill its column or drop the row.")
+    if settings.match == "number" and last_number(gold) is None:
+        raise TaskError(
+            f"{where}: match: number needs a number in the {source}, not {gold!r}; correct or drop the row."
+        )
+    return gold
 
 
 def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) -> list[Example]:
@@ -47,8 +83,9 @@ def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) ->
         source: what to call it in an error.
 
     Raises:
-        TaskError: a row lacks a column, renders to an empty answer or counterfactual, or its answer is not among its
-            choices; the message names the source, the row, the column and the remedy.
+        TaskError: a row lacks a column, renders to an empty answer or counterfactual, its answer is not among its
+            choices, or holds nothing that generated text could be compared with; the message names the source, the row,
+            the column and the remedy.
     """
     renderer = _Renderer(task_file)
     return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
@@ -65,6 +102,10 @@ class _Renderer:
         self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
         swapped = task_file.counterfactual
         self.counterfactual = None if swapped is None else self._compile("counterfactual", swapped)
+        self.system = None if task_file.system is None else self._compile("system", task_file.system)
+        self.generate = (task_file.generate or GenerateSettings()) if task_file.score == "generate" else None
+        gold = None if self.generate is None else self.generate.gold
+        self.gold = None if gold is None else self._compile("generate.gold", gold)
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
         try:
@@ -85,7 +126,7 @@ class _Renderer:
         choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
         if choices is not None:
             self._check_choices(choices, answer, where)
-        return Example(
+        example = Example(
             prompt,
             answer,
             choices,
@@ -94,7 +135,12 @@ class _Renderer:
             number,
             row,
             self._counterfactual(row, where),
+            None if self.gold is None else self._render(self.gold, row, where, "generate.gold"),
+            self._chat(row, where),
         )
+        if self.generate is None:
+            return example
+        return dataclasses.replace(example, gold=gold_of(example, self.generate, where=where))
 
     def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
         if any(not choice.strip() for choice in choices):
@@ -139,6 +185,11 @@ class _Renderer:
         if not text:
             raise TaskError(f"{where}: the counterfactual is empty; fill its column or drop the row.")
         return text
+
+    def _chat(self, row: Row, where: str) -> Chat | None:
+        if not self.task_file.chat:
+            return None
+        return Chat(None if self.system is None else self._render(self.system, row, where, "system"))
 
     def _group(self, row: Row, where: str) -> str | None:
         if self.task_file.group is None:

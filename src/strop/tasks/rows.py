@@ -18,9 +18,10 @@ def read_rows(source: str, *, relative_to: Path) -> list[Row]:
     """Read all rows of a source.
 
     Args:
-        source: a path ending in .jsonl, .json, .csv or .parquet, or `hf://owner/name[:config][#split]`, where the name
-            may also be a local folder, or one in `$STROP_DATA`, and the split a slice such as `train[:70%]`; without a
-            split, all splits are read one after the other.
+        source: a path ending in .jsonl, .json, .csv or .parquet, or `hf://owner/name[/folder][:config][#split]`, where
+            the name may also be a local folder, or one in `$STROP_DATA`, and the split a slice such as `train[:70%]`, or
+            the name of a file in a local folder without its ending; without a split, all splits are read one after the
+            other.
         relative_to: the folder a relative path starts from.
 
     Raises:
@@ -101,17 +102,26 @@ def _read_hub(source: str, relative_to: Path) -> list[Row]:
 
     address, _, split = source.removeprefix(HUB).partition("#")
     name, _, config = address.partition(":")
+    repository = "/".join(name.split("/")[:2])
     folder = _local_copy(name, relative_to)
     try:
         with _quiet_datasets():
-            place, config = (name, config) if folder is None else _within(folder, config)
-            loaded = datasets.load_dataset(place, config or None, split=split or None)
+            if folder is not None:
+                place, config = _within(folder, config)
+                files = _files_of(Path(place), split)
+                loaded = datasets.load_dataset(place, config or None, split=split or None, data_files=files)
+            elif name != repository:
+                inside = name.removeprefix(f"{repository}/")
+                loaded = datasets.load_dataset(repository, config or None, split=split or None, data_dir=inside)
+            else:
+                loaded = datasets.load_dataset(name, config or None, split=split or None)
     except Exception as error:  # as above
         if folder is None:
             raise TaskError(
                 f"The data set {source} is not under STROP_DATA ({os.environ.get('STROP_DATA') or 'not set'}) and cannot "
                 f"be had from the hub: {_first_line(error)}; give owner/name as on the hub, or set STROP_DATA to a FOLDER "
-                f"that holds it, put there by hf download {name} --repo-type dataset --local-dir FOLDER/{name}."
+                f"that holds it, put there by hf download {repository} --repo-type dataset --local-dir "
+                f"FOLDER/{repository}."
             ) from None
         raise TaskError(
             f"The data set {source} cannot be loaded from {folder}: {_first_line(error)}. "
@@ -122,12 +132,29 @@ def _read_hub(source: str, relative_to: Path) -> list[Row]:
 
 
 def _local_copy(name: str, relative_to: Path) -> Path | None:
-    """Return the folder a data set lies in, `$STROP_DATA/owner/name` or `$STROP_DATA/name` if not beside the task."""
+    """Return the folder a data set lies in, `$STROP_DATA/owner/name` or `$STROP_DATA/name` if not beside the task.
+
+    Under the latter, capitals and lower case are one, and so are hyphen and underscore.
+    """
     folders = [relative_to / name]
     if named := os.environ.get("STROP_DATA"):
         shelf = Path(named).expanduser()
         folders += [shelf / name, shelf / Path(name).name]
+        if shelf.is_dir():
+            folders += [entry for entry in sorted(shelf.iterdir()) if _plain(entry.name) == _plain(Path(name).name)]
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_")
+
+
+def _files_of(folder: Path, split: str) -> dict[str, str] | None:
+    """Return the one file that a split names, such as `test_svamp.jsonl`, or None: `datasets` finds a split's files."""
+    name = split.partition("[")[0]
+    endings = (".jsonl", ".json", ".csv", ".parquet")
+    found = next((ending for ending in endings if name and (folder / f"{name}{ending}").is_file()), None)
+    return None if found is None else {name: f"{name}{found}"}
 
 
 def _within(folder: Path, config: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Score a set of examples on a model, whole or from a block on."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,17 +16,10 @@ from strop.progress import SILENT, Progress
 from strop.tasks.encoding import Batch, batches_of, encode
 from strop.tasks.evaluation import Evaluation
 from strop.tasks.examples import Example
-from strop.tasks.task_file import Score
+from strop.tasks.generation import Generator
+from strop.tasks.task_file import GenerateSettings, Score
 
 PositionScores = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
-
-
-def refuse_generation(score: Score) -> None:
-    """Raise UsageError for a score that this version cannot measure."""
-    if score == "generate":
-        raise UsageError(
-            "score: generate is not measured by this version; use exact, first_token, choice or perplexity."
-        )
 
 
 class Scorer:
@@ -36,13 +30,14 @@ class Scorer:
         tokenizer: its fast tokenizer.
         examples: to be scored, in this order.
         score: the task's.
+        generate: the task's settings of `score: generate`; None takes their defaults.
         anatomy: the model's, where it is at hand.
         counterfactuals: encode each example's counterfactual prompt too.
         fewest: sequences of a batch, however long they are.
 
     Raises:
         TaskError: a row does not fit the model.
-        UsageError: there are no examples, or the score needs generation.
+        UsageError: there are no examples.
     """
 
     def __init__(
@@ -52,11 +47,11 @@ class Scorer:
         examples: Sequence[Example],
         score: Score,
         *,
+        generate: GenerateSettings | None = None,
         anatomy: Anatomy | None = None,
         counterfactuals: bool = False,
         fewest: int = 1,
     ) -> None:
-        refuse_generation(score)
         if not examples:
             raise UsageError("There are no examples to score.")
         self.model = model
@@ -66,6 +61,11 @@ class Scorer:
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
         self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
         self.batches = batches_of(self._sequences, score, device=input_device(model), fewest=fewest)
+        self._generator = (
+            Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest)
+            if score == "generate"
+            else None
+        )
         self._groups = _group_indices(examples)
         self._answers = [
             example.choices.index(example.answer) if score == "choice" and example.choices else 0
@@ -74,8 +74,14 @@ class Scorer:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one whole pass, padding included."""
-        return sum(batch.input_ids.numel() for batch in self.batches)
+        """Tokens of one whole pass, padding included, and all that could be generated."""
+        read = sum(batch.input_ids.numel() for batch in self.batches)
+        return read + (self._generator.tokens if self._generator is not None else 0)
+
+    @property
+    def steps(self) -> int:
+        """How often one whole pass tells its progress: once a batch, and once a batch that generates."""
+        return len(self.batches) + (len(self._generator.batches) if self._generator is not None else 0)
 
     @property
     def state_bytes(self) -> int:
@@ -114,7 +120,7 @@ class Scorer:
     def evaluate(
         self, *, start: int = 0, states: Sequence[Tensor] | None = None, progress: Progress = SILENT
     ) -> Evaluation:
-        """Score every example, running only blocks `start` and above.
+        """Score every example, running only blocks `start` and above; what generates runs the whole model.
 
         Args:
             start: the block `states` enter; 0 runs the whole model.
@@ -140,13 +146,22 @@ class Scorer:
                 np.logical_and.at(all_first, where, first)
                 rank[where] = likelier
                 progress.advance()
-        return self._gather(log_probability, all_first, counted, rank)
+        found = self._gather(log_probability, all_first, counted, rank)
+        if self._generator is None:
+            return found
+        written = self._generator.generate(progress=progress)
+        return dataclasses.replace(found, correct=written.correct, generated=written.texts, extracted=written.extracted)
 
     def _refuse_other_lengths(self) -> None:
         """Raise InterventionError where padding would hide from a bias by position that a sequence is shorter."""
         wanted = {a.positions for a in attachments_of(self.model) if a.positions is not None}
         if not wanted:
             return
+        if self._generator is not None:
+            raise InterventionError(
+                f"A bias on this model holds for sequences of {max(wanted)} tokens, and generating runs through many "
+                "lengths; prune with --bias mean for one that holds for any length."
+            )
         lengths = {sequence.fed(self.score) for sequence in self._sequences}
         if lengths != wanted:
             raise InterventionError(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,11 +58,15 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all splits' examples, their counterfactuals included, and the score."""
+        """32 hexadecimal digits over all splits' examples, their counterfactuals included, and how they are scored."""
         digest = hashlib.sha256(self.score.encode())
+        if self.generate is not None:
+            digest.update(self.generate.model_dump_json(exclude={"gold"}).encode())
         for name in SPLITS:
             for example in self.splits.get(name, ()):
-                own = [example.counterfactual] if example.counterfactual is not None else []
+                own: list[Any] = [example.counterfactual] if example.counterfactual is not None else []
+                own += [{"gold": example.gold}] if example.gold is not None else []
+                own += [{"system": example.chat.system}] if example.chat is not None else []
                 digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
 
@@ -110,4 +115,5 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
     else:
         assert task_file.data is not None  # the task file's own rule
         splits = deal(examples_of(task_file.data), task_file.splits)
-    return Task(task_file.name, task_file.score, splits, task_file.generate)
+    generate = GenerateSettings() if task_file.score == "generate" else None
+    return Task(task_file.name, task_file.score, splits, task_file.generate or generate)

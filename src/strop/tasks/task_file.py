@@ -1,7 +1,8 @@
 """The task file: what a person writes to say which examples, how they become prompts, how answers are scored."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -16,7 +17,25 @@ class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
 
     max_new_tokens: Annotated[int, pydantic.Field(gt=0)] = 32
     extract: str | None = None
-    match: Literal["equal", "contains", "number"] = "equal"
+    match: Literal["equal", "contains", "number", "number_or_option"] = "equal"
+    gold: str | None = None
+    stop: tuple[Annotated[str, pydantic.Field(min_length=1)], ...] = ()
+
+    @pydantic.field_validator("extract")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return pattern
+
+    @pydantic.field_validator("stop", mode="before")
+    @classmethod
+    def _is_a_list(cls, stop: Any) -> Any:
+        if isinstance(stop, str):
+            raise ValueError(f"give a list of texts, such as [{stop!r}]")
+        return stop
 
 
 class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -57,6 +76,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     group: str | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
+    chat: bool = False
+    system: str | None = None
     splits: SplitSettings = SplitSettings()
 
     @pydantic.model_validator(mode="after")
@@ -71,6 +92,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("choices needs two templates or more")
         if self.generate is not None and self.score != "generate":
             raise ValueError(f"generate settings go with score: generate, not with score: {self.score}")
+        if self.system is not None and not self.chat:
+            raise ValueError("system goes with chat: true, for only a chat has a system message")
         return self
 
 

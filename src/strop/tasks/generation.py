@@ -1,0 +1,193 @@
+"""Greedy generation from prompts, in left-padded batches of like length, and what is read out of it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+
+from strop.anatomy import evaluating, input_device
+from strop.errors import TaskError
+from strop.progress import SILENT, Progress
+from strop.tasks.encoding import adds_special_tokens, place_of, prompt_of
+from strop.tasks.examples import Example, gold_of
+from strop.tasks.extraction import extract, is_right, until_stop
+from strop.tasks.task_file import GenerateSettings
+
+BATCH_TOKENS = 8192
+"""Most tokens of a batch, padding and all new tokens included: each keeps its keys and values in memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """What a model wrote after each prompt, and what was read out of it."""
+
+    texts: tuple[str, ...]
+    """Up to the end of text or the first stop string."""
+    extracted: tuple[str | None, ...]
+    """None where the pattern found nothing."""
+    correct: NDArray[np.bool_]
+    """(examples,): whether what was extracted matches the gold."""
+
+
+class Generator:
+    """Prompts encoded once, ready to be answered by a model as often as its weights change.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its fast tokenizer.
+        examples: whose prompts are answered, in this order.
+        settings: how long, and how an answer is read out of what is written.
+        longest: the model's context in tokens.
+
+    Raises:
+        TaskError: a prompt and all new tokens do not fit the context, or an example has no gold.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        settings: GenerateSettings,
+        *,
+        longest: int,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self._golds = [gold_of(example, settings, where=place_of(example)) for example in examples]
+        self._prompts = _prompt_ids(examples, tokenizer)
+        for example, ids in zip(examples, self._prompts, strict=True):
+            if len(ids) + settings.max_new_tokens > longest:
+                raise TaskError(
+                    f"{place_of(example)}: {len(ids)} tokens of prompt and {settings.max_new_tokens} new ones "
+                    f"(generate.max_new_tokens) do not fit the model's context of {longest}; lower one or shorten the row."
+                )
+        self.batches = _batches(self._prompts, settings.max_new_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one whole pass at most, padding included: every row may write all its new tokens."""
+        return sum(
+            len(batch) * (max(len(self._prompts[index]) for index in batch) + self.settings.max_new_tokens)
+            for batch in self.batches
+        )
+
+    @torch.inference_mode()
+    def generate(self, *, progress: Progress = SILENT) -> Generated:
+        """Let the model answer every prompt greedily, whatever its own generation settings say.
+
+        Args:
+            progress: told of each batch.
+        """
+        texts = [""] * len(self._prompts)
+        with evaluating(self.model), _greedy(self.model, self.tokenizer, self.settings) as config:
+            for batch in self.batches:
+                for index, text in zip(batch, self._write([self._prompts[i] for i in batch], config), strict=True):
+                    texts[index] = until_stop(text, self.settings)
+                progress.advance()
+        extracted = tuple(extract(text, self.settings) for text in texts)
+        right = [is_right(own, gold, self.settings) for own, gold in zip(extracted, self._golds, strict=True)]
+        return Generated(tuple(texts), extracted, np.array(right, dtype=bool))
+
+    def _write(self, prompts: Sequence[tuple[int, ...]], config: GenerationConfig) -> list[str]:
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        device, stops = input_device(self.model), self.settings.stop
+        written = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            stopping_criteria=StoppingCriteriaList([_meets(stops, self.tokenizer, width)] if stops else []),
+        )
+        ends = set(config.eos_token_id or ())
+        return [self._text(row, ends) for row in written[:, width:].tolist()]
+
+    def _text(self, ids: Sequence[int], ends: set[int]) -> str:
+        last = next((position for position, token in enumerate(ids) if token in ends), len(ids))
+        return _decoded(self.tokenizer, ids[:last])
+
+
+def _meets(
+    stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_tokens: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a stopping criterion: a row ends once its newest tokens hold a stop string.
+
+    Transformers' own `stop_strings` prepares the whole vocabulary, for every model anew.
+    """
+    reach = max(len(stop.encode()) for stop in stops) + 2  # what the newest token completes began within as many tokens
+
+    def met(input_ids: Tensor, _scores: Tensor) -> Tensor:
+        newest = input_ids[:, max(prompt_tokens, input_ids.shape[1] - reach) :].tolist()
+        texts = [_decoded(tokenizer, ids) for ids in newest]
+        return torch.tensor([any(stop in text for stop in stops) for text in texts], device=input_ids.device)
+
+    return met
+
+
+@contextlib.contextmanager
+def _greedy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings
+) -> Iterator[GenerationConfig]:
+    """Give a model settings of greedy decoding and nothing else for the length of a block, such as no penalties."""
+    own = model.generation_config
+    ends = _end_tokens(own.eos_token_id) | _end_tokens(tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    model.generation_config = GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=pad if pad is not None else 0,
+    )
+    try:
+        yield model.generation_config
+    finally:
+        model.generation_config = own
+
+
+def _end_tokens(eos: int | list[int] | None) -> set[int]:
+    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return cast(str, tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _prompt_ids(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    """Tokenise prompts as they stand, without the end-of-text token some tokenizers append."""
+    encoded = tokenizer(
+        [prompt_of(example, tokenizer) for example in examples],
+        return_special_tokens_mask=True,
+        add_special_tokens=adds_special_tokens(examples),
+        verbose=False,
+    )
+    prompts = []
+    for ids, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+        count = len(ids)
+        while count > 1 and special[count - 1]:
+            count -= 1
+        prompts.append(tuple(ids[:count]))
+    return prompts
+
+
+def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int) -> list[list[int]]:
+    """Group prompts of like length, shortest first, by index."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)):
+        if not groups or (len(groups[-1]) + 1) * (len(prompts[index]) + new_tokens) > BATCH_TOKENS:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
