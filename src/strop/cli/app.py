@@ -15,6 +15,7 @@ from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
+from strop.cli.train import train
 from strop.errors import StropError, UsageError
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ for _command, _name in (
     (evaluate, "eval"),
     (search, "search"),
     (prune, "prune"),
+    (train, "train"),
     (bake, "bake"),
     (demo, "demo"),
 ):

@@ -198,7 +198,7 @@ class Fitter:
         known = journal.book.find(number, None, self._select.example_count)
         if known is not None:
             return known
-        journal.progress.start("scoring select", len(self._select.batches))
+        journal.progress.start("scoring select", self._select.steps)
         with applied_interventions(
             self._model,
             interventions,

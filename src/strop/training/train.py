@@ -71,7 +71,14 @@ def train(
     longest = getattr(model.config, "max_position_embeddings", None) or 10**9
     train_set = TrainSet.of(task, tokenizer, limit=plan.train_limit, longest=longest)
     select, test = (
-        Scorer(model, tokenizer, task.examples(split, limit=limit), task.score, anatomy=anatomy)
+        Scorer(
+            model,
+            tokenizer,
+            task.examples(split, limit=limit),
+            task.score,
+            generate=task.generate,
+            anatomy=anatomy,
+        )
         for split, limit in (("select", plan.select_limit), ("test", plan.test_limit))
     )
     given = Assignment(

@@ -99,12 +99,9 @@ def quietest(arguments: dict[str, Any]) -> TrainingArguments:
 def release(trainer: EditTrainer) -> None:
     """Take back what a Trainer and accelerate leave on a model: the autocast around its forward, kept activations."""
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    if (
-        trainer.args.activation_checkpointing
-        if hasattr(trainer.args, "activation_checkpointing")
-        else (trainer.args.gradient_checkpointing)
-    ):
-        getattr(trainer.model, "activation_checkpointing_disable", trainer.model.gradient_checkpointing_disable)()
+    name = "activation_checkpointing" if hasattr(trainer.args, "activation_checkpointing") else "gradient_checkpointing"
+    if getattr(trainer.args, name):
+        getattr(trainer.model, f"{name}_disable")()
     trainer.model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

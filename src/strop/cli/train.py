@@ -1,0 +1,199 @@
+"""`strop train`: learn edits of hidden states."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    LayersOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    StorageOption,
+    TaskOption,
+    anatomy_for_command,
+    load_for_command,
+    parse_layers_option,
+    print_json,
+    print_line,
+    print_run,
+    resumable,
+    showing_progress,
+)
+
+
+def train(
+    model_name: ModelArgument,
+    task_name: TaskOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    method: Annotated[
+        str,
+        typer.Option(help="loreft, direft, noreft, consreft, lobireft or orthonormal-direft."),
+    ] = "loreft",
+    layers: LayersOption = None,
+    rank: Annotated[int | None, typer.Option(help="Of each edit's subspace.", show_default="8")] = None,
+    positions: Annotated[
+        str, typer.Option(help="Which tokens: f7+l7 (first and last of the prompt), f5, l1, prompt or all.")
+    ] = "f7+l7",
+    untied: Annotated[
+        bool, typer.Option("--untied", help="One edit for the first tokens, another for the last.")
+    ] = False,
+    stream: Annotated[
+        Literal["block", "attention", "mlp"], typer.Option(help="Which hidden states of a layer.")
+    ] = "block",
+    activation: Annotated[
+        Literal["linear", "relu", "gelu", "silu", "tanh", "sigmoid"], typer.Option(help="Of what an edit puts in.")
+    ] = "linear",
+    subspaces: Annotated[
+        str | None,
+        typer.Option(help="Named parts of the subspace and their ranks, such as style:4,facts:4.", show_default=False),
+    ] = None,
+    train_subspaces: Annotated[
+        str | None,
+        typer.Option("--train-subspaces", help="The parts that learn, such as style.", show_default="all"),
+    ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
+    ] = None,
+    init: Annotated[
+        Literal["identity", "paper"], typer.Option(help="Begin with edits that change nothing, or with the paper's.")
+    ] = "identity",
+    epochs: Annotated[int | None, typer.Option(help="How often the train split is read.", show_default="6")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="AdamW's, at its highest.", show_default="0.0009")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples of one pass.", show_default="16")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Passes of one step.", show_default="2")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's.", show_default="0")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps on which the rate rises.", show_default="0.1")
+    ] = None,
+    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="How the rate falls.")] = "linear",
+    dropout: Annotated[float | None, typer.Option(help="Share of the edit set to zero.", show_default="0")] = None,
+    dropout_on: Annotated[
+        Literal["edit", "state"], typer.Option(help="What dropout falls on; the published code drops the whole state.")
+    ] = "edit",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="What the model computes in while it trains.")
+    ] = "float32",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+    ] = False,
+    prefix_budget_mb: Annotated[
+        int | None,
+        typer.Option(help="Memory for hidden states below the lowest edit, kept over epochs.", show_default="1074"),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better one before it stops.", show_default="never")
+    ] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Most examples to learn from.", show_default="all")] = None,
+    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
+    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    seed: Annotated[int, typer.Option(help="Of the edits, the order of examples and the bootstrap.")] = 0,
+    report_to: Annotated[
+        str | None, typer.Option(help="Report losses to tensorboard or wandb.", show_default=False)
+    ] = None,
+    storage: StorageOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn edits of hidden states inside low-rank subspaces, and prove the gain on held-out examples (LoReFT, DiReFT, ...).
+
+    The train split teaches, with the model's own weights frozen; the select split chooses the epoch; the test split is
+    scored once, for the model as it was and for the chosen recipe.
+
+    Examples:
+    [bold]strop train smollm2-135m --task int-sum --out RUN[/bold]
+
+    [bold]strop train smollm2-135m --task world-facts --out RUN --method direft --layers 20-29 --rank 4 --positions l1[/bold]
+    """
+    from strop.anatomy import Stream
+    from strop.interventions import Positions
+    from strop.recipe import Recipe
+    from strop.tasks import load_task
+    from strop.training import TrainPlan
+    from strop.training import train as run_training
+
+    asked: dict[str, Any] = {
+        "rank": rank,
+        "subspaces": parse_subspaces(subspaces),
+        "train_subspaces": _names(train_subspaces),
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "dropout": dropout,
+        "prefix_budget_bytes": prefix_budget_mb * 10**6 if prefix_budget_mb is not None else None,
+        "report_to": _names(report_to),
+    }
+    plan = TrainPlan(
+        method=method.replace("-", "_"),
+        positions=Positions.parse(positions),
+        tied=not untied,
+        stream=Stream(stream),
+        activation=activation,
+        init=init,
+        schedule=schedule,
+        dropout_on=dropout_on,
+        precision=precision,
+        gradient_checkpointing=gradient_checkpointing,
+        patience=patience,
+        train_limit=train_limit,
+        select_limit=select_limit,
+        test_limit=test_limit,
+        seed=seed,
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    task = load_task(task_name)
+    document = Recipe.load(after) if after is not None else None
+    with showing_progress(quiet=quiet) as progress, resumable(out):
+        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        anatomy = anatomy_for_command(model, family_file)
+        plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
+        found = run_training(
+            model,
+            tokenizer,
+            task,
+            plan,
+            after=document,
+            out=out,
+            storage=storage,
+            resume=resume,
+            family=anatomy.family,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found.result.to_json())
+        return
+    print_run(found.result)
+    print_line(f"Next: strop eval {model_name} --task {task_name} --recipe {out / 'recipe'}")
+
+
+def parse_subspaces(text: str | None) -> tuple[tuple[str, int], ...] | None:
+    """Return names and ranks of an option such as style:4,facts:4."""
+    from strop.errors import UsageError
+
+    if text is None:
+        return None
+    parts = [part.strip().rpartition(":") for part in text.split(",")]
+    if not all(name and rank.isdecimal() for name, _, rank in parts):
+        raise UsageError(f"--subspaces is a list of names and ranks such as style:4,facts:4, not '{text}'.")
+    return tuple((name, int(rank)) for name, _, rank in parts)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
