@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, Stream, StreamSite
 from strop.checkpoints.load import quiet_transformers
 from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, attach_interventions
 from strop.interventions.base import Decompose
@@ -84,10 +84,11 @@ class Fitter:
         return edits
 
     @property
-    def lowest(self) -> int:
-        """The lowest layer at which something learns."""
-        learning = self._interventions[self._learning :]
-        return min(entry.site.layer for entry in learning if isinstance(entry, LowRankEdit))
+    def lowest(self) -> StreamSite:
+        """The site the forward pass meets first at which something learns."""
+        order = (Stream.ATTENTION, Stream.MLP, Stream.BLOCK)
+        learning = (entry for entry in self._interventions[self._learning :] if isinstance(entry, LowRankEdit))
+        return min((entry.site for entry in learning), key=lambda site: (site.layer, order.index(site.stream)))
 
     def choose(self, journal: Journal) -> Choice:
         """Train, and return what the select split chose."""
@@ -112,9 +113,10 @@ class Fitter:
     def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial[Any]) -> Watch:
         self._prepare(attachment)
         states = None
-        if self.lowest > 0 and self._select.state_bytes <= TEST_STATE_BUDGET_BYTES:
-            states = self._select.states_entering(self.lowest)
-        watch = Watch(journal, self._select, states, self.lowest, attachment, recipe, unedited, self._plan.patience)
+        lowest = self.lowest.layer
+        if lowest > 0 and self._select.state_bytes <= TEST_STATE_BUDGET_BYTES:
+            states = self._select.states_entering(lowest)
+        watch = Watch(journal, self._select, states, lowest, attachment, recipe, unedited, self._plan.patience)
         with contextlib.ExitStack() as stack:
             if journal.run is not None:
                 folder = journal.run.path / "checkpoints"
@@ -126,14 +128,14 @@ class Fitter:
             trainer.keep(attachment, recipe)
             stack.callback(release, trainer)
             if self._plan.prefix_budget_bytes and worth_keeping(
-                self._model, layer=self.lowest, epochs=self._plan.epochs
+                self._model, lowest=self.lowest, epochs=self._plan.epochs
             ):
                 with trainer.compute_loss_context_manager():
                     trainer.prefix = PrefixStates.read(
                         self._model,
                         self._anatomy,
                         self._train_set.sequences,
-                        layer=self.lowest,
+                        lowest=self.lowest,
                         budget_bytes=self._plan.prefix_budget_bytes,
                         progress=journal.progress,
                     )

@@ -47,7 +47,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # the loss is divided by the answer tokens of the whole step
         self._inner, self._anatomy = inner, anatomy
         self.prefix: PrefixStates | None = None
-        """What enters the block from which on the model is run; None runs the whole model."""
+        """What lies below the lowest edit, read once; None runs the whole model."""
 
     def compute_loss(
         self,
@@ -71,8 +71,9 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
                 input_ids,
                 rows,
                 columns - 1,
-                start=self.prefix.layer if self.prefix is not None and state is not None else 0,
+                start=self.prefix.start if self.prefix is not None and state is not None else 0,
                 state=state.to(input_ids.device) if state is not None else None,
+                raw=self.prefix is not None and state is not None and self.prefix.raw,
                 caller=model,
             )
         total = nn.functional.cross_entropy(logits.float(), labels[rows, columns].to(logits.device), reduction="sum")
