@@ -18,7 +18,7 @@ from strop.anatomy import Anatomy
 from strop.errors import InterventionError
 from strop.interventions.low_rank_edit import EditModule
 from strop.interventions.positions import Positions
-from strop.interventions.prompts import Layout, arguments_of, layout_of, prompt_mask_of, tokens_of
+from strop.interventions.prompts import Layout, arguments_of, edited_tokens, layout_of, prompt_mask_of, tokens_of
 
 _NAME = "_strop_editor"
 
@@ -134,14 +134,7 @@ class StateEditor:
 def _flat_indices(positions: Positions, layout: Layout) -> Tensor | None:
     if positions.reach == "all" and not layout.padded:
         return None
-    length = layout.prompt_length
-    if length is None and positions.reach != "all":
-        raise InterventionError(
-            f"An edit at {positions} needs to know where prompts end, and {layout.reason}: generate, pass labels (-100 on "
-            "the prompt) with an attention_mask, or call the model inside strop.prompt_lengths([...])."
-        )
-    chosen = positions.chosen(layout.index, length if length is not None else layout.index[:, 0])
-    return chosen.flatten().nonzero().flatten()
+    return edited_tokens(positions, layout).flatten().nonzero().flatten()
 
 
 def _generate(editor: StateEditor, *positional: Any, **named: Any) -> Any:
