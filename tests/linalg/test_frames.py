@@ -165,6 +165,15 @@ def test_dependent_rows_are_refused_in_a_sentence(spoil: "object") -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_rows_that_rounding_alone_tells_apart_are_refused() -> None:
+    """A row that is another one twice over has nothing left but rounding errors, which are no direction to edit."""
+    for seed in range(200):
+        raw = orthonormal_rows(gaussian(4, 64, seed=seed))
+        raw[3] = raw[seed % 3]
+        with pytest.raises(DecompositionError, match="linearly dependent"):
+            orthonormal_rows(raw)
+
+
 def test_more_rows_than_features_are_refused() -> None:
     with pytest.raises(DecompositionError, match="linearly dependent"):
         orthonormal_rows(gaussian(5, 4))
