@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 from strop.errors import StropError
 
 if TYPE_CHECKING:
-    from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
+    from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stream, StreamSite, WeightSite
     from strop.checkpoints import ZOO, load, pull
-    from strop.interventions import RankReduction, SingularValuePruning
+    from strop.interventions import (
+        LowRankEdit,
+        Positions,
+        RankReduction,
+        SingularValuePruning,
+        explain_positions,
+        prompt_lengths,
+    )
     from strop.recipe import Recipe, applied, attach, bake, detach
     from strop.runs import RunOutcome
     from strop.searching import PrunePlan, SearchPlan, prune, search
@@ -29,7 +36,9 @@ _ROOM_OF = {
     "Evaluation": "tasks",
     "Example": "tasks",
     "Family": "anatomy",
+    "LowRankEdit": "interventions",
     "MatrixType": "anatomy",
+    "Positions": "interventions",
     "PrunePlan": "searching",
     "RankReduction": "interventions",
     "Recipe": "recipe",
@@ -37,6 +46,8 @@ _ROOM_OF = {
     "RunOutcome": "runs",
     "SingularValuePruning": "interventions",
     "Spelling": "anatomy",
+    "Stream": "anatomy",
+    "StreamSite": "anatomy",
     "Task": "tasks",
     "TrainPlan": "training",
     "WeightSite": "anatomy",
@@ -48,8 +59,10 @@ _ROOM_OF = {
     "compare": "tasks",
     "detach": "recipe",
     "evaluate": "tasks",
+    "explain_positions": "interventions",
     "load": "checkpoints",
     "load_task": "tasks",
+    "prompt_lengths": "interventions",
     "prune": "searching",
     "pull": "checkpoints",
     "search": "searching",
@@ -63,7 +76,9 @@ __all__ = [
     "Evaluation",
     "Example",
     "Family",
+    "LowRankEdit",
     "MatrixType",
+    "Positions",
     "PrunePlan",
     "RankReduction",
     "Recipe",
@@ -71,6 +86,8 @@ __all__ = [
     "SearchPlan",
     "SingularValuePruning",
     "Spelling",
+    "Stream",
+    "StreamSite",
     "StropError",
     "Task",
     "TrainPlan",
@@ -83,8 +100,10 @@ __all__ = [
     "compare",
     "detach",
     "evaluate",
+    "explain_positions",
     "load",
     "load_task",
+    "prompt_lengths",
     "prune",
     "pull",
     "search",

@@ -37,7 +37,7 @@ class Attachment:
         self._model = weakref.ref(model)
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
-        self._editor: StateEditor | None = None
+        self._editor: weakref.ref[StateEditor] | None = None
         self._registered: str | None = None
         self._asked_for_gradients: list[nn.Parameter] = []
 
@@ -87,9 +87,10 @@ class Attachment:
         self._restore()
 
     def _restore(self) -> None:
-        if self._editor is not None:
-            self._editor.remove(self.edits)
-            self._editor = None
+        editor = self._editor() if self._editor is not None else None
+        if editor is not None:
+            editor.remove(self.edits)
+        self._editor = None
         model = self._model()
         if model is not None and self._registered is not None:
             delattr(model, self._registered)
@@ -181,7 +182,7 @@ def _edit_states(
     if outer is not None:
         editor.watch(outer)
     editor.add(modules)
-    attachment._editor = editor
+    attachment._editor = weakref.ref(editor)  # it holds the model, which an attachment must not keep alive
 
 
 def _let_learn(model: PreTrainedModel, attachment: Attachment, outer: nn.Module | None) -> None:

@@ -158,9 +158,11 @@ class LowRankEdit:
     def _refuse_identity(self) -> None:
         constant = self.formula.subtracts and not self.formula.reads
         bent = self.formula.subtracts and self.activation != "linear"
-        if constant or bent or self.activation == "sigmoid":
+        never_zero, stuck = self.activation == "sigmoid", self.activation == "relu" and not bent
+        if constant or bent or never_zero or stuck:
             why = "its activation bends what it would have to put back" if bent else "it puts a constant in its place"
-            why = "a sigmoid is never zero" if self.activation == "sigmoid" else why
+            why = "a sigmoid is never zero" if never_zero else why
+            why = "a relu has no slope at zero and nothing would ever be learned" if stuck else why
             raise UsageError(f"{self.method} cannot begin as the identity, for {why}; use init paper.")
 
     def refuse_rank_above(self, hidden_size: int) -> None:
