@@ -360,10 +360,10 @@ def test_an_attachment_switches_the_subspaces_of_all_its_edits(tiny: Tiny) -> No
 def test_a_subspace_that_is_not_there_is_refused_by_its_name() -> None:
     edit = edit_of(rank=6, subspaces=PARTS)
     module = EditModule(edit, random_tensors(edit), SIZE)
-    with pytest.raises(InterventionError, match="the edit has no subspace 'mood'; it has tone, topic, rest"):
+    with pytest.raises(UsageError, match="the edit has no subspace 'mood'; it has tone, topic, rest"):
         module.use_subspaces(["tone", "mood"])
     plain = EditModule(edit_of(), random_tensors(edit_of()), SIZE)
-    with pytest.raises(InterventionError, match="no subspace 'tone'; it has none"):
+    with pytest.raises(UsageError, match="no subspace 'tone'; it has none"):
         plain.train_subspaces(["tone"])
 
 

@@ -62,7 +62,7 @@ class Attachment:
         """Edit inside some named subspaces, and only those; all by default.
 
         Raises:
-            InterventionError: an edit has no such subspace.
+            UsageError: an edit has no such subspace.
         """
         for edit in self.edits:
             edit.use_subspaces(names)

@@ -173,6 +173,14 @@ class LowRankEdit:
                 f"a rank of at most {hidden_size}."
             )
 
+    def refuse_other_subspaces(self, names: Collection[str] | None) -> None:
+        """Raise UsageError if a name is of no subspace of this edit; None names all."""
+        known = [name for name, _ in self.subspaces]
+        for name in names or ():
+            if name not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise UsageError(f"{self.site}: the edit has no subspace '{name}'; {has}.")
+
     def checked(self, tensors: Mapping[str, Tensor], hidden_size: int) -> None:
         """Make sure that tensors are the learned ones of this edit.
 
@@ -267,7 +275,7 @@ class EditModule(nn.Module):
         """Edit inside some subspaces, and only those; all by default.
 
         Raises:
-            InterventionError: there is no such subspace.
+            UsageError: there is no such subspace.
         """
         sizes = [rank for _, rank in self.edit.subspaces] or [self.edit.rank]
         self._active = torch.cat(
@@ -277,12 +285,8 @@ class EditModule(nn.Module):
     def _rows_of(self, names: Collection[str] | None) -> list[bool]:
         if names is None:
             return [True] * max(1, len(self.edit.subspaces))
-        known = [name for name, _ in self.edit.subspaces]
-        missing = [name for name in names if name not in known]
-        if missing:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise InterventionError(f"{self.edit.site}: the edit has no subspace '{missing[0]}'; {has}.")
-        return [name in names for name in known]
+        self.edit.refuse_other_subspaces(names)
+        return [name in names for name, _ in self.edit.subspaces]
 
     def _parts(self, name: str) -> Iterator[nn.Parameter]:
         yield from self.get_submodule(name).parameters()

@@ -24,7 +24,7 @@ from strop.training.plan import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 from strop.training.sequences import TrainSet
 from strop.training.state import randomness, restore_randomness
-from strop.training.trainer import EditTrainer, quietest, release
+from strop.training.trainer import EditTrainer, quietest, refuse_unknown_reports, release
 from strop.training.watch import Watch, stopping_gently
 
 EPOCHS: CandidateSpace[int] = CandidateSpace(
@@ -48,8 +48,8 @@ class Fitter:
 
     Raises:
         SiteError: the model has no such layer.
-        UsageError: the rank is above the hidden size, or the method cannot begin as asked.
-        InterventionError: no edit has a subspace that is to be trained.
+        UsageError: the rank is above the hidden size, the method cannot begin as asked, no edit has a subspace that is to
+            be trained, or losses cannot be reported where they are to be.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Fitter:
         after: Recipe | None,
         decompose: Decompose,
     ) -> None:
+        refuse_unknown_reports(plan.report_to)
         self._model, self._anatomy, self._train_set, self._select = model, anatomy, train_set, select
         self._plan, self._decompose = plan, decompose
         self._start: tuple[Intervention, ...] = after.interventions if after is not None else ()
@@ -71,6 +72,8 @@ class Fitter:
         new = () if self._goes_on else self._new_edits()
         generator = torch.Generator().manual_seed(plan.seed)
         drawn = [edit.initial_tensors(anatomy.hidden_size, init=plan.init, generator=generator) for edit in new]
+        for edit in new:
+            edit.refuse_other_subspaces(plan.train_subspaces)
         self._interventions: tuple[Intervention, ...] = (*self._start, *new)
         self._tensors: tuple[Mapping[str, Tensor], ...] = (*self._start_tensors, *drawn)
         self._learning = len(self._start) if not self._goes_on else 0
