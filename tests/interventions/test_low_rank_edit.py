@@ -529,6 +529,20 @@ def test_a_recipe_read_back_computes_the_same(
     assert torch.equal(logits(), plain)
 
 
+@every_method
+def test_what_training_begins_with_computes_every_bit_the_same_from_a_file(
+    method: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """A frame lies column by column in memory and a file's tensors row by row; sums must not be taken in another order."""
+    model, edit = tiny("llama", hidden_size=576, num_attention_heads=9, num_key_value_heads=3), edit_of(method)
+    recipe = Recipe.of(model, [edit], tensors=[edit.initial_tensors(576, init="paper", generator=seeded())])
+    recipe.save(tmp_path / "edit")
+    states = states_of(size=576, dtype=torch.float32)
+    one, other = (EditModule(edit, r.tensors[0], 576) for r in (recipe, Recipe.load(tmp_path / "edit")))
+    assert torch.equal(one(states), other(states))
+    assert torch.equal(one.basis_rows(), other.basis_rows())
+
+
 def test_methods_and_activations_all_compute_something_else() -> None:
     """So that a method read back as another would be noticed."""
     outputs = []
