@@ -95,6 +95,11 @@ class StateEditor:
 
     def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         arguments = arguments_of(module, positional, named)
+        if not {"input_ids", "inputs_embeds"} & arguments.keys() and module not in (
+            self._model,
+            self._model.base_model,
+        ):
+            return  # a wrapper that hands on by place what the model has names for
         tokens = tokens_of(arguments)
         if self._within not in (None, module) and tokens is self._called_on:
             return  # the model with its LM head calls the one without
