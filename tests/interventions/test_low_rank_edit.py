@@ -157,11 +157,12 @@ def test_gradients_are_right_for_every_parameter_and_the_states(method: str, act
 
 
 @pytest.mark.parametrize(("method", "activation"), CAN_BE_IDENTITY)
-def test_an_edit_that_begins_as_the_identity_changes_nothing(method: str, activation: str) -> None:
-    edit = edit_of(method, activation=activation)
-    states = states_of(dtype=torch.float32)
-    tensors = edit.initial_tensors(SIZE, generator=seeded())
-    assert torch.equal(EditModule(edit, tensors, SIZE)(states), states)
+@pytest.mark.parametrize("size", [SIZE, 576])
+def test_an_edit_that_begins_as_the_identity_changes_nothing(method: str, activation: str, size: int) -> None:
+    edit = edit_of(method, 8, activation=activation)
+    states = states_of(size=size, dtype=torch.float32)
+    tensors = edit.initial_tensors(size, generator=seeded())
+    assert torch.equal(EditModule(edit, tensors, size)(states), states)
 
 
 @pytest.mark.parametrize(("method", "activation"), [kind for kind in KINDS if kind not in CAN_BE_IDENTITY])

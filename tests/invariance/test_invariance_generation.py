@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from strop.anatomy import StreamSite
 from strop.errors import InterventionError
@@ -258,6 +259,27 @@ def test_several_rows_without_a_mask_are_refused(exact: Maker, put_on: Maker, ro
     with pytest.raises(InterventionError, match="pass generate the attention_mask the tokenizer returns"):
         model.generate(batch["input_ids"], max_new_tokens=2)
     assert_same(generate(model, batch), generate(model, batch))
+
+
+def test_guidance_by_a_second_prompt_is_refused_unless_every_token_is_edited(
+    exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact("llama")
+    batch = rows.batch(rows=[1], answers=False)
+    everywhere = put_on(model, "all")
+    assert len(generate(model, batch, guidance_scale=1.5)[0][0]) == NEW
+    everywhere.detach()
+    put_on(model, "f3")
+    expected = generate(model, batch)
+    assert_same(generate(model, batch, guidance_scale=1.0), expected)
+    guided = GenerationConfig(guidance_scale=1.5, max_new_tokens=2, pad_token_id=0)
+    for given in (
+        lambda: generate(model, batch, guidance_scale=1.5),
+        lambda: model.generate(batch["input_ids"], guided),
+        lambda: model.generate(**batch, generation_config=guided),
+    ):
+        with pytest.raises(InterventionError, match="With a guidance_scale the model reads a second prompt"):
+            given()
 
 
 def test_one_row_needs_no_mask(exact: Maker, put_on: Maker, rows: Any) -> None:
