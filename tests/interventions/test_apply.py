@@ -423,6 +423,16 @@ def test_a_deep_copy_is_edited_as_its_original_and_lives_on_alone(edit: AnyEdit,
     assert written.shape == (1, 11)
 
 
+def test_a_deep_copy_of_a_model_that_learns_learns_alone(tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    attached(model, [STATE_EDITS["loreft"](site) for site in SITES], trainable=True)
+    twin = copy.deepcopy(model)
+    with prompt_lengths([6]):
+        twin(input_ids=IDS).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in twin.parameters() if parameter.requires_grad)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_edits_of_weights_and_of_states_go_on_and_come_off_together(tiny: Tiny) -> None:
     model = tiny("gpt_neox")
     before, where, plain = snapshot(model), places(model), logits(model)

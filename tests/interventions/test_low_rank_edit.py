@@ -157,11 +157,12 @@ def test_gradients_are_right_for_every_parameter_and_the_states(method: str, act
 
 
 @pytest.mark.parametrize(("method", "activation"), CAN_BE_IDENTITY)
-def test_an_edit_that_begins_as_the_identity_changes_nothing(method: str, activation: str) -> None:
-    edit = edit_of(method, activation=activation)
-    states = states_of(dtype=torch.float32)
-    tensors = edit.initial_tensors(SIZE, generator=seeded())
-    assert torch.equal(EditModule(edit, tensors, SIZE)(states), states)
+@pytest.mark.parametrize("size", [SIZE, 576])
+def test_an_edit_that_begins_as_the_identity_changes_nothing(method: str, activation: str, size: int) -> None:
+    edit = edit_of(method, 8, activation=activation)
+    states = states_of(size=size, dtype=torch.float32)
+    tensors = edit.initial_tensors(size, generator=seeded())
+    assert torch.equal(EditModule(edit, tensors, size)(states), states)
 
 
 @pytest.mark.parametrize(("method", "activation"), [kind for kind in KINDS if kind not in CAN_BE_IDENTITY])
@@ -527,6 +528,20 @@ def test_a_recipe_read_back_computes_the_same(
     with applied(model, read):
         assert torch.equal(logits(), expected)
     assert torch.equal(logits(), plain)
+
+
+@every_method
+def test_what_training_begins_with_computes_every_bit_the_same_from_a_file(
+    method: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """A frame lies column by column in memory and a file's tensors row by row; sums must not be taken in another order."""
+    model, edit = tiny("llama", hidden_size=576, num_attention_heads=9, num_key_value_heads=3), edit_of(method)
+    recipe = Recipe.of(model, [edit], tensors=[edit.initial_tensors(576, init="paper", generator=seeded())])
+    recipe.save(tmp_path / "edit")
+    states = states_of(size=576, dtype=torch.float32)
+    one, other = (EditModule(edit, r.tensors[0], 576) for r in (recipe, Recipe.load(tmp_path / "edit")))
+    assert torch.equal(one(states), other(states))
+    assert torch.equal(one.basis_rows(), other.basis_rows())
 
 
 def test_methods_and_activations_all_compute_something_else() -> None:

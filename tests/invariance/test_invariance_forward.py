@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
 from strop.errors import InterventionError
 from strop.interventions import RankReduction, applied_interventions, attachments_of, prompt_lengths
 from strop.linalg import decompose
+from strop.recipe import Recipe, attach, detach
 from strop.tasks import Example, Scorer
 
 MODELS = ["llama", "gpt2", "gpt_neox", "gptj"]  # GPT-J's blocks return tuples
@@ -341,6 +342,48 @@ def test_gradients_of_a_batch_are_the_sum_of_those_of_its_rows(exact: Maker, put
     alone = [of((own @ weight).sum()) for own in one_by_one(model, rows)]
     for index, gradient in enumerate(together):
         torch.testing.assert_close(gradient, sum(row[index] for row in alone), **EXACT)
+
+
+# A wrapper around the model
+
+
+class Wrapper(nn.Module):
+    """What PEFT's wrapper looks like from outside."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.own = nn.Parameter(torch.zeros(3))
+
+    def get_base_model(self) -> Any:
+        return self.inner
+
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        return self.inner(*arguments, **settings)
+
+
+def test_a_wrapped_model_is_edited_through_its_wrapper(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch("left")
+    wrapper, plain = Wrapper(model), model(**batch).logits
+    bare = put_on(model, "f2+l3")
+    expected, edits, tensors = model(**batch).logits, bare.interventions, bare.tensors
+    bare.detach()
+    recipe = Recipe.of(model, edits, tensors=tensors)
+    for trainable in (False, True):
+        attachment = attach(wrapper, recipe, trainable=trainable)  # type: ignore[arg-type]
+        assert torch.equal(wrapper(**batch).logits, expected)
+        assert torch.equal(model(**batch).logits, expected)
+        assert wrapper.own.requires_grad
+        with prompt_lengths(rows.lengths):
+            found = wrapper(
+                batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+            )
+        assert torch.equal(found.logits, expected)
+        assert recipe.learned_by(attachment) == recipe
+        detach(wrapper)  # type: ignore[arg-type]
+        assert torch.equal(wrapper(**batch).logits, plain)
+        assert not wrapper._forward_hooks
+        assert not wrapper._forward_pre_hooks
 
 
 # What would have to be guessed

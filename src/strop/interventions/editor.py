@@ -95,6 +95,11 @@ class StateEditor:
 
     def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         arguments = arguments_of(module, positional, named)
+        if not {"input_ids", "inputs_embeds"} & arguments.keys() and module not in (
+            self._model,
+            self._model.base_model,
+        ):
+            return  # a wrapper that hands on by place what the model has names for
         tokens = tokens_of(arguments)
         if self._within not in (None, module) and tokens is self._called_on:
             return  # the model with its LM head calls the one without
@@ -185,12 +190,25 @@ def _checkpoint(
 def _generate(editor: StateEditor, *positional: Any, **named: Any) -> Any:
     """Generate as the model's class does, while the editor knows what the prompts were."""
     own: Callable[..., Any] = editor._own_generate or functools.partial(type(editor._model).generate, editor._model)
+    _refuse_second_prompt(editor, positional, named)
     before = editor._prompt_mask
     editor._prompt_mask = prompt_mask_of(named, positional)
     try:
         return own(*positional, **named)
     finally:
         editor._prompt_mask = before
+
+
+def _refuse_second_prompt(editor: StateEditor, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """Raise where guidance has the model read prompts beside those `generate` is given."""
+    settings = named.get("generation_config") or next(iter(positional[1:2]), None) or editor._model.generation_config
+    scale = named.get("guidance_scale", getattr(settings, "guidance_scale", None))
+    reaches = {edit.edit.positions.reach for edits in editor._edits.values() for edit in edits}
+    if scale not in (None, 1) and reaches != {"all"}:
+        raise InterventionError(
+            "With a guidance_scale the model reads a second prompt, and where that one ends cannot be known; generate "
+            "without it, or edit at positions all."
+        )
 
 
 def editor_of(model: PreTrainedModel, anatomy: Anatomy) -> StateEditor:

@@ -142,7 +142,7 @@ class LowRankEdit:
             return (torch.rand(*shape, generator=generator) * 2 - 1) * bound
 
         if self.formula.orthonormal:
-            basis = orthonormal_rows(torch.randn(self.rank, hidden_size, generator=generator))
+            basis = orthonormal_rows(torch.randn(self.rank, hidden_size, generator=generator)).contiguous()
         else:
             basis = uniform(self.rank, hidden_size)
         if init == "paper":
@@ -153,7 +153,7 @@ class LowRankEdit:
             rows = orthonormal_rows(basis) if self.formula.orthonormal else basis.clone()
             source = rows if self.formula.subtracts else torch.zeros(self.rank, hidden_size)
             tensors = {"basis": basis, "source": source, "bias": torch.zeros(self.rank)}
-        return {name: tensors[name] for name in self.formula.tensors}
+        return {name: tensors[name].contiguous() for name in self.formula.tensors}
 
     def _refuse_identity(self) -> None:
         constant = self.formula.subtracts and not self.formula.reads
@@ -253,7 +253,10 @@ class EditModule(nn.Module):
         for name in edit.formula.tensors:
             kept = tensors[name].detach()
             kept = kept if kept.dtype == torch.float64 else kept.float()
-            parts = [nn.Parameter(part.clone(), requires_grad=False) for part in torch.split(kept, sizes)]
+            rows = (part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes))
+            parts = [
+                nn.Parameter(part, requires_grad=False) for part in rows
+            ]  # row by row, as a file has them: every bit
             self.register_module(name, nn.ParameterList(parts))
         self.dropout = 0.0
         """The share of the edit's entries that training sets to zero."""

@@ -96,10 +96,12 @@ def prompt_mask_of(inputs: Mapping[str, Any], positional: Sequence[Any]) -> Tens
 
 
 def arguments_of(module: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arguments of a module's call by name."""
+    """Return all arguments of a module's call by name, but those by place that its forward has no names for."""
     if not positional:
         return dict(named)
-    names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+    parameters = inspect.signature(type(module).forward).parameters
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [name for name, entry in parameters.items() if name != "self" and entry.kind not in unnamed]
     return {**dict(zip(names, positional, strict=False)), **named}
 
 
