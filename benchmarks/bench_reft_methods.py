@@ -52,8 +52,8 @@ class Setting:
 
 SETTINGS = {
     "world-facts": Setting(None, 400, None, 3, 16, {"loreft": 2e-3, "direft": 2e-3, "lora": 6e-3}),
-    "int-sum": Setting(None, 400, None, 3, 16, {"loreft": 6e-3, "direft": 6e-3, "lora": 6e-3}),
-    "arc-easy": Setting(1000, 100, 300, 3, 16, {"loreft": 2e-3, "direft": 2e-3, "lora": 2e-3}),
+    "int-sum": Setting(3000, 400, None, 3, 16, {"loreft": 6e-3, "direft": 6e-3, "lora": 6e-3}),
+    "arc-easy": Setting(1000, 100, 300, 2, 16, {"loreft": 2e-3, "direft": 2e-3, "lora": 2e-3}),
 }
 
 
