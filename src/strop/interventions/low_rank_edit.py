@@ -243,8 +243,9 @@ class EditModule(nn.Module):
         for name in edit.formula.tensors:
             kept = tensors[name].detach()
             kept = kept if kept.dtype == torch.float64 else kept.float()
-            parts = [nn.Parameter(part.clone(), requires_grad=False) for part in torch.split(kept, sizes)]
-            self.register_module(name, nn.ParameterList(parts))
+            own = [part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes)]
+            # contiguous, as they come back from a file: with other strides matrix products differ in their last bits
+            self.register_module(name, nn.ParameterList(nn.Parameter(part, requires_grad=False) for part in own))
         self.dropout = 0.0
         """The share of the edit's entries that training sets to zero."""
         self.drops_state = False

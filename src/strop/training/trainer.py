@@ -80,10 +80,9 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         if not math.isfinite(float(loss.detach())):
+            epoch = math.floor(self.state.epoch or 0) + 1
             raise TrainingError(
-                f"The loss became {float(loss.detach())} at step {self.state.global_step + 1} (epoch "
-                f"{math.ceil((self.state.epoch or 0) + 1e-6)}); train with a lower learning rate than "
-                f"{self.args.learning_rate:g}, or in float32."
+                f"The loss became {float(loss.detach())} at step {self.state.global_step + 1} (epoch {epoch})."
             )
         return (loss, logits) if return_outputs else loss
 
@@ -93,7 +92,10 @@ def quietest(arguments: dict[str, Any]) -> TrainingArguments:
     known = TrainingArguments.__dataclass_fields__
     if "activation_checkpointing" not in known and "activation_checkpointing" in arguments:
         arguments = {**arguments, "gradient_checkpointing": arguments["activation_checkpointing"]}
-    return TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+    found = TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+    if found.n_gpu > 1:
+        found._n_gpu = 1  # several devices are for several processes: DataParallel's copies of a model have no edits
+    return found
 
 
 def release(trainer: EditTrainer) -> None:
