@@ -12,6 +12,9 @@ from strop.progress import Progress
 from strop.tasks.encoding import BATCH_TOKENS
 from strop.training.sequences import TrainSequence, collate
 
+OTHER_HEADS = ("classifier", "summary", "pooler", "cls")
+"""How the settings of heads begin that a causal language model does not have."""
+
 
 class PrefixStates:
     """The hidden states that enter one block, for as many sequences as a budget holds.
@@ -82,5 +85,8 @@ def worth_keeping(model: PreTrainedModel, *, layer: int, epochs: int) -> bool:
     """Return whether states below a layer are the same in every epoch, and read more than once."""
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     settings = model.config.to_dict()
-    drops |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in settings.items())
+    drops |= any(
+        "drop" in name and not name.startswith(OTHER_HEADS) and isinstance(value, float) and value > 0
+        for name, value in settings.items()
+    )
     return layer > 0 and epochs > 1 and not drops
