@@ -1,5 +1,6 @@
 """A planted task that a tiny model can learn, and runs of it that are stopped on the way."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -36,15 +37,19 @@ def plan() -> TrainPlan:
     return QUICK
 
 
-def write_planted(
-    folder: Path, *, score: str = "exact", splits: str = "{train: 0.5, select: 0.2, test: 0.3, seed: 0}"
-) -> Path:
-    """Write a task whose answer depends on the prompt's last letter alone: 96 rows, 48 of them to learn from."""
-    rows = [
+def planted_rows() -> list[dict[str, str]]:
+    return [
         {"prompt": f"{number:02d} {'in ' * (number % 4)}{key}", "answer": answer}
         for number in range(24)
         for key, answer in zip("abcd", "RSTU", strict=True)
     ]
+
+
+def write_planted(
+    folder: Path, *, score: str = "exact", splits: str = "{train: 0.5, select: 0.2, test: 0.3, seed: 0}"
+) -> Path:
+    """Write a task whose answer depends on the prompt's last letter alone: 96 rows, 48 of them to learn from."""
+    rows = planted_rows()
     (folder / "planted.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     path = folder / f"{score}.yaml"
     path.write_text(f"name: planted\ndata: planted.jsonl\nscore: {score}\nsplits: {splits}\n", encoding="utf-8")
@@ -125,6 +130,27 @@ def training(tiny: Callable[..., Any], small_tokenizer: Any, planted: Task) -> C
         return train(model if model is not None else tiny(family), small_tokenizer, task, plan, **rest)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def knowing(tiny: Callable[..., Any], small_tokenizer: Any) -> Callable[[], Any]:
+    """A maker of tiny models that know the planted task already."""
+    model = tiny("llama")
+    rows = planted_rows()
+    encoded = [torch.tensor([small_tokenizer(row["prompt"] + row["answer"])["input_ids"]]) for row in rows]
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(100):
+            loss = sum(
+                torch.nn.functional.cross_entropy(model(encoded[which][:, :-1]).logits[:, -1], encoded[which][:, -1])
+                for which in torch.randperm(len(encoded))[:4].tolist()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.zero_grad()
+    return lambda: copy.deepcopy(model)
 
 
 @pytest.fixture

@@ -41,18 +41,12 @@ def test_the_recipe_on_the_base_scores_what_the_run_says(
 
 
 def test_no_edit_is_chosen_where_training_only_hurts(
-    training: Any, tmp_path: Path, plan: TrainPlan, written_task: Any
+    training: Any, knowing: Any, tmp_path: Path, plan: TrainPlan
 ) -> None:
-    written_task()
-    rows = (tmp_path / "planted.jsonl").read_text().splitlines()
-    wrong = [row.replace('"answer": "', '"answer": "K') for row in rows[:48]]
-    for name, part in (("train", wrong), ("select", rows[48:72]), ("test", rows[72:])):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(part))
-    files = ", ".join(f"{name}: {name}.jsonl" for name in ("train", "select", "test"))
-    path = tmp_path / "wrong.yaml"
-    path.write_text(f"name: wrong\nsplits: {{files: {{{files}}}}}\n")
-    found = training(dataclasses.replace(plan, learning_rate=0.5, epochs=2), task=load_task(path), out=tmp_path / "run")
-    assert all(trial.loss > found.trials[0].loss for trial in found.trials[1:])
+    absurd = dataclasses.replace(plan, learning_rate=30.0, epochs=2)
+    found = training(absurd, model=knowing(), out=tmp_path / "run")
+    assert found.result.base["test"]["accuracy"] > 0.8
+    assert all(trial.loss > found.trials[0].loss + 0.1 for trial in found.trials[1:])
     assert found.recipe.interventions == ()
     assert found.result.interventions == []
     assert found.result.edited == found.result.base
