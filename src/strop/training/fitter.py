@@ -172,11 +172,13 @@ class Fitter:
         return "; ".join(part for part in (str(error).rstrip("."), remedy, kept) if part) + "."
 
     def _prepare(self, attachment: Attachment) -> None:
-        """Let only what is to learn ask for gradients, and set its dropout."""
+        """Let only what is to learn ask for gradients, set its dropout, and say what the blocks keep."""
         before = sum(isinstance(entry, LowRankEdit) for entry in self._interventions[: self._learning])
         for number, edit in enumerate(attachment.edits):
             edit.train_subspaces(self._plan.train_subspaces if number >= before else ())
             edit.dropout, edit.drops_state = self._plan.dropout, self._plan.dropout_on == "state"
+        if self._plan.gradient_checkpointing:
+            _compute_activations_again(self._model)
 
     def _trainer(self, folder: Path, watch: Watch, *, saves: bool) -> EditTrainer:
         plan = self._plan
@@ -195,7 +197,7 @@ class Fitter:
                 "max_grad_norm": plan.max_grad_norm,
                 "bf16": plan.precision == "bfloat16",
                 "fp16": plan.precision == "float16",
-                "activation_checkpointing": plan.gradient_checkpointing,
+                "ddp_find_unused_parameters": False,
                 "optim": "adamw_torch",
                 "seed": plan.seed,
                 "save_strategy": "epoch" if saves else "no",
@@ -254,17 +256,36 @@ def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...
     )
 
 
+def _compute_activations_again(model: PreTrainedModel) -> None:
+    """Let each block compute its activations again in the backward pass; `_undisturbed` takes that back.
+
+    The Trainer's own switch would ask for gradients at the embeddings too, and so run the backward pass through every
+    block below the lowest edit.
+    """
+    asked = bool(getattr(model, "_require_grads_hooks", None) or getattr(model, "_require_grads_hook", None))
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    if not asked:
+        model.disable_input_require_grads()
+
+
 @contextlib.contextmanager
 def _undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """Give back what a training changes besides parameters: modes, the cache setting, the sources of randomness."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Give back what a training changes besides parameters: modes, the cache setting, the sources of randomness.
+
+    accelerate wraps `forward` in an autocast and takes more off than it put on, and transformers leaves its switches on
+    the modules: so all that a module has of its own is noted before, and put back.
+    """
+    owned = [(module, dict(vars(module))) for module in model.modules()]
     use_cache = getattr(model.config, "use_cache", None)
     state = randomness()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in owned:
+            for name in set(vars(module)) - set(before):
+                del vars(module)[name]
+            vars(module).update(before)
         if use_cache is not None:
             model.config.use_cache = use_cache
         restore_randomness(state)

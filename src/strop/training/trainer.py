@@ -88,10 +88,8 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
 
 
 def quietest(arguments: dict[str, Any]) -> TrainingArguments:
-    """Return the Trainer's arguments under the names the installed transformers has for them."""
+    """Return the Trainer's arguments, but for those the installed transformers does not know."""
     known = TrainingArguments.__dataclass_fields__
-    if "activation_checkpointing" not in known and "activation_checkpointing" in arguments:
-        arguments = {**arguments, "gradient_checkpointing": arguments["activation_checkpointing"]}
     found = TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
     if found.n_gpu > 1:
         found._n_gpu = 1  # several devices are for several processes: DataParallel's copies of a model have no edits
@@ -99,14 +97,7 @@ def quietest(arguments: dict[str, Any]) -> TrainingArguments:
 
 
 def release(trainer: EditTrainer) -> None:
-    """Take back what a Trainer and accelerate leave on a model: the autocast around its forward, kept activations."""
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    if (
-        trainer.args.activation_checkpointing
-        if hasattr(trainer.args, "activation_checkpointing")
-        else (trainer.args.gradient_checkpointing)
-    ):
-        getattr(trainer.model, "activation_checkpointing_disable", trainer.model.gradient_checkpointing_disable)()
+    """Let go of a training's memory."""
     trainer.model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
