@@ -11,6 +11,9 @@ from pathlib import Path
 
 from strop.errors import UsageError
 
+PARTIAL = ".partial"
+"""How the name of a folder ends that is still being written."""
+
 
 def cache_folder() -> Path:
     """Return the folder Strop keeps models and decompositions in: `$STROP_CACHE`, else `~/.cache/strop`."""
@@ -43,19 +46,51 @@ def making_folder(path: Path, *, remedy: str = "choose another folder or remove 
         UsageError: `path` is there already and is not an empty folder.
     """
     refuse_occupied(path, remedy=remedy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-    try:
+    with _temporary_folder(path) as temporary:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                make_readable(file)
+        _make_folder_readable(temporary)
         if path.exists():
             path.rmdir()
         temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on a clean exit it takes the place of a folder that is there.
+
+    Until then that one stays whole.
+    """
+    with _temporary_folder(path) as temporary:
+        yield temporary
+        _make_folder_readable(temporary)
+        aside = temporary.with_suffix(f".old{PARTIAL}")
+        if path.exists():
+            path.replace(aside)
+        temporary.replace(path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_folder_readable(folder: Path) -> None:
+    folder.chmod(0o777 & ~_umask())
+    for file in folder.rglob("*"):
+        if file.is_file():
+            make_readable(file)
+
+
+def remove_partial_folders(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def refuse_occupied(path: Path, *, remedy: str) -> None:

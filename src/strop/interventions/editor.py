@@ -146,8 +146,8 @@ class StateEditor:
         edit.follow(states.device)
         if tokens is None:
             return edit(states.flatten(0, 1)).view(states.shape)  # type: ignore[no-any-return]
-        if tokens.shape[0] == 0:
-            return states
+        if tokens.shape[0] == 0 and not torch.is_grad_enabled():
+            return states  # where gradients are added up over processes each edit must take part
         flat = states.flatten(0, 1)
         tokens = tokens.to(states.device)
         return flat.index_copy(0, tokens, edit(flat.index_select(0, tokens))).view(states.shape)

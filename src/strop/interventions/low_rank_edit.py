@@ -253,11 +253,9 @@ class EditModule(nn.Module):
         for name in edit.formula.tensors:
             kept = tensors[name].detach()
             kept = kept if kept.dtype == torch.float64 else kept.float()
-            rows = (part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes))
-            parts = [
-                nn.Parameter(part, requires_grad=False) for part in rows
-            ]  # row by row, as a file has them: every bit
-            self.register_module(name, nn.ParameterList(parts))
+            own = [part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes)]
+            # contiguous, as they come back from a file: with other strides matrix products differ in their last bits
+            self.register_module(name, nn.ParameterList(nn.Parameter(part, requires_grad=False) for part in own))
         self.dropout = 0.0
         """The share of the edit's entries that training sets to zero."""
         self.drops_state = False
@@ -289,7 +287,7 @@ class EditModule(nn.Module):
         if names is None:
             return [True] * max(1, len(self.edit.subspaces))
         self.edit.refuse_other_subspaces(names)
-        return [name in names for name, _ in self.edit.subspaces]
+        return [name in names for name, _ in self.edit.subspaces] or [False]
 
     def _parts(self, name: str) -> Iterator[nn.Parameter]:
         yield from self.get_submodule(name).parameters()

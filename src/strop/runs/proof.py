@@ -15,10 +15,11 @@ from strop.checkpoints import BaseIdentity, identify
 from strop.errors import InterventionError, RunError, UsageError
 from strop.interventions import Intervention, applied_interventions, attachments_of, matrix_of
 from strop.interventions.base import Decompose
-from strop.progress import Progress
+from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs.environment import Stopwatch, peak_rss_bytes, versions, without_password
 from strop.runs.folder import RunFolder
+from strop.runs.processes import of_all_processes, process_index
 from strop.runs.result import RunResult
 from strop.runs.trials import CandidateSpace, Trial, TrialBook
 from strop.tasks import Evaluation, Scorer, Task, compare
@@ -93,6 +94,8 @@ class Journal:
     progress: Progress
     stopwatch: Stopwatch
     """Runs since the search began, earlier sittings included."""
+    folder: Path | None = None
+    """The run folder, where there is one; of several processes only the first has `run` and writes there."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
@@ -139,6 +142,8 @@ class Assignment:
     with_factors: bool
     decompose: Decompose
     progress: Progress
+    together: bool = False
+    """Several processes work on it, and all of them conduct it."""
 
     def __post_init__(self) -> None:
         if attachments_of(self.model):
@@ -160,6 +165,8 @@ class Assignment:
 def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> RunOutcome:
     """Let the select split choose, then measure the choice once on test and write down all of it.
 
+    Of several processes the first does so, and the others take part in the choice and return what it found.
+
     Args:
         given: the assignment.
         space: of the candidates.
@@ -168,6 +175,18 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
     Raises:
         RunError: the folder is in use, or was begun with other settings.
     """
+    if not given.together:
+        return _lead(given, space, choose)
+    if process_index() == 0:
+        outcome = _lead(given, space, choose)
+        of_all_processes(outcome)
+        return outcome
+    _follow(given, space, choose)
+    found: list[RunOutcome | None] = of_all_processes(None)
+    return next(outcome for outcome in found if outcome is not None)
+
+
+def _lead(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> RunOutcome:
     base = identify(given.model)
     run = RunFolder.start(given.out, given.config(base), resume=given.resume) if given.out is not None else None
     if run is not None and run.finished:
@@ -175,7 +194,7 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
         return RunOutcome(run.recipe(), run.result(), (), run.path)
     book = _open_book(given, run, space)
     elapsed_seconds = max((trial.elapsed_seconds for trial in book.trials), default=0.0)
-    journal = Journal(book, run, given.progress, Stopwatch(elapsed_seconds))
+    journal = Journal(book, run, given.progress, Stopwatch(elapsed_seconds), run.path if run else None)
     choice = choose(journal)
     measured = _measure(given.test, choice, given.decompose, given.progress)
     result = _result(given, base, journal, choice, measured)
@@ -192,6 +211,13 @@ def conduct(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Jou
     if run is not None:
         run.finish(recipe, result)
     return RunOutcome(recipe, result, book.trials, run.path if run else None, (measured["base"], measured["edited"]))
+
+
+def _follow(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journal], Choice]) -> None:
+    """Take part in the choice, silently; the first process writes result.json only when all have."""
+    if given.out is None or not RunFolder(given.out, run_id="").finished:
+        book: TrialBook[Any] = TrialBook(None, name=given.command, space=space)
+        choose(Journal(book, None, SILENT, Stopwatch(), given.out))
 
 
 def _open_book(given: Assignment, run: RunFolder | None, space: CandidateSpace[Any]) -> TrialBook[Any]:

@@ -1,15 +1,17 @@
 """Checkpoints of a training: a recipe with what was learned so far, and all that is needed to go on exactly."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strop.errors import RecipeError, TrainingError
-from strop.files import making_folder
+from strop.errors import TrainingError
+from strop.files import PARTIAL, make_readable, replacing_folder
 from strop.interventions import Attachment
 from strop.recipe import Recipe
 from strop.recipe.folder import fill_recipe_folder
-from strop.training.state import read_optimiser, read_randomness, write_optimiser, write_randomness
+from strop.runs.processes import of_all_processes
+from strop.training.state import randomness, read_optimiser, read_randomness, write_optimiser, write_randomness
 
 if TYPE_CHECKING:
     Base = Any
@@ -40,16 +42,15 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
         self.attachment, self.recipe = attachment, recipe
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the recipe with what was learned so far; a recipe that is there already gives way to it."""
-        target = Path(output_dir or self.args.output_dir)
+        """Write the recipe with what was learned so far, beside whatever else the folder holds."""
         if self.args.should_save:
-            replace_recipe(self.recipe.learned_by(self.attachment), target)
+            add_recipe(self.recipe.learned_by(self.attachment), Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         target = Path(self.args.output_dir) / f"{PREFIX}{self.state.global_step}"
+        of_processes = of_all_processes(randomness())
         if self.args.should_save:
-            shutil.rmtree(target, ignore_errors=True)
-            with making_folder(target) as temporary:
+            with replacing_folder(target) as temporary:
                 fill_recipe_folder(self.recipe.learned_by(self.attachment), temporary)
                 scaler = getattr(self.accelerator, "scaler", None)
                 write_optimiser(
@@ -58,13 +59,12 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
                     self.lr_scheduler.state_dict(),
                     scaler.state_dict() if scaler is not None else {},
                 )
-                write_randomness(temporary, 0)
+                write_randomness(temporary, of_processes)
                 self.state.save_to_json(str(temporary / STATE))
-            for older in checkpoints_in(target.parent)[:-1]:
-                shutil.rmtree(older, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        if self.args.process_index > 0:
-            write_randomness(target, self.args.process_index)
+            if self.args.save_total_limit:
+                others = [path for path in checkpoints_in(target.parent) if path != target]
+                for older in others[: len(others) + 1 - self.args.save_total_limit]:
+                    shutil.rmtree(older, ignore_errors=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         kept = Recipe.load(resume_from_checkpoint)
@@ -99,19 +99,19 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return a folder's whole checkpoints, the oldest first."""
     found = (path for path in folder.glob(f"{PREFIX}*") if (path / STATE).is_file())
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted((path for path in found if steps_of(path).isdecimal()), key=lambda path: int(steps_of(path)))
 
 
-def replace_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write a recipe folder in the place of one that may be there.
+def steps_of(checkpoint: Path) -> str:
+    """Return how many steps a checkpoint's name says were done."""
+    return checkpoint.name.removeprefix(PREFIX)
 
-    Raises:
-        RecipeError: something else is there.
-    """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "recipe.json").is_file():
-        raise RecipeError(f"{folder} is there already and holds no recipe: choose another folder or remove this one.")
-    beside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    recipe.save(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.replace(folder)
+
+def add_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write a recipe's files into a folder that may hold others, such as checkpoints; those of another recipe give way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".recipe.", suffix=PARTIAL) as temporary:
+        fill_recipe_folder(recipe, Path(temporary))
+        for file in Path(temporary).iterdir():
+            make_readable(file)
+            file.replace(folder / file.name)

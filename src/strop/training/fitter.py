@@ -13,13 +13,16 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Stream, StreamSite
 from strop.checkpoints.load import quiet_transformers
+from strop.errors import TrainingError
+from strop.files import remove_partial_folders
 from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, attach_interventions
 from strop.interventions.base import Decompose
 from strop.recipe import Recipe
 from strop.runs import CandidateSpace, Choice, Journal, Trial
+from strop.runs.processes import of_all_processes
 from strop.runs.proof import TEST_STATE_BUDGET_BYTES
 from strop.tasks import Scorer
-from strop.training.checkpoints import checkpoints_in
+from strop.training.checkpoints import checkpoints_in, steps_of
 from strop.training.plan import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 from strop.training.sequences import TrainSet
@@ -121,13 +124,13 @@ class Fitter:
             states = self._select.states_entering(lowest)
         watch = Watch(journal, self._select, states, lowest, attachment, recipe, unedited, self._plan.patience)
         with contextlib.ExitStack() as stack:
-            if journal.run is not None:
-                folder = journal.run.path / "checkpoints"
+            if journal.folder is not None:
+                folder = journal.folder / "checkpoints"
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(quiet_transformers())
             stack.enter_context(stopping_gently(watch, journal))
-            trainer = self._trainer(folder, watch, saves=journal.run is not None)
+            trainer = self._trainer(folder, watch, saves=journal.folder is not None)
             trainer.keep(attachment, recipe)
             stack.callback(release, trainer)
             if self._plan.prefix_budget_bytes and worth_keeping(
@@ -142,28 +145,45 @@ class Fitter:
                         budget_bytes=self._plan.prefix_budget_bytes,
                         progress=journal.progress,
                     )
+            if journal.run is not None:
+                for place in (journal.run.path, folder):
+                    remove_partial_folders(place)
             self._run(trainer, watch, journal, folder)
         return watch
 
     def _run(self, trainer: EditTrainer, watch: Watch, journal: Journal, folder: Path) -> None:
         kept = checkpoints_in(folder)
         steps_of_epoch = -(-len(trainer.get_train_dataloader()) // self._plan.accumulate)
-        done = int(kept[-1].name.rpartition("-")[2]) if kept else 0
+        done = int(steps_of(kept[-1])) if kept else 0
         if kept:
             watch.recall_best(done // steps_of_epoch)
             journal.say(f"going on from step {done}, in epoch {done // steps_of_epoch + 1}")
         journal.progress.start("training", self._plan.epochs * steps_of_epoch)
         journal.progress.advance(done)
-        trainer.train(resume_from_checkpoint=str(kept[-1]) if kept else None)
+        if of_all_processes(watch.is_over(done // steps_of_epoch))[0]:
+            return
+        try:
+            trainer.train(resume_from_checkpoint=str(kept[-1]) if kept else None)
+        except TrainingError as error:
+            raise TrainingError(self._with_advice(error, watch.kept)) from None
         if watch.interrupted:
             raise KeyboardInterrupt
 
+    def _with_advice(self, error: TrainingError, kept: str) -> str:
+        narrow = self._plan.precision != "float32" or self._model.dtype != torch.float32
+        remedy = (
+            f"train with a lower learning rate than {self._plan.learning_rate:g}{', or in float32' if narrow else ''}"
+        )
+        return "; ".join(part for part in (str(error).rstrip("."), remedy, kept) if part) + "."
+
     def _prepare(self, attachment: Attachment) -> None:
-        """Let only what is to learn ask for gradients, and set its dropout."""
+        """Let only what is to learn ask for gradients, set its dropout, and say what the blocks keep."""
         before = sum(isinstance(entry, LowRankEdit) for entry in self._interventions[: self._learning])
         for number, edit in enumerate(attachment.edits):
             edit.train_subspaces(self._plan.train_subspaces if number >= before else ())
             edit.dropout, edit.drops_state = self._plan.dropout, self._plan.dropout_on == "state"
+        if self._plan.gradient_checkpointing:
+            _compute_activations_again(self._model)
 
     def _trainer(self, folder: Path, watch: Watch, *, saves: bool) -> EditTrainer:
         plan = self._plan
@@ -182,10 +202,11 @@ class Fitter:
                 "max_grad_norm": plan.max_grad_norm,
                 "bf16": plan.precision == "bfloat16",
                 "fp16": plan.precision == "float16",
-                "activation_checkpointing": plan.gradient_checkpointing,
+                "ddp_find_unused_parameters": False,
                 "optim": "adamw_torch",
                 "seed": plan.seed,
                 "save_strategy": "epoch" if saves else "no",
+                "save_total_limit": 1,
                 "logging_steps": 10,
                 "logging_nan_inf_filter": False,
                 "report_to": list(plan.report_to),
@@ -240,17 +261,36 @@ def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...
     )
 
 
+def _compute_activations_again(model: PreTrainedModel) -> None:
+    """Let each block compute its activations again in the backward pass; `_undisturbed` takes that back.
+
+    The Trainer's own switch would ask for gradients at the embeddings too, and so run the backward pass through every
+    block below the lowest edit.
+    """
+    asked = bool(getattr(model, "_require_grads_hooks", None) or getattr(model, "_require_grads_hook", None))
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    if not asked:
+        model.disable_input_require_grads()
+
+
 @contextlib.contextmanager
 def _undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """Give back what a training changes besides parameters: modes, the cache setting, the sources of randomness."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Give back what a training changes besides parameters: modes, the cache setting, the sources of randomness.
+
+    accelerate wraps `forward` in an autocast and takes more off than it put on, and transformers leaves its switches on
+    the modules: so all that a module has of its own is noted before, and put back.
+    """
+    owned = [(module, dict(vars(module))) for module in model.modules()]
     use_cache = getattr(model.config, "use_cache", None)
     state = randomness()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in owned:
+            for name in set(vars(module)) - set(before):
+                del vars(module)[name]
+            vars(module).update(before)
         if use_cache is not None:
             model.config.use_cache = use_cache
         restore_randomness(state)

@@ -20,6 +20,9 @@ from strop.progress import Progress
 from strop.tasks.encoding import BATCH_TOKENS
 from strop.training.sequences import TrainSequence, collate
 
+OTHER_HEADS = ("classifier", "summary", "pooler", "cls")
+"""How the settings of heads begin that a causal language model does not have."""
+
 
 class PrefixStates:
     """The hidden states at the lowest edit, for as many sequences as a budget holds.
@@ -94,5 +97,8 @@ def worth_keeping(model: PreTrainedModel, *, lowest: StreamSite, epochs: int) ->
     """Return whether something lies below the lowest edit, is the same in every epoch, and is read more than once."""
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     settings = model.config.to_dict()
-    drops |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in settings.items())
+    drops |= any(
+        "drop" in name and not name.startswith(OTHER_HEADS) and isinstance(value, float) and value > 0
+        for name, value in settings.items()
+    )
     return (lowest.layer > 0 or lowest.stream is Stream.BLOCK) and epochs > 1 and not drops

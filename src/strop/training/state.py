@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from strop.errors import TrainingError
 from strop.files import write_json
 
 OPTIMISER, RANDOMNESS = "optimizer", "randomness"
@@ -76,13 +77,21 @@ def restore_randomness(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([torch.tensor(entry, dtype=torch.uint8) for entry in state["cuda"]])
 
 
-def write_randomness(folder: Path, process: int) -> None:
-    """Write the randomness of one process."""
-    write_json(folder / f"{RANDOMNESS}-{process}.json", randomness())
+def write_randomness(folder: Path, of_processes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `randomness` returned on each process."""
+    for process, state in enumerate(of_processes):
+        write_json(folder / f"{RANDOMNESS}-{process}.json", state)
 
 
 def read_randomness(folder: Path, process: int) -> None:
-    """Restore the randomness of one process, where the checkpoint has it."""
+    """Restore the randomness of one process.
+
+    Raises:
+        TrainingError: the checkpoint has none for it.
+    """
     path = folder / f"{RANDOMNESS}-{process}.json"
-    if path.is_file():
-        restore_randomness(json.loads(path.read_text(encoding="utf-8")))
+    if not path.is_file():
+        raise TrainingError(
+            f"{folder} was not written by as many processes as there are now: resume with as many, or choose another --out."
+        )
+    restore_randomness(json.loads(path.read_text(encoding="utf-8")))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family
@@ -9,6 +10,7 @@ from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs import Assignment, RunOutcome, conduct
+from strop.runs.processes import join_processes
 from strop.tasks import Scorer, Task
 from strop.training.fitter import EPOCHS, Fitter
 from strop.training.plan import TrainPlan
@@ -35,6 +37,9 @@ def train(
     frozen (Wu, Arora et al., ReFT, arXiv 2404.03592). The train split teaches; after each epoch the select split is scored
     and the best epoch chosen, "no edit" included; the test split is scored once for the base and once for the chosen
     recipe, after the choice is made. The model is left as it was.
+
+    Where torchrun started several processes, each reads batches of its own, whose gradients
+    are added up; the first writes the run, and all return what it found.
 
     Args:
         model: a causal language model, with nothing attached.
@@ -64,6 +69,9 @@ def train(
     >>> result = strop.train(model, tokenizer, strop.load_task("int-sum"))  # doctest: +SKIP
     """
     plan = plan or TrainPlan()
+    together = join_processes(model.device)
+    if together and model.device.type == "cuda":
+        model.to(torch.device("cuda", torch.cuda.current_device()))  # each process has a device of its own
     anatomy = Anatomy.of(model, family=family)
     decompose = (decompositions or DecompositionCache()).decompose
     if after is not None:
@@ -95,6 +103,7 @@ def train(
         with_factors=False,
         decompose=decompose,
         progress=progress,
+        together=together,
     )
     fitter = Fitter(model, anatomy, train_set, select, plan, after=after, decompose=decompose)
     return conduct(given, EPOCHS, fitter.choose)

@@ -83,20 +83,20 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         if not math.isfinite(float(loss.detach())):
+            epoch = math.floor(self.state.epoch or 0) + 1
             raise TrainingError(
-                f"The loss became {float(loss.detach())} at step {self.state.global_step + 1} (epoch "
-                f"{math.ceil((self.state.epoch or 0) + 1e-6)}); train with a lower learning rate than "
-                f"{self.args.learning_rate:g}, or in float32."
+                f"The loss became {float(loss.detach())} at step {self.state.global_step + 1} (epoch {epoch})."
             )
         return (loss, logits) if return_outputs else loss
 
 
 def quietest(arguments: dict[str, Any]) -> TrainingArguments:
-    """Return the Trainer's arguments under the names the installed transformers has for them."""
+    """Return the Trainer's arguments, but for those the installed transformers does not know."""
     known = TrainingArguments.__dataclass_fields__
-    if "activation_checkpointing" not in known and "activation_checkpointing" in arguments:
-        arguments = {**arguments, "gradient_checkpointing": arguments["activation_checkpointing"]}
-    return TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+    found = TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+    if found.n_gpu > 1:
+        found._n_gpu = 1  # several devices are for several processes: DataParallel's copies of a model have no edits
+    return found
 
 
 def refuse_unknown_reports(names: Sequence[str]) -> None:
@@ -111,11 +111,7 @@ def refuse_unknown_reports(names: Sequence[str]) -> None:
 
 
 def release(trainer: EditTrainer) -> None:
-    """Take back what a Trainer and accelerate leave on a model: the autocast around its forward, kept activations."""
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    name = "activation_checkpointing" if hasattr(trainer.args, "activation_checkpointing") else "gradient_checkpointing"
-    if getattr(trainer.args, name):
-        getattr(trainer.model, f"{name}_disable")()
+    """Let go of a training's memory."""
     trainer.model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

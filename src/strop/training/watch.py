@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from strop.errors import TrainingError
+from strop.files import replacing_folder
 from strop.interventions import Attachment
 from strop.recipe import Recipe
+from strop.recipe.folder import fill_recipe_folder
 from strop.runs import Journal, Trial
+from strop.runs.processes import of_all_processes
 from strop.runs.proof import in_words
 from strop.tasks import Scorer
-from strop.training.checkpoints import replace_recipe
 
 BEST = "best"
 
@@ -67,12 +70,25 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
             self.best, self.best_tensors = trial, kept.tensors
 
+    def is_over(self, epoch: int) -> bool:
+        """Return whether no epoch is to follow one, for none was better for as long as the patience lasts."""
+        return self._patience is not None and epoch - (self.best.candidate or 0) >= self._patience
+
+    @property
+    def kept(self) -> str:
+        """Where the best edits are, in words; empty where nothing was better than the model before training."""
+        folder = self._best_folder()
+        if folder is None or self.best.candidate is None:
+            return ""
+        return f"the best edits so far, those of epoch {self.best.candidate}, are kept in {folder}"
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""
         self._journal.progress.advance()
+        self.interrupted = any(of_all_processes(self.interrupted))
         if self.interrupted:
-            control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
+            control.should_save = args.save_strategy != "no" and not _ends_an_epoch(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         """Write the loss to the run's log."""
@@ -81,15 +97,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             run.log(f"step {state.global_step}: loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}")
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Score the epoch on select, by process 0 for all."""
-        if self.interrupted:
-            return
+        """Score the epoch on select, by process 0 for all.
+
+        Raises:
+            TrainingError: the edits are no longer made of finite numbers.
+        """
+        if not _ends_an_epoch(state):
+            return  # it was interrupted
         epoch = round(state.epoch)
-        stop = self._score(epoch) if state.is_world_process_zero else False
-        if args.world_size > 1:
-            agreed = torch.tensor([float(stop)], device=args.device)
-            torch.distributed.broadcast(agreed, src=0)
-            stop = bool(agreed.item())
+        stop = any(of_all_processes(state.is_world_process_zero and self._score(epoch)))
         if stop and epoch < round(args.num_train_epochs):
             self._journal.say(f"no better epoch in {self._patience}: stopping after epoch {epoch}")
             control.should_training_stop = True
@@ -97,21 +113,30 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _score(self, epoch: int) -> bool:
         """Score the edits as they are; return whether it is time to stop."""
-        start = self._lowest if self._states is not None else 0
-        evaluation = self._scorer.evaluate(start=start, states=self._states)
-        trial = self._journal.record(epoch, epoch, evaluation)
+        learned = self._attachment.tensors
+        if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
+            raise TrainingError(f"The edits are no longer made of finite numbers after epoch {epoch}.")
+        trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
+        if trial is None:
+            start = self._lowest if self._states is not None else 0
+            trial = self._journal.record(epoch, epoch, self._scorer.evaluate(start=start, states=self._states))
         better = trial.merit > self.best.merit
         self._journal.say(f"epoch {epoch}: {in_words(trial)}{', the best so far' if better else ''}")
         if better:
-            self.best, self.best_tensors = trial, self._attachment.tensors
+            self.best, self.best_tensors = trial, learned
             folder = self._best_folder()
             if folder is not None:
-                replace_recipe(self._recipe.learned_by(self._attachment).with_provenance({"epoch": epoch}), folder)
-        last_better = self.best.candidate or 0
-        return self._patience is not None and epoch - last_better >= self._patience
+                best = self._recipe.learned_by(self._attachment).with_provenance({"epoch": epoch})
+                with replacing_folder(folder) as temporary:
+                    fill_recipe_folder(best, temporary)
+        return self.is_over(epoch)
 
     def _best_folder(self) -> Path | None:
         return self._journal.run.path / BEST if self._journal.run is not None else None
+
+
+def _ends_an_epoch(state: Any) -> bool:
+    return float(state.epoch).is_integer()
 
 
 @contextlib.contextmanager
