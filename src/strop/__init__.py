@@ -13,8 +13,8 @@ from strop.errors import StropError
 
 if TYPE_CHECKING:
     from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
-    from strop.checkpoints import ZOO, load, pull
-    from strop.interventions import RankReduction, SingularValuePruning
+    from strop.checkpoints import ZOO, load, load_classifier, pull
+    from strop.interventions import Head, RankReduction, SingularValuePruning
     from strop.recipe import Recipe, applied, attach, bake, detach
     from strop.runs import RunOutcome
     from strop.searching import PrunePlan, SearchPlan, prune, search
@@ -29,6 +29,7 @@ _ROOM_OF = {
     "Evaluation": "tasks",
     "Example": "tasks",
     "Family": "anatomy",
+    "Head": "interventions",
     "MatrixType": "anatomy",
     "PrunePlan": "searching",
     "RankReduction": "interventions",
@@ -49,6 +50,7 @@ _ROOM_OF = {
     "detach": "recipe",
     "evaluate": "tasks",
     "load": "checkpoints",
+    "load_classifier": "checkpoints",
     "load_task": "tasks",
     "prune": "searching",
     "pull": "checkpoints",
@@ -63,6 +65,7 @@ __all__ = [
     "Evaluation",
     "Example",
     "Family",
+    "Head",
     "MatrixType",
     "PrunePlan",
     "RankReduction",
@@ -84,6 +87,7 @@ __all__ = [
     "detach",
     "evaluate",
     "load",
+    "load_classifier",
     "load_task",
     "prune",
     "pull",

@@ -5,4 +5,14 @@ from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
 from strop.checkpoints.zoo import ZOO, ZooModel, pull
 
-__all__ = ["ZOO", "BaseIdentity", "ZooModel", "head_parameters", "identify", "is_classifier", "load", "load_classifier", "pull"]
+__all__ = [
+    "ZOO",
+    "BaseIdentity",
+    "ZooModel",
+    "head_parameters",
+    "identify",
+    "is_classifier",
+    "load",
+    "load_classifier",
+    "pull",
+]

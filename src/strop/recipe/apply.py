@@ -27,7 +27,8 @@ def attach(
         force: apply it although the model is another one.
         family: the spelling of an architecture Strop does not know.
         trainable: let the recipe's edits of hidden states learn, and its head, under any trainer: the edits become a part
-            of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with what they learned.
+            of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with
+            what they learned.
 
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.

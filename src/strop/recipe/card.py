@@ -36,7 +36,9 @@ def model_card(recipe: Recipe, *, baked: bool = False) -> str:
             "import strop",
             _loading(recipe),
             'with strop.applied(model, strop.Recipe.load("THIS FOLDER")):',
-            "    model.generate(...)" if recipe.head is None else "    model(**tokenizer(texts, padding=True, ...)).logits",
+            "    model.generate(...)"
+            if recipe.head is None
+            else "    model(**tokenizer(texts, padding=True, ...)).logits",
             "```",
             "",
         ]

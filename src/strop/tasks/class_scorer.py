@@ -81,7 +81,12 @@ class ClassScorer:
             start: 0: a classifier is always run whole.
             states: None.
             progress: told of each batch.
+
+        Raises:
+            UsageError: it is to be run from another block on.
         """
+        if start or states is not None:
+            raise UsageError("A classifier is always run whole, not from a block on.")
         loss, predicted = np.zeros(self.example_count), np.zeros(self.example_count)
         device = input_device(self.model)
         with evaluating(self.model):

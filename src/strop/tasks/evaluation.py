@@ -14,10 +14,10 @@ from strop.tasks.task_file import Score
 
 
 def merit_of(accuracy: float | None, loss: float) -> tuple[float, float]:
-    """Return what a search maximises: accuracy (or the metric in its place), and among equals the lower loss (LASER's rule); NaN is the worst loss.
+    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
 
     Args:
-        accuracy: 0 to 1; None where only loss is measured.
+        accuracy: 0 to 1, or a classifier's metric in its place; None where only loss is measured.
         loss: nats per answer token.
 
     >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))

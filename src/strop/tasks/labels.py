@@ -45,7 +45,9 @@ class Labels:
         """
         if self.names:
             if answer not in self.names:
-                raise TaskError(f"the answer {answer!r} is not one of the labels {list(self.names)!r}; spell both alike.")
+                raise TaskError(
+                    f"the answer {answer!r} is not one of the labels {list(self.names)!r}; spell both alike."
+                )
             return float(self.names.index(answer))
         try:
             value = float(answer)

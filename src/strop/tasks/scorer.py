@@ -223,7 +223,9 @@ class Scorer:
 def refuse_no_language_model(model: PreTrainedModel, anatomy: Anatomy, score: Score) -> None:
     """Raise UsageError if a model does not predict the next token."""
     if score == "label":
-        raise UsageError("score: label is a classifier's, and this reads next tokens; score the task with strop.evaluate.")
+        raise UsageError(
+            "score: label is a classifier's, and this reads next tokens; score the task with strop.evaluate."
+        )
     if model.get_output_embeddings() is None or not anatomy.family.causal:
         raise UsageError(
             f"{type(model).__name__} does not predict the next token, and score: {score} needs that; load a causal language "

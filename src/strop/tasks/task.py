@@ -138,6 +138,4 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
         assert task_file.data is not None  # the task file's own rule
         splits = deal(examples_of(task_file.data), task_file.splits)
     generate = GenerateSettings() if task_file.score == "generate" else None
-    return Task(
-        task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings()
-    )
+    return Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from strop.interventions import Attachment
+from strop.interventions import Attachment, Head
 from strop.recipe import Recipe
 from strop.runs import Journal, Trial
 from strop.runs.proof import in_words
-from strop.tasks import Scorer
+from strop.tasks import ClassScorer, Scorer
 from strop.training.checkpoints import replace_recipe
 
 BEST = "best"
@@ -39,7 +39,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         journal: Journal,
-        scorer: Scorer,
+        scorer: Scorer | ClassScorer,
         states: list[Tensor] | None,
         lowest: int,
         attachment: Attachment,
@@ -53,6 +53,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """The best of the epochs and the model before training."""
         self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
         """What the edits had learned by then; empty for the model before training."""
+        self.best_head: Head | None = None
+        """The classification head by then, where one learns."""
         self.interrupted = False
         """Someone asked to stop."""
 
@@ -65,7 +67,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         epoch = int(kept.provenance["epoch"])
         trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
         if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
-            self.best, self.best_tensors = trial, kept.tensors
+            self.best, self.best_tensors, self.best_head = trial, kept.tensors, kept.head
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""
@@ -103,10 +105,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         better = trial.merit > self.best.merit
         self._journal.say(f"epoch {epoch}: {in_words(trial)}{', the best so far' if better else ''}")
         if better:
-            self.best, self.best_tensors = trial, self._attachment.tensors
+            learned = self._recipe.learned_by(self._attachment)
+            self.best, self.best_tensors, self.best_head = trial, self._attachment.tensors, learned.head
             folder = self._best_folder()
             if folder is not None:
-                replace_recipe(self._recipe.learned_by(self._attachment).with_provenance({"epoch": epoch}), folder)
+                replace_recipe(learned.with_provenance({"epoch": epoch}), folder)
         last_better = self.best.candidate or 0
         return self._patience is not None and epoch - last_better >= self._patience
 

@@ -12,9 +12,7 @@ _MATRICES = {
     T.DOWN: Spelling("output.dense"),
 }
 
-BERT = Family(
-    name="BERT", model_types=("bert",), blocks="bert.encoder.layer", matrices=_MATRICES, causal=False
-)
+BERT = Family(name="BERT", model_types=("bert",), blocks="bert.encoder.layer", matrices=_MATRICES, causal=False)
 
 ROBERTA = Family(
     name="RoBERTa",
