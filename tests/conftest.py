@@ -65,7 +65,9 @@ THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")
 
 def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
     """Return a tiny random model of a family, the same on every call; an encoder's is a classifier."""
-    return _drawn(AutoModelForSequenceClassification if model_type in ENCODERS else AutoModelForCausalLM, model_type, changes)
+    return _drawn(
+        AutoModelForSequenceClassification if model_type in ENCODERS else AutoModelForCausalLM, model_type, changes
+    )
 
 
 def make_tiny_classifier(model_type: str, labels: int = 2, **changes: object) -> torch.nn.Module:
