@@ -214,7 +214,7 @@ def evaluation(actual: list[float], predicted: list[float], metric: str, groups:
 
 def test_metrics_by_hand() -> None:
     # tp 3, fn 1, fp 2, tn 4
-    actual, predicted = [1.0] * 4 + [0.0] * 6, [1.0, 1, 1, 0] + [1.0, 1, 0, 0, 0, 0]
+    actual, predicted = [1.0] * 4 + [0.0] * 6, [1.0, 1, 1, 0, 1.0, 1, 0, 0, 0, 0]
     pytest.importorskip("sklearn")
     expected = {"accuracy": 0.7, "f1": 6 / 9, "matthews": (3 * 4 - 2 * 1) / (5 * 4 * 6 * 5) ** 0.5}
     for name, value in expected.items():

@@ -280,7 +280,7 @@ class EditModule(nn.Module):
         if missing:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise InterventionError(f"{self.edit.site}: the edit has no subspace '{missing[0]}'; {has}.")
-        return [name in names for name in known]
+        return [name in names for name in known] or [False]  # an edit without subspaces learns all or nothing
 
     def _parts(self, name: str) -> Iterator[nn.Parameter]:
         yield from self.get_submodule(name).parameters()
