@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 from strop.errors import StropError
 
 if TYPE_CHECKING:
-    from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
+    from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stream, StreamSite, WeightSite
     from strop.checkpoints import ZOO, load, load_classifier, pull
-    from strop.interventions import Head, RankReduction, SingularValuePruning
+    from strop.interventions import (
+        Head,
+        LowRankEdit,
+        Positions,
+        RankReduction,
+        SingularValuePruning,
+        explain_positions,
+        prompt_lengths,
+    )
     from strop.recipe import Recipe, applied, attach, bake, detach
     from strop.runs import RunOutcome
     from strop.searching import PrunePlan, SearchPlan, prune, search
@@ -30,7 +38,9 @@ _ROOM_OF = {
     "Example": "tasks",
     "Family": "anatomy",
     "Head": "interventions",
+    "LowRankEdit": "interventions",
     "MatrixType": "anatomy",
+    "Positions": "interventions",
     "PrunePlan": "searching",
     "RankReduction": "interventions",
     "Recipe": "recipe",
@@ -38,6 +48,8 @@ _ROOM_OF = {
     "RunOutcome": "runs",
     "SingularValuePruning": "interventions",
     "Spelling": "anatomy",
+    "Stream": "anatomy",
+    "StreamSite": "anatomy",
     "Task": "tasks",
     "TrainPlan": "training",
     "WeightSite": "anatomy",
@@ -49,9 +61,11 @@ _ROOM_OF = {
     "compare": "tasks",
     "detach": "recipe",
     "evaluate": "tasks",
+    "explain_positions": "interventions",
     "load": "checkpoints",
     "load_classifier": "checkpoints",
     "load_task": "tasks",
+    "prompt_lengths": "interventions",
     "prune": "searching",
     "pull": "checkpoints",
     "search": "searching",
@@ -66,7 +80,9 @@ __all__ = [
     "Example",
     "Family",
     "Head",
+    "LowRankEdit",
     "MatrixType",
+    "Positions",
     "PrunePlan",
     "RankReduction",
     "Recipe",
@@ -74,6 +90,8 @@ __all__ = [
     "SearchPlan",
     "SingularValuePruning",
     "Spelling",
+    "Stream",
+    "StreamSite",
     "StropError",
     "Task",
     "TrainPlan",
@@ -86,9 +104,11 @@ __all__ = [
     "compare",
     "detach",
     "evaluate",
+    "explain_positions",
     "load",
     "load_classifier",
     "load_task",
+    "prompt_lengths",
     "prune",
     "pull",
     "search",

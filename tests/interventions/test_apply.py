@@ -1,6 +1,7 @@
-"""What every method must do when it is put on a model; a new method joins by one line in `EDITS`."""
+"""What every method must do when it is put on a model; a new method joins by one line in `EDITS` or `STATE_EDITS`."""
 
 import contextlib
+import copy
 import dataclasses
 import gc
 import weakref
@@ -11,11 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite
 from strop.errors import DecompositionError, InterventionError, RecipeError, SiteError, UneditableWeightError
 from strop.interventions import (
+    FORMULAS,
     METHODS,
     Attachment,
+    Intervention,
+    LowRankEdit,
+    Positions,
     RankReduction,
     SingularValuePruning,
     WeightIntervention,
@@ -23,12 +28,14 @@ from strop.interventions import (
     attach_interventions,
     attachments_of,
     intervention_from_json,
+    prompt_lengths,
 )
 from strop.linalg import SingularValueDecomposition, decompose
 
 T = MatrixType
 Tiny = Callable[..., nn.Module]
 Edit = Callable[[WeightSite], WeightIntervention]
+AnyEdit = Callable[[WeightSite], Intervention]
 
 EDITS: dict[str, Edit] = {
     "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.25),
@@ -37,12 +44,28 @@ EDITS: dict[str, Edit] = {
     "pruning with a mean bias": lambda site: SingularValuePruning(site, (0, 2, 5), bias="mean"),
     "pruning with a bias by position": lambda site: SingularValuePruning(site, (0, 2, 5), bias="position"),
 }
+STREAMS = {T.QUERY: Stream.BLOCK, T.UP: Stream.ATTENTION, T.DOWN: Stream.MLP}
+
+
+def state_edit(method: str) -> Callable[[WeightSite], LowRankEdit]:
+    """An edit of hidden states in the layer of a matrix: of another stream for each of `SITES`."""
+
+    def edit(site: WeightSite) -> LowRankEdit:
+        stream = StreamSite(site.layer, STREAMS.get(site.matrix_type, Stream.BLOCK))
+        return LowRankEdit(stream, method, rank=3, positions=Positions.parse("f2+l3"))
+
+    return edit
+
+
+STATE_EDITS: dict[str, Callable[[WeightSite], LowRankEdit]] = {method: state_edit(method) for method in FORMULAS}
 NEAR_IDENTITIES: dict[str, Edit] = {
     "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.97),  # 31 of 32
     "pruning": lambda site: SingularValuePruning(site, (31,)),
 }
 MODELS = ["llama", "phi3", "gpt2", "gpt_neox"]
 every_method = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+every_state_method = pytest.mark.parametrize("edit", STATE_EDITS.values(), ids=STATE_EDITS)
+any_method = pytest.mark.parametrize("edit", [*EDITS.values(), *STATE_EDITS.values()], ids=[*EDITS, *STATE_EDITS])
 every_model = pytest.mark.parametrize("model_type", MODELS)
 
 SITES = (WeightSite(0, T.QUERY), WeightSite(1, T.UP), WeightSite(2, T.DOWN))
@@ -50,16 +73,18 @@ IDS = torch.arange(1, 9)[None]
 
 
 def logits(model: nn.Module) -> Tensor:
-    with torch.no_grad():
+    with torch.no_grad(), prompt_lengths([6]):
         return model(input_ids=IDS, use_cache=False).logits
 
 
-def carried(model: nn.Module, interventions: Sequence[WeightIntervention]) -> list[dict[str, Tensor]]:
-    """What a recipe would carry for each intervention: a bias of random numbers where it leaves one behind."""
+def carried(model: nn.Module, interventions: Sequence[Intervention]) -> list[dict[str, Tensor]]:
+    """What a recipe would carry for each intervention: a bias of random numbers, or what an edit of states starts with."""
     generator = torch.Generator().manual_seed(0)
     anatomy = Anatomy.of(model)
 
-    def bias(intervention: WeightIntervention) -> dict[str, Tensor]:
+    def bias(intervention: Intervention) -> dict[str, Tensor]:
+        if isinstance(intervention, LowRankEdit):
+            return intervention.initial_tensors(anatomy.hidden_size, init="paper", generator=generator)
         outputs = anatomy.read_weight(model, dataclasses.replace(intervention.site, layer=0)).shape[0]
         shapes = {"mean": (outputs,), "position": (IDS.shape[1], outputs)}
         kind = getattr(intervention, "bias", "none")
@@ -69,12 +94,12 @@ def carried(model: nn.Module, interventions: Sequence[WeightIntervention]) -> li
 
 
 def applied(
-    model: nn.Module, interventions: Sequence[WeightIntervention], **settings: Any
+    model: nn.Module, interventions: Sequence[Intervention], **settings: Any
 ) -> "contextlib.AbstractContextManager[nn.Module]":
     return applied_interventions(model, interventions, tensors=carried(model, interventions), **settings)
 
 
-def attached(model: nn.Module, interventions: Sequence[WeightIntervention], **settings: Any) -> Attachment:
+def attached(model: nn.Module, interventions: Sequence[Intervention], **settings: Any) -> Attachment:
     return attach_interventions(model, interventions, tensors=carried(model, interventions), **settings)
 
 
@@ -87,6 +112,10 @@ def places(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (id(p), p.data_ptr()) for name, p in model.named_parameters()}
 
 
+def learning(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def assert_restored(model: nn.Module, before: Mapping[str, Tensor], where: Mapping[str, tuple[int, int]]) -> None:
     after = model.state_dict()
     assert list(after) == list(before)
@@ -95,18 +124,21 @@ def assert_restored(model: nn.Module, before: Mapping[str, Tensor], where: Mappi
         assert torch.equal(tensor, before[name]), name
     assert places(model) == where
     assert attachments_of(model) == ()
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not {"generate", "forward", "_strop_editor"} & set(model.__dict__)
 
 
 def test_every_method_is_in_the_suite() -> None:
-    assert {edit(SITES[0]).method for edit in EDITS.values()} == set(METHODS)
-    assert {edit(SITES[0]).method for edit in NEAR_IDENTITIES.values()} == set(METHODS)
+    edits_of_weights = {edit(SITES[0]).method for edit in EDITS.values()}
+    assert edits_of_weights | set(STATE_EDITS) == set(METHODS)
+    assert {edit(SITES[0]).method for edit in NEAR_IDENTITIES.values()} == edits_of_weights
+    assert {site.stream for site in (STATE_EDITS["loreft"](site).site for site in SITES)} == set(Stream)
 
 
 @every_model
-@every_method
+@any_method
 def test_changes_the_model_inside_the_block_and_restores_every_bit_after_it(
-    edit: Edit, model_type: str, tiny: Tiny
+    edit: AnyEdit, model_type: str, tiny: Tiny
 ) -> None:
     model = tiny(model_type)
     before, where, plain = snapshot(model), places(model), logits(model)
@@ -131,9 +163,9 @@ def test_an_edit_that_takes_almost_nothing_changes_almost_nothing(edit: Edit, mo
         torch.testing.assert_close(logits(model), plain, atol=1e-3, rtol=1e-3)
 
 
-@every_method
+@any_method
 @pytest.mark.parametrize("failure", [ValueError("half-way"), KeyboardInterrupt()])
-def test_restores_every_bit_after_an_exception(edit: Edit, failure: BaseException, tiny: Tiny) -> None:
+def test_restores_every_bit_after_an_exception(edit: AnyEdit, failure: BaseException, tiny: Tiny) -> None:
     model = tiny("gpt2")
     before, where = snapshot(model), places(model)
     with pytest.raises(type(failure)), applied(model, [edit(site) for site in SITES]):
@@ -163,20 +195,20 @@ def test_restores_every_bit_when_the_second_of_three_edits_fails(
     assert_restored(model, before, where)
 
 
-@every_method
-def test_restores_every_bit_when_the_last_site_is_not_there(edit: Edit, tiny: Tiny) -> None:
+@any_method
+def test_restores_every_bit_when_the_last_site_is_not_there(edit: AnyEdit, tiny: Tiny) -> None:
     model = tiny("llama")
     before, where = snapshot(model), places(model)
-    with pytest.raises(SiteError, match="layer 9 up: this model has layers 0 to 2"):
+    with pytest.raises(SiteError, match=r"layer 9 \w+: this model has layers 0 to 2"):
         attached(model, [*map(edit, SITES), edit(WeightSite(9, T.UP))])
     assert_restored(model, before, where)
 
 
 @every_model
-@every_method
+@any_method
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dtype_device_names_and_parameter_objects_survive(
-    edit: Edit, model_type: str, dtype: torch.dtype, tiny: Tiny
+    edit: AnyEdit, model_type: str, dtype: torch.dtype, tiny: Tiny
 ) -> None:
     model = tiny(model_type).to(dtype)
     before, where, its_class = snapshot(model), places(model), type(model)
@@ -197,8 +229,8 @@ def test_dtype_device_names_and_parameter_objects_survive(
     assert_restored(model, before, where)
 
 
-@every_method
-def test_an_optimiser_made_before_still_refers_to_the_parameters(edit: Edit, tiny: Tiny) -> None:
+@any_method
+def test_an_optimiser_made_before_still_refers_to_the_parameters(edit: AnyEdit, tiny: Tiny) -> None:
     model = tiny("llama")
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     with applied(model, [edit(site) for site in SITES]):
@@ -268,13 +300,162 @@ def test_kept_factors_give_the_same_edit_without_a_decomposition(edit: Edit, dty
     torch.testing.assert_close(by_factors, by_decomposition)
 
 
-@every_method
+@any_method
 @pytest.mark.parametrize("site", [WeightSite(3, T.UP), WeightSite(0, T.KEY, head=1)])
-def test_an_intervention_is_read_back_from_its_json(edit: Edit, site: WeightSite) -> None:
+def test_an_intervention_is_read_back_from_its_json(edit: AnyEdit, site: WeightSite) -> None:
     intervention = edit(site)
     entry = intervention.to_json((48, 32))
     assert entry["method"] in METHODS
     assert intervention_from_json(entry) == intervention
+
+
+# Edits of hidden states
+
+
+@every_model
+@every_state_method
+def test_an_edit_of_states_leaves_every_weight_as_it_is(edit: AnyEdit, model_type: str, tiny: Tiny) -> None:
+    model = tiny(model_type)
+    before, where = snapshot(model), places(model)
+    with applied(model, [edit(site) for site in SITES]):
+        assert places(model) == where
+        after = model.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        logits(model)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@every_state_method
+def test_a_trainable_edit_is_part_of_the_model_until_it_is_taken_off(edit: AnyEdit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    model.lm_head.weight.requires_grad_(False)
+    asking = learning(model)
+    before, where = snapshot(model), places(model)
+    first = attached(model, [edit(SITES[0])], trainable=True)
+    earlier = {name for name in dict(model.named_parameters()) if name not in before}
+    assert learning(model) == earlier
+    second = attached(model, [edit(SITES[1]), edit(SITES[2])], trainable=True)
+    assert learning(model) == dict(model.named_parameters()).keys() - before.keys() - earlier  # the latest learns alone
+    own = edit(SITES[0])
+    assert isinstance(own, LowRankEdit)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2 * own.parameter_count(32)
+    second.detach()
+    assert learning(model) == earlier
+    first.detach()
+    assert_restored(model, before, where)
+    assert learning(model) == asking
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_hooks_of_others_survive_attaching_running_and_detaching(trainable: bool, tiny: Tiny) -> None:
+    model = tiny("llama")
+    calls: list[str] = []
+    hooked = {
+        "model": model,
+        "inner": model.model,
+        "block": model.model.layers[0],
+        "down": model.model.layers[2].mlp.down_proj,
+    }
+    handles = [
+        handle
+        for name, module in hooked.items()
+        for handle in (
+            module.register_forward_pre_hook(lambda *_, name=name: calls.append(f"before {name}")),
+            module.register_forward_hook(lambda *_, name=name: calls.append(f"after {name}")),
+        )
+    ]
+    logits(model)
+    expected = list(calls)
+    attachment = attached(model, [STATE_EDITS["loreft"](site) for site in SITES], trainable=trainable)
+    for _ in range(2):
+        calls.clear()
+        logits(model)
+        assert calls == expected
+    attachment.detach()
+    calls.clear()
+    logits(model)
+    assert calls == expected
+    for handle in handles:
+        handle.remove()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_hook_of_others_sees_the_edited_states(tiny: Tiny) -> None:
+    model = tiny("llama")
+    seen: list[Tensor] = []
+    model.model.layers[0].register_forward_hook(lambda _, arguments, output: seen.append(output))
+    logits(model)
+    with applied(model, [STATE_EDITS["loreft"](SITES[0])]):
+        logits(model)
+    assert (seen[0] != seen[1]).any(-1).nonzero()[:, 1].tolist() == [0, 1, 3, 4, 5]
+
+
+def test_a_generate_someone_put_on_the_model_runs_and_is_put_back(tiny: Tiny) -> None:
+    model = tiny("llama")
+    calls: list[str] = []
+
+    def theirs(*arguments: Any, **settings: Any) -> Tensor:
+        calls.append("theirs")
+        return type(model).generate(model, *arguments, **settings)
+
+    model.generate = theirs
+    with applied(model, [STATE_EDITS["loreft"](SITES[0])]):
+        assert model.generate is not theirs
+        edited = model.generate(IDS, max_new_tokens=4, do_sample=False)
+    assert calls == ["theirs"]
+    assert model.generate is theirs
+    assert edited.shape == (1, 12)
+
+
+@every_state_method
+def test_a_deep_copy_is_edited_as_its_original_and_lives_on_alone(edit: AnyEdit, tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    plain = logits(model)
+    attachment = attached(model, [edit(site) for site in SITES])
+    edited = logits(model)
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(logits(twin), edited, atol=0, rtol=0)
+    attachment.detach()
+    assert torch.equal(logits(model), plain)
+    assert torch.equal(logits(twin), edited)
+    written = twin.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3, do_sample=False)
+    assert written.shape == (1, 11)
+
+
+def test_a_deep_copy_of_a_model_that_learns_learns_alone(tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    attached(model, [STATE_EDITS["loreft"](site) for site in SITES], trainable=True)
+    twin = copy.deepcopy(model)
+    with prompt_lengths([6]):
+        twin(input_ids=IDS).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in twin.parameters() if parameter.requires_grad)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_edits_of_weights_and_of_states_go_on_and_come_off_together(tiny: Tiny) -> None:
+    model = tiny("gpt_neox")
+    before, where, plain = snapshot(model), places(model), logits(model)
+    both = [EDITS["rank_reduction"](SITES[1]), STATE_EDITS["loreft"](SITES[1])]
+    with applied(model, both):
+        together = logits(model)
+    with applied(model, both[:1]), applied(model, both[1:]):
+        assert torch.equal(logits(model), together)
+    with applied(model, both[:1]):
+        assert not torch.allclose(logits(model), together, atol=1e-3)
+    assert torch.equal(logits(model), plain)
+    assert_restored(model, before, where)
+
+
+def test_an_edited_model_is_let_go_when_nothing_else_holds_it(tiny: Tiny) -> None:
+    model = tiny("llama")
+    gone = weakref.ref(model)
+    attachment = attached(model, [STATE_EDITS["loreft"](SITES[0])])
+    logits(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    attachment.detach()
 
 
 # Attaching for longer
@@ -393,7 +574,7 @@ def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"method": "prune"}, "'prune' is not a method this version knows (rank_reduction, singular_value_pruning)"),
+        ({"method": "prune"}, f"'prune' is not a method this version knows ({', '.join(METHODS)})"),
         ({"method": None}, "'None' is not a method this version knows"),
         ({"method": ["rank_reduction"]}, "is not a method this version knows"),
         ({"layer": None}, "layer"),

@@ -3,7 +3,14 @@
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
 from strop.anatomy.family_file import read_family
-from strop.anatomy.prefix import evaluating, frozen, hidden_states_entering, input_device, logits_at
+from strop.anatomy.prefix import (
+    evaluating,
+    frozen,
+    hidden_states_entering,
+    hidden_states_made_by,
+    input_device,
+    logits_at,
+)
 from strop.anatomy.sites import MatrixType, Stream, StreamSite, WeightSite, parse_layers
 from strop.anatomy.tap import Tap
 
@@ -21,6 +28,7 @@ __all__ = [
     "evaluating",
     "frozen",
     "hidden_states_entering",
+    "hidden_states_made_by",
     "input_device",
     "logits_at",
     "parse_layers",

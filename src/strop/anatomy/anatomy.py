@@ -50,7 +50,8 @@ class Anatomy:
         except AttributeError:
             raise UnknownArchitectureError(
                 f"{type(model).__name__} has no {chosen.blocks}, where a {chosen.name} model keeps its blocks; "
-                "load it with its head (AutoModelForCausalLM, AutoModelForSequenceClassification), or describe it with a Family of its own."
+                "load it with its head (AutoModelForCausalLM or AutoModelForSequenceClassification), or describe it with a "
+                "Family of its own."
             ) from None
         heads = config.num_attention_heads
         return cls(

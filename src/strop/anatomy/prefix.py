@@ -47,6 +47,33 @@ def hidden_states_entering(
     return captured[0]
 
 
+def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: Tensor, *, layer: int) -> Tensor:
+    """Return what block `layer` makes of its input, before any hook on it changes that.
+
+    Args:
+        model: a causal language model.
+        anatomy: of that model.
+        input_ids: (batch, tokens), padded on the right.
+        layer: the block.
+
+    Returns:
+        (batch, tokens, hidden).
+    """
+    blocks = anatomy.blocks(model)
+    made: list[Tensor] = []
+
+    def capture(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        made.append(output[0] if isinstance(output, tuple) else output)
+
+    with _running(blocks, anatomy, 0, layer + 1, None, None):
+        handle = blocks[layer].register_forward_hook(capture, prepend=True)
+        try:
+            model.base_model(input_ids=input_ids, use_cache=False)
+        finally:
+            handle.remove()
+    return made[0]
+
+
 def logits_at(
     model: PreTrainedModel,
     anatomy: Anatomy,
@@ -56,6 +83,7 @@ def logits_at(
     *,
     start: int = 0,
     state: Tensor | None = None,
+    raw: bool = False,
     caller: Callable[..., Any] | None = None,
 ) -> Tensor:
     """Return the logits at chosen positions, running only blocks `start` and above.
@@ -70,6 +98,7 @@ def logits_at(
         columns: (positions,) which token of it; its logits predict the next one.
         start: the block `state` enters; 0 starts from the embeddings.
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
+        raw: the state is what block `start` − 1 made, and the hooks on that block have yet to change it.
         caller: what to call instead of the model: a wrapper around it that adds up gradients of several processes.
 
     Returns:
@@ -82,7 +111,7 @@ def logits_at(
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep_scored)
     try:
-        with _running(anatomy.blocks(model), anatomy, start, anatomy.layer_count, state, None):
+        with _running(anatomy.blocks(model), anatomy, start, anatomy.layer_count, state, None, raw=raw):
             logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False).logits
     finally:
         handle.remove()
@@ -91,9 +120,19 @@ def logits_at(
 
 @contextlib.contextmanager
 def _running(
-    blocks: nn.ModuleList, anatomy: Anatomy, start: int, stop: int, state: Tensor | None, captured: list[Tensor] | None
+    blocks: nn.ModuleList,
+    anatomy: Anatomy,
+    start: int,
+    stop: int,
+    state: Tensor | None,
+    captured: list[Tensor] | None,
+    *,
+    raw: bool = False,
 ) -> Iterator[None]:
-    """Let blocks below `start` and from `stop` on pass their input through; put what enters `stop` in `captured`."""
+    """Let blocks below `start` and from `stop` on pass their input through; put what enters `stop` in `captured`.
+
+    A raw state goes where block `start` − 1 would make it, so that the hooks on that block still see it.
+    """
     if start > 0 and state is None:
         raise ValueError(f"Starting at block {start} needs the hidden state that enters it.")
     collected = [] if captured is None else captured
@@ -101,6 +140,9 @@ def _running(
 
     def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return as_block(hidden_states)
+
+    def make(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return as_block(state)
 
     def feed_after_blocks(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         return as_block(state)
@@ -133,7 +175,9 @@ def _running(
 
     replaced: dict[int, Callable[..., Any]] = dict.fromkeys([*range(start), *range(stop, len(blocks))], skip)
     with contextlib.ExitStack() as undo:
-        if state is not None and start < len(blocks):
+        if raw:
+            replaced[start - 1] = make
+        elif state is not None and start < len(blocks):
             undo.callback(blocks[start].register_forward_pre_hook(feed).remove)
         elif state is not None:
             undo.callback(blocks[-1].register_forward_hook(feed_after_blocks).remove)  # after any edit of its output

@@ -2,6 +2,7 @@
 
 from strop.interventions.apply import Attachment, applied_interventions, attach_interventions, attachments_of
 from strop.interventions.base import Intervention, WeightIntervention, matrix_of
+from strop.interventions.explain import explain_positions
 from strop.interventions.head import Head
 from strop.interventions.low_rank_edit import ACTIVATIONS, FORMULAS, EditModule, Formula, LowRankEdit
 from strop.interventions.methods import METHODS, intervention_from_json
@@ -28,6 +29,7 @@ __all__ = [
     "applied_interventions",
     "attach_interventions",
     "attachments_of",
+    "explain_positions",
     "intervention_from_json",
     "matrix_of",
     "prompt_lengths",

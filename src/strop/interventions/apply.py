@@ -38,7 +38,7 @@ class Attachment:
         self._model = weakref.ref(model)
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
-        self._editor: StateEditor | None = None
+        self._editor: weakref.ref[StateEditor] | None = None
         self._head: HeadSwap | None = None
         self._registered: str | None = None
         self._asked_for_gradients: dict[nn.Parameter, bool] = {}
@@ -75,7 +75,7 @@ class Attachment:
         """Edit inside some named subspaces, and only those; all by default.
 
         Raises:
-            InterventionError: an edit has no such subspace.
+            UsageError: an edit has no such subspace.
         """
         for edit in self.edits:
             edit.use_subspaces(names)
@@ -100,9 +100,10 @@ class Attachment:
         self._restore()
 
     def _restore(self) -> None:
-        if self._editor is not None:
-            self._editor.remove(self.edits)
-            self._editor = None
+        editor = self._editor() if self._editor is not None else None
+        if editor is not None:
+            editor.remove(self.edits)
+        self._editor = None
         model = self._model()
         if model is not None and self._registered is not None:
             delattr(model, self._registered)
@@ -201,7 +202,7 @@ def _edit_states(
     if outer is not None:
         editor.watch(outer)
     editor.add(modules)
-    attachment._editor = editor
+    attachment._editor = weakref.ref(editor)  # it holds the model, which an attachment must not keep alive
 
 
 def _let_learn(model: PreTrainedModel, attachment: Attachment, outer: nn.Module | None) -> None:

@@ -142,7 +142,7 @@ class LowRankEdit:
             return (torch.rand(*shape, generator=generator) * 2 - 1) * bound
 
         if self.formula.orthonormal:
-            basis = orthonormal_rows(torch.randn(self.rank, hidden_size, generator=generator))
+            basis = orthonormal_rows(torch.randn(self.rank, hidden_size, generator=generator)).contiguous()
         else:
             basis = uniform(self.rank, hidden_size)
         if init == "paper":
@@ -153,14 +153,16 @@ class LowRankEdit:
             rows = orthonormal_rows(basis) if self.formula.orthonormal else basis.clone()
             source = rows if self.formula.subtracts else torch.zeros(self.rank, hidden_size)
             tensors = {"basis": basis, "source": source, "bias": torch.zeros(self.rank)}
-        return {name: tensors[name] for name in self.formula.tensors}
+        return {name: tensors[name].contiguous() for name in self.formula.tensors}
 
     def _refuse_identity(self) -> None:
         constant = self.formula.subtracts and not self.formula.reads
         bent = self.formula.subtracts and self.activation != "linear"
-        if constant or bent or self.activation == "sigmoid":
+        never_zero, stuck = self.activation == "sigmoid", self.activation == "relu" and not bent
+        if constant or bent or never_zero or stuck:
             why = "its activation bends what it would have to put back" if bent else "it puts a constant in its place"
-            why = "a sigmoid is never zero" if self.activation == "sigmoid" else why
+            why = "a sigmoid is never zero" if never_zero else why
+            why = "a relu has no slope at zero and nothing would ever be learned" if stuck else why
             raise UsageError(f"{self.method} cannot begin as the identity, for {why}; use init paper.")
 
     def refuse_rank_above(self, hidden_size: int) -> None:
@@ -170,6 +172,14 @@ class LowRankEdit:
                 f"{self.site}: a subspace of rank {self.rank} does not fit into hidden states of size {hidden_size}; choose "
                 f"a rank of at most {hidden_size}."
             )
+
+    def refuse_other_subspaces(self, names: Collection[str] | None) -> None:
+        """Raise UsageError if a name is of no subspace of this edit; None names all."""
+        known = [name for name, _ in self.subspaces]
+        for name in names or ():
+            if name not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise UsageError(f"{self.site}: the edit has no subspace '{name}'; {has}.")
 
     def checked(self, tensors: Mapping[str, Tensor], hidden_size: int) -> None:
         """Make sure that tensors are the learned ones of this edit.
@@ -243,7 +253,10 @@ class EditModule(nn.Module):
         for name in edit.formula.tensors:
             kept = tensors[name].detach()
             kept = kept if kept.dtype == torch.float64 else kept.float()
-            parts = [nn.Parameter(part.clone(), requires_grad=False) for part in torch.split(kept, sizes)]
+            rows = (part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes))
+            parts = [
+                nn.Parameter(part, requires_grad=False) for part in rows
+            ]  # row by row, as a file has them: every bit
             self.register_module(name, nn.ParameterList(parts))
         self.dropout = 0.0
         """The share of the edit's entries that training sets to zero."""
@@ -265,7 +278,7 @@ class EditModule(nn.Module):
         """Edit inside some subspaces, and only those; all by default.
 
         Raises:
-            InterventionError: there is no such subspace.
+            UsageError: there is no such subspace.
         """
         sizes = [rank for _, rank in self.edit.subspaces] or [self.edit.rank]
         self._active = torch.cat(
@@ -275,12 +288,8 @@ class EditModule(nn.Module):
     def _rows_of(self, names: Collection[str] | None) -> list[bool]:
         if names is None:
             return [True] * max(1, len(self.edit.subspaces))
-        known = [name for name, _ in self.edit.subspaces]
-        missing = [name for name in names if name not in known]
-        if missing:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise InterventionError(f"{self.edit.site}: the edit has no subspace '{missing[0]}'; {has}.")
-        return [name in names for name in known] or [False]  # an edit without subspaces learns all or nothing
+        self.edit.refuse_other_subspaces(names)
+        return [name in names for name, _ in self.edit.subspaces] or [False]  # without subspaces all learns or nothing
 
     def _parts(self, name: str) -> Iterator[nn.Parameter]:
         yield from self.get_submodule(name).parameters()

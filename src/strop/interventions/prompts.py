@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from strop.errors import InterventionError, UsageError
+from strop.interventions.positions import Positions
 
 _DECLARED: contextvars.ContextVar[Tensor | None] = contextvars.ContextVar("strop_prompt_lengths", default=None)
 
@@ -95,10 +96,12 @@ def prompt_mask_of(inputs: Mapping[str, Any], positional: Sequence[Any]) -> Tens
 
 
 def arguments_of(module: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arguments of a module's call by name."""
+    """Return all arguments of a module's call by name, but those by place that its forward has no names for."""
     if not positional:
         return dict(named)
-    names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+    parameters = inspect.signature(type(module).forward).parameters
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [name for name, entry in parameters.items() if name != "self" and entry.kind not in unnamed]
     return {**dict(zip(names, positional, strict=False)), **named}
 
 
@@ -154,6 +157,21 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     if isinstance(labels, Tensor) and labels.ndim == 2 and cached == 0:
         return Layout(index, _before_labels(labels.to(index.device), index))
     return _unknown(index, "neither labels nor generate says where they do")
+
+
+def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
+    """Return which tokens of a forward pass an edit touches, (batch, tokens), boolean.
+
+    Raises:
+        InterventionError: it depends on where prompts end, and that cannot be known.
+    """
+    length = layout.prompt_length
+    if length is None and positions.reach != "all":
+        raise InterventionError(
+            f"An edit at {positions} needs to know where prompts end, and {layout.reason}: generate, pass labels (-100 on "
+            "the prompt) with an attention_mask, or call the model inside strop.prompt_lengths([...])."
+        )
+    return positions.chosen(layout.index, length if length is not None else layout.index[:, 0])
 
 
 def _unknown(index: Tensor, reason: str) -> Layout:

@@ -30,12 +30,18 @@ def orthonormal_rows(raw: Float[Tensor, "rank features"]) -> Float[Tensor, "rank
     [1.0, 0.0, 0.0, 1.0]
     """
     rows = raw if raw.dtype == torch.float64 else raw.float()
-    return _half_step(_half_step(rows))
+    return _half_step(_half_step(rows, furthest=torch.inf), furthest=0.5)
 
 
-def _half_step(rows: Tensor) -> Tensor:
-    factor, failed = torch.linalg.cholesky_ex(rows @ rows.mT)
-    if failed.any():
+def _half_step(rows: Tensor, *, furthest: float) -> Tensor:
+    """Return L⁻¹A; `furthest` is how much products of the rows given may differ from those of orthonormal ones.
+
+    After a first step they hardly do (0.04 at a condition number of 1,000), unless rounding alone told two rows apart.
+    """
+    products = rows @ rows.mT
+    factor, failed = torch.linalg.cholesky_ex(products)
+    eye = torch.eye(rows.shape[0], dtype=rows.dtype, device=rows.device)
+    if failed.any() | ((products.detach() - eye).abs().amax() > furthest):
         raise DecompositionError(
             f"The {rows.shape[0]} rows of a learned subspace have become linearly dependent or are not finite; train with a "
             "lower rank or a lower learning rate."

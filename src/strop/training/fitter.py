@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, Stream, StreamSite
 from strop.checkpoints.load import quiet_transformers
 from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, attach_interventions
 from strop.interventions.base import Decompose
@@ -23,7 +23,7 @@ from strop.training.checkpoints import checkpoints_in
 from strop.training.objective import Objective
 from strop.training.plan import TrainPlan
 from strop.training.state import randomness, restore_randomness
-from strop.training.trainer import EditTrainer, quietest, release
+from strop.training.trainer import EditTrainer, quietest, refuse_unknown_reports, release
 from strop.training.watch import Watch, stopping_gently
 
 EPOCHS: CandidateSpace[int] = CandidateSpace(
@@ -47,8 +47,8 @@ class Fitter:
 
     Raises:
         SiteError: the model has no such layer.
-        UsageError: the rank is above the hidden size, or the method cannot begin as asked.
-        InterventionError: no edit has a subspace that is to be trained.
+        UsageError: the rank is above the hidden size, the method cannot begin as asked, no edit has a subspace that is to
+            be trained, or losses cannot be reported where they are to be.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Fitter:
         after: Recipe | None,
         decompose: Decompose,
     ) -> None:
+        refuse_unknown_reports(plan.report_to)
         self._model, self._anatomy, self._objective, self._select = model, anatomy, objective, select
         self._plan, self._decompose = plan, decompose
         self._start: tuple[Intervention, ...] = after.interventions if after is not None else ()
@@ -72,6 +73,8 @@ class Fitter:
         new = () if self._goes_on else self._new_edits()
         generator = torch.Generator().manual_seed(plan.seed)
         drawn = [edit.initial_tensors(anatomy.hidden_size, init=plan.init, generator=generator) for edit in new]
+        for edit in new:
+            edit.refuse_other_subspaces(plan.train_subspaces)
         self._interventions: tuple[Intervention, ...] = (*self._start, *new)
         self._tensors: tuple[Mapping[str, Tensor], ...] = (*self._start_tensors, *drawn)
         self._learning = len(self._start) if not self._goes_on else 0
@@ -85,10 +88,11 @@ class Fitter:
         return edits
 
     @property
-    def lowest(self) -> int:
-        """The lowest layer at which something learns."""
-        learning = self._interventions[self._learning :]
-        return min(entry.site.layer for entry in learning if isinstance(entry, LowRankEdit))
+    def lowest(self) -> StreamSite:
+        """The site the forward pass meets first at which something learns."""
+        order = (Stream.ATTENTION, Stream.MLP, Stream.BLOCK)
+        learning = (entry for entry in self._interventions[self._learning :] if isinstance(entry, LowRankEdit))
+        return min((entry.site for entry in learning), key=lambda site: (site.layer, order.index(site.stream)))
 
     def choose(self, journal: Journal) -> Choice:
         """Train, and return what the select split chose."""
@@ -115,8 +119,9 @@ class Fitter:
 
     def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial[Any]) -> Watch:
         self._prepare(attachment)
-        states = states_below(self._select, self.lowest)
-        watch = Watch(journal, self._select, states, self.lowest, attachment, recipe, unedited, self._plan.patience)
+        lowest = self.lowest.layer
+        states = states_below(self._select, lowest)
+        watch = Watch(journal, self._select, states, lowest, attachment, recipe, unedited, self._plan.patience)
         with contextlib.ExitStack() as stack:
             if journal.run is not None:
                 folder = journal.run.path / "checkpoints"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, logits_at
+from strop.anatomy import Anatomy, StreamSite, logits_at
 from strop.interventions import Head, prompt_lengths
 from strop.progress import Progress
 from strop.tasks import Labels, Task
@@ -60,7 +60,7 @@ class Objective(Protocol):
         """Return the classification head training begins with, where one learns."""
         ...
 
-    def keep_below(self, layer: int, plan: TrainPlan, *, progress: Progress) -> None:
+    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
         """Read once what no edit changes, where it is worth it."""
         ...
 
@@ -82,7 +82,8 @@ class AnswerObjective:
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, train_set: TrainSet) -> None:
         self.model, self.anatomy, self.examples = model, anatomy, train_set
-        self._prefix: PrefixStates | None = None
+        self.prefix: PrefixStates | None = None
+        """What lies below the lowest edit, read once; None runs the whole model."""
 
     @property
     def tokens(self) -> int:
@@ -97,7 +98,7 @@ class AnswerObjective:
         """Return what the answer tokens of a batch cost; the LM head runs at these only."""
         input_ids, labels = inputs["input_ids"], inputs["labels"]
         rows, columns = (labels != -100).nonzero(as_tuple=True)
-        state = self._prefix.batch(inputs["index"], input_ids.shape[1]) if self._prefix is not None else None
+        state = self.prefix.batch(inputs["index"], input_ids.shape[1]) if self.prefix is not None else None
         with prompt_lengths(inputs["prompt_lengths"]):
             logits = logits_at(
                 self.model,
@@ -105,8 +106,9 @@ class AnswerObjective:
                 input_ids,
                 rows,
                 columns - 1,
-                start=self._prefix.layer if self._prefix is not None and state is not None else 0,
+                start=self.prefix.start if self.prefix is not None and state is not None else 0,
                 state=state.to(input_ids.device) if state is not None else None,
+                raw=self.prefix is not None and state is not None and self.prefix.raw,
                 caller=caller,
             )
         total = nn.functional.cross_entropy(logits.float(), labels[rows, columns].to(logits.device), reduction="sum")
@@ -116,21 +118,21 @@ class AnswerObjective:
         """Return None: the LM head stays as it is."""
         return None
 
-    def keep_below(self, layer: int, plan: TrainPlan, *, progress: Progress) -> None:
-        """Read the hidden states below a layer once, where that saves time."""
-        if plan.prefix_budget_bytes and worth_keeping(self.model, layer=layer, epochs=plan.epochs):
-            self._prefix = PrefixStates.read(
+    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
+        """Read the hidden states below the lowest edit once, where that saves time."""
+        if plan.prefix_budget_bytes and worth_keeping(self.model, lowest=lowest, epochs=plan.epochs):
+            self.prefix = PrefixStates.read(
                 self.model,
                 self.anatomy,
                 self.examples.sequences,
-                layer=layer,
+                lowest=lowest,
                 budget_bytes=plan.prefix_budget_bytes,
                 progress=progress,
             )
 
     def forget(self) -> None:
         """Give up the hidden states that were kept."""
-        self._prefix = None
+        self.prefix = None
 
 
 class LabelledSet(Dataset[Item]):
@@ -187,7 +189,7 @@ class LabelObjective:
         """Return the model's own head."""
         return Head.of(model, self.labels.names)
 
-    def keep_below(self, layer: int, plan: TrainPlan, *, progress: Progress) -> None:
+    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
         """Do nothing: a classifier is always run whole."""
 
     def forget(self) -> None:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device
+from strop.anatomy import (
+    Anatomy,
+    Stream,
+    StreamSite,
+    evaluating,
+    hidden_states_entering,
+    hidden_states_made_by,
+    input_device,
+)
 from strop.interventions import prompt_lengths
 from strop.progress import Progress
 from strop.tasks.encoding import BATCH_TOKENS
@@ -14,18 +22,19 @@ from strop.training.sequences import TrainSequence, collate
 
 
 class PrefixStates:
-    """The hidden states that enter one block, for as many sequences as a budget holds.
+    """The hidden states at the lowest edit, for as many sequences as a budget holds.
 
     Sequences are read in batches of like length, always the same ones, so that a training that is resumed sees the same
     numbers to the last bit.
 
     Args:
-        layer: the block.
-        states: for a sequence's index, what enters the block: (tokens, hidden), in the model's dtype.
+        start: the block from which on the model is run.
+        raw: the states are what the block before it made, still to be edited; else what enters it.
+        states: for a sequence's index (tokens, hidden), in the model's dtype.
     """
 
-    def __init__(self, layer: int, states: dict[int, Tensor]) -> None:
-        self.layer = layer
+    def __init__(self, start: int, *, raw: bool, states: dict[int, Tensor]) -> None:
+        self.start, self.raw = start, raw
         self._states = states
 
     @classmethod
@@ -35,11 +44,15 @@ class PrefixStates:
         anatomy: Anatomy,
         sequences: Sequence[TrainSequence],
         *,
-        layer: int,
+        lowest: StreamSite,
         budget_bytes: int,
         progress: Progress,
     ) -> "PrefixStates":
-        """Run the blocks below `layer` once on each sequence, the shortest first, until the budget is used up."""
+        """Run what lies below the lowest edit once on each sequence, the shortest first, until the budget is used up.
+
+        A block's output is edited after the block: it has run by then, and what it made is kept.
+        """
+        raw = lowest.stream is Stream.BLOCK
         size = anatomy.hidden_size * model.dtype.itemsize
         order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
         batches: list[list[int]] = []
@@ -58,16 +71,15 @@ class PrefixStates:
             for batch in batches:
                 tensors = collate([{"index": index, "sequence": sequences[index]} for index in batch])
                 with prompt_lengths(tensors["prompt_lengths"]):
-                    found = hidden_states_entering(
-                        model, anatomy, tensors["input_ids"].to(input_device(model)), layer=layer
-                    )
+                    find = hidden_states_made_by if raw else hidden_states_entering
+                    found = find(model, anatomy, tensors["input_ids"].to(input_device(model)), layer=lowest.layer)
                 for row, index in enumerate(batch):
                     kept[index] = found[row, : len(sequences[index].ids) - 1].clone()
                 progress.advance()
-        return cls(layer, kept)
+        return cls(lowest.layer + raw, raw=raw, states=kept)
 
     def batch(self, index: Tensor, tokens: int) -> Tensor | None:
-        """Return what enters the block for a batch, (batch, tokens, hidden), zeros at the padding; None if one is not kept."""
+        """Return the states of a batch, (batch, tokens, hidden), zeros at the padding; None if one is not kept."""
         members = index.tolist()
         if any(member not in self._states for member in members):
             return None
@@ -78,9 +90,9 @@ class PrefixStates:
         return padded
 
 
-def worth_keeping(model: PreTrainedModel, *, layer: int, epochs: int) -> bool:
-    """Return whether states below a layer are the same in every epoch, and read more than once."""
+def worth_keeping(model: PreTrainedModel, *, lowest: StreamSite, epochs: int) -> bool:
+    """Return whether something lies below the lowest edit, is the same in every epoch, and is read more than once."""
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     settings = model.config.to_dict()
     drops |= any("drop" in name and isinstance(value, float) and value > 0 for name, value in settings.items())
-    return layer > 0 and epochs > 1 and not drops
+    return (lowest.layer > 0 or lowest.stream is Stream.BLOCK) and epochs > 1 and not drops

@@ -1,14 +1,16 @@
 """The Hugging Face Trainer, with an objective of ours."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from strop.errors import TrainingError
+from strop.errors import TrainingError, UsageError
 from strop.training.checkpoints import InterventionCheckpoints
 from strop.training.objective import Objective
 
@@ -72,6 +74,17 @@ def quietest(arguments: dict[str, Any]) -> TrainingArguments:
     if "activation_checkpointing" not in known and "activation_checkpointing" in arguments:
         arguments = {**arguments, "gradient_checkpointing": arguments["activation_checkpointing"]}
     return TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+
+
+def refuse_unknown_reports(names: Sequence[str]) -> None:
+    """Raise UsageError if losses cannot be reported somewhere: an unknown name, or a package that is not installed."""
+    for name in names:
+        try:
+            for report in get_reporting_integration_callbacks([name]):
+                report()
+        except (ValueError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UsageError(f"Losses cannot be reported to {name}: {reason}.") from None
 
 
 def release(trainer: EditTrainer) -> None:

@@ -1,0 +1,571 @@
+"""An edit touches the same tokens however a forward pass is laid out, and refuses where it would have to guess."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
+from strop.errors import InterventionError
+from strop.interventions import RankReduction, applied_interventions, attachments_of, prompt_lengths
+from strop.linalg import decompose
+from strop.recipe import Recipe, attach, detach
+from strop.tasks import Example, Scorer
+
+MODELS = ["llama", "gpt2", "gpt_neox", "gptj"]  # GPT-J's blocks return tuples
+POSITIONS = ["f2+l3", "f3", "l1", "f2(+l3)", "(f2+)l3", "prompt", "all"]
+EXACT = {"atol": 2e-6, "rtol": 2e-6}  # float64, but for GPT-J, which attends in float32
+every_model = pytest.mark.parametrize("model_type", MODELS)
+Maker = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def with_gradients_only_where_asked(request: pytest.FixtureRequest) -> Iterator[None]:
+    with torch.set_grad_enabled("gradients" in request.node.name):
+        yield
+
+
+def by_the_paper(text: str, length: int, total: int) -> list[int]:
+    """Which tokens are edited, by a loop over the definition."""
+    if text == "all":
+        return list(range(total))
+    if text == "prompt":
+        return list(range(length))
+    first, last = {"f2+l3": (2, 3), "f3": (3, 0), "l1": (0, 1), "f2(+l3)": (2, 3), "(f2+)l3": (2, 3)}[text]
+    if length < first + last:
+        first, last = min(first, length // 2), min(last, (length + 1) // 2)
+    front, back = list(range(first)), list(range(length - last, length))
+    kept = {"f2(+l3)": front, "(f2+)l3": back}.get(text, front + back)
+    return sorted(set(kept))
+
+
+def one_by_one(model: Any, rows: Any, **settings: Any) -> list[Tensor]:
+    """The logits of each row run alone, without padding."""
+    return [model(**rows.batch(rows=[row]), **settings).logits[0] for row in range(len(rows.prompts))]
+
+
+def assert_rows(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@every_model
+@pytest.mark.parametrize("text", POSITIONS)
+def test_edits_are_those_of_a_hand_written_hook(
+    model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact(model_type)
+    attachment = put_on(model, text)
+    edits, tensors = attachment.interventions, attachment.tensors
+    expected = one_by_one(model, rows)
+    attachment.detach()
+    anatomy = Anatomy.of(model)
+    for row, (length, batch) in enumerate((n, rows.batch(rows=[i])) for i, n in enumerate(rows.lengths)):
+        handles = []
+        for edit, learned in zip(edits, tensors, strict=True):
+            columns = by_the_paper(text, length, batch["input_ids"].shape[1])
+
+            def hook(
+                _: Any, __: Any, output: Any, edit: Any = edit, learned: Any = learned, columns: Any = columns
+            ) -> Any:
+                states = (output[0] if isinstance(output, tuple) else output).clone()
+                B, W, b = learned["basis"], learned.get("source"), learned["bias"]
+                R = torch.linalg.qr(B.T).Q.T  # rows of other signs span the same: Rᵀ(… R h) must be told apart
+                R = R * torch.sign((R * torch.linalg.solve(torch.linalg.cholesky(B @ B.T), B)).sum(1))[:, None]
+                for column in columns:
+                    h = states[0, column].clone()
+                    states[0, column] = {
+                        "loreft": lambda h: h + R.T @ (W @ h + b - R @ h),
+                        "direft": lambda h: h + B.T @ (W @ h + b),
+                        "noreft": lambda h: h + B.T @ (W @ h + b - B @ h),
+                        "lobireft": lambda h: h + R.T @ b,
+                    }[edit.method](h)
+                return (states, *output[1:]) if isinstance(output, tuple) else states
+
+            handles.append(anatomy.stream_module(model, edit.site).register_forward_hook(hook))
+        torch.testing.assert_close(model(**batch).logits[0], expected[row], **EXACT)
+        for handle in handles:
+            handle.remove()
+    assert not any(
+        torch.allclose(plain, edited, atol=1e-3)
+        for plain, edited in zip(one_by_one(model, rows), expected, strict=True)
+    )
+
+
+@every_model
+@pytest.mark.parametrize("text", POSITIONS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_padded_on_either_side_is_each_row_alone(
+    model_type: str, text: str, side: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact(model_type)
+    put_on(model, text)
+    expected = one_by_one(model, rows)
+    batch = rows.batch(side)
+    assert_rows(rows.real(model(**batch).logits, side), expected)
+    del batch["labels"]
+    with prompt_lengths(rows.lengths):
+        assert_rows(rows.real(model(**batch).logits, side), expected)
+    with prompt_lengths(torch.tensor(rows.lengths)):
+        states = model.base_model(**batch).last_hidden_state
+        assert_rows(rows.real(model.get_output_embeddings()(states), side), expected)
+
+
+@every_model
+def test_padding_on_the_right_needs_no_mask_where_lengths_are_declared(
+    model_type: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact(model_type)
+    put_on(model, "f2+l3")
+    expected = one_by_one(model, rows)
+    with prompt_lengths(rows.lengths):
+        found = model(input_ids=rows.batch()["input_ids"], use_cache=False).logits
+    assert_rows(rows.real(found), expected)
+
+
+def test_padding_in_a_left_padded_batch_of_prompts_alone_is_not_counted(exact: Maker, put_on: Maker, rows: Any) -> None:
+    """Labels of -100 throughout: there is nothing but a prompt."""
+    model = exact("llama")
+    put_on(model, "l2")
+    batch = rows.batch("left")
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    with prompt_lengths(batch["attention_mask"].sum(1)):
+        expected = model(**batch).logits
+    assert torch.equal(model(**batch).logits, expected)
+
+
+@every_model
+def test_embeddings_do_as_well_as_ids(model_type: str, exact: Maker, put_on: Maker, rows: Any) -> None:
+    model = exact(model_type)
+    put_on(model, "f2+l3")
+    batch = rows.batch("left")
+    expected = model(**batch).logits
+    ids = batch.pop("input_ids")
+    torch.testing.assert_close(
+        model(inputs_embeds=model.get_input_embeddings()(ids), **batch).logits, expected, **EXACT
+    )
+
+
+def test_arguments_by_place_do_as_well_as_by_name(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model = exact("llama")
+    put_on(model, "f2+l3")
+    batch = rows.batch("left")
+    expected = model(**batch).logits
+    found = model(batch.pop("input_ids"), batch.pop("attention_mask"), **batch).logits
+    assert torch.equal(found, expected)
+
+
+@every_model
+def test_a_prompt_read_in_pieces_is_the_prompt_read_at_once(
+    model_type: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact(model_type)
+    put_on(model, "f2+l3")
+    batch = rows.batch("left")
+    expected = model(**batch).logits
+    real = batch["attention_mask"].bool()
+    total, past, pieces = batch["input_ids"].shape[1], None, []
+    with prompt_lengths(rows.lengths):
+        for start, stop in ((0, 4), (4, 5), (5, 11), (11, total)):
+            output = model(
+                input_ids=batch["input_ids"][:, start:stop],
+                attention_mask=batch["attention_mask"][:, :stop],
+                position_ids=batch["position_ids"][:, start:stop],
+                past_key_values=past,
+                use_cache=True,
+            )
+            past = output.past_key_values
+            pieces.append(output.logits)
+    torch.testing.assert_close(torch.cat(pieces, 1)[real], expected[real], **EXACT)
+
+
+@every_model
+def test_the_hidden_states_a_model_shows_are_the_edited_ones(
+    model_type: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model = exact(model_type)
+    batch = rows.batch(rows=[1])
+    plain = model(**batch, output_hidden_states=True).hidden_states
+    put_on(model, "f2+l3", [(StreamSite(0), "lobireft")])
+    shown = model(**batch, output_hidden_states=True).hidden_states
+    assert torch.equal(shown[0], plain[0])
+    assert (shown[1] != plain[1]).any(-1)[0].nonzero().flatten().tolist() == by_the_paper("f2+l3", 9, 13)
+    assert not torch.equal(shown[2], plain[2])
+
+
+def test_the_shown_states_of_a_block_are_not_written_over(exact: Maker, put_on: Maker, rows: Any) -> None:
+    """The very tensor a block returned stays as it was; a hook that ran before has not lost its numbers."""
+    model = exact("llama")
+    before: list[Tensor] = []
+    handle = put_on(model, "f2+l3", [(StreamSite(0), "loreft")])
+    inner = model.model.layers[0]
+    own = inner.forward
+    inner.forward = lambda *a, **k: before.append(own(*a, **k)) or before[-1]
+    model(**rows.batch())
+    del inner.forward
+    handle.detach()
+    inner_plain = model(**rows.batch(), output_hidden_states=True).hidden_states[1]
+    assert torch.equal(before[0], inner_plain)
+
+
+# Several edits
+
+
+@every_model
+def test_two_attachments_edit_in_the_order_they_were_put_on(
+    model_type: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model, batch = exact(model_type), rows.batch("left")
+    first, second = [(StreamSite(1), "loreft")], [(StreamSite(1), "noreft")]
+
+    def in_order(*attachments: tuple[Any, int]) -> Tensor:
+        handles = [put_on(model, "f2+l3", sites, seed=seed) for sites, seed in attachments]
+        found: Tensor = model(**batch).logits
+        for handle in reversed(handles):
+            handle.detach()
+        return found
+
+    forth, back = in_order((first, 1), (second, 2)), in_order((second, 2), (first, 1))
+    assert not torch.allclose(forth, back, atol=1e-3)
+    one, two = put_on(model, "f2+l3", first, seed=1), put_on(model, "f2+l3", second, seed=2)
+    interventions, tensors = [*one.interventions, *two.interventions], [*one.tensors, *two.tensors]
+    two.detach()
+    alone = model(**batch).logits
+    one.detach()
+    torch.testing.assert_close(in_order((first, 1)), alone, atol=0, rtol=0)
+    with applied_interventions(model, interventions, tensors=tensors):
+        assert torch.equal(model(**batch).logits, forth)
+
+
+def test_shares_of_two_edits_at_one_site_make_up_the_tied_edit(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch, site = exact("llama"), rows.batch("left"), [(StreamSite(1), "loreft")]
+    tied = put_on(model, "f2+l3", site)
+    expected = model(**batch).logits
+    tied.detach()
+    put_on(model, "f2(+l3)", site)
+    put_on(model, "(f2+)l3", site)
+    torch.testing.assert_close(model(**batch).logits, expected, **EXACT)
+
+
+@every_model
+def test_an_edit_of_states_stands_on_an_edit_of_weights(
+    model_type: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    site, batch = WeightSite(1, MatrixType.DOWN), rows.batch("left")
+    model, other = exact(model_type), exact(model_type)
+    anatomy = Anatomy.of(other)
+    matrix = anatomy.read_weight(other, site).clone()
+    anatomy.write_matrix(anatomy.parameter(other, site).data, site, decompose(matrix).recompose(8))
+    put_on(other, "f2+l3")
+    with applied_interventions(model, [RankReduction(site, rank_fraction=0.25)]):
+        put_on(model, "f2+l3")
+        torch.testing.assert_close(model(**batch).logits, other(**batch).logits, **EXACT)
+        attachments_of(model)[-1].detach()
+
+
+# Learning
+
+
+def gradients(model: Any, attachment: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Those of one backward pass through several forward passes."""
+    losses = [model(**batch, use_cache=False).loss for batch in batches]
+    torch.stack(losses).sum().backward()
+    return {
+        f"{index}.{name}": parameter.grad.clone()
+        for index, edit in enumerate(attachment.edits)
+        for name, parameter in edit.named_parameters()
+    }
+
+
+def checkpointing(model: Any, *, reentrant: bool) -> None:
+    settings = {"use_reentrant": reentrant}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    if reentrant:
+        model.enable_input_require_grads()
+
+
+SITES = {
+    "every stream": None,
+    "block": [(StreamSite(1), "loreft"), (StreamSite(2), "direft")],
+    "attention": [(StreamSite(1, Stream.ATTENTION), "loreft"), (StreamSite(2, Stream.ATTENTION), "direft")],
+    "mlp": [(StreamSite(1, Stream.MLP), "loreft"), (StreamSite(2, Stream.MLP), "direft")],
+}
+
+
+@every_model
+@pytest.mark.parametrize("sites", SITES.values(), ids=SITES)
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_gradients_are_the_same_with_checkpointing(
+    model_type: str, sites: Any, reentrant: bool, passes: int, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    """Two passes before one backward, as preference training has them, have edits at different tokens."""
+    chosen = () if sites is None else (sites,)
+    batches = [rows.batch("left", rows=[0, 1, 2]), rows.batch("right", rows=[3, 1, 0])][:passes]
+    plain, saving = (
+        exact(model_type, **no_dropout(model_type)).train(),
+        exact(model_type, **no_dropout(model_type)).train(),
+    )
+    expected = gradients(plain, put_on(plain, "f2+l3", *chosen, trainable=True), batches)
+    attachment = put_on(saving, "f2+l3", *chosen, trainable=True)
+    checkpointing(saving, reentrant=reentrant)
+    functions = [block._gradient_checkpointing_func for block in Anatomy.of(saving).blocks(saving)]
+    found = gradients(saving, attachment, batches)
+    assert expected.keys() == found.keys()
+    assert all(bool(gradient.abs().sum() > 0) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, **EXACT)
+    assert [block._gradient_checkpointing_func for block in Anatomy.of(saving).blocks(saving)] == functions
+
+
+def no_dropout(model_type: str) -> dict[str, float]:
+    names = {"gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"), "gptj": ("embd_pdrop", "attn_pdrop", "resid_pdrop")}
+    return dict.fromkeys(names.get(model_type, ()), 0.0)
+
+
+def test_gradients_of_a_batch_are_the_sum_of_those_of_its_rows(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model = exact("llama")
+    attachment = put_on(model, "f2+l3", trainable=True)
+    weight = torch.randn(320, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def of(losses: Tensor) -> list[Tensor]:
+        parameters = [parameter for edit in attachment.edits for parameter in edit.parameters()]
+        return list(torch.autograd.grad(losses, parameters))
+
+    together = of(sum((own @ weight).sum() for own in rows.real(model(**rows.batch("left")).logits, "left")))
+    alone = [of((own @ weight).sum()) for own in one_by_one(model, rows)]
+    for index, gradient in enumerate(together):
+        torch.testing.assert_close(gradient, sum(row[index] for row in alone), **EXACT)
+
+
+# A wrapper around the model
+
+
+class Wrapper(nn.Module):
+    """What PEFT's wrapper looks like from outside."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.own = nn.Parameter(torch.zeros(3))
+
+    def get_base_model(self) -> Any:
+        return self.inner
+
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        return self.inner(*arguments, **settings)
+
+
+def test_a_wrapped_model_is_edited_through_its_wrapper(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch("left")
+    wrapper, plain = Wrapper(model), model(**batch).logits
+    bare = put_on(model, "f2+l3")
+    expected, edits, tensors = model(**batch).logits, bare.interventions, bare.tensors
+    bare.detach()
+    recipe = Recipe.of(model, edits, tensors=tensors)
+    for trainable in (False, True):
+        attachment = attach(wrapper, recipe, trainable=trainable)  # type: ignore[arg-type]
+        assert torch.equal(wrapper(**batch).logits, expected)
+        assert torch.equal(model(**batch).logits, expected)
+        assert wrapper.own.requires_grad
+        with prompt_lengths(rows.lengths):
+            found = wrapper(
+                batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+            )
+        assert torch.equal(found.logits, expected)
+        assert recipe.learned_by(attachment) == recipe
+        detach(wrapper)  # type: ignore[arg-type]
+        assert torch.equal(wrapper(**batch).logits, plain)
+        assert not wrapper._forward_hooks
+        assert not wrapper._forward_pre_hooks
+
+
+# What would have to be guessed
+
+
+@pytest.mark.parametrize("text", [text for text in POSITIONS if text != "all"])
+def test_a_call_that_does_not_say_where_prompts_end_is_refused(
+    text: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model, batch = exact("llama"), rows.batch(rows=[1])
+    put_on(model, text)
+    del batch["labels"]
+    with pytest.raises(
+        InterventionError, match="needs to know where prompts end, and neither labels nor generate says"
+    ):
+        model(**batch)
+    with pytest.raises(InterventionError, match="needs to know where prompts end"):
+        model(batch["input_ids"])
+    with pytest.raises(InterventionError, match="needs to know where prompts end"):
+        model.base_model(**batch)
+
+
+def test_a_batch_without_a_mask_is_refused(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch()
+    put_on(model, "l1")
+    with pytest.raises(InterventionError, match="no two-dimensional attention_mask says which tokens are padding"):
+        model(input_ids=batch["input_ids"], labels=batch["labels"])
+
+
+def test_a_mask_of_four_dimensions_is_refused(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch(rows=[1])
+    put_on(model, "l1")
+    batch["attention_mask"] = torch.zeros(1, 1, 13, 13, dtype=torch.float64).masked_fill(
+        torch.ones(13, 13).triu(1).bool(), -torch.inf
+    )
+    with pytest.raises(InterventionError, match="needs to know where prompts end"):
+        model(**batch)
+    with pytest.raises(InterventionError, match="its mask is no plain one"), prompt_lengths([9]):
+        model(**batch)
+
+
+@pytest.mark.parametrize("extra", [{}, {"cu_seq_lens_q": torch.tensor([0, 5, 13], dtype=torch.int32)}])
+def test_sequences_packed_into_one_row_are_refused(
+    extra: dict[str, Tensor], exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model, batch = exact("llama"), rows.batch(rows=[1])
+    put_on(model, "l1")
+    del batch["attention_mask"]
+    batch["position_ids"] = torch.tensor([[*range(5), *range(8)]])
+    with pytest.raises(InterventionError, match="several sequences are packed into one row"):
+        model(**batch, **extra)
+
+
+def test_labels_beside_a_cache_are_refused(exact: Maker, put_on: Maker, rows: Any) -> None:
+    """The prompt's end may lie in what was read before."""
+    model, batch = exact("llama"), rows.batch(rows=[1])
+    put_on(model, "l1")
+    with prompt_lengths([9]):
+        past = model(input_ids=batch["input_ids"][:, :4], use_cache=True).past_key_values
+    with pytest.raises(InterventionError, match="needs to know where prompts end"):
+        model(
+            input_ids=batch["input_ids"][:, 4:],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"][:, 4:],
+            past_key_values=past,
+        )
+
+
+def test_a_block_called_alone_is_refused(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model = exact("gpt2")
+    put_on(model, "all")
+    block = model.transformer.h[0]
+    for _ in range(2):
+        with pytest.raises(InterventionError, match="A block was called by itself.*; call the model"):
+            block(torch.zeros(1, 3, 32, dtype=torch.float64))
+        model(**rows.batch())
+
+
+def test_lengths_for_another_number_of_rows_are_refused(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model = exact("llama")
+    put_on(model, "l1")
+    with pytest.raises(InterventionError, match="given for 3 sequences, and there are 4"), prompt_lengths([1, 2, 3]):
+        model(**rows.batch())
+
+
+def test_declared_lengths_end_with_their_block(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch(rows=[1])
+    put_on(model, "l1")
+    del batch["labels"]
+    with prompt_lengths([9]):
+        outer = model(**batch).logits
+        with prompt_lengths([2]):
+            assert not torch.allclose(model(**batch).logits, outer, atol=1e-3)
+        assert torch.equal(model(**batch).logits, outer)
+    with contextlib.suppress(ValueError), prompt_lengths([9]):
+        raise ValueError
+    with pytest.raises(InterventionError, match="needs to know where prompts end"):
+        model(**batch)
+
+
+# After something went wrong
+
+
+@every_model
+@pytest.mark.parametrize("failure", [ValueError("half-way"), KeyboardInterrupt()])
+def test_the_call_after_one_that_failed_half_way_is_right(
+    model_type: str, failure: BaseException, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model, batch = exact(model_type), rows.batch("left")
+    other = {**batch, "labels": batch["labels"].clone()}
+    other["labels"][:, :-1] = -100  # the very same ids, with prompts of other lengths
+    put_on(model, "f2+l3")
+    first, second = model(**batch).logits, model(**other).logits
+    assert not torch.allclose(first, second, atol=1e-3)
+
+    def fail(*_: Any) -> None:
+        raise failure
+
+    handle = Anatomy.of(model).blocks(model)[1].register_forward_pre_hook(fail)
+    with pytest.raises(type(failure)):
+        model(**batch)
+    handle.remove()
+    assert torch.equal(model(**other).logits, second)
+    assert torch.equal(model(**batch).logits, first)
+
+
+def test_a_call_refused_leaves_the_model_as_it_was(exact: Maker, put_on: Maker, rows: Any) -> None:
+    model, batch = exact("llama"), rows.batch("left")
+    attachment = put_on(model, "f2+l3")
+    expected = model(**batch).logits
+    with pytest.raises(InterventionError):
+        model(input_ids=batch["input_ids"])
+    assert torch.equal(model(**batch).logits, expected)
+    attachment.detach()
+    assert model(input_ids=batch["input_ids"]).logits.shape == expected.shape
+
+
+# Part of a model
+
+
+@every_model
+@pytest.mark.parametrize("text", ["f2+l3", "all"])
+def test_running_part_of_a_model_is_running_the_whole(
+    model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
+) -> None:
+    model, batch = exact(model_type), rows.batch()
+    anatomy = Anatomy.of(model)
+    put_on(model, text)
+    expected = model(**batch).logits
+    ids = batch["input_ids"]
+    where = [
+        (row, column) for row, total in enumerate(batch["attention_mask"].sum(1).tolist()) for column in range(total)
+    ]
+    rows_, columns = (torch.tensor(part) for part in zip(*where, strict=True))
+    with prompt_lengths(rows.lengths):
+        state = None
+        for start in range(anatomy.layer_count + 1):
+            at_once = hidden_states_entering(model, anatomy, ids, layer=start)
+            state = hidden_states_entering(model, anatomy, ids, layer=start, start=max(start - 1, 0), state=state)
+            torch.testing.assert_close(state, at_once, **EXACT)
+            found = logits_at(model, anatomy, ids, rows_, columns, start=start, state=state)
+            torch.testing.assert_close(found, expected[rows_, columns], **EXACT)
+
+
+@pytest.mark.parametrize("text", ["f2+l3", "l1", "all"])
+@pytest.mark.parametrize("score", ["exact", "first_token", "perplexity"])
+def test_scores_with_an_edit_on_are_those_of_each_example_by_hand(
+    text: str, score: Any, exact: Maker, put_on: Maker, small_tokenizer: Any
+) -> None:
+    model = exact("llama")
+    examples = [
+        Example(prompt, answer)
+        for prompt in ("The city of Lyon is in", "1 + 2 =", "The", "and the capital of Brazil is Brasilia and")
+        for answer in (" France", " Brazil", " Paris and", " the city of Lyon is in Brazil")
+    ]
+    put_on(model, text)
+    found = Scorer(model, small_tokenizer, examples, score).evaluate()
+    for example, loss in zip(examples, found.loss, strict=True):
+        prompt, answer = (small_tokenizer(part)["input_ids"] for part in (example.prompt, example.answer))
+        with prompt_lengths([len(prompt)]):
+            logits = model(input_ids=torch.tensor([prompt + answer])).logits[0]
+        log_p = logits.log_softmax(-1)
+        scored = answer[:1] if score == "first_token" else answer
+        by_hand = -sum(float(log_p[len(prompt) + i - 1, token]) for i, token in enumerate(scored)) / len(scored)
+        assert loss == pytest.approx(by_hand, rel=1e-4, abs=1e-5)
