@@ -131,7 +131,8 @@ class Anatomy:
         Raises:
             SiteError: the model has no such layer.
         """
-        self.spelling(site.writer)
+        if site.layer >= self.layer_count:
+            raise SiteError(f"{site}: this model has layers 0 to {self.layer_count - 1}.")
         if site.stream is Stream.BLOCK:
             return self.blocks(model)[site.layer]
         return self.module(model, site.writer)

@@ -93,9 +93,9 @@ class Stream(enum.StrEnum):
     BLOCK = "block"
     """The residual stream as the block leaves it."""
     ATTENTION = "attention"
-    """What attention adds to the residual stream: the output of its output matrix."""
+    """The output of attention's output matrix: what it adds to the residual stream, but for a norm some families have there."""
     MLP = "mlp"
-    """What the MLP adds to the residual stream: the output of its down matrix."""
+    """The output of the MLP's down matrix: what it adds to the residual stream, but for a norm some families have there."""
 
     @classmethod
     def parse(cls, text: str) -> "Stream":

@@ -143,6 +143,7 @@ class StateEditor:
 
     def _edited(self, edit: EditModule, states: Tensor) -> Tensor:
         tokens = self._tokens(edit.edit.positions, states.shape)
+        edit.follow(states.device)
         if tokens is None:
             return edit(states.flatten(0, 1)).view(states.shape)  # type: ignore[no-any-return]
         if tokens.shape[0] == 0:

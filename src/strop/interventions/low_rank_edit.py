@@ -344,6 +344,11 @@ class EditModule(nn.Module):
                 change = functional.dropout(change, self.dropout)
             return (given + change).to(states.dtype)
 
+    def follow(self, device: torch.device) -> None:
+        """Be where the hidden states are: an edit that does not learn is no part of the model, and is not moved with it."""
+        if next(self.parameters()).device != device:
+            self.to(device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EditModule":
         """Follow the model to another device, but not to another precision."""
 

@@ -65,7 +65,7 @@ class TrialBook(Generic[C]):
     """
 
     def __init__(self, storage: str | None, *, name: str, space: CandidateSpace[C]) -> None:
-        self._space = space
+        self.space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "round": optuna.distributions.IntDistribution(0, 10_000),
             "split": optuna.distributions.CategoricalDistribution(["train", "select"]),
@@ -99,7 +99,7 @@ class TrialBook(Generic[C]):
         """Write a finished trial."""
         params: dict[str, Setting] = {"round": trial.round, "split": trial.split, "examples": trial.examples}
         if trial.candidate is not None:
-            params |= self._space.spell(trial.candidate)
+            params |= self.space.spell(trial.candidate)
         self._study.add_trial(
             optuna.trial.create_trial(
                 params=dict(params),
@@ -129,16 +129,16 @@ class TrialBook(Generic[C]):
         return tuple(self._known.values())
 
     def _settings_of(self, candidate: C | None) -> tuple[tuple[str, Setting], ...]:
-        return () if candidate is None else tuple(sorted(self._space.spell(candidate).items()))
+        return () if candidate is None else tuple(sorted(self.space.spell(candidate).items()))
 
     def _key_of(self, trial: Trial[C]) -> "Key":
         return (trial.round, trial.split, trial.examples, self._settings_of(trial.candidate))
 
     def _from_optuna(self, kept: optuna.trial.FrozenTrial) -> Trial[C]:
-        settings = {name: value for name, value in kept.params.items() if name in self._space.distributions}
+        settings = {name: value for name, value in kept.params.items() if name in self.space.distributions}
         return Trial(
             round=kept.params["round"],
-            candidate=self._space.read(settings) if settings else None,
+            candidate=self.space.read(settings) if settings else None,
             examples=kept.params["examples"],
             split=kept.params["split"],
             accuracy=kept.user_attrs["accuracy"],

@@ -48,9 +48,7 @@ class Bases:
         if found is None:
             found = self._decompose(self._matrices[site])
             size = _bytes_of(found)
-            if (
-                self._held_bytes + size <= self._budget_bytes
-            ):  # a walk meets all in turn, so dropping the oldest gains nothing
+            if self._held_bytes + size <= self._budget_bytes:  # all are met in turn: to drop the oldest gains nothing
                 self._held[site] = found
                 self._held_bytes += size
         return found

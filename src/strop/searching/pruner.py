@@ -5,12 +5,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.anatomy import Anatomy, WeightSite
 from strop.interventions import Intervention, SingularValuePruning, applied_interventions
 from strop.interventions.base import Decompose
 from strop.interventions.indices import parse_indices, spell_indices
@@ -212,24 +213,20 @@ class Pruner:
                     break
         return {bite: states[bite] for bite in sorted(losses, key=losses.__getitem__)[: self.plan.finalists]}
 
-    def _round_again(self, number: int, state: _State, kept: Mapping[str, object]) -> tuple[Trial[Bite], _State]:
+    def _round_again(self, number: int, state: _State, kept: Mapping[str, Any]) -> tuple[Trial[Bite], _State]:
         """Return what a round of an earlier sitting found."""
-        types = tuple(MatrixType(name) for name in str(kept["matrix_types"]).split(","))
-        bite = Bite(kept["scope"], types, float(str(kept["fraction"])))  # type: ignore[arg-type]
-        spelled = kept["removed"]
-        assert isinstance(spelled, dict)
+        bite = self.journal.book.space.read(kept["bite"])
         by_name = {str(site): site for site in self.sites}
-        removed = {by_name[name]: parse_indices(indices) for name, indices in spelled.items()}
+        removed = {by_name[name]: parse_indices(indices) for name, indices in kept["removed"].items()}
         with self._applied(state):
             means = self._means()
         trial = self.journal.book.find(number, bite, self.examples.select.example_count)
         assert trial is not None
         return trial, self._after(state, removed, means)
 
-    def _spelled(self, bite: Bite, state: _State) -> dict[str, object]:
+    def _spelled(self, bite: Bite, state: _State) -> dict[str, Any]:
         removed = {str(site): spell_indices(indices) for site, indices in state.removed.items()}
-        types = ",".join(bite.matrix_types)
-        return {"scope": bite.scope, "matrix_types": types, "fraction": bite.fraction, "removed": removed}
+        return {"bite": self.journal.book.space.spell(bite), "removed": removed}
 
     def _effects(self, number: int) -> dict[WeightSite, Effects]:
         effects = measure_effects(
