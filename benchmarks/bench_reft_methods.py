@@ -26,6 +26,7 @@ from strop.files import write_json
 from strop.interventions import Positions
 from strop.progress import SILENT
 from strop.tasks import Evaluation, Scorer, Task
+from strop.training.objective import AnswerObjective
 from strop.training.prefix_states import PrefixStates
 from strop.training.sequences import TrainSet
 from strop.training.trainer import EditTrainer, quietest, release
@@ -161,8 +162,9 @@ def lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
             "seed": 0,
         }
     )
-    trainer = EditTrainer(adapted, model, anatomy, train_set, arguments, [keep])
-    trainer.prefix = prefix
+    objective = AnswerObjective(model, anatomy, train_set)
+    objective.prefix = prefix
+    trainer = EditTrainer(adapted, objective, arguments, [keep])
     trainer.train()
     release(trainer)
     adapted.load_state_dict({**adapted.state_dict(), **keep.weights})

@@ -1,14 +1,16 @@
 """Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig as Config
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 import strop
 
@@ -54,15 +56,29 @@ TINY: dict[str, dict[str, object]] = {
         "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
     },
     "gpt_neox": {**SMALL, "intermediate_size": 48},
+    "bert": {**SMALL, "intermediate_size": 48},
+    "roberta": {**SMALL, "intermediate_size": 48},
 }  # fmt: skip
+ENCODERS = ("bert", "roberta")
 THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")
 
 
 def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
-    """Return a tiny random model of a family, the same on every call."""
+    """Return a tiny random model of a family, the same on every call; an encoder's is a classifier."""
+    return _drawn(
+        AutoModelForSequenceClassification if model_type in ENCODERS else AutoModelForCausalLM, model_type, changes
+    )
+
+
+def make_tiny_classifier(model_type: str, labels: int = 2, **changes: object) -> torch.nn.Module:
+    """Return a tiny random classifier of a family, the same on every call."""
+    return _drawn(AutoModelForSequenceClassification, model_type, {"pad_token_id": 0, "num_labels": labels, **changes})
+
+
+def _drawn(kind: Any, model_type: str, changes: Mapping[str, object]) -> torch.nn.Module:
     torch.manual_seed(0)
     config = Config.for_model(model_type, **{**TINY[model_type], **changes})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = kind.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():  # larger than the usual 0.02, so that edits show in the logits
             if parameter.ndim == 2:
@@ -74,6 +90,36 @@ def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
 def tiny() -> Callable[..., torch.nn.Module]:
     """A maker of tiny models: `tiny("gpt2")`."""
     return make_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier() -> Callable[..., torch.nn.Module]:
+    """A maker of tiny classifiers: `tiny_classifier("roberta", 3)`."""
+    return make_tiny_classifier
+
+
+@pytest.fixture
+def cities(tmp_path: Path) -> Callable[..., Path]:
+    """A maker of task files: which country a text is about, in 120 sentences with two labels."""
+
+    def write(**keys: object) -> Path:
+        rows = [
+            {"text": f"{opening} {number} the city of {city}", "where": country, "degree": number / 10}
+            for number in range(30)
+            for opening, (city, country) in zip(
+                ("In", "Near", "12 x", "The capital"), [("Lyon", "france"), ("Curitiba", "brazil")] * 2, strict=True
+            )
+        ]
+        (tmp_path / "cities.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+        content = {
+            "name": "cities", "data": "cities.jsonl", "prompt": "{{ text }}", "answer": "{{ where }}", "score": "label",
+            "labels": ["france", "brazil"], "splits": {"train": 0.4, "select": 0.2, "test": 0.4}, **keys,
+        }  # fmt: skip
+        path = tmp_path / "cities.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from strop.errors import StropError
 
 if TYPE_CHECKING:
     from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stream, StreamSite, WeightSite
-    from strop.checkpoints import ZOO, load, pull
+    from strop.checkpoints import ZOO, load, load_classifier, pull
     from strop.interventions import (
+        Head,
         LowRankEdit,
         Positions,
         RankReduction,
@@ -36,6 +37,7 @@ _ROOM_OF = {
     "Evaluation": "tasks",
     "Example": "tasks",
     "Family": "anatomy",
+    "Head": "interventions",
     "LowRankEdit": "interventions",
     "MatrixType": "anatomy",
     "Positions": "interventions",
@@ -61,6 +63,7 @@ _ROOM_OF = {
     "evaluate": "tasks",
     "explain_positions": "interventions",
     "load": "checkpoints",
+    "load_classifier": "checkpoints",
     "load_task": "tasks",
     "prompt_lengths": "interventions",
     "prune": "searching",
@@ -76,6 +79,7 @@ __all__ = [
     "Evaluation",
     "Example",
     "Family",
+    "Head",
     "LowRankEdit",
     "MatrixType",
     "Positions",
@@ -102,6 +106,7 @@ __all__ = [
     "evaluate",
     "explain_positions",
     "load",
+    "load_classifier",
     "load_task",
     "prompt_lengths",
     "prune",

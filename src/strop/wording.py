@@ -6,11 +6,12 @@ from typing import Any
 Entry = Mapping[str, Any]
 
 
-def in_words(entries: Sequence[Entry]) -> list[str]:
+def in_words(entries: Sequence[Entry], *, head: Entry | None = None) -> list[str]:
     """Return lines that say what interventions do: one for each, but prunings summed by matrix type and learned edits by kind.
 
     Args:
         entries: as `Recipe.describe` gives them.
+        head: as `Recipe.describe_head` gives it.
 
     >>> key = {"method": "singular_value_pruning", "matrix_type": "key", "full_rank": 64, "bias": "mean"}
     >>> in_words([{**key, "layer": 0, "removed_count": 3}, {**key, "layer": 5, "removed_count": 1}])
@@ -19,7 +20,15 @@ def in_words(entries: Sequence[Entry]) -> list[str]:
     together: dict[tuple[Any, ...], list[Entry]] = {}
     for number, entry in enumerate(entries):
         together.setdefault(_kind(entry) or (number,), []).append(entry)
-    return [_line(group) for group in together.values()]
+    return [*(_line(group) for group in together.values()), *([_head(head)] if head is not None else [])]
+
+
+def _head(head: Entry) -> str:
+    """Say what a classification head tells apart; its numbers are not among the learned parameters of the edits."""
+    labels = head["labels"]
+    shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
+    what = f"of {len(labels)} labels ({shown})" if labels else "of one number"
+    return f"a classification head {what}, with {head['parameters']:,} parameters of its own"
 
 
 def _kind(entry: Entry) -> tuple[Any, ...]:

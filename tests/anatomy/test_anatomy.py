@@ -16,7 +16,7 @@ LLAMA_LIKE = [
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite", "olmo", "olmo2",
     "stablelm",
 ]  # fmt: skip
-MODEL_TYPES = [*LLAMA_LIKE, "phi3", "gpt2", "gptj", "gpt_neox"]
+MODEL_TYPES = [*LLAMA_LIKE, "phi3", "gpt2", "gptj", "gpt_neox", "bert", "roberta"]
 PACKED = ["phi3", "gpt2", "gpt_neox"]
 T = MatrixType
 Tiny = Callable[..., nn.Module]
@@ -38,7 +38,7 @@ def test_the_suite_covers_every_model_type_a_family_names() -> None:
 def test_every_layer_has_every_matrix_type_of_its_family(model_type: str, tiny: Tiny) -> None:
     model = tiny(model_type)
     anatomy = Anatomy.of(model)
-    per_layer = 6 if model_type in ("gpt2", "gptj", "gpt_neox") else 7
+    per_layer = 6 if model_type in ("gpt2", "gptj", "gpt_neox", "bert", "roberta") else 7
     sites = anatomy.sites()
     assert anatomy.layer_count == 3
     assert len(sites) == len(set(sites)) == 3 * per_layer

@@ -238,6 +238,7 @@ def test_the_guides_table_says_which_architectures_hold_which_biases() -> None:
     said = {name.strip(" `"): tuple(row[1:]) for row in rows if len(row) == 3 for name in row[0].split(",")}
     attention, qkv, mlp = {*QKV, T.OUTPUT}, set(QKV), set(PLAIN_MLP)
     own = {model_type: set(matrix_types) for model_type, matrix_types in OWN}
+    own |= {encoder: {*QKV, T.OUTPUT, *PLAIN_MLP} for encoder in ("bert", "roberta")}  # all their modules have biases
     for family in FAMILIES:
         for model_type in family.model_types:
             flags = [flag for flag in family.bias_flags if model_type in flag.model_types]

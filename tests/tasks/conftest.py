@@ -98,6 +98,54 @@ def super_glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+GLUE = {
+    "mnli": (("premise", "hypothesis"), 3), "sst2": (("sentence",), 2), "mrpc": (("sentence1", "sentence2"), 2),
+    "cola": (("sentence",), 2), "qnli": (("question", "sentence"), 2), "qqp": (("question1", "question2"), 2),
+    "rte": (("sentence1", "sentence2"), 2), "stsb": (("sentence1", "sentence2"), 0),
+}  # fmt: skip
+
+
+def glue_rows(config: str, split: str, count: int) -> list[dict[str, Any]]:
+    """Made-up rows with the columns of a GLUE task."""
+    columns, labels = GLUE[config]
+    return [
+        {
+            **{column: f"{column} {split} {number}" for column in columns},
+            "label": number % labels if labels else number % 26 / 5,
+            "idx": number,
+        }
+        for number in range(count)
+    ]
+
+
+def write_glue(shelf: Path, config: str, *, train: int = 20, held: int = 9) -> None:
+    """Write one GLUE task in the hub's layout."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = shelf / "nyu-mll" / "glue" / config
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("validation_matched" if config == "mnli" else "validation", held)):
+        table = pyarrow.Table.from_pylist(glue_rows(config, split, count))
+        pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local copy with the hub's layout, of twenty train and nine validation rows a task, found by STROP_DATA."""
+    shelf = tmp_path / "shelf"
+    for config in GLUE:
+        write_glue(shelf, config)
+    monkeypatch.setenv("STROP_DATA", str(shelf))
+    return shelf
+
+
+@pytest.fixture
+def glue_writer() -> Callable[..., None]:
+    """Write one GLUE task of other sizes: `glue_writer(shelf, "cola", held=6000)`."""
+    return write_glue
+
+
 def llm_adapters_rows(name: str, split: str, count: int) -> list[dict[str, Any]]:
     """Made-up rows in LLM-Adapters' layout; of `math`, every fifth has the options and the letter of AQuA."""
     rows = []

@@ -103,7 +103,10 @@ def test_every_score_is_understood(score: str) -> None:
         ({"splits": {"select": 0}}, ("splits.select", "greater than 0")),
         ({"splits": {"test": 1.0}}, ("splits.test", "less than 1")),
         ({"splits": {"seed": -1}}, ("splits.seed", "greater than or equal to 0")),
-        ({"splits": {"dev": 0.1}}, ("key splits.dev", "splits: has train, select, test, seed, files, overlap")),
+        (
+            {"splits": {"dev": 0.1}},
+            ("key splits.dev", "splits: has train, select, test, seed, files, held_select, overlap"),
+        ),
         ({"splits": {"overlap": "drop"}}, ("overlap: drop goes with files",)),
         ({"splits": {"overlap": "keep"}}, ("splits.overlap", "'refuse'")),
         ({"data": None, "splits": {"files": {"select": "a.jsonl"}}}, ("splits.files lacks test", "both")),
@@ -160,12 +163,15 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
         load_task("world-fact")
     assert str(raised.value) == (
         "There is no task 'world-fact': give a task file (*.yaml) or one of addsub, aqua, arc-challenge, arc-easy, boolq, "
-        "cb, copa, gsm8k, hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts."
+        "cb, copa, glue-cola, glue-mnli, glue-mrpc, glue-qnli, glue-qqp, glue-rte, glue-sst2, glue-stsb, gsm8k, "
+        "hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts."
     )
 
 
 @pytest.mark.parametrize("name", builtin_tasks())
-def test_every_builtin_task_loads_with_its_three_splits(super_glue: Path, llm_adapters: Path, name: str) -> None:
+def test_every_builtin_task_loads_with_its_three_splits(
+    super_glue: Path, llm_adapters: Path, glue: Path, name: str
+) -> None:
     task = load_task(name)
     assert task.name == name
     assert set(task.counts) == {"train", "select", "test"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, Stream, StreamSite
 from strop.training import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 
@@ -57,10 +57,10 @@ def test_blocks_below_the_lowest_edit_run_once(training: Any, tiny: Any, plan: T
     for layer, block in enumerate(anatomy.blocks(model)):
         mlp = block.mlp  # a block that is skipped is called, and passes its input through
         mlp.register_forward_hook(lambda *_, layer=layer: calls.update([(layer, torch.is_grad_enabled())]))
-    training(dataclasses.replace(plan, layers=(2,), epochs=3, prefix_budget_bytes=budget), model=model)
+    training(dataclasses.replace(plan, layers=(1,), epochs=3, prefix_budget_bytes=budget), model=model)
     steps = 3 * EXAMPLES // 4
     assert calls[2, True] == steps
-    assert calls[0, True] == calls[1, True] == (0 if budget else steps)
+    assert calls[0, True] == calls[1, True] == (0 if budget else steps)  # a block's output is edited after the block
 
 
 def test_a_budget_that_does_not_hold_all_keeps_the_shortest(
@@ -87,16 +87,16 @@ def test_states_are_reused_only_where_they_are_the_same_in_every_epoch(
     quiet = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     for name in quiet:
         drops = tiny("gpt2", **{**quiet, name: 0.1})
-        assert not worth_keeping(drops, layer=1, epochs=2)
+        assert not worth_keeping(drops, lowest=StreamSite(1), epochs=2)
         training(dataclasses.replace(plan, epochs=2), model=drops)
     assert kept == []
     llama = tiny("llama")
-    assert not worth_keeping(llama, layer=0, epochs=2)
-    assert not worth_keeping(llama, layer=1, epochs=1)
-    assert worth_keeping(llama, layer=1, epochs=2)
-    assert not worth_keeping(tiny("llama", attention_dropout=0.1), layer=1, epochs=2)
-    assert worth_keeping(tiny("gpt2", **quiet), layer=1, epochs=2)  # although it has a dropout for a head it lacks
-    assert worth_keeping(tiny("gpt_neox"), layer=1, epochs=2)
+    assert not worth_keeping(llama, lowest=StreamSite(0, Stream.MLP), epochs=2)
+    assert not worth_keeping(llama, lowest=StreamSite(1), epochs=1)
+    assert worth_keeping(llama, lowest=StreamSite(1), epochs=2)
+    assert not worth_keeping(tiny("llama", attention_dropout=0.1), lowest=StreamSite(1), epochs=2)
+    assert worth_keeping(tiny("gpt2", **quiet), lowest=StreamSite(1), epochs=2)  # although it has a dropout for a head it lacks
+    assert worth_keeping(tiny("gpt_neox"), lowest=StreamSite(1), epochs=2)
 
 
 def test_an_edit_below_the_prefix_of_a_recipe_to_begin_with_is_in_what_is_reused(
@@ -117,7 +117,7 @@ def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
     training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reused = training(plan)
-    monkeypatch.setattr("strop.training.fitter.TEST_STATE_BUDGET_BYTES", 0)
+    monkeypatch.setattr("strop.runs.proof.TEST_STATE_BUDGET_BYTES", 0)
     whole = training(plan)
     for one, two in zip(reused.trials, whole.trials, strict=True):
         assert one.accuracy == two.accuracy

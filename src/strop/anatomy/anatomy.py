@@ -34,7 +34,7 @@ class Anatomy:
         """Return a model's anatomy.
 
         Args:
-            model: a causal language model of transformers.
+            model: a causal language model of transformers, or a classifier.
             family: the spelling of an architecture Strop does not know.
 
         Raises:
@@ -50,7 +50,8 @@ class Anatomy:
         except AttributeError:
             raise UnknownArchitectureError(
                 f"{type(model).__name__} has no {chosen.blocks}, where a {chosen.name} model keeps its blocks; "
-                "load it with its LM head (AutoModelForCausalLM), or describe it with a Family of its own."
+                "load it with its head (AutoModelForCausalLM or AutoModelForSequenceClassification), or describe it with a "
+                "Family of its own."
             ) from None
         heads = config.num_attention_heads
         return cls(
@@ -61,6 +62,11 @@ class Anatomy:
             key_value_head_count=getattr(config, "num_key_value_heads", None) or heads,
             head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         )
+
+    def context(self, model: PreTrainedModel) -> int:
+        """Return how many tokens the model can read at once; a very large number where it does not say."""
+        longest: int = getattr(model.config, "max_position_embeddings", None) or 10**9
+        return longest - (model.config.pad_token_id + 1 if self.family.positions_after_padding else 0)
 
     @property
     def matrix_types(self) -> tuple[MatrixType, ...]:

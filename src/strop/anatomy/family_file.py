@@ -31,6 +31,8 @@ class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     matrices: dict[MatrixType, str | _SpellingEntry]
     block_returns: Literal["tensor", "tuple"] = "tensor"
     bias_flags: tuple[_BiasFlagEntry, ...] = ()
+    causal: bool = True
+    positions_after_padding: bool = False
 
 
 def read_family(path: Path) -> Family:
@@ -61,4 +63,13 @@ def read_family(path: Path) -> Family:
     except AnatomyError as error:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
     flags = tuple(BiasFlag(**flag.model_dump()) for flag in entry.bias_flags)
-    return Family(entry.name, entry.model_types, entry.blocks, spelled, entry.block_returns, flags)
+    return Family(
+        entry.name,
+        entry.model_types,
+        entry.blocks,
+        spelled,
+        entry.block_returns,
+        flags,
+        entry.causal,
+        entry.positions_after_padding,
+    )

@@ -1,7 +1,18 @@
 """Where models come from: a name from the small zoo, a local folder, or a hub id."""
 
+from strop.checkpoints.classifier import head_parameters, is_classifier, load_classifier
 from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
 from strop.checkpoints.zoo import ZOO, ZooModel, pull
 
-__all__ = ["ZOO", "BaseIdentity", "ZooModel", "identify", "load", "pull"]
+__all__ = [
+    "ZOO",
+    "BaseIdentity",
+    "ZooModel",
+    "head_parameters",
+    "identify",
+    "is_classifier",
+    "load",
+    "load_classifier",
+    "pull",
+]

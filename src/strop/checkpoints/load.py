@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strop.checkpoints.zoo import ZOO, Announce, pull
 from strop.errors import CheckpointError
@@ -36,30 +36,59 @@ def load(
             language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
+    model, tokenizer, report = read_pretrained(
+        "AutoModelForCausalLM", name, revision=revision, dtype=dtype, announce=announce
+    )
+    _refuse_incomplete(name, model, report)
+    model.eval()
+    if device is not None:
+        model.to(device)
+    return model, tokenizer
+
+
+def read_pretrained(
+    kind: str,
+    name: str,
+    *,
+    revision: str | None,
+    dtype: "torch.dtype | None",
+    announce: Announce,
+    **settings: Any,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast, Mapping[str, Collection[Any]]]":
+    """Return a model, its tokenizer, and transformers' report of the weights that were not there.
+
+    Args:
+        kind: which of transformers' classes loads it, by name.
+        name: a name from the zoo, a local folder, or a hub id.
+        revision: of a hub id.
+        dtype: the checkpoint's own where it is None.
+        announce: called with a line for each step of a first fetch.
+        settings: what its `from_pretrained` takes besides.
+
+    Raises:
+        CheckpointError: there is no such model, it cannot be read, or its tokenizer is not a fast one.
+        PullError: a zoo model could not be fetched.
+    """
     folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
     _refuse_nonsense(folder)
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, revision=revision, dtype=dtype or "auto", output_loading_info=True
+            model, report = getattr(transformers, kind).from_pretrained(
+                folder, revision=revision, dtype=dtype or "auto", output_loading_info=True, **settings
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise CheckpointError(f"The model '{name}' cannot be loaded: {reason}.") from error
-    _refuse_incomplete(name, model, report)
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
-    model.eval()
-    if device is not None:
-        model.to(device)
-    return model, tokenizer
+    return model, tokenizer, report
 
 
 def _refuse_nonsense(name: str) -> None:

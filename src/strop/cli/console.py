@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from strop.anatomy import Anatomy, MatrixType
     from strop.report import Table
     from strop.runs import RunResult
+    from strop.tasks import Task
 
 ModelArgument = Annotated[
     str,
@@ -120,12 +121,19 @@ def print_line(line: str = "") -> None:
 
 
 def load_for_command(
-    name: str, progress: Progress, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    name: str,
+    progress: Progress,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    task: "Task | None" = None,
+    seed: int = 0,
 ) -> Any:
-    """Load a model and its tokenizer for a command."""
+    """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed."""
     import torch
 
-    from strop.checkpoints import load
+    from strop.checkpoints import load, load_classifier
     from strop.errors import UsageError
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -138,7 +146,13 @@ def load_for_command(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"--device {device} cannot be used here: {reason}; leave it out to run on the CPU.") from None
-    return load(name, revision=revision, dtype=dtypes[dtype] if dtype else None, device=target, announce=progress.note)
+    kind = dtypes[dtype] if dtype else None
+    if task is None or task.labels is None:
+        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note)
+    labels = task.labels.names or 1
+    return load_classifier(
+        name, labels=labels, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
+    )
 
 
 def parse_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -205,10 +219,11 @@ def print_run(result: "RunResult") -> None:
     for line in intervention_lines(content):
         print_line(f"  {line}")
     in_accuracy = content["base"]["test"]["accuracy"] is not None
-    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, held_out=True))
+    metric = content.get("metric")
+    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, metric=metric, held_out=True))
     over_start = content["comparison"].get("test_over_start")
     if over_start is not None:
-        print_line(gain_sentence(over_start, in_accuracy=in_accuracy, held_out=True, over_start=True))
+        print_line(gain_sentence(over_start, in_accuracy=in_accuracy, metric=metric, held_out=True, over_start=True))
     cost = content["cost"]
     print_line(
         f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "

@@ -70,7 +70,9 @@ def evaluate(
         refuse_occupied(out, remedy="name a file")
     loaded = [Recipe.load(folder) for folder in recipes or []]
     with showing_progress(quiet=quiet) as progress:
-        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        model, tokenizer = load_for_command(
+            model_name, progress, revision=revision, device=device, dtype=dtype, task=task
+        )
         base = identify(model)
         family = anatomy_for_command(model, family_file).family
         scored, asked = {}, {}
@@ -109,11 +111,13 @@ def evaluate(
         return
     print_table(evaluation_table(report))
     if loaded:
-        print_line(gain_sentence(report["comparison"], in_accuracy=report["base"]["accuracy"] is not None))
+        in_accuracy = report["base"]["accuracy"] is not None
+        print_line(gain_sentence(report["comparison"], in_accuracy=in_accuracy, metric=report["base"].get("metric")))
     for line in paraphrase_lines(report):
         print_line(line)
     if not loaded:
-        print_line(f"Next: strop search {model_name} --task {task_name} --out RUN")
+        command = "search" if task.labels is None else "train"
+        print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
 
 
 def _per_example(examples: "Sequence[Example]", scored: "dict[str, Evaluation]") -> list[dict[str, Any]]:

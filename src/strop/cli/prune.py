@@ -120,9 +120,10 @@ def prune(
     from strop.recipe import Recipe
     from strop.searching import PrunePlan
     from strop.searching import prune as run_prune
-    from strop.tasks import load_task
+    from strop.tasks import load_task, refuse_labels
 
     task = load_task(task_name)
+    refuse_labels(task, "prune")
     asked: dict[str, Any] = {
         "fractions": parse_numbers(fraction, "--fraction"),
         "scopes": tuple(part.strip() for part in scope.split(",")) if scope is not None else None,

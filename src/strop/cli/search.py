@@ -83,9 +83,10 @@ def search(
     """
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
-    from strop.tasks import load_task
+    from strop.tasks import load_task, refuse_labels
 
     task = load_task(task_name)
+    refuse_labels(task, "search")
     plan = SearchPlan(
         strategy=strategy,
         compose=compose,

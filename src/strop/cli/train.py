@@ -161,7 +161,9 @@ def train(
     task = load_task(task_name)
     document = Recipe.load(after) if after is not None else None
     with showing_progress(quiet=quiet) as progress, resumable(out):
-        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        model, tokenizer = load_for_command(
+            model_name, progress, revision=revision, device=device, dtype=dtype, task=task, seed=seed
+        )
         anatomy = anatomy_for_command(model, family_file)
         plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
         found = run_training(

@@ -3,6 +3,7 @@
 from strop.interventions.apply import Attachment, applied_interventions, attach_interventions, attachments_of
 from strop.interventions.base import Intervention, WeightIntervention, matrix_of
 from strop.interventions.explain import explain_positions
+from strop.interventions.head import Head
 from strop.interventions.low_rank_edit import ACTIVATIONS, FORMULAS, EditModule, Formula, LowRankEdit
 from strop.interventions.methods import METHODS, intervention_from_json
 from strop.interventions.positions import Positions
@@ -18,6 +19,7 @@ __all__ = [
     "Bias",
     "EditModule",
     "Formula",
+    "Head",
     "Intervention",
     "LowRankEdit",
     "Positions",

@@ -17,6 +17,7 @@ from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError, StropError
 from strop.interventions.base import Decompose, Intervention, WeightIntervention
 from strop.interventions.editor import StateEditor, editor_of
+from strop.interventions.head import Head, HeadSwap
 from strop.interventions.low_rank_edit import EditModule, LowRankEdit
 from strop.interventions.shift import ShiftByPosition, bias_of, checked_shift, holder_of
 from strop.linalg import DecompositionCache
@@ -38,8 +39,9 @@ class Attachment:
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
         self._editor: weakref.ref[StateEditor] | None = None
+        self._head: HeadSwap | None = None
         self._registered: str | None = None
-        self._asked_for_gradients: list[nn.Parameter] = []
+        self._asked_for_gradients: dict[nn.Parameter, bool] = {}
 
     @property
     def tensors(self) -> tuple[dict[str, Tensor], ...]:
@@ -47,12 +49,23 @@ class Attachment:
         learned = iter(self.edits)
         return tuple(next(learned).tensors if isinstance(entry, LowRankEdit) else {} for entry in self.interventions)
 
-    def load(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
+    @property
+    def head_tensors(self) -> dict[str, Tensor] | None:
+        """What the classification head is now; None where the recipe has none."""
+        return self._head.tensors if self._head is not None else None
+
+    def load(self, tensors: Sequence[Mapping[str, Tensor]], *, head: Head | None = None) -> None:
         """Let the edits of hidden states go on from other learned tensors, one set for each intervention.
+
+        Args:
+            tensors: by intervention.
+            head: what the classification head goes on from, where there is one.
 
         Raises:
             InterventionError: they do not fit.
         """
+        if head is not None and self._head is not None:
+            self._head.load(head.tensors)
         learned = iter(self.edits)
         for entry, own_tensors in zip(self.interventions, tensors, strict=True):
             if isinstance(entry, LowRankEdit):
@@ -95,9 +108,12 @@ class Attachment:
         if model is not None and self._registered is not None:
             delattr(model, self._registered)
             self._registered = None
-        for parameter in self._asked_for_gradients:
-            parameter.requires_grad_(True)
+        for parameter, asked in self._asked_for_gradients.items():
+            parameter.requires_grad_(asked)
         self._asked_for_gradients.clear()
+        if self._head is not None:
+            self._head.restore()
+            self._head = None
         for parameter, original in self._originals.items():
             parameter.data = original.to(parameter.device, parameter.dtype)  # where the model is now
         self._originals.clear()
@@ -122,6 +138,7 @@ def attach_interventions(
     anatomy: Anatomy | None = None,
     tensors: Sequence[Mapping[str, Tensor]] | None = None,
     decompose: Decompose | None = None,
+    head: Head | None = None,
     trainable: bool = False,
     outer: nn.Module | None = None,
 ) -> Attachment:
@@ -133,8 +150,9 @@ def attach_interventions(
         anatomy: the model's, where it is at hand.
         tensors: for each intervention, what its recipe carries for it.
         decompose: how to come by decompositions; the cache on disk by default.
-        trainable: let the edits of hidden states learn: they become a part of the model, so that any optimiser finds
-            their parameters, and all that is the model's own is frozen.
+        head: a classification head to put in the place of the model's own.
+        trainable: let the edits of hidden states learn, and the head where one is given: the edits become a part of the
+            model, so that any optimiser finds their parameters, and all else that is the model's own is frozen.
         outer: a wrapper the model is called through, such as PEFT's; its parameters stay as they are.
 
     Raises:
@@ -154,6 +172,8 @@ def attach_interventions(
                 if not isinstance(entry, LowRankEdit):
                     _edit(model, anatomy, entry, attachment, decompose, own_tensors)
         _edit_states(model, anatomy, attachment, carried, outer)
+        if head is not None:
+            attachment._head = HeadSwap(model, head)
         if trainable:
             _let_learn(model, attachment, outer)
     except BaseException:
@@ -189,9 +209,12 @@ def _let_learn(model: PreTrainedModel, attachment: Attachment, outer: nn.Module 
     if not attachment.edits:
         raise InterventionError("Only edits of hidden states can learn, and there are none; add one.")
     if outer is None:
-        attachment._asked_for_gradients = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        attachment._asked_for_gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
         for parameter in attachment._asked_for_gradients:
             parameter.requires_grad_(False)
+    for parameter in attachment._head.parameters if attachment._head is not None else ():
+        attachment._asked_for_gradients.setdefault(parameter, parameter.requires_grad)
+        parameter.requires_grad_(True)
     for edit in attachment.edits:
         edit.train_subspaces(None)
     attachment._registered = next(name for name in _NAMES if not hasattr(model, name))
@@ -246,9 +269,12 @@ def applied_interventions(
     anatomy: Anatomy | None = None,
     tensors: Sequence[Mapping[str, Tensor]] | None = None,
     decompose: Decompose | None = None,
+    head: Head | None = None,
 ) -> Iterator[PreTrainedModel]:
     """Apply interventions for the length of a `with` block; see `attach_interventions`."""
-    attachment = attach_interventions(model, interventions, anatomy=anatomy, tensors=tensors, decompose=decompose)
+    attachment = attach_interventions(
+        model, interventions, anatomy=anatomy, tensors=tensors, decompose=decompose, head=head
+    )
     try:
         yield model
     finally:

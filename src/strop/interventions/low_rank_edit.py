@@ -287,7 +287,7 @@ class EditModule(nn.Module):
         if names is None:
             return [True] * max(1, len(self.edit.subspaces))
         self.edit.refuse_other_subspaces(names)
-        return [name in names for name, _ in self.edit.subspaces] or [False]
+        return [name in names for name, _ in self.edit.subspaces] or [False]  # without subspaces all learns or nothing
 
     def _parts(self, name: str) -> Iterator[nn.Parameter]:
         yield from self.get_submodule(name).parameters()

@@ -26,16 +26,20 @@ def attach(
         recipe: what to apply.
         force: apply it although the model is another one.
         family: the spelling of an architecture Strop does not know.
-        trainable: let the recipe's edits of hidden states learn, under any trainer: they become a part of the model and
-            all that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with what they learned.
+        trainable: let the recipe's edits of hidden states learn, and its head, under any trainer: the edits become a part
+            of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with
+            what they learned.
 
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
 
     Raises:
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
+        InterventionError: the recipe carries a classification head, and the model has none of that kind.
     """
     inner = inner_model(model)
+    if recipe.head is not None:
+        recipe.head.check(inner)
     if not force:
         recipe.check(inner, family=family)
     return attach_interventions(
@@ -43,6 +47,7 @@ def attach(
         recipe.interventions,
         anatomy=Anatomy.of(inner, family=family),
         tensors=recipe.tensors,
+        head=recipe.head,
         trainable=trainable,
         outer=model if inner is not model else None,
     )

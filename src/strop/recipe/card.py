@@ -28,19 +28,28 @@ def model_card(recipe: Recipe, *, baked: bool = False) -> str:
         if baked
         else f"Low-rank interventions on `{recipe.base.id}` ({recipe.base.architecture}), as a Strop recipe:"
     )
-    lines += ["", *(f"- {line}" for line in in_words(recipe.describe())), ""]
+    lines += ["", *(f"- {line}" for line in in_words(recipe.describe(), head=recipe.describe_head())), ""]
     lines += _figures(recipe.provenance)
     if not baked:
         lines += [
             "```python",
             "import strop",
-            f'model, tokenizer = strop.load("{recipe.base.id}")',
+            _loading(recipe),
             'with strop.applied(model, strop.Recipe.load("THIS FOLDER")):',
-            "    model.generate(...)",
+            "    model.generate(...)"
+            if recipe.head is None
+            else "    model(**tokenizer(texts, padding=True, ...)).logits",
             "```",
             "",
         ]
     return "\n".join(lines)
+
+
+def _loading(recipe: Recipe) -> str:
+    if recipe.head is None:
+        return f'model, tokenizer = strop.load("{recipe.base.id}")'
+    labels = list(recipe.head.labels) or 1
+    return f'model, tokenizer = strop.load_classifier("{recipe.base.id}", labels={labels!r})'
 
 
 def _figures(provenance: Any) -> list[str]:
@@ -49,7 +58,7 @@ def _figures(provenance: Any) -> list[str]:
         return []
     base, edited = provenance["base"], provenance["edited"]
     low, high = comparison["ci95"]
-    measured = "accuracy" if base.get("accuracy") is not None else "loss"
+    measured = base.get("metric") or ("accuracy" if base.get("accuracy") is not None else "loss")
     return [
         f"On {base['count']} held-out examples the {measured} went from {base[measured]:.4g} to {edited[measured]:.4g}: "
         f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, p = {comparison['p_value']:.2g}; "

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError, SiteError
-from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, matrix_of
+from strop.interventions import Attachment, Head, Intervention, LowRankEdit, applied_interventions, matrix_of
 from strop.linalg import DecompositionCache, fingerprint
 from strop.wording import in_words
 
@@ -53,6 +53,7 @@ class Recipe:
             the base model has it.
         tensors: for each intervention, the tensors it carries; empty for a bare decision.
         provenance: how it was made: task, seed, versions, figures.
+        head: the classification head that was trained beside the interventions; None for a language model's recipe.
 
     Raises:
         RecipeError: the lists are not of one length.
@@ -63,6 +64,7 @@ class Recipe:
     matrices: tuple[MatrixIdentity, ...]
     tensors: tuple[Mapping[str, Tensor], ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         if not self.tensors:
@@ -83,6 +85,7 @@ class Recipe:
         family: Family | None = None,
         tensors: Sequence[Mapping[str, Tensor]] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        head: Head | None = None,
     ) -> "Recipe":
         """Return a recipe for a model as it stands now.
 
@@ -93,6 +96,7 @@ class Recipe:
             family: the spelling of an architecture Strop does not know.
             tensors: for each intervention, what it carries, such as its `bias`; nothing by default.
             provenance: how the interventions were found.
+            head: a classification head to carry, such as `Head.of(model, labels)`; none by default.
 
         Raises:
             SiteError: the model has no such matrix.
@@ -101,7 +105,7 @@ class Recipe:
         anatomy = Anatomy.of(model, family=family)
         matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, matrix_of(entry))) for entry in interventions)
         plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
-        return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain)
+        return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain, head)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
@@ -110,6 +114,7 @@ class Recipe:
             (self.base, self.interventions, self.matrices) == (other.base, other.interventions, other.matrices)
             and dict(self.provenance) == dict(other.provenance)
             and all(_same_tensors(mine, theirs) for mine, theirs in zip(self.tensors, other.tensors, strict=True))
+            and _same_heads(self.head, other.head)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -117,7 +122,7 @@ class Recipe:
     def __str__(self) -> str:
         if not self.interventions:
             return f"no edit of {self.base.id}"
-        return f"{self.base.id}: " + "; ".join(in_words(self.describe()))
+        return f"{self.base.id}: " + "; ".join(in_words(self.describe(), head=self.describe_head()))
 
     def with_factors(
         self, model: PreTrainedModel, *, family: Family | None = None, decompose: "Decompose | None" = None
@@ -154,7 +159,7 @@ class Recipe:
         return dataclasses.replace(self, tensors=tuple(tensors))
 
     def learned_by(self, attachment: Attachment) -> "Recipe":
-        """Return the recipe with the numbers its edits have learned since it was attached.
+        """Return the recipe with the numbers its edits, and its head, have learned since it was attached.
 
         Args:
             attachment: what attaching this recipe returned.
@@ -165,7 +170,9 @@ class Recipe:
         if attachment.interventions != self.interventions:
             raise RecipeError("The attachment is of other interventions than this recipe's.")
         tensors = tuple({**mine, **new} for mine, new in zip(self.tensors, attachment.tensors, strict=True))
-        return dataclasses.replace(self, tensors=tensors)
+        learned = attachment.head_tensors
+        head = self.head.with_tensors(learned) if self.head is not None and learned is not None else self.head
+        return dataclasses.replace(self, tensors=tensors, head=head)
 
     def check(self, model: PreTrainedModel, *, family: Family | None = None) -> None:
         """Make sure that a model is the one this recipe was made for.
@@ -210,11 +217,23 @@ class Recipe:
         """Return the interventions as a recipe's JSON holds them."""
         return [entry.to_json(matrix.shape) for entry, matrix in zip(self.interventions, self.matrices, strict=True)]
 
+    def describe_head(self) -> dict[str, Any] | None:
+        """Return the head as a recipe's JSON holds it: its labels, its tensors' names, how many numbers they are."""
+        if self.head is None:
+            return None
+        return {
+            "labels": list(self.head.labels),
+            "tensors": sorted(self.head.tensors),
+            "parameters": self.head.parameter_count,
+        }
+
     def describe_exactly(self) -> list[dict[str, Any]]:
         """Return what tells this recipe from another: its entries, each with the fingerprints of what it carries."""
+        head = [{"head": list(self.head.labels)}] if self.head is not None else []
+        carried = [*self.tensors, *([self.head.tensors] if self.head is not None else [])]
         return [
             {**entry, "tensors": {name: fingerprint(tensor) for name, tensor in tensors.items()}}
-            for entry, tensors in zip(self.describe(), self.tensors, strict=True)
+            for entry, tensors in zip([*self.describe(), *head], carried, strict=True)
         ]
 
     def with_provenance(self, provenance: Mapping[str, Any]) -> "Recipe":
@@ -233,6 +252,10 @@ class Recipe:
         from strop.recipe.folder import read_recipe
 
         return read_recipe(Path(folder))
+
+
+def _same_heads(mine: Head | None, theirs: Head | None) -> bool:
+    return mine is theirs or (mine is not None and theirs is not None and mine.same_as(theirs))
 
 
 def _same_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -15,9 +15,12 @@ from torch import Tensor
 from strop.checkpoints import BaseIdentity
 from strop.errors import RecipeError
 from strop.files import making_folder, write_json, write_text
-from strop.interventions import intervention_from_json
+from strop.interventions import Head, intervention_from_json
 from strop.recipe.card import model_card
 from strop.recipe.document import FORMAT, MatrixIdentity, Recipe
+
+HEAD = "head."
+"""What the names of a head's tensors begin with."""
 
 
 class _Base(pydantic.BaseModel):
@@ -33,12 +36,18 @@ class _Matrix(pydantic.BaseModel):
     fingerprint: str
 
 
+class _Head(pydantic.BaseModel):
+    labels: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+
 class _Document(pydantic.BaseModel):
     format: int
     base: _Base
     interventions: list[dict[str, Any]]
     matrices: list[_Matrix]
     provenance: dict[str, Any] = {}
+    head: _Head | None = None
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> Path:
@@ -65,6 +74,7 @@ def fill_recipe_folder(recipe: Recipe, folder: Path) -> None:
             "base": dataclasses.asdict(recipe.base),
             "interventions": recipe.describe(),
             "matrices": [dataclasses.asdict(matrix) for matrix in recipe.matrices],
+            **({"head": recipe.describe_head()} if recipe.head is not None else {}),
             "provenance": dict(recipe.provenance),
         },
     )
@@ -73,6 +83,8 @@ def fill_recipe_folder(recipe: Recipe, folder: Path) -> None:
         for index, tensors in enumerate(recipe.tensors)
         for name, tensor in tensors.items()
     }
+    if recipe.head is not None:
+        named |= {f"{HEAD}{name}": _on_its_own(tensor) for name, tensor in recipe.head.tensors.items()}
     if named:
         save_file(named, folder / "tensors.safetensors", metadata={"format": "pt"})
     write_text(folder / "README.md", model_card(recipe))
@@ -94,14 +106,25 @@ def read_recipe(folder: Path) -> Recipe:
     """
     document = _read_document(folder)
     interventions = tuple(intervention_from_json(entry) for entry in document.interventions)
-    tensors = _read_tensors(folder / "tensors.safetensors", len(interventions))
+    tensors, of_head = _read_tensors(folder / "tensors.safetensors", len(interventions))
     return Recipe(
         BaseIdentity(**document.base.model_dump()),
         interventions,
         tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices),
         tensors,
         document.provenance,
+        _head(document.head, of_head, folder),
     )
+
+
+def _head(entry: _Head | None, tensors: Mapping[str, Tensor], folder: Path) -> Head | None:
+    wanted = set(entry.tensors) if entry is not None else set()
+    if wanted != set(tensors):
+        name = min(wanted ^ set(tensors))
+        raise RecipeError(
+            f"{folder} cannot be read: its head's tensor '{name}' is in only one of recipe.json and tensors.safetensors."
+        )
+    return Head(entry.labels, tensors) if entry is not None else None
 
 
 def _read_document(folder: Path) -> _Document:
@@ -128,16 +151,21 @@ def _read_document(folder: Path) -> _Document:
         raise RecipeError(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}.") from None
 
 
-def _read_tensors(path: Path, count: int) -> tuple[Mapping[str, Tensor], ...]:
+def _read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ...], dict[str, Tensor]]:
+    """Return the tensors of each intervention, and those of the head."""
+    head: dict[str, Tensor] = {}
     if not path.is_file():
-        return ()
+        return (), head
     collected: list[dict[str, Tensor]] = [{} for _ in range(count)]
     try:
         for name, tensor in load_file(path).items():
+            if name.startswith(HEAD):
+                head[name.removeprefix(HEAD)] = tensor
+                continue
             index, _, short = name.partition(".")
             if not (index.isdecimal() and short and int(index) < count):
                 raise RecipeError(f"{path} cannot be read: its tensor '{name}' belongs to no intervention.")
             collected[int(index)][short] = tensor
     except (SafetensorError, OSError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from None
-    return tuple(collected)
+    return tuple(collected), head

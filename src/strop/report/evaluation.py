@@ -1,6 +1,6 @@
 """The table an evaluation ends with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from strop.report.figures import percent
@@ -15,11 +15,14 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     """
     shown = {name: report[name] for name in ("base", "edited") if name in report}
     first = shown["base"]
-    optional = {
+    optional: dict[str, tuple[str, Callable[[float], str]]] = {
         "top 5": ("top5", percent),
         "top 10": ("top10", percent),
         "perplexity": ("perplexity", lambda value: f"{value:.3f}"),
     }
+    metric = first.get("metric", "accuracy")
+    if metric != "accuracy":
+        optional[metric] = (metric, lambda value: f"{value:.4f}")
     extra = {column: how for column, how in optional.items() if how[0] in first}
     rows = tuple(
         (

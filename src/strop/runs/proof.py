@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import InterventionError, RunError, UsageError
-from strop.interventions import Intervention, applied_interventions, attachments_of, matrix_of
+from strop.interventions import Head, Intervention, applied_interventions, attachments_of, matrix_of
 from strop.interventions.base import Decompose
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
@@ -22,7 +22,7 @@ from strop.runs.folder import RunFolder
 from strop.runs.processes import of_all_processes, process_index
 from strop.runs.result import RunResult
 from strop.runs.trials import CandidateSpace, Trial, TrialBook
-from strop.tasks import Evaluation, Scorer, Task, compare
+from strop.tasks import ClassScorer, Evaluation, Scorer, Task, compare
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
 """Up to this size the hidden states of the base's pass over test are kept and reused for the edited model's."""
@@ -55,6 +55,7 @@ class RunOutcome:
         base, edited = self.result.base["test"], self.result.edited["test"]
         comparison = self.result.comparison["test"]
         measured, unit = ("accuracy", "") if base["accuracy"] is not None else ("loss", " nats per token")
+        measured, unit = (self.result.metric, "") if self.result.metric is not None else (measured, unit)
         low, high = comparison["ci95"]
         return (
             f"{self.recipe}\n"
@@ -81,6 +82,10 @@ class Choice:
     """Those of the interventions that were there before."""
     start: Trial[Any] | None = None
     """The model with these."""
+    head: Head | None = None
+    """The classification head that goes with the interventions."""
+    start_head: Head | None = None
+    """The one that was there before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Journal:
             accuracy=evaluation.accuracy,
             loss=evaluation.mean_loss,
             elapsed_seconds=self.stopwatch.seconds,
+            metric=evaluation.metric,
         )
         self.book.add(trial)
         return trial
@@ -134,7 +140,7 @@ class Assignment:
     settings: Mapping[str, Any]
     """All settings, as config.json holds them."""
     seed: int
-    test: Scorer
+    test: Scorer | ClassScorer
     """The held-out examples."""
     out: Path | None
     storage: str | None
@@ -205,6 +211,7 @@ def _lead(given: Assignment, space: CandidateSpace[Any], choose: Callable[[Journ
         base=base,
         family=given.anatomy.family,
         provenance=_provenance(given, result),
+        head=choice.head,
     )
     if given.with_factors:
         recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
@@ -230,18 +237,31 @@ def _open_book(given: Assignment, run: RunFolder | None, space: CandidateSpace[A
         raise
 
 
-def _measure(scorer: Scorer, choice: Choice, decompose: Decompose, progress: Progress) -> dict[str, Evaluation]:
+def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | None:
+    """Return what enters a layer for each batch of a scorer, where it may be kept and reused, or None.
+
+    Args:
+        scorer: of a language model; a classifier is always run whole.
+        layer: the lowest that anything edits.
+    """
+    if layer == 0 or isinstance(scorer, ClassScorer) or scorer.state_bytes > TEST_STATE_BUDGET_BYTES:
+        return None
+    return scorer.states_entering(layer)
+
+
+def _measure(
+    scorer: Scorer | ClassScorer, choice: Choice, decompose: Decompose, progress: Progress
+) -> dict[str, Evaluation]:
     """Score base, start and edited model on the same examples, reusing what lies below the lowest edit."""
     tensors = choice.tensors or ({},) * len(choice.interventions)
     lowest = min((edit.site.layer for edit in choice.interventions), default=0)
     stages = {"start": len(choice.started_from), "edited": len(choice.interventions)}
     counts = {name: count for name, count in stages.items() if count}
     progress.start("measuring on held-out examples", (1 + len(counts)) * scorer.steps)
-    if lowest > 0 and scorer.state_bytes <= TEST_STATE_BUDGET_BYTES:
-        states, start = scorer.states_entering(lowest), lowest
-    else:
-        states, start = None, 0
+    states = states_below(scorer, lowest)
+    start = lowest if states is not None else 0
     measured = {"base": scorer.evaluate(start=start, states=states, progress=progress)}
+    heads = {"start": choice.start_head, "edited": choice.head}
     for name, count in counts.items():
         with applied_interventions(
             scorer.model,
@@ -249,6 +269,7 @@ def _measure(scorer: Scorer, choice: Choice, decompose: Decompose, progress: Pro
             anatomy=scorer.anatomy,
             tensors=tensors[:count],
             decompose=decompose,
+            head=heads[name],
         ):
             measured[name] = scorer.evaluate(start=start, states=states, progress=progress)
     return {"edited": measured["base"], **measured}
@@ -289,17 +310,22 @@ def _result(
             "peak_rss_bytes": peak_rss_bytes(),
         },
         versions=versions(),
+        metric=measured["base"].metric[0] if measured["base"].metric is not None else None,
+        head={"labels": list(choice.head.labels), "parameters": choice.head.parameter_count} if choice.head else None,
     )
 
 
 def in_words(trial: Trial[Any]) -> str:
     """Return a trial's figures as a log line ends with them."""
-    accuracy = "" if trial.accuracy is None else f"accuracy {trial.accuracy:.4f}, "
-    return f"{accuracy}loss {trial.loss:.4f} on {trial.split}"
+    figures = {} if trial.accuracy is None else {"accuracy": trial.accuracy}
+    figures |= {trial.metric[0]: trial.metric[1]} if trial.metric is not None else {}
+    shown = "".join(f"{name} {value:.4f}, " for name, value in figures.items())
+    return f"{shown}loss {trial.loss:.4f} on {trial.split}"
 
 
 def _figures(trial: Trial[Any]) -> dict[str, Any]:
-    return {"accuracy": trial.accuracy, "loss": trial.loss, "count": trial.examples}
+    metric = {} if trial.metric is None else {"metric": trial.metric[0], trial.metric[0]: trial.metric[1]}
+    return {"accuracy": trial.accuracy, "loss": trial.loss, "count": trial.examples, **metric}
 
 
 def _shape(matrix: Tensor) -> tuple[int, int]:

@@ -33,12 +33,17 @@ class RunResult:
     versions: dict[str, str]
     start: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """split → the same of the model with the recipe the run set out from; empty without one."""
+    metric: str | None = None
+    """What gains are measured in where a classifier is judged, and the name of its figure beside accuracy and loss."""
+    head: dict[str, Any] | None = None
+    """labels and parameters of the classification head trained beside the interventions; None without one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
-        if not self.start:
-            del content["start"]
+        for name in ("start", "metric", "head"):
+            if not content[name]:
+                del content[name]
         return content
 
     @classmethod

@@ -36,18 +36,20 @@ class Trial(Generic[C]):
     examples: int
     """How many examples it was scored on."""
     accuracy: float | None
-    """Share answered right, 0 to 1; None for `perplexity`."""
+    """Share answered right, 0 to 1; None for `perplexity` and for numbers."""
     loss: float
     """Nats per answer token."""
     split: str = "select"
     """Where the examples are from."""
     elapsed_seconds: float = 0.0
     """From the search's beginning to this trial's end, sittings added up."""
+    metric: tuple[str, float] | None = None
+    """The name and value of the metric a classifier is judged by; None for a language model."""
 
     @property
     def merit(self) -> tuple[float, float]:
         """What a search maximises; see `merit_of`."""
-        return merit_of(self.accuracy, self.loss)
+        return merit_of(self.metric[1] if self.metric is not None else self.accuracy, self.loss)
 
 
 class TrialBook(Generic[C]):
@@ -102,11 +104,12 @@ class TrialBook(Generic[C]):
             optuna.trial.create_trial(
                 params=dict(params),
                 distributions={name: self._distributions[name] for name in params},
-                value=trial.merit[0] if trial.accuracy is not None else trial.merit[1],
+                value=trial.merit[0] if (trial.metric or trial.accuracy) is not None else trial.merit[1],
                 user_attrs={
                     "accuracy": trial.accuracy,
                     "loss": trial.loss,
                     "elapsed_seconds": trial.elapsed_seconds,
+                    **({"metric": list(trial.metric)} if trial.metric is not None else {}),
                 },
             )
         )
@@ -141,6 +144,9 @@ class TrialBook(Generic[C]):
             accuracy=kept.user_attrs["accuracy"],
             loss=kept.user_attrs["loss"],
             elapsed_seconds=kept.user_attrs["elapsed_seconds"],
+            metric=(str(kept.user_attrs["metric"][0]), float(kept.user_attrs["metric"][1]))
+            if "metric" in kept.user_attrs
+            else None,
         )
 
 

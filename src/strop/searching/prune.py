@@ -15,7 +15,7 @@ from strop.searching.means import refuse_mixed_lengths
 from strop.searching.prune_plan import PrunePlan
 from strop.searching.pruner import PruneExamples, Pruner
 from strop.searching.search import editable_shapes
-from strop.tasks import Scorer, Task
+from strop.tasks import Scorer, Task, refuse_labels
 
 
 def prune(
@@ -60,10 +60,19 @@ def prune(
         BaseMismatchError: `after` was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the counterfactual or the bias does not fit the examples.
+        UsageError: the counterfactual or the bias does not fit the examples, or the task has labels.
     """
+    refuse_labels(task, "prune")
     plan = plan or PrunePlan()
     anatomy = Anatomy.of(model, family=family)
+    test = Scorer(
+        model,
+        tokenizer,
+        task.examples("test", limit=plan.test_limit),
+        task.score,
+        generate=task.generate,
+        anatomy=anatomy,
+    )
     given = Assignment(
         command="prune",
         model=model,
@@ -71,14 +80,7 @@ def prune(
         anatomy=anatomy,
         settings={**plan.to_json(), "after": after.describe_exactly() if after is not None else None},
         seed=plan.seed,
-        test=Scorer(
-            model,
-            tokenizer,
-            task.examples("test", limit=plan.test_limit),
-            task.score,
-            generate=task.generate,
-            anatomy=anatomy,
-        ),
+        test=test,
         out=Path(out) if out is not None else None,
         storage=storage,
         resume=resume,
@@ -92,7 +94,7 @@ def prune(
     sites = list(whole) if plan.whole_matrices else _by_head(anatomy, list(whole))
     examples = PruneExamples.of(model, tokenizer, task, plan, anatomy=anatomy)
     if plan.bias == "position":
-        refuse_mixed_lengths(examples.guide, examples.select, given.test)
+        refuse_mixed_lengths(examples.guide, examples.select, test)
     bites = bites_of(plan, tuple(dict.fromkeys(site.matrix_type for site in sites)))
     return conduct(
         given,

@@ -12,7 +12,7 @@ from strop.runs.proof import Assignment, RunOutcome, conduct
 from strop.searching.candidates import space_of
 from strop.searching.chooser import Chooser, SelectExamples
 from strop.searching.plan import SearchPlan
-from strop.tasks import Scorer, Task
+from strop.tasks import Scorer, Task, refuse_labels
 
 
 def search(
@@ -53,7 +53,9 @@ def search(
         InterventionError: something is attached to the model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
+        UsageError: the task has labels, which a classifier says.
     """
+    refuse_labels(task, "search")
     plan = plan or SearchPlan()
     anatomy = Anatomy.of(model, family=family)
     given = Assignment(

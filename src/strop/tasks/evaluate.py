@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, Family, evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
+from strop.tasks.class_scorer import ClassScorer
 from strop.tasks.evaluation import Evaluation
 from strop.tasks.examples import Example
 from strop.tasks.scorer import Scorer
@@ -31,7 +32,7 @@ def evaluate(
     Sequences are batched by length, padded on the right, and the LM head runs only where a token is scored.
 
     Args:
-        model: a causal language model, with or without a recipe applied.
+        model: a causal language model, or a classifier where the task has labels, with or without a recipe applied.
         tokenizer: its fast tokenizer.
         task: from `load_task`.
         split: train, select or test.
@@ -41,13 +42,39 @@ def evaluate(
 
     Raises:
         TaskError: the split is empty, or a row does not fit the model.
-        UsageError: there is no such split.
+        UsageError: there is no such split, or the model is not of the kind the task is for.
     """
     anatomy = Anatomy.of(model, family=family)
     examples = task.examples(split, limit=limit)
-    scorer = Scorer(model, tokenizer, examples, task.score, generate=task.generate, anatomy=anatomy)
+    scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
     progress.start(f"scoring {task.name}/{split}", scorer.steps)
     return scorer.evaluate(progress=progress)
+
+
+def scorer_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    anatomy: Anatomy | None = None,
+) -> Scorer | ClassScorer:
+    """Return what scores examples as their task says: on a language model, or on a classifier.
+
+    Args:
+        model: a causal language model, or a classifier where the task has labels.
+        tokenizer: its fast tokenizer.
+        task: the examples' task.
+        examples: to be scored, in this order.
+        anatomy: the model's, where it is at hand.
+
+    Raises:
+        TaskError: a row does not fit the model.
+        UsageError: there are no examples, or the model is not of the kind the task is for.
+    """
+    if task.labels is not None:
+        return ClassScorer(model, tokenizer, examples, task.labels, anatomy=anatomy)
+    return Scorer(model, tokenizer, examples, task.score, generate=task.generate, anatomy=anatomy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +123,7 @@ def evaluate_paraphrases(
         for prompt in (example.prompt, *example.paraphrases)
     ]
     anatomy = Anatomy.of(model, family=family)
-    scorer = Scorer(model, tokenizer, wordings, task.score, generate=task.generate, anatomy=anatomy)
+    scorer = scorer_of(model, tokenizer, task, wordings, anatomy=anatomy)
     progress.start(f"scoring paraphrases of {task.name}/{split}", scorer.steps)
     correct = scorer.evaluate(progress=progress).correct
     if correct is None:

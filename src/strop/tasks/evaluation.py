@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import UsageError
+from strop.tasks.labels import Labels
+from strop.tasks.metrics import measure
 from strop.tasks.task_file import Score
 
 
@@ -15,7 +17,7 @@ def merit_of(accuracy: float | None, loss: float) -> tuple[float, float]:
     """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
 
     Args:
-        accuracy: 0 to 1; None where only loss is measured.
+        accuracy: 0 to 1, or a classifier's metric in its place; None where only loss is measured.
         loss: nats per answer token.
 
     >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))
@@ -34,11 +36,11 @@ class Evaluation:
 
     score: Score
     loss: NDArray[np.float64]
-    """(examples,): mean −log p in nats per answer token."""
+    """(examples,): mean −log p in nats per answer token, or of the label; the squared error of a number."""
     tokens: NDArray[np.int64]
     """(examples,): how many answer tokens that mean runs over."""
     correct: NDArray[np.bool_] | None = None
-    """(examples,): whether the answer is right; None for `perplexity`."""
+    """(examples,): whether the answer is right; None for `perplexity` and for numbers."""
     rank: NDArray[np.int64] | None = None
     """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
     groups: NDArray[np.int64] | None = None
@@ -47,9 +49,15 @@ class Evaluation:
     """What the model wrote after each prompt; only for `generate`."""
     extracted: tuple[str | None, ...] | None = None
     """What was read out of it, None where nothing was found; only for `generate`."""
+    actual: NDArray[np.float64] | None = None
+    """(examples,): the right label's index, or the right number; only for `label`."""
+    predicted: NDArray[np.float64] | None = None
+    """(examples,): what the model says in its place; only for `label`."""
+    labels: Labels | None = None
+    """What a classifier was to say; only for `label`."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "correct", "rank", "groups"):
+        for name in ("tokens", "correct", "rank", "groups", "actual", "predicted"):
             other = getattr(self, name)
             if other is not None and other.shape != self.loss.shape:
                 raise UsageError(
@@ -67,7 +75,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of examples answered right, 0 to 1; None for `perplexity`."""
+        """Share of examples answered right, 0 to 1; None for `perplexity` and for numbers."""
         return None if self.correct is None else float(self.correct.mean())
 
     @property
@@ -80,6 +88,13 @@ class Evaluation:
         """Exp of the mean −log p over all answer tokens."""
         return float(np.exp((self.loss * self.tokens).sum() / self.tokens.sum()))
 
+    @property
+    def metric(self) -> tuple[str, float] | None:
+        """The name and value of the metric a classifier is judged by; None for a language model."""
+        if self.labels is None or self.actual is None or self.predicted is None:
+            return None
+        return self.labels.metric, measure(self.labels.metric, self.actual, self.predicted, self.labels.count)
+
     def top(self, count: int) -> float | None:
         """Share of examples whose answer's first token is among the `count` likeliest; only for `first_token`."""
         return None if self.rank is None else float((self.rank < count).mean())
@@ -91,6 +106,8 @@ class Evaluation:
             figures |= {"top5": self.top(5), "top10": self.top(10)}
         if self.score == "perplexity":
             figures["perplexity"] = self.perplexity
+        if (metric := self.metric) is not None:
+            figures |= {"metric": metric[0], metric[0]: metric[1]}
         return figures
 
     def of_example(self, index: int) -> dict[str, Any]:
@@ -98,9 +115,15 @@ class Evaluation:
         right = {} if self.correct is None else {"correct": bool(self.correct[index])}
         written = {} if self.generated is None else {"generated": self.generated[index]}
         read = {} if self.extracted is None else {"extracted": self.extracted[index]}
-        return {"loss": float(self.loss[index]), **right, **written, **read}
+        return {"loss": float(self.loss[index]), **right, **written, **read, **self._said(index)}
+
+    def _said(self, index: int) -> dict[str, Any]:
+        if self.predicted is None or self.labels is None:
+            return {}
+        value, names = float(self.predicted[index]), self.labels.names
+        return {"predicted": names[int(value)] if names else value}
 
     @property
     def merit(self) -> tuple[float, float]:
         """What a search maximises; see `merit_of`."""
-        return merit_of(self.accuracy, self.mean_loss)
+        return merit_of(self.metric[1] if self.metric is not None else self.accuracy, self.mean_loss)

@@ -6,10 +6,13 @@ from typing import Any
 
 import jinja2
 import jinja2.sandbox
+import numpy as np
+from numpy.typing import NDArray
 
 from strop.errors import TaskError
 from strop.tasks.chat import Chat
 from strop.tasks.extraction import extract, last_number, until_stop
+from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.task_file import GenerateSettings, TaskFile
 
@@ -37,11 +40,20 @@ class Example:
     """What to find in generated text; None where only the answer says it."""
     chat: Chat | None = None
     """Where given, prompts are a user's messages, in the words of the tokenizer's chat template."""
+    pair: str | None = None
+    """A second text, which a classifier reads beside the prompt."""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, ...]:
         """What makes two examples the same."""
-        return (self.prompt, self.answer)
+        return (self.prompt, self.answer) if self.pair is None else (self.prompt, self.pair, self.answer)
+
+
+def group_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Number the groups of examples, (examples,); an example without one is a group of its own."""
+    numbers: dict[object, int] = {}
+    keys = (index if example.group is None else example.group for index, example in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
@@ -84,7 +96,7 @@ def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) ->
 
     Raises:
         TaskError: a row lacks a column, renders to an empty answer or counterfactual, its answer is not among its
-            choices, or holds nothing that generated text could be compared with; the message names the source, the row,
+            choices or labels, or holds nothing that generated text could be compared with; the message names the source, the row,
             the column and the remedy.
     """
     renderer = _Renderer(task_file)
@@ -106,6 +118,8 @@ class _Renderer:
         self.generate = (task_file.generate or GenerateSettings()) if task_file.score == "generate" else None
         gold = None if self.generate is None else self.generate.gold
         self.gold = None if gold is None else self._compile("generate.gold", gold)
+        self.pair = None if task_file.pair is None else self._compile("pair", task_file.pair)
+        self.labels = task_file.label_settings()
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
         try:
@@ -121,8 +135,12 @@ class _Renderer:
         answer = self._render(self.answer, row, where, "answer")
         if not answer.strip():
             raise TaskError(f"{where}: the answer is empty; fill its column or drop the row.")
-        if not prompt and self.task_file.score != "perplexity":
+        pair = None if self.pair is None else self._render(self.pair, row, where, "pair")
+        if not prompt and not pair and self.task_file.score != "perplexity":
             raise TaskError(f"{where}: the prompt is empty; fill its column or drop the row.")
+        if self.labels is not None:
+            answer = answer.strip()
+            self._check_label(self.labels, answer, where)
         choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
         if choices is not None:
             self._check_choices(choices, answer, where)
@@ -137,10 +155,17 @@ class _Renderer:
             self._counterfactual(row, where),
             None if self.gold is None else self._render(self.gold, row, where, "generate.gold"),
             self._chat(row, where),
+            pair,
         )
         if self.generate is None:
             return example
         return dataclasses.replace(example, gold=gold_of(example, self.generate, where=where))
+
+    def _check_label(self, labels: Labels, answer: str, where: str) -> None:
+        try:
+            labels.target(answer)
+        except TaskError as error:
+            raise TaskError(f"{where}: {error}") from None
 
     def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
         if any(not choice.strip() for choice in choices):

@@ -150,8 +150,15 @@ def _plain(name: str) -> str:
 
 
 def _files_of(folder: Path, split: str) -> dict[str, str] | None:
-    """Return the one file that a split names, such as `test_svamp.jsonl`, or None: `datasets` finds a split's files."""
+    """Return the files that a split names, such as `test_svamp.jsonl`, or None: `datasets` finds a split's files.
+
+    It finds those of `train` or `validation` by itself, but not what the hub's `README.md` would declare beside these, such
+    as the shards of `validation_matched`.
+    """
     name = split.partition("[")[0]
+    shards = f"{name}-[0-9]*-of-[0-9]*.parquet"
+    if name and any(folder.glob(shards)):
+        return {name: shards}
     endings = (".jsonl", ".json", ".csv", ".parquet")
     found = next((ending for ending in endings if name and (folder / f"{name}{ending}").is_file()), None)
     return None if found is None else {name: f"{name}{found}"}

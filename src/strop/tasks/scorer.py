@@ -15,7 +15,7 @@ from strop.interventions import attachments_of
 from strop.progress import SILENT, Progress
 from strop.tasks.encoding import Batch, batches_of, encode
 from strop.tasks.evaluation import Evaluation
-from strop.tasks.examples import Example
+from strop.tasks.examples import Example, group_indices
 from strop.tasks.generation import Generator
 from strop.tasks.task_file import GenerateSettings, Score
 
@@ -37,7 +37,7 @@ class Scorer:
 
     Raises:
         TaskError: a row does not fit the model.
-        UsageError: there are no examples.
+        UsageError: there are no examples, or the model does not predict the next token.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Scorer:
             raise UsageError("There are no examples to score.")
         self.model = model
         self.anatomy = anatomy or Anatomy.of(model)
+        refuse_no_language_model(model, self.anatomy, score)
         self.score: Score = score
         self.example_count = len(examples)
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
@@ -66,7 +67,7 @@ class Scorer:
             if score == "generate"
             else None
         )
-        self._groups = _group_indices(examples)
+        self._groups = group_indices(examples)
         self._answers = [
             example.choices.index(example.answer) if score == "choice" and example.choices else 0
             for example in examples
@@ -219,11 +220,17 @@ class Scorer:
         return Evaluation(self.score, loss, counted, all_first, ranks, groups=self._groups)
 
 
-def _group_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Number the groups; an example without one is a group of its own."""
-    numbers: dict[object, int] = {}
-    keys = (index if example.group is None else example.group for index, example in enumerate(examples))
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+def refuse_no_language_model(model: PreTrainedModel, anatomy: Anatomy, score: Score) -> None:
+    """Raise UsageError if a model does not predict the next token."""
+    if score == "label":
+        raise UsageError(
+            "score: label is a classifier's, and this reads next tokens; score the task with strop.evaluate."
+        )
+    if model.get_output_embeddings() is None or not anatomy.family.causal:
+        raise UsageError(
+            f"{type(model).__name__} does not predict the next token, and score: {score} needs that; load a causal language "
+            "model with strop.load, or give the task score: label."
+        )
 
 
 def _score_positions(logits: Tensor, targets: Tensor, *, ranks: bool) -> PositionScores:

@@ -9,12 +9,14 @@ from strop.tasks.examples import Example
 from strop.tasks.task_file import SplitSettings
 
 SPLITS = ("train", "select", "test")
+HELD_MANY, HELD_SELECT = 5000, 1000
+"""Where there are more held examples than the first, select gets the second; else half of them."""
 
 
 def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tuple[Example, ...]]:
     """Deal examples out by shares, keeping together what belongs together.
 
-    Two examples belong together when they are the same (prompt, answer) or share a group. A repeated example is kept
+    Two examples belong together when they are the same (prompt, pair, answer) or share a group. A repeated example is kept
     once. The order is a shuffle by the seed, so any first n of a split are a random sample of it.
 
     Args:
@@ -28,10 +30,7 @@ def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tupl
         TaskError: a split with a share would be left empty.
     """
     distinct = without_repeats(examples)
-    bundles: dict[object, list[Example]] = {}
-    for example in distinct:
-        bundles.setdefault(example.identity if example.group is None else example.group, []).append(example)
-    shuffled = list(bundles.values())
+    shuffled = _bundles(distinct)
     np.random.default_rng(settings.seed).shuffle(shuffled)
     shares = {name: getattr(settings, name) for name in SPLITS}
     dealt: dict[str, list[Example]] = {name: [] for name in SPLITS}
@@ -45,10 +44,49 @@ def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tupl
     for name in wanted:
         if not dealt[name]:
             raise TaskError(
-                f"{len(distinct)} examples in {len(bundles)} groups leave the {name} split empty; "
+                f"{len(distinct)} examples in {len(shuffled)} groups leave the {name} split empty; "
                 "give more rows, or shares and groups that fit them."
             )
     return {name: tuple(members) for name, members in dealt.items()}
+
+
+def share_held(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tuple[Example, ...]]:
+    """Share held-out examples out between select and test, whole groups at a time, in an order shuffled by the seed.
+
+    Args:
+        examples: of the file called held.
+        settings: how many select gets, and the seed.
+
+    Returns:
+        Both splits by name.
+
+    Raises:
+        TaskError: one of them would be left empty.
+    """
+    distinct = without_repeats(examples)
+    wanted = settings.held_select
+    if wanted is None:
+        wanted = HELD_SELECT if len(distinct) > HELD_MANY else len(distinct) // 2
+    shuffled = _bundles(distinct)
+    np.random.default_rng(settings.seed).shuffle(shuffled)
+    dealt: dict[str, list[Example]] = {"select": [], "test": []}
+    for bundle in shuffled:
+        dealt["select" if len(dealt["select"]) < wanted else "test"].extend(bundle)
+    for name, members in dealt.items():
+        if not members:
+            raise TaskError(
+                f"{len(distinct)} held examples, {wanted} of them for select, leave the {name} split empty; give more rows, "
+                "or another held_select."
+            )
+    return {name: tuple(members) for name, members in dealt.items()}
+
+
+def _bundles(examples: Sequence[Example]) -> list[list[Example]]:
+    """Return examples in bundles that belong together, in the order of their first."""
+    bundles: dict[object, list[Example]] = {}
+    for example in examples:
+        bundles.setdefault(example.identity if example.group is None else example.group, []).append(example)
+    return list(bundles.values())
 
 
 def without_repeats(examples: Sequence[Example]) -> list[Example]:

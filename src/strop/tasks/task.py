@@ -12,8 +12,9 @@ import numpy as np
 
 from strop.errors import TaskError, UsageError
 from strop.tasks.examples import Example, render_examples
+from strop.tasks.labels import Labels
 from strop.tasks.rows import HUB, read_rows
-from strop.tasks.splits import SPLITS, deal, refuse_overlap, without_overlap, without_repeats
+from strop.tasks.splits import SPLITS, deal, refuse_overlap, share_held, without_overlap, without_repeats
 from strop.tasks.task_file import GenerateSettings, Score, TaskFile, read_task_file
 
 
@@ -25,6 +26,8 @@ class Task:
     score: Score
     splits: Mapping[str, tuple[Example, ...]]
     generate: GenerateSettings | None = None
+    labels: Labels | None = None
+    """What a classifier is to say; None for a language model's task."""
 
     def examples(self, split: str, *, limit: int | None = None) -> tuple[Example, ...]:
         """Return a split's examples, or a random sample of them that every call with the same limit repeats.
@@ -62,13 +65,30 @@ class Task:
         digest = hashlib.sha256(self.score.encode())
         if self.generate is not None:
             digest.update(self.generate.model_dump_json(exclude={"gold"}).encode())
+        if self.labels is not None:
+            digest.update(json.dumps(dataclasses.astuple(self.labels)).encode())
         for name in SPLITS:
             for example in self.splits.get(name, ()):
                 own: list[Any] = [example.counterfactual] if example.counterfactual is not None else []
                 own += [{"gold": example.gold}] if example.gold is not None else []
                 own += [{"system": example.chat.system}] if example.chat is not None else []
+                own += [{"pair": example.pair}] if example.pair is not None else []
                 digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
+
+
+def refuse_labels(task: Task, command: str) -> None:
+    """Raise UsageError if a task is a classifier's: search and prune edit language models.
+
+    Args:
+        task: that a command was given.
+        command: what to call it.
+    """
+    if task.labels is not None:
+        raise UsageError(
+            f"Task {task.name} has score: label, which a classifier is scored by, and strop {command} edits language models; "
+            "use strop train."
+        )
 
 
 def builtin_tasks() -> tuple[str, ...]:
@@ -109,6 +129,8 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
         splits: dict[str, tuple[Example, ...]] = {
             name: tuple(without_repeats(examples_of(source))) for name, source in task_file.splits.files.items()
         }
+        if "held" in splits:
+            splits |= share_held(splits.pop("held"), task_file.splits)
         if task_file.splits.overlap == "drop":
             splits = without_overlap(splits)
         refuse_overlap(splits)
@@ -116,4 +138,4 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
         assert task_file.data is not None  # the task file's own rule
         splits = deal(examples_of(task_file.data), task_file.splits)
     generate = GenerateSettings() if task_file.score == "generate" else None
-    return Task(task_file.name, task_file.score, splits, task_file.generate or generate)
+    return Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())

@@ -8,8 +8,9 @@ import pydantic
 import yaml
 
 from strop.errors import TaskError
+from strop.tasks.labels import Labels
 
-Score = Literal["exact", "first_token", "choice", "generate", "perplexity"]
+Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
 
 
 class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -39,20 +40,31 @@ class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
 
 
 class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
-    """How examples are dealt out: by shares of one file, or as files that are split already."""
+    """How examples are dealt out: by shares of one file, or as files that are split already.
+
+    `held` stands for select and test together: select gets `held_select` of its rows, by default 1,000 where there are more
+    than 5,000 and half of them otherwise, and test the others, dealt by the seed (GLUE's protocol in Wu, Arora et al.,
+    ReFT, arXiv 2404.03592, appendix C).
+    """
 
     train: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     select: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.8
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
-    files: dict[Literal["train", "select", "test"], str] | None = None
+    files: dict[Literal["train", "select", "test", "held"], str] | None = None
+    held_select: Annotated[int, pydantic.Field(gt=0)] | None = None
     overlap: Literal["refuse", "drop"] = "refuse"
 
     @pydantic.model_validator(mode="after")
     def _adds_up(self) -> "SplitSettings":
+        if self.held_select is not None and "held" not in (self.files or {}):
+            raise ValueError("held_select goes with a file called held, which select and test share")
         if self.files is not None:
             missing = {"select", "test"} - set(self.files)
-            if missing:
+            if "held" in self.files:
+                if len(missing) < 2:
+                    raise ValueError("splits.files names either held, which select and test share, or these two")
+            elif missing:
                 raise ValueError(f"splits.files lacks {' and '.join(sorted(missing))}: both select and test are needed")
         elif self.overlap != "refuse":
             raise ValueError(f"overlap: {self.overlap} goes with files; shares of one source never overlap")
@@ -74,6 +86,10 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     paraphrases: str | None = None
     counterfactual: str | None = None
     group: str | None = None
+    pair: str | None = None
+    labels: tuple[Annotated[str, pydantic.Field(strict=True)], ...] | Literal["number"] | None = None
+    metric: Literal["accuracy", "f1", "matthews", "pearson", "spearman"] | None = None
+    max_tokens: Annotated[int, pydantic.Field(gt=1)] | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
     chat: bool = False
@@ -94,7 +110,25 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"generate settings go with score: generate, not with score: {self.score}")
         if self.system is not None and not self.chat:
             raise ValueError("system goes with chat: true, for only a chat has a system message")
+        if self.score == "label" and self.labels is None:
+            raise ValueError("score: label needs labels, a list of names or the word number")
+        for name in ("labels", "pair", "metric", "max_tokens"):
+            if getattr(self, name) is not None and self.score != "label":
+                raise ValueError(f"{name} goes with score: label, not with score: {self.score}")
+        if self.pair is not None and self.chat:
+            raise ValueError("a chat has one text; write both into prompt and leave out pair")
+        try:
+            self.label_settings()
+        except TaskError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
         return self
+
+    def label_settings(self) -> Labels | None:
+        """Return what a classifier is to say, and what it is judged by; None for a language model's task."""
+        if self.labels is None:
+            return None
+        names = () if self.labels == "number" else self.labels
+        return Labels(names, self.metric or ("accuracy" if names else "pearson"), self.max_tokens)
 
 
 def read_task_file(path: Path) -> TaskFile:

@@ -73,7 +73,7 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
                 f"{resume_from_checkpoint} holds other edits than those being trained: resume with the same settings, or "
                 "choose another --out."
             )
-        self.attachment.load(kept.tensors)
+        self.attachment.load(kept.tensors, head=kept.head)
 
     def _load_best_model(self) -> None:
         raise TrainingError("The best edits are chosen by the caller; train with load_best_model_at_end=False.")

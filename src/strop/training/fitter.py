@@ -20,12 +20,11 @@ from strop.interventions.base import Decompose
 from strop.recipe import Recipe
 from strop.runs import CandidateSpace, Choice, Journal, Trial
 from strop.runs.processes import of_all_processes
-from strop.runs.proof import TEST_STATE_BUDGET_BYTES
-from strop.tasks import Scorer
+from strop.runs.proof import states_below
+from strop.tasks import ClassScorer, Scorer
 from strop.training.checkpoints import checkpoints_in, steps_of
+from strop.training.objective import Objective
 from strop.training.plan import TrainPlan
-from strop.training.prefix_states import PrefixStates, worth_keeping
-from strop.training.sequences import TrainSet
 from strop.training.state import randomness, restore_randomness
 from strop.training.trainer import EditTrainer, quietest, refuse_unknown_reports, release
 from strop.training.watch import Watch, stopping_gently
@@ -43,7 +42,7 @@ class Fitter:
     Args:
         model: as it is, with nothing attached.
         anatomy: of that model.
-        train_set: what is learned from.
+        objective: what is learned from, and what is made small.
         select: the examples that choose.
         plan: the settings.
         after: a recipe to begin with.
@@ -59,18 +58,20 @@ class Fitter:
         self,
         model: PreTrainedModel,
         anatomy: Anatomy,
-        train_set: TrainSet,
-        select: Scorer,
+        objective: Objective,
+        select: Scorer | ClassScorer,
         plan: TrainPlan,
         *,
         after: Recipe | None,
         decompose: Decompose,
     ) -> None:
         refuse_unknown_reports(plan.report_to)
-        self._model, self._anatomy, self._train_set, self._select = model, anatomy, train_set, select
+        self._model, self._anatomy, self._objective, self._select = model, anatomy, objective, select
         self._plan, self._decompose = plan, decompose
         self._start: tuple[Intervention, ...] = after.interventions if after is not None else ()
         self._start_tensors: tuple[Mapping[str, Tensor], ...] = after.tensors if after is not None else ()
+        self._start_head = after.head if after is not None else None
+        self._head = self._start_head or objective.head_of(model)
         self._goes_on = _has_subspaces(self._start, plan.train_subspaces)
         new = () if self._goes_on else self._new_edits()
         generator = torch.Generator().manual_seed(plan.seed)
@@ -100,7 +101,9 @@ class Fitter:
         """Train, and return what the select split chose."""
         unedited = self._score(journal, 0, ())
         start = self._score(journal, 1, self._start) if self._start else None
-        recipe = Recipe.of(self._model, self._interventions, family=self._anatomy.family, tensors=self._tensors)
+        recipe = Recipe.of(
+            self._model, self._interventions, family=self._anatomy.family, tensors=self._tensors, head=self._head
+        )
         with _undisturbed(self._model):
             attachment = attach_interventions(
                 self._model,
@@ -108,6 +111,7 @@ class Fitter:
                 anatomy=self._anatomy,
                 tensors=self._tensors,
                 decompose=self._decompose,
+                head=self._head,
                 trainable=True,
             )
             try:
@@ -118,10 +122,8 @@ class Fitter:
 
     def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial[Any]) -> Watch:
         self._prepare(attachment)
-        states = None
         lowest = self.lowest.layer
-        if lowest > 0 and self._select.state_bytes <= TEST_STATE_BUDGET_BYTES:
-            states = self._select.states_entering(lowest)
+        states = states_below(self._select, lowest)
         watch = Watch(journal, self._select, states, lowest, attachment, recipe, unedited, self._plan.patience)
         with contextlib.ExitStack() as stack:
             if journal.folder is not None:
@@ -133,18 +135,9 @@ class Fitter:
             trainer = self._trainer(folder, watch, saves=journal.folder is not None)
             trainer.keep(attachment, recipe)
             stack.callback(release, trainer)
-            if self._plan.prefix_budget_bytes and worth_keeping(
-                self._model, lowest=self.lowest, epochs=self._plan.epochs
-            ):
-                with trainer.compute_loss_context_manager():
-                    trainer.prefix = PrefixStates.read(
-                        self._model,
-                        self._anatomy,
-                        self._train_set.sequences,
-                        lowest=self.lowest,
-                        budget_bytes=self._plan.prefix_budget_bytes,
-                        progress=journal.progress,
-                    )
+            stack.callback(self._objective.forget)
+            with trainer.compute_loss_context_manager():
+                self._objective.keep_below(self.lowest, self._plan, progress=journal.progress)
             if journal.run is not None:
                 for place in (journal.run.path, folder):
                     remove_partial_folders(place)
@@ -217,7 +210,7 @@ class Fitter:
                 "use_cpu": self._model.device.type == "cpu",
             }
         )
-        return EditTrainer(self._model, self._model, self._anatomy, self._train_set, arguments, [watch])
+        return EditTrainer(self._model, self._objective, arguments, [watch])
 
     def _score(self, journal: Journal, number: int, interventions: Sequence[Intervention]) -> Trial[Any]:
         """Return what the model scores before training, with or without the recipe to begin with."""
@@ -231,6 +224,7 @@ class Fitter:
             anatomy=self._anatomy,
             tensors=self._start_tensors[: len(interventions)],
             decompose=self._decompose,
+            head=self._start_head if interventions else None,
         ):
             return journal.record(number, None, self._select.evaluate(progress=journal.progress))
 
@@ -244,10 +238,12 @@ class Fitter:
             self._interventions if learned else self._start,
             unedited,
             watch.best,
-            tokens=self._train_set.tokens * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
+            tokens=self._objective.tokens * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
             tensors=tensors,
             started_from=() if self._goes_on else self._start,
             start=None if self._goes_on else start,
+            head=watch.best_head if learned else self._start_head,
+            start_head=None if self._goes_on else self._start_head,
         )
 
 

@@ -11,10 +11,10 @@ from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs import Assignment, RunOutcome, conduct
 from strop.runs.processes import join_processes
-from strop.tasks import Scorer, Task
+from strop.tasks import Task, scorer_of
 from strop.training.fitter import EPOCHS, Fitter
+from strop.training.objective import objective_of
 from strop.training.plan import TrainPlan
-from strop.training.sequences import TrainSet
 
 
 def train(
@@ -36,13 +36,14 @@ def train(
     Φ(h) = h + Rᵀ(W h + b − R h) at chosen layers and prompt positions, for LoReFT, with all of the model's own weights
     frozen (Wu, Arora et al., ReFT, arXiv 2404.03592). The train split teaches; after each epoch the select split is scored
     and the best epoch chosen, "no edit" included; the test split is scored once for the base and once for the chosen
-    recipe, after the choice is made. The model is left as it was.
+    recipe, after the choice is made. A classifier's head is trained beside the edits, and the recipe carries it. The model
+    is left as it was.
 
     Where torchrun started several processes, each reads batches of its own, whose gradients
     are added up; the first writes the run, and all return what it found.
 
     Args:
-        model: a causal language model, with nothing attached.
+        model: a causal language model, or a classifier where the task has labels, with nothing attached.
         tokenizer: its fast tokenizer.
         task: from `load_task`, with a train split.
         plan: the settings.
@@ -62,7 +63,8 @@ def train(
         TaskError: a row does not fit the model, or there is no train split.
         SiteError: the model has no such layer.
         TrainingError: the loss became NaN; the best edits so far are kept in the run folder's `best`.
-        UsageError: a rank is above the hidden size, or there is nothing to resume.
+        UsageError: a rank is above the hidden size, there is nothing to resume, or the model is not of the kind the task is
+            for.
 
     >>> import strop
     >>> model, tokenizer = strop.load("smollm2-135m")  # doctest: +SKIP
@@ -76,17 +78,11 @@ def train(
     decompose = (decompositions or DecompositionCache()).decompose
     if after is not None:
         after.check(model, family=family)
-    longest = getattr(model.config, "max_position_embeddings", None) or 10**9
-    train_set = TrainSet.of(task, tokenizer, limit=plan.train_limit, longest=longest)
+        if after.head is not None:
+            after.head.check(model)
+    objective = objective_of(model, tokenizer, task, limit=plan.train_limit, anatomy=anatomy)
     select, test = (
-        Scorer(
-            model,
-            tokenizer,
-            task.examples(split, limit=limit),
-            task.score,
-            generate=task.generate,
-            anatomy=anatomy,
-        )
+        scorer_of(model, tokenizer, task, task.examples(split, limit=limit), anatomy=anatomy)
         for split, limit in (("select", plan.select_limit), ("test", plan.test_limit))
     )
     given = Assignment(
@@ -105,5 +101,5 @@ def train(
         progress=progress,
         together=together,
     )
-    fitter = Fitter(model, anatomy, train_set, select, plan, after=after, decompose=decompose)
+    fitter = Fitter(model, anatomy, objective, select, plan, after=after, decompose=decompose)
     return conduct(given, EPOCHS, fitter.choose)

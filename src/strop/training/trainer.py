@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer, with a loss that costs only what can change."""
+"""The Hugging Face Trainer, with an objective of ours."""
 
 import math
 from collections.abc import Sequence
@@ -6,29 +6,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from strop.anatomy import Anatomy, logits_at
 from strop.errors import TrainingError, UsageError
-from strop.interventions import prompt_lengths
 from strop.training.checkpoints import InterventionCheckpoints
-from strop.training.prefix_states import PrefixStates
-from strop.training.sequences import TrainSet, collate
+from strop.training.objective import Objective
 
 
 class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
-    """Train whatever in a model asks for gradients on answers, from the lowest edit up.
-
-    L = −(1/N) Σ log p(y_t | x, y_<t), over all N answer tokens of a step, prompts left out
-    (Wu, Arora et al., ReFT, arXiv 2404.03592, section 3.4)
+    """Train whatever in a model asks for gradients on an objective.
 
     Args:
         model: what is trained, or PEFT's wrapper around it.
-        inner: the transformers model itself.
-        anatomy: of the inner model.
-        train_set: the sequences.
+        objective: what is learned from, and what is made small.
         arguments: the Trainer's.
         callbacks: the Trainer's.
     """
@@ -36,20 +28,20 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
     def __init__(
         self,
         model: nn.Module,
-        inner: PreTrainedModel,
-        anatomy: Anatomy,
-        train_set: TrainSet,
+        objective: Objective,
         arguments: TrainingArguments,
         callbacks: list[TrainerCallback],
     ) -> None:
         super().__init__(
-            model=model, args=arguments, train_dataset=train_set, data_collator=collate, callbacks=callbacks
+            model=model,
+            args=arguments,
+            train_dataset=objective.examples,
+            data_collator=objective.collate,
+            callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # the loss is divided by the answer tokens of the whole step
-        self._inner, self._anatomy = inner, anatomy
-        self.prefix: PrefixStates | None = None
-        """What lies below the lowest edit, read once; None runs the whole model."""
+        self.model_accepts_loss_kwargs = True  # the loss is divided by what is counted in the whole step
+        self._objective = objective
 
     def compute_loss(
         self,
@@ -58,28 +50,13 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean loss of an answer token; the LM head runs at answer tokens only.
+        """Return the mean loss of an answer token, or of a text.
 
         Raises:
             TrainingError: it is NaN or infinite.
         """
-        input_ids, labels = inputs["input_ids"], inputs["labels"]
-        rows, columns = (labels != -100).nonzero(as_tuple=True)
-        state = self.prefix.batch(inputs["index"], input_ids.shape[1]) if self.prefix is not None else None
-        with prompt_lengths(inputs["prompt_lengths"]):
-            logits = logits_at(
-                self._inner,
-                self._anatomy,
-                input_ids,
-                rows,
-                columns - 1,
-                start=self.prefix.start if self.prefix is not None and state is not None else 0,
-                state=state.to(input_ids.device) if state is not None else None,
-                raw=self.prefix is not None and state is not None and self.prefix.raw,
-                caller=model,
-            )
-        total = nn.functional.cross_entropy(logits.float(), labels[rows, columns].to(logits.device), reduction="sum")
-        loss = total / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+        found = self._objective.loss(model, inputs)
+        loss = found.total / (found.count if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         if not math.isfinite(float(loss.detach())):
@@ -87,7 +64,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
             raise TrainingError(
                 f"The loss became {float(loss.detach())} at step {self.state.global_step + 1} (epoch {epoch})."
             )
-        return (loss, logits) if return_outputs else loss
+        return (loss, found.logits) if return_outputs else loss
 
 
 def quietest(arguments: dict[str, Any]) -> TrainingArguments:

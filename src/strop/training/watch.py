@@ -14,13 +14,13 @@ from transformers import TrainerCallback
 
 from strop.errors import TrainingError
 from strop.files import replacing_folder
-from strop.interventions import Attachment
+from strop.interventions import Attachment, Head
 from strop.recipe import Recipe
 from strop.recipe.folder import fill_recipe_folder
 from strop.runs import Journal, Trial
 from strop.runs.processes import of_all_processes
 from strop.runs.proof import in_words
-from strop.tasks import Scorer
+from strop.tasks import ClassScorer, Scorer
 
 BEST = "best"
 
@@ -42,7 +42,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         journal: Journal,
-        scorer: Scorer,
+        scorer: Scorer | ClassScorer,
         states: list[Tensor] | None,
         lowest: int,
         attachment: Attachment,
@@ -56,6 +56,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """The best of the epochs and the model before training."""
         self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
         """What the edits had learned by then; empty for the model before training."""
+        self.best_head: Head | None = None
+        """The classification head by then, where one learns."""
         self.interrupted = False
         """Someone asked to stop."""
 
@@ -68,7 +70,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         epoch = int(kept.provenance["epoch"])
         trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
         if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
-            self.best, self.best_tensors = trial, kept.tensors
+            self.best, self.best_tensors, self.best_head = trial, kept.tensors, kept.head
 
     def is_over(self, epoch: int) -> bool:
         """Return whether no epoch is to follow one, for none was better for as long as the patience lasts."""
@@ -123,12 +125,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         better = trial.merit > self.best.merit
         self._journal.say(f"epoch {epoch}: {in_words(trial)}{', the best so far' if better else ''}")
         if better:
-            self.best, self.best_tensors = trial, learned
+            best = self._recipe.learned_by(self._attachment)
+            self.best, self.best_tensors, self.best_head = trial, learned, best.head
             folder = self._best_folder()
             if folder is not None:
-                best = self._recipe.learned_by(self._attachment).with_provenance({"epoch": epoch})
                 with replacing_folder(folder) as temporary:
-                    fill_recipe_folder(best, temporary)
+                    fill_recipe_folder(best.with_provenance({"epoch": epoch}), temporary)
         return self.is_over(epoch)
 
     def _best_folder(self) -> Path | None:

@@ -63,6 +63,9 @@ class Family:
         matrices: the spelling of each matrix type a block has.
         block_returns: what a block's forward gives back: the hidden state, or a tuple that begins with it.
         bias_flags: the settings that give a bias to modules made without one; nothing where there is no such setting.
+        causal: a token sees only those before it; an encoder's sees all.
+        positions_after_padding: position ids count on from the padding token's id, so that the context is that much shorter
+            than the config says (RoBERTa).
     """
 
     name: str
@@ -71,6 +74,8 @@ class Family:
     matrices: Mapping[MatrixType, Spelling]
     block_returns: Literal["tensor", "tuple"] = "tensor"
     bias_flags: tuple[BiasFlag, ...] = ()
+    causal: bool = True
+    positions_after_padding: bool = False
 
     def bias_flag(self, matrix_type: MatrixType, model_type: str) -> BiasFlag | None:
         """Return the setting that gives a matrix's module a bias, or None where the architecture has none."""

@@ -1,0 +1,119 @@
+"""Load a model with a classification head: one output for each label, or one that is a number."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from strop.checkpoints.load import read_pretrained
+from strop.checkpoints.zoo import Announce
+from strop.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def load_classifier(
+    name: str,
+    *,
+    labels: int | Sequence[str],
+    seed: int = 0,
+    revision: str | None = None,
+    dtype: "torch.dtype | None" = None,
+    device: "str | torch.device | None" = None,
+    announce: Announce = lambda line: None,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Return a model that classifies texts, in evaluation mode, and its tokenizer.
+
+    A head the checkpoint has for as many labels is kept; else one is drawn at random by the seed, and is there to be
+    trained (`strop.train`). The model knows its padding token: the tokenizer's own, or its end-of-text token.
+
+    Args:
+        name: a name from the zoo (fetched on first use), a local folder, or a hub id.
+        labels: their names, or how many there are; 1 for a model that says a number.
+        seed: of the head.
+        revision: of a hub id; its default branch by default.
+        dtype: the checkpoint's own by default.
+        device: where to put the model; CPU by default.
+        announce: called with a line for each step of a first fetch.
+
+    Raises:
+        UsageError: there is no label.
+        CheckpointError: there is no such model, its weights are damaged or not all there, or transformers knows no
+            classifier of its kind or the tokenizer has no token to pad with.
+        PullError: a zoo model could not be fetched.
+    """
+    count = labels if isinstance(labels, int) else len(labels)
+    if count < 1:
+        raise UsageError("A classifier has one label or more; 1 is for a number.")
+    spelled = {}
+    if not isinstance(labels, int):
+        spelled = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, tokenizer, report = read_pretrained(
+            "AutoModelForSequenceClassification",
+            name,
+            revision=revision,
+            dtype=dtype,
+            announce=announce,
+            num_labels=count,
+            ignore_mismatched_sizes=True,
+            **spelled,
+        )
+    _refuse_incomplete(name, model, report)
+    _know_padding(name, model, tokenizer)
+    model.eval()
+    if device is not None:
+        model.to(device)
+    return model, tokenizer
+
+
+def is_classifier(model: "PreTrainedModel") -> bool:
+    """Return whether a model says a label or a number of a text, by the name transformers gives such classes."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def head_parameters(model: "PreTrainedModel") -> "dict[str, nn.Parameter]":
+    """Return by name what a classifier decides with: all that lies outside its base model, and the base's pooler.
+
+    For RoBERTa these are the head softmax(W_o tanh(W_d h₁ + b_d) + b_o) of Wu, Arora et al. (ReFT, arXiv 2404.03592,
+    section 4.4); BERT keeps W_d and b_d in its pooler; a decoder's head is W_o of the last token's state.
+
+    Args:
+        model: empty for one that is no classifier.
+    """
+    if not is_classifier(model):
+        return {}
+    prefix = f"{model.base_model_prefix}."
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith(prefix) or name.startswith(f"{prefix}pooler.")
+    }
+
+
+def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str, Collection[Any]]) -> None:
+    head = head_parameters(model)
+    others = sorted({str(key) for key in report["missing_keys"]} - set(head))
+    others += sorted({str(entry[0]) for entry in report["mismatched_keys"]} - set(head))
+    if others:
+        shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        raise CheckpointError(
+            f"The checkpoint '{name}' lacks {len(others)} of {type(model).__name__}'s weights beside its head ({shown}): it "
+            "is incomplete, or was saved from another kind of model."
+        )
+
+
+def _know_padding(name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> None:
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id is None:
+        raise CheckpointError(
+            f"The tokenizer of '{name}' has neither a padding nor an end-of-text token, and a classifier tells texts of a "
+            "batch apart by one; add one with tokenizer.add_special_tokens and save it."
+        )

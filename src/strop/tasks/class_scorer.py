@@ -1,0 +1,134 @@
+"""Score a set of examples on a classifier."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy, evaluating, input_device
+from strop.checkpoints import is_classifier
+from strop.errors import UsageError
+from strop.progress import SILENT, Progress
+from strop.tasks.evaluation import Evaluation
+from strop.tasks.examples import Example, group_indices
+from strop.tasks.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
+from strop.tasks.labels import Labels
+from strop.tasks.metrics import require
+
+
+class ClassScorer:
+    """Examples encoded once, ready to be scored on a classifier as often as its edits change.
+
+    Args:
+        model: a classifier with an output for each label, or one for a number.
+        tokenizer: its fast tokenizer.
+        examples: to be scored, in this order.
+        labels: the task's.
+        anatomy: the model's, where it is at hand.
+
+    Raises:
+        TaskError: a row does not fit the model.
+        UsageError: there are no examples, the model is no classifier or one of other labels, or the metric needs
+            scikit-learn, which is not installed.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        labels: Labels,
+        *,
+        anatomy: Anatomy | None = None,
+    ) -> None:
+        if not examples:
+            raise UsageError("There are no examples to score.")
+        refuse_no_classifier(model, labels)
+        require(labels.metric)
+        self.model = model
+        self.anatomy = anatomy or Anatomy.of(model)
+        self.labels = labels
+        self.example_count = len(examples)
+        longest = context_of(model, self.anatomy, tokenizer)
+        self._texts = encode_labelled(examples, tokenizer, labels, longest=longest)
+        self._groups = group_indices(examples)
+        pad = pad_token_of(model)
+        self.batches = [
+            padded(self._texts, members, pad=pad, classes=bool(labels.names))
+            for members in batches_by_length(self._texts)
+        ]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one whole pass, padding included."""
+        return sum(batch.inputs["input_ids"].numel() for batch in self.batches)
+
+    @property
+    def steps(self) -> int:
+        """How often one whole pass tells its progress."""
+        return len(self.batches)
+
+    @torch.inference_mode()
+    def evaluate(
+        self, *, start: int = 0, states: Sequence[Tensor] | None = None, progress: Progress = SILENT
+    ) -> Evaluation:
+        """Score every example; the loss is −log p of the label in nats, or the squared error of the number.
+
+        Args:
+            start: 0: a classifier is always run whole.
+            states: None.
+            progress: told of each batch.
+
+        Raises:
+            UsageError: it is to be run from another block on.
+        """
+        if start or states is not None:
+            raise UsageError("A classifier is always run whole, not from a block on.")
+        loss, predicted = np.zeros(self.example_count), np.zeros(self.example_count)
+        device = input_device(self.model)
+        with evaluating(self.model):
+            for batch in self.batches:
+                inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+                logits = self.model(**inputs).logits.float().cpu()
+                where = list(batch.members)
+                loss[where] = losses(logits, batch.targets).double().numpy()
+                predicted[where] = (logits.argmax(-1) if self.labels.names else logits[:, 0]).double().numpy()
+                progress.advance()
+        actual = np.array([text.target for text in self._texts])
+        return Evaluation(
+            "label",
+            loss,
+            np.ones(self.example_count, dtype=np.int64),
+            predicted == actual if self.labels.names else None,
+            groups=self._groups,
+            actual=actual,
+            predicted=predicted,
+            labels=self.labels,
+        )
+
+
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return −log softmax(logits)_y where the targets are labels, else (logit − y)²: (texts,).
+
+    Args:
+        logits: (texts, labels), or (texts, 1) for numbers.
+        targets: (texts,), long or float.
+    """
+    if targets.is_floating_point():
+        return functional.mse_loss(logits[:, 0], targets, reduction="none")
+    return functional.cross_entropy(logits, targets, reduction="none")
+
+
+def refuse_no_classifier(model: PreTrainedModel, labels: Labels) -> None:
+    """Raise UsageError if a model is no classifier, or one of another number of labels."""
+    remedy = f"load it with strop.load_classifier(name, labels={labels.count})"
+    if not is_classifier(model):
+        raise UsageError(f"score: label needs a classifier, and {type(model).__name__} is none; {remedy}.")
+    if model.config.num_labels != labels.count:
+        raise UsageError(
+            f"The task has {labels.count} {'labels' if labels.names else 'output, a number'}, and this "
+            f"{type(model).__name__} has {model.config.num_labels}; {remedy}."
+        )

@@ -1,0 +1,141 @@
+"""Texts and their labels as tokens: one text or a pair, in the tokenizer's own form, padded on the right."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy
+from strop.errors import TaskError
+from strop.tasks.encoding import BATCH_TOKENS, adds_special_tokens, place_of, prompt_of
+from strop.tasks.examples import Example
+from strop.tasks.labels import Labels
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledText:
+    """A text, or a pair of texts, as tokens, with what is to be said of it."""
+
+    ids: tuple[int, ...]
+    kinds: tuple[int, ...] | None
+    """Which of the two texts each token is of, where the model wants to know."""
+    target: float
+    """The label's index, or the number."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelBatch:
+    """Texts of like length, padded on the right."""
+
+    inputs: dict[str, Tensor]
+    """What the model is called with: `input_ids`, `attention_mask` and, where it wants them, `token_type_ids`."""
+    targets: Tensor
+    """(texts,): long indices of labels, or float numbers."""
+    members: tuple[int, ...]
+    """For each row, the index of its text among all."""
+
+
+def encode_labelled(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, labels: Labels, *, longest: int
+) -> list[LabelledText]:
+    """Turn examples into the tokens a classifier reads.
+
+    A pair is written as the tokenizer writes pairs; where that puts nothing between two texts, a line break stands there.
+
+    Args:
+        examples: with the labels' names, or numbers, as answers.
+        tokenizer: the model's.
+        labels: the task's.
+        longest: the model's context in tokens.
+
+    Raises:
+        TaskError: a text is longer than the context and the task does not say to cut it.
+    """
+    firsts = [prompt_of(example, tokenizer) for example in examples]
+    seconds = [example.pair or "" for example in examples] if examples[0].pair is not None else None
+    if seconds is not None and not _parted(tokenizer):
+        firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
+    cut = labels.max_tokens is not None
+    encoded = tokenizer(
+        firsts,
+        seconds,
+        add_special_tokens=adds_special_tokens(examples),
+        truncation="longest_first" if cut else False,
+        max_length=min(labels.max_tokens or longest, longest) if cut else None,
+        verbose=False,
+    )
+    kinds = encoded["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else None
+    found = []
+    for index, example in enumerate(examples):
+        ids = tuple(encoded["input_ids"][index])
+        if not 0 < len(ids) <= longest:
+            raise TaskError(
+                f"{place_of(example)}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row, or give "
+                f"max_tokens: {longest} in the task file to cut such rows."
+            )
+        of_text = tuple(kinds[index]) if kinds is not None else None
+        found.append(LabelledText(ids, of_text, labels.target(example.answer)))
+    return found
+
+
+def _parted(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer writes anything between two texts."""
+    alone, together = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    return bool(together > alone)
+
+
+def batches_by_length(texts: Sequence[LabelledText]) -> list[list[int]]:
+    """Group texts of like length, shortest first, by index."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(texts)), key=lambda index: (len(texts[index].ids), index)):
+        if not groups or (len(groups[-1]) + 1) * len(texts[index].ids) > BATCH_TOKENS:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
+def padded(texts: Sequence[LabelledText], members: Sequence[int], *, pad: int, classes: bool) -> LabelBatch:
+    """Return some texts as one batch.
+
+    Args:
+        texts: all of them.
+        members: the indices of those in the batch.
+        pad: the model's padding token.
+        classes: the targets are labels; else numbers.
+    """
+    chosen = [texts[index] for index in members]
+    width = max(len(text.ids) for text in chosen)
+    inputs = {
+        "input_ids": _filled([text.ids for text in chosen], width, pad),
+        "attention_mask": _filled([(1,) * len(text.ids) for text in chosen], width, 0),
+    }
+    if chosen[0].kinds is not None:
+        inputs["token_type_ids"] = _filled([text.kinds or () for text in chosen], width, 0)
+    targets = torch.tensor([text.target for text in chosen])
+    return LabelBatch(inputs, targets.long() if classes else targets.float(), tuple(members))
+
+
+def pad_token_of(model: PreTrainedModel) -> int:
+    """Return the token a classifier knows as padding.
+
+    Raises:
+        TaskError: its config names none, so that it could not tell where texts of a batch end.
+    """
+    found = model.config.get_text_config().pad_token_id
+    if found is None:
+        raise TaskError(
+            f"This {type(model).__name__} has no pad_token_id in its config, and tells where texts of a batch end by it; load "
+            "it with strop.load_classifier, or set model.config.pad_token_id."
+        )
+    return int(found)
+
+
+def context_of(model: PreTrainedModel, anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens a classifier and its tokenizer can do with."""
+    return min(anatomy.context(model), int(min(tokenizer.model_max_length, 10**9)))
+
+
+def _filled(rows: Sequence[tuple[int, ...]], width: int, filler: int) -> Tensor:
+    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])

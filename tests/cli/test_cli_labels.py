@@ -1,0 +1,65 @@
+"""Classifiers at the command line: the task says which kind of model is loaded, and every figure has its metric's name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cities = Callable[..., Path]
+QUICK = [
+    "--rank", "1", "--positions", "f3+l3", "--epochs", "4", "--batch-size", "8", "--accumulate", "1", "--lr", "0.01",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path) -> Path:
+    """A finished training of a classifier."""
+    out = tmp_path / "run"
+    done = strop_command("train", tiny_folder, "--task", cities(), "--out", out, "--quiet", "--untied", *QUICK)
+    assert done.code == 0, done.err
+    return out
+
+
+def test_a_classifier_is_trained_and_its_recipe_scores_the_same_again(
+    strop_command: Any, tiny_folder: Path, cities: Cities, run: Path
+) -> None:
+    result = json.loads((run / "result.json").read_text())
+    assert result["metric"] == "accuracy"
+    assert result["head"] == {"labels": ["france", "brazil"], "parameters": 64}
+    assert result["edited"]["test"]["accuracy"] > 0.9
+    again = strop_command("eval", tiny_folder, "--task", cities(), "--recipe", run / "recipe", "--json").json
+    assert again["base"] == result["base"]["test"]
+    assert again["edited"]["accuracy"] == result["edited"]["test"]["accuracy"]
+    assert again["comparison"] == result["comparison"]["test"]
+
+
+def test_a_person_reads_the_head_and_the_metric(
+    strop_command: Any, tiny_folder: Path, cities: Cities, run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    task = cities(metric="matthews")
+    trained = strop_command("train", tiny_folder, "--task", task, "--out", tmp_path / "other", *QUICK)
+    assert "matthews" in trained.out
+    assert "a classification head of 2 labels (france, brazil), with 64 parameters of its own" in trained.out
+    assert " of matthews (95 % interval " in trained.out
+    shown = strop_command(
+        "eval", tiny_folder, "--task", task, "--recipe", run / "recipe", "--out", tmp_path / "each.json"
+    )
+    assert "matthews" in shown.out
+    assert " of matthews (95 % interval " in shown.out
+    (first, *_) = json.loads((tmp_path / "each.json").read_text())["examples"]
+    assert first["edited"]["predicted"] in ("france", "brazil")
+    alone = strop_command("eval", tiny_folder, "--task", task)
+    assert "Next: strop train " in alone.out
+
+
+@pytest.mark.parametrize("command", ["search", "prune"])
+def test_search_and_prune_name_the_command_that_trains(
+    strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path, command: str
+) -> None:
+    done = strop_command(command, tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.strip().endswith(f"strop {command} edits language models; use strop train.")
+    assert not (tmp_path / "run").exists()
