@@ -10,10 +10,11 @@ import optuna
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.integrations import get_reporting_integration_callbacks
 
 from strop.anatomy import Anatomy
 from strop.checkpoints.load import quiet_transformers
-from strop.errors import TrainingError
+from strop.errors import TrainingError, UsageError
 from strop.files import remove_partial_folders
 from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, attach_interventions
 from strop.interventions.base import Decompose
@@ -51,7 +52,7 @@ class Fitter:
 
     Raises:
         SiteError: the model has no such layer.
-        UsageError: the rank is above the hidden size, or the method cannot begin as asked.
+        UsageError: the rank is above the hidden size, the method cannot begin as asked, or a reporter is not there.
         InterventionError: no edit has a subspace that is to be trained.
     """
 
@@ -68,6 +69,7 @@ class Fitter:
     ) -> None:
         self._model, self._anatomy, self._train_set, self._select = model, anatomy, train_set, select
         self._plan, self._decompose = plan, decompose
+        _refuse_unknown_reporters(plan.report_to)
         self._start: tuple[Intervention, ...] = after.interventions if after is not None else ()
         self._start_tensors: tuple[Mapping[str, Tensor], ...] = after.tensors if after is not None else ()
         self._goes_on = _has_subspaces(self._start, plan.train_subspaces)
@@ -254,6 +256,16 @@ def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...
         isinstance(entry, LowRankEdit) and set(wanted) <= {name for name, _ in entry.subspaces}
         for entry in interventions
     )
+
+
+def _refuse_unknown_reporters(names: Sequence[str]) -> None:
+    """Raise UsageError for a reporter transformers does not know, or that is not installed."""
+    try:
+        for reporter in get_reporting_integration_callbacks([name for name in names if name not in ("all", "none")]):
+            reporter()
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"Nothing can be reported to {', '.join(names)}: {reason}.") from None
 
 
 def _compute_activations_again(model: PreTrainedModel) -> None:
