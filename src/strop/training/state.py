@@ -1,4 +1,4 @@
-"""What a checkpoint keeps beside what was learned: optimiser, schedule, loss scale and randomness, without pickle."""
+"""What a checkpoint keeps beside what was learned: optimiser, schedule, loss scale and randomness, as safetensors and JSON."""
 
 import json
 import random
