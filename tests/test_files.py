@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from strop.errors import UsageError
-from strop.files import cache_folder, making_folder, refuse_occupied, replacing_file, write_json, write_text
+from strop.files import (
+    cache_folder,
+    making_folder,
+    refuse_occupied,
+    remove_partial_folders,
+    replacing_file,
+    replacing_folder,
+    write_json,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -167,3 +176,25 @@ def test_the_cache_lies_where_the_environment_says(
     for name, value in {"HOME": "/home/someone", **environment}.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_a_folder_gives_way_only_to_a_whole_one(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "kept"
+    for content in ("old", "new"):
+        with replacing_folder(path) as temporary:
+            (temporary / content).write_text(content)
+    with pytest.raises(ValueError, match="half-way"), replacing_folder(path) as temporary:  # noqa: PT012
+        (temporary / "half").write_text("half")
+        raise ValueError("half-way")
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+    assert mode(path) == 0o755
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    for name in (".kept.abc.partial", "kept", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("text")
+    remove_partial_folders(tmp_path)
+    remove_partial_folders(tmp_path / "not there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "kept"]

@@ -1,5 +1,7 @@
 """A plan is valid once built, and says in one sentence what is not."""
 
+import dataclasses
+import importlib.util
 import json
 from typing import Any
 
@@ -60,10 +62,36 @@ def test_untied_edits_are_one_for_each_end() -> None:
 
 @pytest.mark.parametrize("method", ["consreft", "lobireft"])
 def test_methods_that_cannot_begin_as_the_identity_say_so(training: Any, plan: TrainPlan, method: str) -> None:
-    import dataclasses
-
     found = training(dataclasses.replace(plan, method=method, epochs=1))
     assert found.result.edited["select"]["loss"] < found.result.base["select"]["loss"]
     if method == "consreft":
         with pytest.raises(UsageError, match="consreft cannot begin as the identity"):
             training(dataclasses.replace(plan, method=method, init="identity"))
+
+
+def test_a_reporter_that_is_not_there_is_refused_before_anything_is_written(
+    training: Any, plan: TrainPlan, tmp_path: Any
+) -> None:
+    names = ["nonsense", *(name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name) is None)]
+    for name in names:
+        with pytest.raises(UsageError, match=f"Losses cannot be reported to {name}: "):
+            training(dataclasses.replace(plan, report_to=(name,)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_are_reported_where_the_plan_says(
+    training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+    told: list[float] = []
+
+    class Telling(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+            told.extend(value for name, value in logs.items() if name == "loss")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "telling", Telling)
+    training(dataclasses.replace(plan, report_to=("telling",)))
+    assert len(told) == 4
+    assert told == sorted(told, reverse=True)

@@ -95,7 +95,9 @@ def test_states_are_reused_only_where_they_are_the_same_in_every_epoch(
     assert not worth_keeping(llama, lowest=StreamSite(1), epochs=1)
     assert worth_keeping(llama, lowest=StreamSite(1), epochs=2)
     assert not worth_keeping(tiny("llama", attention_dropout=0.1), lowest=StreamSite(1), epochs=2)
-    assert worth_keeping(tiny("gpt2", **quiet), lowest=StreamSite(1), epochs=2)  # although it has a dropout for a head it lacks
+    assert worth_keeping(
+        tiny("gpt2", **quiet), lowest=StreamSite(1), epochs=2
+    )  # although it has a dropout for a head it lacks
     assert worth_keeping(tiny("gpt_neox"), lowest=StreamSite(1), epochs=2)
 
 

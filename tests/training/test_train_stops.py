@@ -21,16 +21,16 @@ def loss_of_step_30(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the logits of the thirty-first step, in epoch 3, be something else."""
 
     def arm(value: float) -> None:
-        from strop.training import trainer
+        from strop.training import objective
 
-        real, calls = trainer.logits_at, []
+        real, calls = objective.logits_at, []
 
         def spoiled(*positional: Any, **named: Any) -> torch.Tensor:
             calls.append(1)
             logits = real(*positional, **named)
             return logits * value if len(calls) == 31 else logits
 
-        monkeypatch.setattr(trainer, "logits_at", spoiled)
+        monkeypatch.setattr(objective, "logits_at", spoiled)
 
     return arm
 
@@ -72,9 +72,9 @@ def test_the_run_goes_on_where_it_was_an_accident(
 def test_without_anything_better_nothing_is_said_to_be_kept(
     training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from strop.training import trainer
+    from strop.training import objective
 
-    monkeypatch.setattr(trainer, "logits_at", lambda *_, **__: torch.full((4, 320), torch.nan, requires_grad=True))
+    monkeypatch.setattr(objective, "logits_at", lambda *_, **__: torch.full((4, 320), torch.nan, requires_grad=True))
     with pytest.raises(strop.StropError) as failure:
         training(dataclasses.replace(plan, precision="bfloat16"))
     assert str(failure.value) == (

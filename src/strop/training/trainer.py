@@ -78,7 +78,7 @@ def quietest(arguments: dict[str, Any]) -> TrainingArguments:
 
 def refuse_unknown_reports(names: Sequence[str]) -> None:
     """Raise UsageError if losses cannot be reported somewhere: an unknown name, or a package that is not installed."""
-    for name in names:
+    for name in sorted({*names} - {"all", "none"}):
         try:
             for report in get_reporting_integration_callbacks([name]):
                 report()
