@@ -1,15 +1,15 @@
 """LoReFT, DiReFT and a LoRA of as many parameters at the same layers, on the same examples: who gains what, held out.
 
-    python benchmarks/bench_reft_methods.py RUNS-FOLDER [TASK...]
-
 Every method learns from the same train examples in the same order, for as many epochs, and the select split chooses its
-epoch. Runs that are finished already are read back. The commonsense task needs its rows: see the guide on task files.
+epoch. Runs that are finished already are read back. The commonsense task reads its rows from the hub, or from a folder
+named by --data.
 """
 
+import argparse
 import copy
 import dataclasses
 import json
-import sys
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -203,4 +203,11 @@ def main(folder: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or list(SETTINGS))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=["world-facts", "int-sum"], help=", ".join(SETTINGS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/reft"), help="folder the runs are kept in")
+    parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy (STROP_DATA)")
+    asked = parser.parse_args()
+    if asked.data is not None:
+        os.environ["STROP_DATA"] = str(asked.data.absolute())
+    main(asked.runs, asked.tasks)
