@@ -21,7 +21,7 @@ check: $(VENV)/.develops  ## lint, types, walls, docs
 	$(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest README.md docs src tests/guards -q
 
-bench: $(VENV)/.runs  ## ratios against baselines, as JSON in benchmarks/results
+bench: $(VENV)/.develops  ## ratios against baselines, as JSON in benchmarks/results
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.develops  ## the site, in site/
