@@ -9,13 +9,13 @@ from strop.report import (
     Table,
     gain_sentence,
     intervention_lines,
-    p_value,
     percent,
     run_table,
     signed_points,
     to_markdown,
     to_rich,
 )
+from strop.wording import p_in_words
 
 
 def result(*, accuracy: bool = True, interventions: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -86,7 +86,8 @@ def test_each_intervention_has_a_line_and_none_is_said() -> None:
 def test_figures_are_spelt_with_sign_and_unit() -> None:
     assert (percent(None), percent(0), percent(1), percent(0.99999)) == ("–", "0.0 %", "100.0 %", "100.0 %")
     assert (signed_points(0), signed_points(-0.0123)) == ("+0.0", "-1.2")
-    assert (p_value(1.0), p_value(0.001), p_value(0.00099)) == ("1.000", "0.001", "9.9e-04")
+    assert (p_in_words(1.0), p_in_words(0.001), p_in_words(0.00099)) == ("p = 1.000", "p = 0.001", "p = 9.9e-04")
+    assert p_in_words(0.0) == "p < 1e-300"
 
 
 TRICKY = Table("[title]", ("[name]", "figure"), (("[bold]layer[/bold]", "1"), ("a|b", "[/]")))

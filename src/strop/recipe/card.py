@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.recipe.document import Recipe
-from strop.wording import in_words
+from strop.wording import in_words, p_in_words
 
 
 def model_card(recipe: Recipe, *, baked: bool = False) -> str:
@@ -61,7 +61,7 @@ def _figures(provenance: Any) -> list[str]:
     measured = base.get("metric") or ("accuracy" if base.get("accuracy") is not None else "loss")
     return [
         f"On {base['count']} held-out examples the {measured} went from {base[measured]:.4g} to {edited[measured]:.4g}: "
-        f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, p = {comparison['p_value']:.2g}; "
+        f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, {p_in_words(comparison['p_value'])}; "
         f"{comparison['fixed']} examples fixed, {comparison['broken']} broken).",
         "",
     ]

@@ -1,7 +1,7 @@
 """Tables and sentences for people, from typed values; no torch here."""
 
 from strop.report.evaluation import evaluation_table, paraphrase_lines
-from strop.report.figures import p_value, percent, signed_points
+from strop.report.figures import percent, signed_points
 from strop.report.run import gain_sentence, intervention_lines, run_table
 from strop.report.tables import Table, to_markdown, to_rich
 
@@ -10,7 +10,6 @@ __all__ = [
     "evaluation_table",
     "gain_sentence",
     "intervention_lines",
-    "p_value",
     "paraphrase_lines",
     "percent",
     "run_table",

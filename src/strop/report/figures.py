@@ -17,12 +17,3 @@ def signed_points(fraction: float) -> str:
     '+9.5'
     """
     return f"{100 * fraction:+.1f}"
-
-
-def p_value(value: float) -> str:
-    """Spell a p-value.
-
-    >>> p_value(0.04), p_value(7.6e-41)
-    ('0.040', '7.6e-41')
-    """
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from strop.report.figures import p_value, percent, signed_points
+from strop.report.figures import percent, signed_points
 from strop.report.tables import Table
-from strop.wording import in_words
+from strop.wording import in_words, p_in_words
 
 
 def run_table(result: Mapping[str, Any]) -> Table:
@@ -46,7 +46,7 @@ def gain_sentence(
         over_start: it is the gain over the recipe the run set out from, and not over the base.
     """
     low, high = comparison["ci95"]
-    changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, p = {p_value(comparison['p_value'])}"
+    changed = f"{comparison['fixed']} fixed, {comparison['broken']} broken, {p_in_words(comparison['p_value'])}"
     if metric not in (None, "accuracy"):
         gain = f"{comparison['gain']:+.4f} of {metric} (95 % interval {low:+.4f} to {high:+.4f}"
     elif in_accuracy:

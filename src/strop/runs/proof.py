@@ -23,6 +23,7 @@ from strop.runs.processes import of_all_processes, process_index
 from strop.runs.result import RunResult
 from strop.runs.trials import CandidateSpace, Trial, TrialBook
 from strop.tasks import ClassScorer, Evaluation, Scorer, Task, compare
+from strop.wording import p_in_words
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
 """Up to this size the hidden states of the base's pass over test are kept and reused for the edited model's."""
@@ -60,7 +61,7 @@ class RunOutcome:
         return (
             f"{self.recipe}\n"
             f"{measured} on {base['count']} held-out examples: {base[measured]:.4f} -> {edited[measured]:.4f}{unit} "
-            f"(gain {comparison['gain']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p = {comparison['p_value']:.2g})"
+            f"(gain {comparison['gain']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, {p_in_words(comparison['p_value'])})"
         )
 
 
