@@ -51,6 +51,23 @@ def strop_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 
 @pytest.fixture
+def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., str]:
+    """Call a command that must fail with one sentence, print nothing, and leave no run; return the sentence."""
+
+    def call(*arguments: object, code: int = 1) -> str:
+        outcome = strop_command(*arguments, "--quiet")
+        assert (outcome.code, outcome.out) == (code, ""), outcome.err
+        assert outcome.err.startswith("Error: ")
+        assert outcome.err.count("\n") == 1
+        assert outcome.err.rstrip("\n").endswith((".", "?"))
+        assert "Traceback" not in outcome.err
+        assert not (tmp_path / "run").exists()
+        return str(outcome.err)
+
+    return call
+
+
+@pytest.fixture
 def start_strop(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a command in a process of its own, which is ended with the test."""
     started = []

@@ -18,23 +18,6 @@ def prune_call(tiny_folder: Path, even_facts: Path, tmp_path: Path) -> list[obje
     return ["prune", tiny_folder, "--task", even_facts, "--out", tmp_path / "run"]
 
 
-@pytest.fixture
-def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., str]:
-    """Call a command that must fail with one sentence, print nothing, and leave no run; return the sentence."""
-
-    def call(*arguments: object, code: int = 1) -> str:
-        outcome = strop_command(*arguments, "--quiet")
-        assert (outcome.code, outcome.out) == (code, ""), outcome.err
-        assert outcome.err.startswith("Error: ")
-        assert outcome.err.count("\n") == 1
-        assert outcome.err.rstrip("\n").endswith((".", "?"))
-        assert "Traceback" not in outcome.err
-        assert not (tmp_path / "run").exists()
-        return str(outcome.err)
-
-    return call
-
-
 def test_a_person_gets_a_table_few_lines_and_the_next_command(
     strop_command: Any, prune_call: list[object], tmp_path: Path
 ) -> None:

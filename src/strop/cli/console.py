@@ -57,6 +57,14 @@ StorageOption = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db"),
 ]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)]
+AfterOption = Annotated[
+    Path | None,
+    typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
+]
+SelectLimitOption = Annotated[int, typer.Option(help="Most examples to choose by.")]
+TestLimitOption = Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
@@ -208,6 +216,21 @@ def resumable(out: Path) -> Iterator[None]:
         raise RunError(
             f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
         ) from None
+
+
+def print_outcome(result: "RunResult", *, as_json: bool, model_name: str, task_name: str, out: Path) -> None:
+    """Print a finished run, as JSON or for a person with the next command to try.
+
+    What depends on a token's place cannot be baked, and is evaluated instead.
+    """
+    if as_json:
+        print_json(result.to_json())
+        return
+    print_run(result)
+    if any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
+        print_line(f"Next: strop eval {model_name} --task {task_name} --recipe {out / 'recipe'}")
+    else:
+        print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
 
 
 def print_run(result: "RunResult") -> None:

@@ -1,12 +1,12 @@
 """`strop prune`: find which singular values to remove."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from strop.cli.console import (
+    AfterOption,
     DeviceOption,
     DtypeOption,
     FamilyOption,
@@ -14,18 +14,20 @@ from strop.cli.console import (
     LayersOption,
     MatrixTypesOption,
     ModelArgument,
+    OutOption,
     QuietOption,
+    ResumeOption,
     RevisionOption,
+    SelectLimitOption,
     StorageOption,
     TaskOption,
+    TestLimitOption,
     anatomy_for_command,
     load_for_command,
     parse_layers_option,
     parse_matrix_types,
     parse_numbers,
-    print_json,
-    print_line,
-    print_run,
+    print_outcome,
     resumable,
     showing_progress,
 )
@@ -34,11 +36,8 @@ from strop.cli.console import (
 def prune(
     model_name: ModelArgument,
     task_name: TaskOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
-    after: Annotated[
-        Path | None,
-        typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
-    ] = None,
+    out: OutOption,
+    after: AfterOption = None,
     fraction: Annotated[
         str | None,
         typer.Option(
@@ -92,14 +91,14 @@ def prune(
     patience: Annotated[
         int | None, typer.Option(help="Rounds without a lower loss on select before it stops.", show_default="3")
     ] = None,
-    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
-    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    select_limit: SelectLimitOption = 1000,
+    test_limit: TestLimitOption = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the bootstrap.")] = 0,
     storage: StorageOption = None,
     with_factors: Annotated[
         bool, typer.Option("--with-factors", help="Put the removed components into the recipe.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: ResumeOption = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -165,8 +164,4 @@ def prune(
             with_factors=with_factors,
             progress=progress,
         )
-    if as_json:
-        print_json(found.result.to_json())
-        return
-    print_run(found.result)
-    print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
+    print_outcome(found.result, as_json=as_json, model_name=model_name, task_name=task_name, out=out)

@@ -1,7 +1,6 @@
 """`strop search`: find which matrices to cut to which rank."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,18 +13,20 @@ from strop.cli.console import (
     LayersOption,
     MatrixTypesOption,
     ModelArgument,
+    OutOption,
     QuietOption,
+    ResumeOption,
     RevisionOption,
+    SelectLimitOption,
     StorageOption,
     TaskOption,
+    TestLimitOption,
     anatomy_for_command,
     load_for_command,
     parse_layers_option,
     parse_matrix_types,
     parse_numbers,
-    print_json,
-    print_line,
-    print_run,
+    print_outcome,
     resumable,
     showing_progress,
 )
@@ -36,7 +37,7 @@ GREEDY_MAX_EDITS = 6
 def search(
     model_name: ModelArgument,
     task_name: TaskOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    out: OutOption,
     strategy: Annotated[
         Literal["gradient", "exhaustive"], typer.Option(help="Ask the gradient which few edits to try, or try all.")
     ] = "gradient",
@@ -54,8 +55,8 @@ def search(
     max_edits: Annotated[
         int | None, typer.Option(help="Most edits in the recipe.", show_default=f"1; {GREEDY_MAX_EDITS} with greedy")
     ] = None,
-    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
-    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    select_limit: SelectLimitOption = 1000,
+    test_limit: TestLimitOption = None,
     gradient_examples: Annotated[int, typer.Option(help="Examples the gradient is taken over.")] = 100,
     top_matrices: Annotated[int, typer.Option(help="How many of the matrices the gradient ranks highest to try.")] = 12,
     finalists: Annotated[int, typer.Option(help="How many candidates go on from the screening.")] = 8,
@@ -64,7 +65,7 @@ def search(
     with_factors: Annotated[
         bool, typer.Option("--with-factors", help="Put the low-rank factors into the recipe.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: ResumeOption = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -116,8 +117,4 @@ def search(
             with_factors=with_factors,
             progress=progress,
         )
-    if as_json:
-        print_json(found.result.to_json())
-        return
-    print_run(found.result)
-    print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
+    print_outcome(found.result, as_json=as_json, model_name=model_name, task_name=task_name, out=out)

@@ -1,28 +1,30 @@
 """`strop train`: learn edits of hidden states."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from strop.cli.console import (
+    AfterOption,
     DeviceOption,
     DtypeOption,
     FamilyOption,
     JsonOption,
     LayersOption,
     ModelArgument,
+    OutOption,
     QuietOption,
+    ResumeOption,
     RevisionOption,
+    SelectLimitOption,
     StorageOption,
     TaskOption,
+    TestLimitOption,
     anatomy_for_command,
     load_for_command,
     parse_layers_option,
-    print_json,
-    print_line,
-    print_run,
+    print_outcome,
     resumable,
     showing_progress,
 )
@@ -31,7 +33,7 @@ from strop.cli.console import (
 def train(
     model_name: ModelArgument,
     task_name: TaskOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    out: OutOption,
     method: Annotated[
         str,
         typer.Option(help="loreft, direft, noreft, consreft, lobireft or orthonormal-direft."),
@@ -58,10 +60,7 @@ def train(
         str | None,
         typer.Option("--train-subspaces", help="The parts that learn, such as style.", show_default="all"),
     ] = None,
-    after: Annotated[
-        Path | None,
-        typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
-    ] = None,
+    after: AfterOption = None,
     init: Annotated[
         Literal["identity", "paper"], typer.Option(help="Begin with edits that change nothing, or with the paper's.")
     ] = "identity",
@@ -94,14 +93,14 @@ def train(
         int | None, typer.Option(help="Epochs without a better one before it stops.", show_default="never")
     ] = None,
     train_limit: Annotated[int | None, typer.Option(help="Most examples to learn from.", show_default="all")] = None,
-    select_limit: Annotated[int, typer.Option(help="Most examples to choose by.")] = 1000,
-    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    select_limit: SelectLimitOption = 1000,
+    test_limit: TestLimitOption = None,
     seed: Annotated[int, typer.Option(help="Of the edits, the order of examples and the bootstrap.")] = 0,
     report_to: Annotated[
         str | None, typer.Option(help="Report losses to tensorboard or wandb.", show_default=False)
     ] = None,
     storage: StorageOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: ResumeOption = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -178,11 +177,7 @@ def train(
             family=anatomy.family,
             progress=progress,
         )
-    if as_json:
-        print_json(found.result.to_json())
-        return
-    print_run(found.result)
-    print_line(f"Next: strop eval {model_name} --task {task_name} --recipe {out / 'recipe'}")
+    print_outcome(found.result, as_json=as_json, model_name=model_name, task_name=task_name, out=out)
 
 
 def parse_subspaces(text: str | None) -> tuple[tuple[str, int], ...] | None:
