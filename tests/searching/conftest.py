@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from strop.anatomy import MatrixType, WeightSite
+from strop.interventions import RankReduction
+from strop.recipe import Recipe
 from strop.tasks import Task, load_task
 
 
@@ -82,3 +85,10 @@ def knowing(tiny: Callable[..., Any], small_tokenizer: Any) -> Callable[[], Any]
 def bits() -> Callable[[Any], dict[str, bytes]]:
     """Every parameter and buffer of a model, byte for byte."""
     return lambda model: {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def laser(answering: Callable[..., Any]) -> Recipe:
+    """A recipe with two reductions, of matrices that a pruning considers too."""
+    sites = [WeightSite(2, MatrixType.UP), WeightSite(1, MatrixType.VALUE)]
+    return Recipe.of(answering(), [RankReduction(site, 0.25) for site in sites])

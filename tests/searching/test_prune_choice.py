@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,24 +12,19 @@ import pytest
 import torch
 
 import strop
-from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.anatomy import MatrixType, WeightSite
 from strop.errors import (
     BaseMismatchError,
-    DecompositionError,
     InterventionError,
-    SiteError,
-    TaskError,
-    UneditableWeightError,
-    UsageError,
 )
-from strop.interventions import RankReduction, SingularValuePruning, applied_interventions, attachments_of
+from strop.interventions import SingularValuePruning, attachments_of
 from strop.linalg import DecompositionCache
 from strop.progress import Progress
 from strop.recipe import Recipe, bake
 from strop.report import intervention_lines
 from strop.runs import RunOutcome
-from strop.searching import Effects, PrunePlan, measure_effects, prune
-from strop.tasks import Evaluation, Example, Scorer, Task, load_task
+from strop.searching import PrunePlan, prune
+from strop.tasks import Evaluation, Scorer, Task, load_task
 
 T = MatrixType
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)
@@ -352,105 +346,6 @@ def test_the_test_split_is_scored_once_for_each_model_and_last_and_the_cost_coun
     assert found.result.cost["tokens"] == sum(tokens) + QUICK.iterate * 3 * guide
 
 
-# Scripted: the loss as a function of how much is removed
-
-
-Script = Callable[[int, Scorer], tuple[float, float]]
-
-
-@pytest.fixture
-def scripted(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[RunOutcome, list[str]]]:
-    """Prune under made-up figures: `script(removed count, scorer)` says accuracy and loss."""
-    real = Scorer.evaluate
-
-    def run(script: Script, **settings: Any) -> tuple[RunOutcome, list[str]]:
-        def made_up(self: Scorer, **arguments: Any) -> Evaluation:
-            found = real(self, **arguments)
-            edits = [edit for attachment in attachments_of(self.model) for edit in attachment.interventions]
-            accuracy, loss = script(sum(len(edit.removed) for edit in edits), self)
-            correct = np.arange(found.count) < round(accuracy * found.count)
-            return dataclasses.replace(found, loss=np.full(found.count, loss), correct=correct)
-
-        monkeypatch.setattr(Scorer, "evaluate", made_up)
-        notes = Notes()
-        plan = PrunePlan(allow_harmful=True, **settings)
-        found = prune(answering(), small_tokenizer, task, plan, progress=notes)
-        monkeypatch.setattr(Scorer, "evaluate", real)
-        return found, notes.lines
-
-    return run
-
-
-FIVE = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
-SIZES = tuple(round(fraction * COMPONENTS) for fraction in FIVE)
-
-
-def fractions_tried(found: RunOutcome, split: str, number: int = 1) -> list[float]:
-    return [
-        trial.candidate.fraction
-        for trial in found.trials
-        if trial.candidate is not None and (trial.split, trial.round) == (split, number)
-    ]
-
-
-def test_larger_bites_are_tried_until_two_in_a_row_are_worse(scripted: Any) -> None:
-    by_size = dict(zip(SIZES, (4.0, 2.0, 3.0, 1.0, 5.0, 0.1), strict=True))
-    found, _ = scripted(lambda count, _: (0.5, by_size.get(count, 9.0)), fractions=FIVE, iterate=1)
-    assert fractions_tried(found, "train") == list(FIVE)
-    assert fractions_tried(found, "select") == [0.2, 0.05]  # the two best on train
-    by_size = dict(zip(SIZES, (4.0, 2.0, 3.0, 2.5, 0.1, 0.1), strict=True))
-    found, _ = scripted(lambda count, _: (0.5, by_size.get(count, 9.0)), fractions=FIVE, iterate=1, finalists=1)
-    assert fractions_tried(found, "train") == [0.01, 0.02, 0.03, 0.05]
-    assert fractions_tried(found, "select") == [0.02]
-
-
-def test_each_kind_of_bite_is_tried_until_two_in_a_row_are_worse(scripted: Any) -> None:
-    settings = {"fractions": (0.05, 0.1, 0.2, 0.3), "scopes": ("global", "per-type"), "iterate": 1}
-    found, _ = scripted(lambda count, _: (0.5, float(count)), **settings)
-    tried = Counter(t.candidate.scope for t in found.trials if t.split == "train" and t.candidate is not None)
-    assert tried == {"global": 3, "per-type": 3}
-
-
-def test_no_lower_loss_in_as_many_rounds_as_patience_ends_it(scripted: Any) -> None:
-    found, lines = scripted(lambda count, _: (0.5, 1.0 + count), fractions=(0.01,), iterate=9, patience=2)
-    assert lines[-2:] == ["no lower loss in 2 rounds; stopping", "nothing tried beats what there is; nothing is pruned"]
-    assert max(trial.round for trial in found.trials) == 2
-    assert found.recipe.interventions == ()
-
-
-def test_a_lower_loss_renews_the_patience_and_the_best_of_all_rounds_is_chosen(scripted: Any) -> None:
-    losses = [9.0, 10.0, 8.0, 8.5, 8.7, 7.0]
-    found, lines = scripted(
-        lambda count, _: (0.5, losses[min(count // 6, 5)]), fractions=(0.01,), iterate=4, patience=2
-    )
-    assert "no lower loss in 2 rounds; stopping" in lines
-    assert max(trial.round for trial in found.trials) == 4
-    assert sum(len(indices) for indices in removed_by(found).values()) == 12  # as after the second round
-
-
-def test_accuracy_on_select_says_how_far_it_was_worth_going(scripted: Any) -> None:
-    """Though the loss falls on, the third round answers less."""
-    accuracies = [0.25, 0.5, 0.75, 0.5, 0.5]
-    found, _ = scripted(lambda count, _: (accuracies[count // 6], 9.0 - count / 6), fractions=(0.01,), iterate=4)
-    assert max(trial.round for trial in found.trials) == 4
-    assert sum(len(indices) for indices in removed_by(found).values()) == 12
-    assert found.result.edited["select"]["accuracy"] == 0.75
-
-
-def test_a_bite_that_makes_the_loss_no_number_is_never_chosen(scripted: Any) -> None:
-    for broken in range(3):
-        sizes = [size for index, size in enumerate(SIZES[:3]) if index != broken]
-        for finalists in (1, 3):
-            found, _ = scripted(
-                lambda count, _, sizes=sizes: (0.5, 9.0 if not count else 5.0 if count in sizes else math.nan),
-                fractions=FIVE[:3], iterate=1, finalists=finalists,
-            )  # fmt: skip
-            assert sum(len(indices) for indices in removed_by(found).values()) in sizes
-            assert found.result.edited["select"]["loss"] == 5.0
-
-
 # The document
 
 
@@ -551,13 +446,6 @@ def test_a_recipe_with_factors_needs_no_decomposition(
 # After another recipe
 
 
-@pytest.fixture
-def laser(answering: Callable[..., Any]) -> Recipe:
-    """A recipe with two reductions, of matrices that a pruning considers too."""
-    sites = [WeightSite(2, T.UP), WeightSite(1, T.VALUE)]
-    return Recipe.of(answering(), [RankReduction(site, 0.25) for site in sites])
-
-
 @pytest.mark.parametrize("bias", ["none", "mean"])
 def test_a_pruning_begins_with_the_recipe_it_is_given(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, laser: Recipe, tmp_path: Path, bias: Any
@@ -626,151 +514,6 @@ def test_a_recipe_for_another_model_is_refused_before_a_folder_is_made(
     with pytest.raises(BaseMismatchError, match="not the matrix the recipe was made for"):
         prune(other, small_tokenizer, task, QUICK, after=laser, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-# What goes wrong
-
-
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("moment", ["scoring a bite", "measuring", "asking the gradient"])
-def test_a_pruning_that_fails_leaves_the_model_as_it_was(
-    answering: Callable[..., Any],
-    small_tokenizer: Any,
-    even: Task,
-    laser: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    bias: Any,
-    moment: str,
-) -> None:
-    model = answering().train()
-    model.get_input_embeddings().weight.requires_grad_(False)
-    before = state_of(model)
-    real, calls = Scorer.evaluate, []
-
-    def failing(self: Scorer, **arguments: Any) -> Any:
-        calls.append(len(attachments_of(self.model)))
-        if (moment == "scoring a bite" and calls[-1] == 2) or (moment == "measuring" and calls.count(0) == 2):
-            raise KeyboardInterrupt
-        return real(self, **arguments)
-
-    class FailingInTheSecondRound(Progress):
-        inside = False
-
-        def start(self, stage: str, total: int) -> None:
-            self.inside = stage == "round 2: asking the gradient" and moment == "asking the gradient"
-
-        def advance(self, steps: int = 1) -> None:
-            if self.inside:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(Scorer, "evaluate", failing)
-    with pytest.raises(KeyboardInterrupt):
-        prune(
-            model, small_tokenizer, even, dataclasses.replace(QUICK, bias=bias), after=laser,
-            progress=FailingInTheSecondRound(),
-        )  # fmt: skip
-    assert state_of(model) == before
-    assert attachments_of(model) == ()
-
-
-@pytest.mark.parametrize("bias", ["none", "mean"])
-def test_a_gradient_that_is_no_number_is_refused_with_the_remedy(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task, bias: Any
-) -> None:
-    model = answering()
-    with torch.no_grad():
-        model.model.norm.weight[0] = math.nan
-    before = state_of(model)
-    with pytest.raises(DecompositionError, match=r"not finite for any matrix.*--dtype float32"):
-        prune(model, small_tokenizer, task, dataclasses.replace(QUICK, bias=bias))
-    assert state_of(model) == before
-
-
-def test_a_gradient_that_is_no_number_any_more_ends_the_rounds_and_keeps_the_earlier_ones(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one_round = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, iterate=1))
-    asked = []
-
-    def once(*arguments: Any, **settings: Any) -> Any:
-        asked.append(settings["stage"])
-        found = measure_effects(*arguments, **settings)
-        if len(asked) == 1:
-            return found
-        return {site: Effects(e.loss_change * math.nan, e.score * math.nan) for site, e in found.items()}
-
-    monkeypatch.setattr("strop.searching.pruner.measure_effects", once)
-    found = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, iterate=9))
-    assert len(asked) == 2
-    assert found.recipe.interventions == one_round.recipe.interventions
-
-
-def test_a_matrix_that_holds_nan_is_refused_by_name(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task
-) -> None:
-    model = answering()
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
-    with pytest.raises(DecompositionError, match="NaN"):
-        prune(model, small_tokenizer, task, QUICK)
-
-
-def lone(task: Task) -> Task:
-    return dataclasses.replace(task, splits={**task.splits, "train": task.splits["train"][:1]})
-
-
-def uneven(task: Task, split: str) -> Task:
-    longer = (*task.splits[split], Example("The city and the city of Lyon is in", " France"))
-    return dataclasses.replace(task, splits={**task.splits, split: longer})
-
-
-@pytest.mark.parametrize(
-    ("change", "settings", "error", "said"),
-    [
-        (lone, {"counterfactual": "roll"}, UsageError, r"holds only one: take two examples.*--counterfactual mean"),
-        (None, {"counterfactual": "roll", "effect_examples": 1}, UsageError, "holds only one: take two examples"),
-        *(
-            (lambda task, split=split: uneven(task, split), {"bias": "position"}, UsageError,
-             r"one length, and these have \d+ to \d+ tokens: take bias 'mean' \(--bias mean\)")
-            for split in ("train", "select", "test")
-        ),
-        (lambda task: uneven(task, "train"), {"counterfactual": "pairs"}, TaskError, "it has no counterfactual; give"),
-        (None, {"layers": (7,)}, SiteError, "layers 0 to 2"),
-        (lambda task: dataclasses.replace(task, splits={}), {}, TaskError, "has no test split"),
-    ],
-    ids=["roll of one", "roll of a sample of one", "uneven train", "uneven select", "uneven test", "no pairs",
-         "no layer", "no split"],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused_before_a_folder_is_made(
-    answering: Callable[..., Any],
-    small_tokenizer: Any,
-    even: Task,
-    tmp_path: Path,
-    change: Callable[[Task], Task] | None,
-    settings: dict[str, Any],
-    error: type[Exception],
-    said: str,
-) -> None:
-    task = change(even) if change is not None else even
-    with pytest.raises(error, match=said):
-        prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, **settings), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_model_that_cannot_be_pruned_as_it_is_is_refused(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task
-) -> None:
-    model = answering()
-    with (
-        applied_interventions(model, [RankReduction(Anatomy.of(model).sites()[0], 0.5)]),
-        pytest.raises(InterventionError, match="attached to this model already; detach it first"),
-    ):
-        prune(model, small_tokenizer, task, QUICK)
-    with pytest.raises(UsageError, match="Only a run with a folder can be resumed"):
-        prune(model, small_tokenizer, task, QUICK, resume=True)
-    model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
-    with pytest.raises(UneditableWeightError, match="tied"):
-        prune(model, small_tokenizer, task, QUICK)
 
 
 @pytest.mark.real
