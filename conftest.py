@@ -24,6 +24,8 @@ from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
+pytest_plugins = ["tests.fixtures.task_files"]
+
 LOADS_THE_REAL_MODEL = 'strop.load("smollm2-135m")'
 
 

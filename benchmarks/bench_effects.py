@@ -11,8 +11,8 @@ import strop
 from common import seconds_of, write_result
 from strop.anatomy import logits_at
 from strop.linalg import DecompositionCache
+from strop.scoring import Scorer
 from strop.searching import EffectPlan, measure_effects
-from strop.tasks import Scorer
 
 MODEL, TASK, EXAMPLES, RUNS = "smollm2-135m", "world-facts", 200, 3
 PLANS = {

@@ -25,8 +25,9 @@ from common import seconds_of, write_result
 from strop.anatomy import Anatomy, WeightSite
 from strop.linalg import DecompositionCache, rank_for_fraction
 from strop.runs import RunOutcome, peak_rss_bytes
+from strop.scoring import Scorer
 from strop.searching import SearchPlan
-from strop.tasks import Example, Scorer, Task
+from strop.tasks import Example, Task
 
 RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.2, 0.1, 0.05, 0.01)
 """The seven of the paper's table 5."""

@@ -25,7 +25,8 @@ from strop.anatomy import Anatomy, Stream, StreamSite
 from strop.files import write_json
 from strop.interventions import Positions
 from strop.progress import SILENT
-from strop.tasks import Evaluation, Scorer, Task
+from strop.scoring import Evaluation, Scorer
+from strop.tasks import Task
 from strop.training.objective import AnswerObjective
 from strop.training.prefix_states import PrefixStates
 from strop.training.sequences import TrainSet
@@ -100,7 +101,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
             f"  lora, epoch {round(state.epoch)}: {found.accuracy:.4f}, loss {found.mean_loss:.4f} on select",
             flush=True,
         )
-        if found.merit > self.best.merit:
+        if found.figures.merit > self.best.figures.merit:
             self.best, self.weights = found, learned(model)
 
 
@@ -173,8 +174,8 @@ def lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in learned(adapted).values()),
         "learning_rate": setting.rates["lora"],
         "seconds": time.monotonic() - started,
-        "base": base["test"].summary(),
-        "edited": edited.summary(),
+        "base": base["test"].figures.to_json(),
+        "edited": edited.figures.to_json(),
         "select": [base["select"].accuracy, keep.best.accuracy],
         "comparison": strop.compare(base["test"], edited).to_json(),
     }

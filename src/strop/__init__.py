@@ -25,16 +25,18 @@ if TYPE_CHECKING:
     )
     from strop.recipe import Recipe, applied, attach, bake, detach
     from strop.runs import RunOutcome
+    from strop.scoring import Evaluation, compare, evaluate
     from strop.searching import PrunePlan, SearchPlan, prune, search
-    from strop.tasks import Comparison, Evaluation, Example, Task, builtin_tasks, compare, evaluate, load_task
+    from strop.statistics import Comparison
+    from strop.tasks import Example, Task, builtin_tasks, load_task
     from strop.training import TrainPlan, train
 
 __version__ = "0.1.0"
 
 _ROOM_OF = {
     "Anatomy": "anatomy",
-    "Comparison": "tasks",
-    "Evaluation": "tasks",
+    "Comparison": "statistics",
+    "Evaluation": "scoring",
     "Example": "tasks",
     "Family": "anatomy",
     "Head": "interventions",
@@ -58,9 +60,9 @@ _ROOM_OF = {
     "attach": "recipe",
     "bake": "recipe",
     "builtin_tasks": "tasks",
-    "compare": "tasks",
+    "compare": "scoring",
     "detach": "recipe",
-    "evaluate": "tasks",
+    "evaluate": "scoring",
     "explain_positions": "interventions",
     "load": "checkpoints",
     "load_classifier": "checkpoints",

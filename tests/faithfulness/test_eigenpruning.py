@@ -17,8 +17,9 @@ from torch import Tensor
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import UsageError
 from strop.linalg import decompose
+from strop.scoring import Scorer
 from strop.searching import EffectPlan, Effects, measure_effects
-from strop.tasks import Example, Scorer
+from strop.tasks import Example
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = MatrixType

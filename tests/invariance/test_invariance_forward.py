@@ -13,7 +13,8 @@ from strop.errors import InterventionError
 from strop.interventions import RankReduction, applied_interventions, attachments_of, prompt_lengths
 from strop.linalg import decompose
 from strop.recipe import Recipe, attach, detach
-from strop.tasks import Example, Scorer
+from strop.scoring import Scorer
+from strop.tasks import Example
 
 MODELS = ["llama", "gpt2", "gpt_neox", "gptj"]  # GPT-J's blocks return tuples
 POSITIONS = ["f2+l3", "f3", "l1", "f2(+l3)", "(f2+)l3", "prompt", "all"]

@@ -23,8 +23,9 @@ from strop.progress import Progress
 from strop.recipe import Recipe, bake
 from strop.report import intervention_lines
 from strop.runs import RunOutcome
+from strop.scoring import Evaluation, Scorer
 from strop.searching import PrunePlan, prune
-from strop.tasks import Evaluation, Scorer, Task, load_task
+from strop.tasks import Task, load_task
 
 T = MatrixType
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)

@@ -21,8 +21,9 @@ from strop.errors import (
 from strop.interventions import RankReduction, applied_interventions, attachments_of
 from strop.progress import Progress
 from strop.recipe import Recipe
+from strop.scoring import Scorer
 from strop.searching import Effects, PrunePlan, measure_effects, prune
-from strop.tasks import Example, Scorer, Task
+from strop.tasks import Example, Task
 
 T = MatrixType
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)

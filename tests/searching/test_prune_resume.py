@@ -15,8 +15,9 @@ from strop.interventions import RankReduction, SingularValuePruning
 from strop.progress import Progress
 from strop.recipe import Recipe
 from strop.runs import RunOutcome, Trial, TrialBook
+from strop.scoring import Scorer
 from strop.searching import PrunePlan, prune
-from strop.tasks import Scorer, Task
+from strop.tasks import Task
 
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=3, patience=3)
 A_ROUND = 5

@@ -12,8 +12,9 @@ import pytest
 from strop.interventions import attachments_of
 from strop.progress import Progress
 from strop.runs import RunOutcome
+from strop.scoring import Evaluation, Scorer
 from strop.searching import PrunePlan, prune
-from strop.tasks import Evaluation, Scorer, Task
+from strop.tasks import Task
 
 COMPONENTS = 576
 """Of the tiny Llama: 3 layers of 32 in each head's eight, or each of the three MLP matrices' 32."""

@@ -16,8 +16,9 @@ from strop.errors import InterventionError, SiteError, UneditableWeightError, Us
 from strop.interventions import RankReduction, applied_interventions, attachments_of
 from strop.linalg import DecompositionCache
 from strop.runs import TrialBook
+from strop.scoring import Scorer
 from strop.searching import SearchPlan, search, sweep
-from strop.tasks import Scorer, Task
+from strop.tasks import Task
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
 QUICK = SearchPlan(rank_fractions=(0.1, 0.5), gradient_examples=8, top_matrices=4, finalists=3)

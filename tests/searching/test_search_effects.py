@@ -9,8 +9,8 @@ import torch
 
 from strop.anatomy import Anatomy
 from strop.linalg import DecompositionCache
+from strop.scoring import Scorer
 from strop.searching import measure_effects
-from strop.tasks import Scorer
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
 

@@ -17,9 +17,10 @@ from strop.interventions import RankReduction
 from strop.linalg import DecompositionCache, decompose
 from strop.progress import Progress
 from strop.runs import Trial
+from strop.scoring import Scorer
 from strop.searching import Effects, SearchPlan, measure_effects, search, sweep
 from strop.searching.candidates import best_of, predicted_candidates
-from strop.tasks import Scorer, Task
+from strop.tasks import Task
 
 QUICK = SearchPlan(rank_fractions=(0.1, 0.5), gradient_examples=8, top_matrices=4, finalists=3)
 UP = WeightSite(1, MatrixType.UP)
@@ -49,7 +50,7 @@ def test_effects_in_float16_do_not_vanish_with_the_number_of_examples(
 def test_a_sample_walked_in_parts_has_the_effects_of_the_whole(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.tasks.encoding.BATCH_TOKENS", 48)
+    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 48)
     scorer = Scorer(answering(), small_tokenizer, task.examples("select"), "exact")
     assert len(scorer.batches) > 3
     whole = effects_of(scorer)
@@ -74,7 +75,7 @@ def test_long_rows_scored_a_few_positions_at_a_time_score_the_same(
         return scorer.evaluate(), effects_of(scorer)
 
     whole, whole_effects = scored()
-    monkeypatch.setattr("strop.tasks.encoding.BATCH_SCORED", 2)
+    monkeypatch.setattr("strop.scoring.encoding.BATCH_SCORED", 2)
     parts, part_effects = scored()
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert (parts.tokens == whole.tokens).all()

@@ -37,7 +37,7 @@ def test_the_recipe_on_the_base_scores_what_the_run_says(
     model = tiny("llama")
     with strop.applied(model, Recipe.load(tmp_path / "run" / "recipe")):
         again = strop.evaluate(model, small_tokenizer, planted, split="test")
-    assert again.summary() == found.result.edited["test"]
+    assert again.figures.to_json() == found.result.edited["test"]
 
 
 def test_no_edit_is_chosen_where_training_only_hurts(

@@ -37,8 +37,9 @@ def demo(
     Example: [bold]strop demo --out demo-run[/bold]
     """
     from strop.recipe import applied
+    from strop.scoring import greedy_continuations
     from strop.searching import SearchPlan, search
-    from strop.tasks import greedy_continuations, load_task
+    from strop.tasks import load_task
 
     task = load_task(TASK)
     folder = _free_name(out)

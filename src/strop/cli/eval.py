@@ -26,7 +26,8 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from strop.tasks import Evaluation, Example
+    from strop.scoring import Evaluation
+    from strop.tasks import Example
 
 
 def evaluate(
@@ -61,8 +62,9 @@ def evaluate(
     from strop.files import refuse_occupied, write_json
     from strop.recipe import Recipe, applied
     from strop.report import evaluation_table, gain_sentence, paraphrase_lines
-    from strop.tasks import compare, evaluate_paraphrases, load_task
-    from strop.tasks import evaluate as evaluate_task
+    from strop.scoring import compare, evaluate_paraphrases
+    from strop.scoring import evaluate as evaluate_task
+    from strop.tasks import load_task
 
     task = load_task(task_name)
     examples = task.examples(split, limit=limit)
@@ -98,7 +100,7 @@ def evaluate(
         "base_model": {"id": base.id, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split},
         "recipes": [str(folder) for folder in recipes or []],
-        **{name: evaluation.summary() for name, evaluation in scored.items()},
+        **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
     }
     if loaded:
         report["comparison"] = compare(scored["base"], scored["edited"]).to_json()

@@ -22,7 +22,8 @@ from strop.runs.folder import RunFolder
 from strop.runs.processes import of_all_processes, process_index
 from strop.runs.result import RunResult
 from strop.runs.trials import CandidateSpace, Trial, TrialBook
-from strop.tasks import ClassScorer, Evaluation, Scorer, Task, compare
+from strop.scoring import ClassScorer, Evaluation, Scorer, compare
+from strop.tasks import Task
 from strop.wording import p_in_words
 
 TEST_STATE_BUDGET_BYTES = 512 * 2**20
@@ -288,7 +289,7 @@ def _result(
     start = {}
     comparison = {"test": compare(measured["base"], measured["edited"], seed=given.seed).to_json()}
     if choice.start is not None and "start" in measured:
-        start = {"select": _figures(choice.start), "test": measured["start"].summary()}
+        start = {"select": _figures(choice.start), "test": measured["start"].figures.to_json()}
         over = compare(measured["start"], measured["edited"], seed=given.seed)
         comparison["test_over_start"] = over.to_json()
     return RunResult(
@@ -296,8 +297,8 @@ def _result(
         seed=given.seed,
         base_model={"id": base.id, "fingerprint": base.fingerprint},
         task={"name": given.task.name, "counts": {"select": select_count, "test": given.test.example_count}},
-        base={"select": _figures(choice.unedited), "test": measured["base"].summary()},
-        edited={"select": _figures(choice.best), "test": measured["edited"].summary()},
+        base={"select": _figures(choice.unedited), "test": measured["base"].figures.to_json()},
+        edited={"select": _figures(choice.best), "test": measured["edited"].figures.to_json()},
         start=start,
         comparison=comparison,
         interventions=[

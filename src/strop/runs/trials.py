@@ -10,7 +10,7 @@ import optuna
 
 from strop.errors import RunError
 from strop.runs.environment import without_password
-from strop.tasks import merit_of
+from strop.statistics import merit_of
 
 C = TypeVar("C")
 Setting = str | int | float

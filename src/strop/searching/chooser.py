@@ -11,11 +11,12 @@ from strop.interventions import RankReduction, WeightIntervention, applied_inter
 from strop.interventions.base import Decompose
 from strop.runs import Trial
 from strop.runs.proof import Choice, Journal, in_words
+from strop.scoring import Evaluation, Scorer
 from strop.searching.candidates import all_candidates, best_of, predicted_candidates
 from strop.searching.effects import measure_effects
 from strop.searching.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.sweep import sweep
-from strop.tasks import Evaluation, Scorer, Task
+from strop.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from strop.errors import UsageError
 from strop.interventions.base import Decompose
 from strop.linalg import EffectTally, Reduction, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
+from strop.scoring import Batch, Scorer
 from strop.searching.means import mean_inputs
-from strop.tasks import Batch, Scorer
 
 STATE_BUDGET_BYTES = 256 * 2**20
 """Most that the sample's hidden states at all layers may take; a larger sample is walked in parts."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from strop.anatomy import Tap, WeightSite, evaluating
 from strop.errors import UsageError
-from strop.tasks import Scorer
+from strop.scoring import Scorer
 
 
 @torch.inference_mode()

@@ -10,12 +10,13 @@ from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs.proof import Assignment, RunOutcome, conduct
+from strop.scoring import Scorer
 from strop.searching.bites import bites_of, space_of
 from strop.searching.means import refuse_mixed_lengths
 from strop.searching.prune_plan import PrunePlan
 from strop.searching.pruner import PruneExamples, Pruner
 from strop.searching.search import editable_shapes
-from strop.tasks import Scorer, Task, refuse_labels
+from strop.tasks import Task, refuse_labels
 
 
 def prune(

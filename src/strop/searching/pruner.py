@@ -17,12 +17,13 @@ from strop.interventions.base import Decompose
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.runs import Trial
 from strop.runs.proof import Choice, Journal, in_words
+from strop.scoring import Scorer
 from strop.searching.bases import Bases
 from strop.searching.bites import Bite, Removal, bites_of, refuse_unknown_effects, removal_by, smaller_fraction
 from strop.searching.effects import Effects, measure_effects, refuse_lone_examples
 from strop.searching.means import mean_inputs
 from strop.searching.prune_plan import PrunePlan
-from strop.tasks import Scorer, Task
+from strop.tasks import Task
 
 RUNGS_BELOW = 2
 """How many rungs of the ladder of fractions below a round's winner the next round begins."""

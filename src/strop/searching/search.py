@@ -9,10 +9,11 @@ from strop.errors import SiteError
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.runs.proof import Assignment, RunOutcome, conduct
+from strop.scoring import Scorer
 from strop.searching.candidates import space_of
 from strop.searching.chooser import Chooser, SelectExamples
 from strop.searching.plan import SearchPlan
-from strop.tasks import Scorer, Task, refuse_labels
+from strop.tasks import Task, refuse_labels
 
 
 def search(

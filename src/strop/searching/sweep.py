@@ -10,7 +10,7 @@ from strop.interventions import WeightIntervention, applied_interventions
 from strop.interventions.base import Decompose
 from strop.linalg import SingularValueDecomposition
 from strop.progress import SILENT, Progress
-from strop.tasks import Evaluation, Scorer
+from strop.scoring import Evaluation, Scorer
 
 
 def sweep(

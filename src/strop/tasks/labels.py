@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from strop.errors import TaskError
-from strop.tasks.metrics import METRICS, of_classes
+from strop.statistics.metrics import METRICS, of_classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from strop.recipe import Recipe
 from strop.runs import CandidateSpace, Choice, Journal, Trial
 from strop.runs.processes import of_all_processes
 from strop.runs.proof import states_below
-from strop.tasks import ClassScorer, Scorer
+from strop.scoring import ClassScorer, Scorer
 from strop.training.checkpoints import checkpoints_in, steps_of
 from strop.training.objective import Objective
 from strop.training.plan import TrainPlan

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, StreamSite, logits_at
 from strop.interventions import Head, prompt_lengths
 from strop.progress import Progress
+from strop.scoring.class_scorer import losses, refuse_no_classifier
+from strop.scoring.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
 from strop.tasks import Labels, Task
-from strop.tasks.class_scorer import losses, refuse_no_classifier
-from strop.tasks.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
 from strop.training.plan import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 from strop.training.sequences import Item, TrainSet, collate

@@ -17,7 +17,7 @@ from strop.anatomy import (
 )
 from strop.interventions import prompt_lengths
 from strop.progress import Progress
-from strop.tasks.encoding import BATCH_TOKENS
+from strop.scoring.encoding import BATCH_TOKENS
 from strop.training.sequences import TrainSequence, collate
 
 OTHER_HEADS = ("classifier", "summary", "pooler", "cls")

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from strop.scoring.encoding import encode, right_padded
 from strop.tasks import Task
-from strop.tasks.encoding import encode, right_padded
 
 Item = dict[str, Any]
 

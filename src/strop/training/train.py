@@ -11,7 +11,8 @@ from strop.progress import SILENT, Progress
 from strop.recipe import Recipe
 from strop.runs import Assignment, RunOutcome, conduct
 from strop.runs.processes import join_processes
-from strop.tasks import Task, scorer_of
+from strop.scoring import scorer_of
+from strop.tasks import Task
 from strop.training.fitter import EPOCHS, Fitter
 from strop.training.objective import objective_of
 from strop.training.plan import TrainPlan

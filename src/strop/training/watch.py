@@ -20,7 +20,7 @@ from strop.recipe.folder import fill_recipe_folder
 from strop.runs import Journal, Trial
 from strop.runs.processes import of_all_processes
 from strop.runs.proof import in_words
-from strop.tasks import ClassScorer, Scorer
+from strop.scoring import ClassScorer, Scorer
 
 BEST = "best"
 

@@ -13,7 +13,8 @@ import torch
 import strop
 from strop.errors import TaskError
 from strop.progress import Progress
-from strop.tasks import evaluate_paraphrases, greedy_continuations, load_task
+from strop.scoring import evaluate_paraphrases, greedy_continuations
+from strop.tasks import load_task
 
 WriteTask = Callable[..., Path]
 
@@ -118,4 +119,4 @@ def test_the_real_model_knows_some_facts_and_scores_them_as_by_hand(real: Any, b
     np.testing.assert_allclose(found.loss[:5], losses, rtol=5e-3)
     assert found.correct is not None
     assert found.correct[:5].tolist() == rights
-    assert json.dumps(found.summary())
+    assert json.dumps(found.figures.to_json())

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from strop.errors import TaskError
-from strop.tasks import Example, Scorer, load_task
+from strop.scoring import Scorer
+from strop.scoring.chat_template import prompt_of
+from strop.scoring.encoding import encode
+from strop.tasks import Example, load_task
 from strop.tasks.chat import Chat
-from strop.tasks.encoding import encode
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' and refuse is defined %}{{ raise_exception('no system') }}{% endif %}"
@@ -38,7 +40,7 @@ def test_the_prompt_is_the_users_message_and_the_answer_follows_it(chatty: Any, 
 
 
 def test_without_a_system_there_is_no_system_message(chatty: Any) -> None:
-    assert Chat().in_template("Hello", chatty) == "<|end|>user: Hello\n<|end|>assistant:\n"
+    assert prompt_of(Example("Hello", "you", chat=Chat()), chatty) == "<|end|>user: Hello\n<|end|>assistant:\n"
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -90,8 +92,8 @@ def test_a_template_that_knows_no_system_says_so(chatty: Any) -> None:
     with pytest.raises(
         TaskError, match=r"^The tokenizer's chat template refuses the messages: no system; leave out system"
     ):
-        Chat("Be brief.").in_template("Hello", tokenizer)
-    assert "Hello" in Chat().in_template("Hello", tokenizer)
+        prompt_of(Example("Hello", "you", chat=Chat("Be brief.")), tokenizer)
+    assert "Hello" in prompt_of(Example("Hello", "you", chat=Chat()), tokenizer)
 
 
 def test_a_system_without_a_chat_is_refused(write_task: Callable[..., Path]) -> None:

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, Family, evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
-from strop.tasks.class_scorer import ClassScorer
-from strop.tasks.evaluation import Evaluation
+from strop.scoring.class_scorer import ClassScorer
+from strop.scoring.evaluation import Evaluation
+from strop.scoring.scorer import Scorer
 from strop.tasks.examples import Example
-from strop.tasks.scorer import Scorer
 from strop.tasks.task import Task
 
 

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
 from strop.errors import TaskError
-from strop.tasks.encoding import BATCH_TOKENS, adds_special_tokens, place_of, prompt_of
+from strop.scoring.chat_template import prompt_of
+from strop.scoring.encoding import BATCH_TOKENS, adds_special_tokens, place_of
 from strop.tasks.examples import Example
 from strop.tasks.labels import Labels
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.interventions import prompt_lengths
+from strop.scoring.chat_template import prompt_of
 from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
 
@@ -139,15 +140,6 @@ def encode(
     if score == "first_token":
         sequences = _answers_told_apart(examples, sequences, tokenizer)
     return _with_counterfactuals(sequences, examples, tokenizer, score) if counterfactuals else sequences
-
-
-def prompt_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the text before the answer, in the words of the chat template where the example is a chat.
-
-    Raises:
-        TaskError: the tokenizer has no chat template, or the template refuses the messages.
-    """
-    return example.prompt if example.chat is None else example.chat.in_template(example.prompt, tokenizer)
 
 
 def adds_special_tokens(examples: Sequence[Example]) -> bool:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strop.errors import UsageError
-from strop.tasks import Comparison, Evaluation, compare
+from strop.scoring import Evaluation, compare
+from strop.statistics import Comparison
 
 
 def evaluation(correct: list[bool] | None, loss: list[float] | None = None, score: str = "exact") -> Evaluation:

@@ -1,29 +1,16 @@
 """An evaluation: per-example scores of one model on one split."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import UsageError
+from strop.statistics import Figures
+from strop.statistics.metrics import measure
 from strop.tasks.labels import Labels
-from strop.tasks.metrics import measure
 from strop.tasks.task_file import Score
-
-
-def merit_of(accuracy: float | None, loss: float) -> tuple[float, float]:
-    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
-
-    Args:
-        accuracy: 0 to 1, or a classifier's metric in its place; None where only loss is measured.
-        loss: nats per answer token.
-
-    >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))
-    True
-    """
-    return (accuracy if accuracy is not None else 0.0, -math.inf if math.isnan(loss) else -loss)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,16 +86,18 @@ class Evaluation:
         """Share of examples whose answer's first token is among the `count` likeliest; only for `first_token`."""
         return None if self.rank is None else float((self.rank < count).mean())
 
-    def summary(self) -> dict[str, Any]:
-        """Return the figures a result file holds."""
-        figures: dict[str, Any] = {"accuracy": self.accuracy, "loss": self.mean_loss, "count": self.count}
-        if self.rank is not None:
-            figures |= {"top5": self.top(5), "top10": self.top(10)}
-        if self.score == "perplexity":
-            figures["perplexity"] = self.perplexity
-        if (metric := self.metric) is not None:
-            figures |= {"metric": metric[0], metric[0]: metric[1]}
-        return figures
+    @property
+    def figures(self) -> Figures:
+        """What a result file holds of it."""
+        return Figures(
+            accuracy=self.accuracy,
+            loss=self.mean_loss,
+            count=self.count,
+            top5=self.top(5),
+            top10=self.top(10),
+            perplexity=self.perplexity if self.score == "perplexity" else None,
+            metric=self.metric,
+        )
 
     def of_example(self, index: int) -> dict[str, Any]:
         """Return one example's scores, as a file of per-example scores holds them."""
@@ -122,8 +111,3 @@ class Evaluation:
             return {}
         value, names = float(self.predicted[index]), self.labels.names
         return {"predicted": names[int(value)] if names else value}
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """What a search maximises; see `merit_of`."""
-        return merit_of(self.metric[1] if self.metric is not None else self.accuracy, self.mean_loss)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from strop.errors import UsageError
-from strop.tasks import Evaluation, Example, Scorer
+from strop.scoring import Evaluation, Scorer
+from strop.tasks import Example
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
 ANSWERS = [" France", " Brazil", " Paris and", " 144", " = 12 x", " é", " the city of Lyon is in Brazil"]
@@ -110,7 +111,7 @@ def test_perplexity_is_scored_as_by_hand(
     assert (found.correct, found.rank, found.accuracy) == (None, None, None)
     total = sum(loss * count for loss, count in zip(losses, found.tokens, strict=True))
     assert found.perplexity == pytest.approx(np.exp(total / found.tokens.sum()), rel=1e-4)
-    assert found.summary()["perplexity"] == found.perplexity
+    assert found.figures.to_json()["perplexity"] == found.perplexity
 
 
 @pytest.mark.parametrize("family", THREE_FAMILIES)
@@ -264,10 +265,15 @@ def test_an_evaluation_whose_parts_differ_in_length_is_refused() -> None:
 def test_the_summary_holds_what_the_score_measures() -> None:
     losses, tokens = np.array([1.0, 3.0]), np.array([1, 3])
     exact = Evaluation("exact", losses, tokens, np.array([True, False]))
-    assert exact.summary() == {"accuracy": 0.5, "loss": 2.0, "count": 2}
-    assert exact.merit == (0.5, -2.0)
+    assert exact.figures.to_json() == {"accuracy": 0.5, "loss": 2.0, "count": 2}
+    assert exact.figures.merit == (0.5, -2.0)
     first = Evaluation("first_token", losses, tokens, np.array([True, False]), np.array([0, 7]))
-    assert first.summary() == {"accuracy": 0.5, "loss": 2.0, "count": 2, "top5": 0.5, "top10": 1.0}
+    assert first.figures.to_json() == {"accuracy": 0.5, "loss": 2.0, "count": 2, "top5": 0.5, "top10": 1.0}
     plain = Evaluation("perplexity", losses, tokens)
-    assert plain.summary() == {"accuracy": None, "loss": 2.0, "count": 2, "perplexity": pytest.approx(np.exp(10 / 4))}
+    assert plain.figures.to_json() == {
+        "accuracy": None,
+        "loss": 2.0,
+        "count": 2,
+        "perplexity": pytest.approx(np.exp(10 / 4)),
+    }
     assert plain.merit == (0.0, -2.0)

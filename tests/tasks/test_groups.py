@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strop.tasks import Evaluation, Example, Scorer, compare, load_task
+from strop.scoring import Evaluation, Scorer, compare
+from strop.tasks import Example, load_task
 
 
 def evaluation(correct: list[bool], groups: list[int] | None) -> Evaluation:

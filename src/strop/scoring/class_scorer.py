@@ -12,11 +12,11 @@ from strop.anatomy import Anatomy, evaluating, input_device
 from strop.checkpoints import is_classifier
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
-from strop.tasks.evaluation import Evaluation
+from strop.scoring.evaluation import Evaluation
+from strop.scoring.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
+from strop.statistics.metrics import require
 from strop.tasks.examples import Example, group_indices
-from strop.tasks.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
 from strop.tasks.labels import Labels
-from strop.tasks.metrics import require
 
 
 class ClassScorer:

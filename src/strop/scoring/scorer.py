@@ -13,10 +13,10 @@ from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_dev
 from strop.errors import InterventionError, UsageError
 from strop.interventions import attachments_of
 from strop.progress import SILENT, Progress
-from strop.tasks.encoding import Batch, batches_of, encode
-from strop.tasks.evaluation import Evaluation
+from strop.scoring.encoding import Batch, batches_of, encode
+from strop.scoring.evaluation import Evaluation
+from strop.scoring.generation import Generator
 from strop.tasks.examples import Example, group_indices
-from strop.tasks.generation import Generator
 from strop.tasks.task_file import GenerateSettings, Score
 
 PositionScores = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]

@@ -12,9 +12,11 @@ from tokenizers import processors
 
 import strop
 from strop.errors import StropError, TaskError, UsageError
-from strop.tasks import METRICS, ClassScorer, Evaluation, Labels, Scorer, compare, load_task
-from strop.tasks.label_batches import encode_labelled, padded
-from strop.tasks.metrics import measure
+from strop.scoring import ClassScorer, Evaluation, Scorer, compare
+from strop.scoring.label_batches import encode_labelled, padded
+from strop.statistics import METRICS
+from strop.statistics.metrics import measure
+from strop.tasks import Labels, load_task
 
 TWO = Labels(("france", "brazil"), "accuracy")
 CLASSIFIERS = ["llama", "gpt2", "gpt_neox", "gptj", "phi3", "bert", "roberta"]
@@ -220,8 +222,8 @@ def test_metrics_by_hand() -> None:
     for name, value in expected.items():
         found = evaluation(actual, predicted, name)
         assert found.metric == (name, pytest.approx(value))
-        assert found.summary()[name] == pytest.approx(value)
-        assert found.merit == (pytest.approx(value), pytest.approx(-0.3))
+        assert found.figures.to_json()[name] == pytest.approx(value)
+        assert found.figures.merit == (pytest.approx(value), pytest.approx(-0.3))
     x, y = [0.0, 1, 2, 3], [1.0, 0, 2, 5]
     assert measure("pearson", np.array(x), np.array(y), 1) == pytest.approx(7 / (5 * 14) ** 0.5)
     assert measure("spearman", np.array(x), np.array(y), 1) == pytest.approx(1 - 6 * 2 / (4 * 15))

@@ -9,8 +9,8 @@ import pytest
 
 import strop
 from strop.errors import TaskError
+from strop.scoring.encoding import encode
 from strop.tasks import load_task
-from strop.tasks.encoding import encode
 
 LABELS = {
     "copa": (" 1", " 2"),

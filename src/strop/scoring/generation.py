@@ -14,7 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from strop.anatomy import evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
-from strop.tasks.encoding import adds_special_tokens, place_of, prompt_of
+from strop.scoring.chat_template import prompt_of
+from strop.scoring.encoding import adds_special_tokens, place_of
 from strop.tasks.examples import Example, gold_of
 from strop.tasks.extraction import extract, is_right, until_stop
 from strop.tasks.task_file import GenerateSettings

@@ -1,15 +1,14 @@
-"""Two evaluations of the same examples, paired."""
+"""Two models on the same examples, paired: the gain, its interval, and how surely it is none by chance."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from strop.errors import UsageError
-from strop.tasks.evaluation import Evaluation
-from strop.tasks.metrics import METRICS, Floats
+from strop.statistics.metrics import METRICS, Floats
 
 RESAMPLES = 10_000
 
@@ -35,54 +34,78 @@ class Comparison:
         """Return what a result file holds."""
         return {**dataclasses.asdict(self), "ci95": list(self.ci95)}
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Comparison":
+        """Return the comparison a result file holds.
 
-def compare(base: Evaluation, edited: Evaluation, *, seed: int = 0) -> Comparison:
-    """Compare two evaluations of the same examples, pair by pair.
+        Raises:
+            KeyError: a field is missing.
+        """
+        low, high = content["ci95"]
+        fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**fields, "ci95": (low, high)})
 
-    p = P(min(fixed, broken) or fewer of fixed + broken tosses of a fair coin), two-sided (McNemar, 1947, exact form);
-    the interval is the 2.5 % and 97.5 % point of the mean difference over 10,000 resamples of the examples, whole groups
-    at a time where the task has groups. McNemar's test takes examples for independent. For a metric other than accuracy the
-    interval is that of the metric's difference over as many resamples, and p the share of 10,000 exchanges, of the two
-    models' predictions in half of the groups, that move the metric as far.
+
+def compare_differences(
+    difference: Floats, *, groups: NDArray[np.int64] | None, right_or_wrong: bool, seed: int = 0
+) -> Comparison:
+    """Compare two models by what changed on each example.
+
+    p = P(min(fixed, broken) or fewer of fixed + broken tosses of a fair coin), two-sided (McNemar, 1947, exact form), or
+    Wilcoxon's signed ranks where differences are of losses; the interval is the 2.5 % and 97.5 % point of the mean
+    difference over 10,000 resamples of whole groups.
 
     Args:
-        base: of the model as it was.
-        edited: of the model with a recipe applied, on the same examples in the same order.
-        seed: of the bootstrap.
+        difference: (examples,), edited minus base: −1, 0 or 1 where answers are right or wrong; base minus edited loss.
+        groups: (examples,), the number of each example's group; None where each stands alone.
+        right_or_wrong: the differences are of answers that are right or wrong; else of losses.
+        seed: of the resampling.
 
-    Raises:
-        UsageError: the evaluations are not of the same score and number of examples.
+    >>> found = compare_differences(np.array([1.0, 1.0, 0.0, -1.0]), groups=None, right_or_wrong=True)
+    >>> found.gain, found.fixed, found.broken
+    (0.25, 2, 1)
     """
-    same = (base.score, base.count, base.labels) == (edited.score, edited.count, edited.labels)
-    same = same and (base.actual is None or np.array_equal(base.actual, edited.actual))  # type: ignore[arg-type]
-    if not same or not np.array_equal(base.tokens, edited.tokens):
-        raise UsageError(
-            f"Only evaluations of the same examples can be compared, not {base.count} scored by {base.score} with "
-            f"{edited.count} scored by {edited.score}."
-        )
-    if base.correct is not None and edited.correct is not None:
-        difference = edited.correct.astype(np.float64) - base.correct
-    else:
-        difference = base.loss - edited.loss
     fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
-    if base.labels is not None and base.labels.metric != "accuracy":
-        return _of_metric(base, edited, fixed, broken, seed)
     return Comparison(
         gain=float(difference.mean()),
-        ci95=_bootstrap(difference, base.groups, seed),
-        p_value=_p_value(difference, fixed, broken, counts=base.correct is not None),
+        ci95=_bootstrap(difference, groups, seed),
+        p_value=_p_value(difference, fixed, broken, counts=right_or_wrong),
         fixed=fixed,
         broken=broken,
     )
 
 
-def _of_metric(base: Evaluation, edited: Evaluation, fixed: int, broken: int, seed: int) -> Comparison:
-    """Compare by a metric that is a function of sums over examples."""
-    assert base.metric is not None  # evaluations of labels have one
-    assert edited.metric is not None
-    gain = edited.metric[1] - base.metric[1]
-    value = METRICS[base.metric[0]].value
-    kinds, counts = _kinds_of_groups(base, edited)
+def compare_metric(
+    name: str,
+    actual: Floats,
+    predictions: tuple[Floats, Floats],
+    difference: Floats,
+    *,
+    label_count: int,
+    values: tuple[float, float],
+    groups: NDArray[np.int64] | None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two classifiers by a metric that is a function of sums over examples.
+
+    The interval is that of the metric's difference over 10,000 resamples of whole groups, and p the share of as many
+    exchanges, of the two models' predictions in half of the groups, that move the metric as far.
+
+    Args:
+        name: one of `METRICS`.
+        actual: (examples,), the right labels' indices, or the right numbers.
+        predictions: of the base and of the edited model, (examples,) each.
+        difference: (examples,), what changed on each example, for the counts of fixed and broken ones.
+        label_count: how many labels there are; 1 for a number.
+        values: of the metric, for the base and for the edited model.
+        groups: (examples,), the number of each example's group; None where each stands alone.
+        seed: of the resampling.
+    """
+    fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
+    gain = values[1] - values[0]
+    value = METRICS[name].value
+    each = np.concatenate([METRICS[name].addends(actual, own, label_count) for own in predictions], axis=1)
+    kinds, counts = _kinds_of_groups(each, groups)
     half = kinds.shape[1] // 2
     generator = np.random.default_rng(seed)
     gains, exchanged = np.empty(RESAMPLES), np.empty(RESAMPLES)
@@ -98,15 +121,9 @@ def _of_metric(base: Evaluation, edited: Evaluation, fixed: int, broken: int, se
     return Comparison(gain, (float(low), float(high)), (1 + as_far) / (1 + RESAMPLES), fixed, broken)
 
 
-def _kinds_of_groups(base: Evaluation, edited: Evaluation) -> tuple[Floats, NDArray[np.int64]]:
+def _kinds_of_groups(each: Floats, groups: NDArray[np.int64] | None) -> tuple[Floats, NDArray[np.int64]]:
     """Return what groups of examples add to the metric's sums of both models, each kind of group once, and how many."""
-    assert base.labels is not None  # as above
-    addends = [
-        METRICS[base.labels.metric].addends(of.actual, of.predicted, base.labels.count)  # type: ignore[arg-type]
-        for of in (base, edited)
-    ]
-    each = np.concatenate(addends, axis=1)
-    index = np.arange(base.count) if base.groups is None else base.groups
+    index = np.arange(len(each)) if groups is None else groups
     sums = np.zeros((int(index.max()) + 1, each.shape[1]))
     np.add.at(sums, index, each)
     kinds, counts = np.unique(sums[np.bincount(index) > 0], axis=0, return_counts=True)
@@ -141,3 +158,14 @@ def _bootstrap(difference: NDArray[np.float64], groups: NDArray[np.int64] | None
         means[start:stop] = (drawn @ kinds[0]) / (drawn @ kinds[1])
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def spell_p_value(p_value: float) -> str:
+    """Return what a test says; where the number is too small for the machine, how small it is at most.
+
+    >>> spell_p_value(0.04), spell_p_value(7.6e-41), spell_p_value(0.0)
+    ('p = 0.040', 'p = 7.6e-41', 'p < 1e-300')
+    """
+    if p_value < 1e-300:
+        return "p < 1e-300"
+    return f"p = {p_value:.3f}" if p_value >= 0.001 else f"p = {p_value:.1e}"

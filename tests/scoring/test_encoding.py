@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 
 from strop.errors import TaskError
-from strop.tasks import Example, Scorer
-from strop.tasks.encoding import BATCH_SCORED, BATCH_TOKENS, TokenSequence, batches_of, encode
+from strop.scoring import Scorer
+from strop.scoring.encoding import BATCH_SCORED, BATCH_TOKENS, TokenSequence, batches_of, encode
+from strop.tasks import Example
 
 TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_size=1, max_size=24)
 

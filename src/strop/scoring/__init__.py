@@ -1,0 +1,27 @@
+"""A model on a task: encoding, scorers, generation, evaluation."""
+
+from strop.scoring.class_scorer import ClassScorer
+from strop.scoring.compare import compare
+from strop.scoring.encoding import Batch
+from strop.scoring.evaluate import (
+    ParaphraseRobustness,
+    evaluate,
+    evaluate_paraphrases,
+    greedy_continuations,
+    scorer_of,
+)
+from strop.scoring.evaluation import Evaluation
+from strop.scoring.scorer import Scorer
+
+__all__ = [
+    "Batch",
+    "ClassScorer",
+    "Evaluation",
+    "ParaphraseRobustness",
+    "Scorer",
+    "compare",
+    "evaluate",
+    "evaluate_paraphrases",
+    "greedy_continuations",
+    "scorer_of",
+]

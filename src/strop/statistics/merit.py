@@ -1,0 +1,19 @@
+"""What a choice maximises."""
+
+import math
+
+Merit = tuple[float, float]
+"""The figure that counts, and among equals minus the loss."""
+
+
+def merit_of(accuracy: float | None, loss: float) -> Merit:
+    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
+
+    Args:
+        accuracy: 0 to 1, or a classifier's metric in its place; None where only loss is measured.
+        loss: nats per answer token.
+
+    >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))
+    True
+    """
+    return (accuracy if accuracy is not None else 0.0, -math.inf if math.isnan(loss) else -loss)
