@@ -11,7 +11,7 @@ from strop.anatomy.prefix import (
     input_device,
     logits_at,
 )
-from strop.anatomy.sites import MatrixType, Stream, StreamSite, WeightSite, parse_layers
+from strop.anatomy.sites import MatrixType, Stack, Stream, StreamSite, WeightSite, parse_layers
 from strop.anatomy.tap import Tap
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Family",
     "MatrixType",
     "Spelling",
+    "Stack",
     "Stream",
     "StreamSite",
     "Tap",

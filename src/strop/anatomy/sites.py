@@ -2,8 +2,11 @@
 
 import dataclasses
 import enum
+import functools
+from collections.abc import Mapping
+from typing import Any
 
-from strop.errors import SiteError
+from strop.errors import SiteError, UsageError
 
 
 class MatrixType(enum.StrEnum):
@@ -41,15 +44,42 @@ class MatrixType(enum.StrEnum):
 ATTENTION = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE, MatrixType.OUTPUT})
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+class Stack(enum.StrEnum):
+    """A list of blocks of a model that has several; the one list of a decoder-only model has no name."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
+    VISION = "vision"
+
+    @classmethod
+    def parse(cls, text: str) -> "Stack":
+        """Return the stack named `text`.
+
+        Raises:
+            SiteError: there is no such stack.
+
+        >>> Stack.parse("encoder")
+        <Stack.ENCODER: 'encoder'>
+        """
+        word = text.strip().lower()
+        if word not in set(cls):
+            raise SiteError(f"'{text}' is not a stack of blocks; choose among {', '.join(cls)}.")
+        return cls(word)
+
+
+@functools.total_ordering
+@dataclasses.dataclass(frozen=True)
 class WeightSite:
     """One weight matrix, or one head's share of an attention matrix.
+
+    Sites are ordered by stack, layer, matrix type, head and expert; where there is none comes first.
 
     Args:
         layer: counted from 0.
         matrix_type: which matrix of the block.
         head: one head of an attention matrix; a key/value head where these are grouped; the whole matrix by default.
         expert: one expert of a mixture.
+        stack: which list of blocks, where the model has several.
 
     Raises:
         SiteError: a negative index, or a head of an MLP matrix.
@@ -62,29 +92,54 @@ class WeightSite:
     matrix_type: MatrixType
     head: int | None = None
     expert: int | None = None
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         for name in ("layer", "head", "expert"):
             index = getattr(self, name)
             if index is not None and index < 0:
-                raise SiteError(f"A {name} is counted from 0; {index} is not one.")
+                raise SiteError(f"{'An' if name == 'expert' else 'A'} {name} is counted from 0; {index} is not one.")
         if self.head is not None and self.matrix_type not in ATTENTION:
             raise SiteError(f"A {self.matrix_type} matrix has no heads; leave the head out.")
 
     def overlaps(self, other: "WeightSite") -> bool:
         """Return whether an edit of one changes the other: the same matrix, or a head of it."""
-        same = (self.layer, self.matrix_type, self.expert) == (other.layer, other.matrix_type, other.expert)
-        return same and (self.head == other.head or self.head is None or other.head is None)
+        whole, other_whole = (dataclasses.replace(site, head=None) for site in (self, other))
+        return whole == other_whole and (self.head == other.head or self.head is None or other.head is None)
 
     def to_json(self) -> dict[str, int | str]:
         """Return the address as a recipe's entry holds it."""
         head = {} if self.head is None else {"head": self.head}
-        return {"layer": self.layer, "matrix_type": str(self.matrix_type), **head}
+        expert = {} if self.expert is None else {"expert": self.expert}
+        return {"layer": self.layer, "matrix_type": str(self.matrix_type), **head, **expert, **_stack_entry(self.stack)}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "WeightSite":
+        """Return the address an entry of a recipe names.
+
+        Raises:
+            UsageError: an index is not a whole number.
+            SiteError: there is no such address in any model.
+
+        >>> print(WeightSite.from_json({"layer": 3, "matrix_type": "down", "expert": 7}))
+        layer 3 down expert 7
+        """
+        layer, matrix_type = _index(entry, "layer"), MatrixType.parse(str(entry["matrix_type"]))
+        head, expert = (_index(entry, name) if entry.get(name) is not None else None for name in ("head", "expert"))
+        return cls(layer, matrix_type, head=head, expert=expert, stack=_stack_named(entry))
+
+    def __lt__(self, other: object) -> bool:
+        return self._place < other._place if isinstance(other, WeightSite) else NotImplemented
+
+    @property
+    def _place(self) -> tuple[str, int, str, int, int]:
+        head, expert = (-1 if index is None else index for index in (self.head, self.expert))
+        return (self.stack or "", self.layer, self.matrix_type, head, expert)
 
     def __str__(self) -> str:
         head = "" if self.head is None else f" head {self.head}"
         expert = "" if self.expert is None else f" expert {self.expert}"
-        return f"layer {self.layer} {self.matrix_type}{head}{expert}"
+        return f"{_before_layer(self.stack)}layer {self.layer} {self.matrix_type}{head}{expert}"
 
 
 class Stream(enum.StrEnum):
@@ -113,13 +168,15 @@ class Stream(enum.StrEnum):
         return cls(word)
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@functools.total_ordering
+@dataclasses.dataclass(frozen=True)
 class StreamSite:
     """Where hidden states are edited.
 
     Args:
         layer: counted from 0.
         stream: which states of that layer.
+        stack: which list of blocks, where the model has several.
 
     Raises:
         SiteError: a negative layer.
@@ -130,6 +187,7 @@ class StreamSite:
 
     layer: int
     stream: Stream = Stream.BLOCK
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         if self.layer < 0:
@@ -138,14 +196,54 @@ class StreamSite:
     @property
     def writer(self) -> WeightSite:
         """The matrix whose output comes last on the way to these states."""
-        return WeightSite(self.layer, MatrixType.OUTPUT if self.stream is Stream.ATTENTION else MatrixType.DOWN)
+        matrix_type = MatrixType.OUTPUT if self.stream is Stream.ATTENTION else MatrixType.DOWN
+        return WeightSite(self.layer, matrix_type, stack=self.stack)
 
     def to_json(self) -> dict[str, int | str]:
         """Return the address as a recipe's entry holds it."""
-        return {"layer": self.layer, "stream": str(self.stream)}
+        return {"layer": self.layer, "stream": str(self.stream), **_stack_entry(self.stack)}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "StreamSite":
+        """Return the address an entry of a recipe names; the block's states where it names no stream.
+
+        Raises:
+            UsageError: the layer is not a whole number.
+            SiteError: there is no such address in any model.
+
+        >>> print(StreamSite.from_json({"layer": 3, "stream": "mlp", "stack": "encoder"}))
+        encoder layer 3 mlp
+        """
+        return cls(_index(entry, "layer"), Stream.parse(str(entry.get("stream", "block"))), stack=_stack_named(entry))
+
+    def __lt__(self, other: object) -> bool:
+        return self._place < other._place if isinstance(other, StreamSite) else NotImplemented
+
+    @property
+    def _place(self) -> tuple[str, int, str]:
+        return (self.stack or "", self.layer, self.stream)
 
     def __str__(self) -> str:
-        return f"layer {self.layer} {self.stream}"
+        return f"{_before_layer(self.stack)}layer {self.layer} {self.stream}"
+
+
+def _stack_entry(stack: Stack | None) -> dict[str, str]:
+    return {} if stack is None else {"stack": str(stack)}
+
+
+def _stack_named(entry: Mapping[str, Any]) -> Stack | None:
+    return Stack.parse(str(entry["stack"])) if entry.get("stack") is not None else None
+
+
+def _before_layer(stack: Stack | None) -> str:
+    return "" if stack is None else f"{stack} "
+
+
+def _index(entry: Mapping[str, Any], name: str) -> int:
+    if type(entry[name]) is not int:
+        raise UsageError(f"its {name} is {entry[name]!r}, not a whole number.")
+    index: int = entry[name]
+    return index
 
 
 def parse_layers(text: str, layer_count: int) -> tuple[int, ...]:

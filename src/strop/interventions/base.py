@@ -5,8 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from strop.anatomy import MatrixType, WeightSite
-from strop.errors import UsageError
+from strop.anatomy import WeightSite
 from strop.interventions.low_rank_edit import LowRankEdit
 from strop.linalg import SingularValueDecomposition
 
@@ -65,14 +64,5 @@ def matrix_of(intervention: Intervention) -> WeightSite:
 
 
 def site_from_json(entry: Mapping[str, Any]) -> WeightSite:
-    """Return the address an entry of a recipe names.
-
-    Raises:
-        UsageError: an index is not a whole number.
-        SiteError: there is no such address in any model.
-    """
-    for name in ("layer", "head"):
-        index = entry[name] if name == "layer" else entry.get(name)
-        if type(index) is not int and not (name == "head" and index is None):
-            raise UsageError(f"its {name} is {index!r}, not a whole number.")
-    return WeightSite(entry["layer"], MatrixType.parse(str(entry["matrix_type"])), head=entry.get("head"))
+    """Return the address an entry of a recipe names; see `WeightSite.from_json`."""
+    return WeightSite.from_json(entry)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strop.anatomy import Stream, StreamSite
+from strop.anatomy import StreamSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.positions import Positions
 from strop.linalg import orthonormal_rows
@@ -221,7 +221,7 @@ class LowRankEdit:
         if not isinstance(subspaces, dict) or not all(type(part) is int for part in subspaces.values()):
             raise UsageError("its subspaces are not names with whole numbers.")
         return cls(
-            StreamSite(layer, Stream.parse(str(entry.get("stream", "block")))),
+            StreamSite.from_json(entry),
             str(entry["method"]),
             rank=rank,
             positions=Positions.parse(str(entry["positions"])),
