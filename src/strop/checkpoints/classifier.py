@@ -110,9 +110,10 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
 def _know_padding(name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    if model.config.pad_token_id is None:
+    config = model.config.get_text_config()
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if config.pad_token_id is None:
         raise CheckpointError(
             f"The tokenizer of '{name}' has neither a padding nor an end-of-text token, and a classifier tells texts of a "
             "batch apart by one; add one with tokenizer.add_special_tokens and save it."

@@ -83,7 +83,7 @@ def inspect(
                 edits=document.describe() if document is not None else (),
                 progress=progress,
             )
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     overview: dict[str, Any] = {
         "id": base.id,
         "architecture": base.architecture,

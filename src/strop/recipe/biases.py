@@ -39,7 +39,7 @@ def room_for_biases(
         flag = anatomy.family.bias_flag(site.matrix_type, config.model_type)
         if flag is None:
             raise _no_room(anatomy, site, f"no setting of a {config.model_type} config gives it one")
-        setattr(config, flag.name, True)
+        setattr(config.get_text_config(), flag.name, True)
     if not sites:
         return config, {}
     zeros = _missing_biases(model, config)

@@ -59,7 +59,7 @@ class Scorer:
         refuse_no_language_model(model, self.anatomy, score)
         self.score: Score = score
         self.example_count = len(examples)
-        longest = getattr(model.config, "max_position_embeddings", None) or 10**9
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
         self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
         self.batches = batches_of(self._sequences, score, device=input_device(model), fewest=fewest)
         self._generator = (
