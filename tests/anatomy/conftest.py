@@ -14,7 +14,7 @@ def make_described(model_type: str, **settings: object) -> torch.nn.Module:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 2:
+            if parameter.ndim in (2, 3):
                 parameter.normal_(0, 0.15)
     return model.eval()
 

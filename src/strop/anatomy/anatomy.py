@@ -2,15 +2,16 @@
 
 import dataclasses
 import operator
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import FAMILIES, Family, Spelling
-from strop.anatomy.sites import ATTENTION, MatrixType, Stream, StreamSite, WeightSite
+from strop.anatomy.sites import MatrixType, Stack, Stream, StreamSite, WeightSite
+from strop.anatomy.sizes import StackSizes, config_of, sizes_of
+from strop.anatomy.slices import columns_view, matrix_view, rows_view
 from strop.anatomy.unknown import describe_unknown
 from strop.errors import AnatomyError, SiteError, UneditableWeightError, UnknownArchitectureError
 
@@ -20,140 +21,227 @@ class Anatomy:
     """A model's parts, as a value: it holds no weights, and every method that reads some is handed the model.
 
     Build it with `Anatomy.of(model)`.
+
+    Args:
+        family: how the model's parts are spelled.
+        stacks: the sizes of each list of blocks; a decoder-only model has one, without a name.
     """
 
     family: Family
-    layer_count: int
-    hidden_size: int
-    head_count: int
-    key_value_head_count: int
-    head_size: int
+    stacks: Mapping[Stack | None, StackSizes]
 
     @classmethod
     def of(cls, model: PreTrainedModel, *, family: Family | None = None) -> "Anatomy":
         """Return a model's anatomy.
 
         Args:
-            model: a causal language model of transformers, or a classifier.
+            model: a model of transformers with its head on.
             family: the spelling of an architecture Strop does not know.
 
         Raises:
             UnknownArchitectureError: no family covers the model; the message shows what was found and how to
                 describe it.
+            AnatomyError: its config does not say how large its parts are.
         """
-        config: Any = model.config
-        chosen = family or next((known for known in FAMILIES if config.model_type in known.model_types), None)
+        chosen = family or next((known for known in FAMILIES if model.config.model_type in known.model_types), None)
         if chosen is None:
             raise UnknownArchitectureError(describe_unknown(model))
-        try:
-            blocks = operator.attrgetter(chosen.blocks)(model)
-        except AttributeError:
-            raise UnknownArchitectureError(
-                f"{type(model).__name__} has no {chosen.blocks}, where a {chosen.name} model keeps its blocks; "
-                "load it with its head (AutoModelForCausalLM or AutoModelForSequenceClassification), or describe it with a "
-                "Family of its own."
-            ) from None
-        heads = config.num_attention_heads
-        return cls(
-            family=chosen,
-            layer_count=len(blocks),
-            hidden_size=config.hidden_size,
-            head_count=heads,
-            key_value_head_count=getattr(config, "num_key_value_heads", None) or heads,
-            head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        )
+        return cls(chosen, {stack: sizes_of(model, chosen, stack) for stack in chosen.paths})
+
+    @property
+    def layer_count(self) -> int:
+        """How many blocks the main stack has."""
+        return self._main.layer_count
+
+    @property
+    def hidden_size(self) -> int:
+        """The size of the main stack's hidden states."""
+        return self._main.hidden_size
+
+    @property
+    def head_count(self) -> int:
+        """How many query heads the main stack's attention has."""
+        return self._main.head_count
+
+    @property
+    def key_value_head_count(self) -> int:
+        """How many key/value heads the main stack's attention has."""
+        return self._main.key_value_head_count
+
+    @property
+    def head_size(self) -> int:
+        """The size of one head of the main stack's attention."""
+        return self._main.head_size
+
+    @property
+    def _main(self) -> StackSizes:
+        return self.stacks[self.family.main_stack]
 
     def context(self, model: PreTrainedModel) -> int:
         """Return how many tokens the model can read at once; a very large number where it does not say."""
-        longest: int = getattr(model.config, "max_position_embeddings", None) or 10**9
-        return longest - (model.config.pad_token_id + 1 if self.family.positions_after_padding else 0)
+        config = config_of(model, None)
+        longest: int = getattr(config, "max_position_embeddings", None) or 10**9
+        return longest - (config.pad_token_id + 1 if self.family.positions_after_padding else 0)
 
     @property
     def matrix_types(self) -> tuple[MatrixType, ...]:
-        """The matrix types a block of this family has."""
-        return tuple(self.family.matrices)
+        """The matrix types a block of the main stack has."""
+        return tuple(self.family.matrices_of(self.family.main_stack))
 
     def sites(
-        self, *, layers: Collection[int] | None = None, matrix_types: Collection[MatrixType] | None = None
+        self,
+        *,
+        layers: Collection[int] | None = None,
+        matrix_types: Collection[MatrixType] | None = None,
+        stack: Stack | None = None,
     ) -> tuple[WeightSite, ...]:
-        """Return the addresses of whole matrices, layer by layer.
+        """Return the addresses of whole matrices, layer by layer; each expert of a mixture has its own.
 
         Args:
             layers: all by default.
-            matrix_types: all the family has by default.
+            matrix_types: all the stack has by default.
+            stack: the main one by default.
 
         Raises:
-            SiteError: the model has no such layer or matrix type.
+            SiteError: the model has no such stack, layer or matrix type.
         """
-        chosen_types = self.matrix_types if matrix_types is None else tuple(matrix_types)
-        chosen_layers = range(self.layer_count) if layers is None else sorted(layers)
-        found = tuple(WeightSite(layer, matrix_type) for layer in chosen_layers for matrix_type in chosen_types)
+        stack = stack if stack is not None else self.family.main_stack
+        sizes = self._sizes(stack, where=f"{stack}")
+        chosen_types = tuple(self.family.matrices_of(stack)) if matrix_types is None else tuple(matrix_types)
+        chosen_layers = range(sizes.layer_count) if layers is None else sorted(layers)
+        found = tuple(
+            WeightSite(layer, matrix_type, expert=expert, stack=stack)
+            for layer in chosen_layers
+            for matrix_type in chosen_types
+            for expert in self._experts(stack, layer, matrix_type)
+        )
         for site in found:
             self.spelling(site)
         return found
+
+    def _experts(self, stack: Stack | None, layer: int, matrix_type: MatrixType) -> Iterable[int | None]:
+        """Return the experts that have such a matrix, none in a layer without a mixture; (None,) where it is the block's."""
+        spelling, counts = self.family.matrices_of(stack).get(matrix_type), self.stacks[stack].expert_counts
+        if spelling is None or not spelling.has_experts or not any(counts) or not 0 <= layer < len(counts):
+            return (None,)
+        return range(counts[layer])
+
+    def _sizes(self, stack: Stack | None, *, where: str) -> StackSizes:
+        if stack not in self.stacks:
+            if set(self.stacks) == {None}:
+                raise SiteError(f"{where}: a {self.family.name} model has one stack, which has no name; leave it out.")
+            has = ", ".join("one without a name" if name is None else name for name in self.stacks)
+            raise SiteError(f"{where}: a {self.family.name} model has these stacks: {has}; choose one of them.")
+        return self.stacks[stack]
+
+    def _sizes_at(self, site: WeightSite | StreamSite) -> StackSizes:
+        sizes = self._sizes(site.stack, where=str(site))
+        if site.layer >= sizes.layer_count:
+            owner = "this model" if site.stack is None else f"the {site.stack}"
+            raise SiteError(f"{site}: {owner} has layers 0 to {sizes.layer_count - 1}.")
+        return sizes
 
     def spelling(self, site: WeightSite) -> Spelling:
         """Return where in a block the site's matrix lives.
 
         Raises:
-            SiteError: the model has no such layer, matrix type, head or expert.
+            SiteError: the model has no such stack, layer, matrix type, head or expert.
         """
-        if site.layer >= self.layer_count:
-            raise SiteError(f"{site}: this model has layers 0 to {self.layer_count - 1}.")
-        if site.matrix_type not in self.family.matrices:
-            has = ", ".join(self.matrix_types)
+        sizes, spellings = self._sizes_at(site), self.family.matrices_of(site.stack)
+        if site.matrix_type not in spellings:
+            has = ", ".join(spellings)
             raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {has}.")
-        if site.head is not None and site.head >= self.heads_of(site.matrix_type):
+        spelling = spellings[site.matrix_type]
+        if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
-                f"{site}: the {site.matrix_type} matrix has heads 0 to {self.heads_of(site.matrix_type) - 1}."
+                f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."
             )
-        if site.expert is not None:
+        if spelling.has_experts:
+            self._refuse_other_experts(site, spelling, sizes.expert_counts[site.layer])
+        elif site.expert is not None and any(sizes.expert_counts):
+            raise SiteError(f"{site}: all experts share the {site.matrix_type} matrix; leave the expert out.")
+        elif site.expert is not None:
             raise SiteError(f"{site}: a {self.family.name} block has no experts.")
-        return self.family.matrices[site.matrix_type]
+        return spelling
 
-    def blocks(self, model: PreTrainedModel) -> nn.ModuleList:
-        """Return the list of the model's blocks."""
-        found: nn.ModuleList = operator.attrgetter(self.family.blocks)(model)
+    def _refuse_other_experts(self, site: WeightSite, spelling: Spelling, count: int) -> None:
+        if not count:
+            parameter = f".{spelling.parameter}" if spelling.experts else ""
+            where = f"{spelling.module_path(0)}{parameter}"
+            raise SiteError(f"{site}: the block has no {where}, where a {self.family.name} block keeps its experts.")
+        if site.expert is None:
+            raise SiteError(f"{site}: each of the block's {count} experts has its own; choose one of 0 to {count - 1}.")
+        if site.expert >= count:
+            raise SiteError(f"{site}: the block has experts 0 to {count - 1}.")
+
+    def blocks(self, model: PreTrainedModel, stack: Stack | None = None) -> nn.ModuleList:
+        """Return a list of the model's blocks: of the main stack, or of the one that is named.
+
+        Raises:
+            SiteError: the model has no such stack.
+        """
+        stack = stack if stack is not None else self.family.main_stack
+        self._sizes(stack, where=f"{stack}")
+        found: nn.ModuleList = operator.attrgetter(self.family.paths[stack])(model)
         return found
 
     def module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
         """Return the module that holds the site's matrix, alone or packed with others."""
-        path = self.spelling(site).path
+        path = self.spelling(site).module_path(site.expert)
         try:
-            module: nn.Module = operator.attrgetter(path)(self.blocks(model)[site.layer])
+            module: nn.Module = operator.attrgetter(path)(self.blocks(model, site.stack)[site.layer])
         except AttributeError:
             raise AnatomyError(f"{site}: the block has no {path}, where a {self.family.name} block keeps it.") from None
         return module
+
+    def tapped_module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
+        """Return the module whose inputs and outputs are those of the site's matrix.
+
+        Raises:
+            AnatomyError: there is none, for the matrix is a part of a parameter that a larger module reads.
+        """
+        self._refuse_raw(site)
+        return self.module(model, site)
+
+    def _refuse_raw(self, site: WeightSite) -> None:
+        spelling = self.spelling(site)
+        if not spelling.is_tappable:
+            of = "of one expert " if spelling.experts else ""
+            raise AnatomyError(
+                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path(site)} computes it inside from its "
+                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
+            )
 
     def stream_module(self, model: PreTrainedModel, site: StreamSite) -> nn.Module:
         """Return the module whose output the site's hidden states are: a tensor, or a tuple that begins with it.
 
         Raises:
-            SiteError: the model has no such layer.
+            SiteError: the model has no such stack or layer, or the states are not one module's output.
         """
-        if site.layer >= self.layer_count:
-            raise SiteError(f"{site}: this model has layers 0 to {self.layer_count - 1}.")
+        self._sizes_at(site)
         if site.stream is Stream.BLOCK:
-            return self.blocks(model)[site.layer]
-        return self.module(model, site.writer)
+            return self.blocks(model, site.stack)[site.layer]
+        spelling = self.family.matrices_of(site.stack).get(site.writer.matrix_type)
+        if spelling is not None and spelling.has_experts:
+            raise SiteError(
+                f"{site}: several experts make these states, and no one matrix; choose the stream {Stream.BLOCK}."
+            )
+        return self.tapped_module(model, site.writer)
 
     def module_path(self, site: WeightSite) -> str:
         """Return the module's dotted name inside the model."""
-        return f"{self.family.blocks}.{site.layer}.{self.spelling(site).path}"
+        inside = self.spelling(site).module_path(site.expert)
+        return f"{self.family.paths[site.stack]}.{site.layer}.{inside}"
 
     def parameter(self, model: PreTrainedModel, site: WeightSite) -> nn.Parameter:
-        """Return the parameter that holds the site's matrix.
+        """Return the parameter that holds the site's matrix, alone or with others.
 
         Raises:
             UneditableWeightError: the weight is quantised, offloaded, or not a floating-point matrix.
-            AnatomyError: there is no such module, or it has no weight.
+            AnatomyError: there is no such module, or it has no such parameter.
         """
-        weight = getattr(self.module(model, site), "weight", None)
-        name = f"{self.module_path(site)}.weight"
-        if weight is None:
-            raise AnatomyError(
-                f"{site}: {self.module_path(site)} has no weight; name the module that holds the matrix."
-            )
+        spelling, module = self.spelling(site), self.module(model, site)
+        name = f"{self.module_path(site)}.{spelling.parameter}"
         quantizer = getattr(model, "hf_quantizer", None)
         if quantizer is not None or getattr(model, "is_quantized", False):
             method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "an unknown method")
@@ -161,8 +249,16 @@ class Anatomy:
                 f"{name} is quantised ({getattr(method, 'value', method)}), and a low-rank edit needs its real values; "
                 "load the model dequantised or in its original precision."
             )
-        if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or not weight.is_floating_point():
+        weight = getattr(module, spelling.parameter, None)
+        if weight is None:
+            raise AnatomyError(
+                f"{site}: {self.module_path(site)} has no {spelling.parameter}; name the module that holds the matrix."
+            )
+        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.ndim not in (2, 3):
             raise UneditableWeightError(f"{name} is not a floating-point matrix parameter and cannot be edited.")
+        if (weight.ndim == 3) != (spelling.experts == "stacked"):
+            wanted = "the matrices of several experts" if spelling.experts else "one matrix"
+            raise UneditableWeightError(f"{name} has the shape {tuple(weight.shape)}, which is not that of {wanted}.")
         if weight.device.type == "meta":
             raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         return weight
@@ -184,28 +280,20 @@ class Anatomy:
 
         Returns:
             (out, in); a view of `parameter` wherever the packing allows, else a copy.
+
+        Raises:
+            UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
         """
-        spelling = self.spelling(site)
-        stored = parameter.T if spelling.transposed else parameter
-        if spelling.packing == "interleaved":
-            parts = self._interleaved(stored, spelling)[:, spelling.packed.index(site.matrix_type)]
-            return parts[site.head] if site.head is not None else parts.reshape(-1, stored.shape[1])
-        start, stop = self._rows(spelling, site.matrix_type, stored.shape[0])
-        return self._head_in(stored[start:stop], site)
+        return matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
 
     def write_matrix(self, parameter: Tensor, site: WeightSite, matrix: Tensor) -> None:
-        """Write a matrix (out, in) into its place in a tensor laid out as the site's parameter is."""
-        spelling = self.spelling(site)
-        stored = parameter.T if spelling.transposed else parameter
-        if spelling.packing == "interleaved":
-            parts = self._interleaved(stored, spelling)[:, spelling.packed.index(site.matrix_type)]
-            if site.head is not None:
-                parts[site.head] = matrix
-            else:
-                parts.copy_(matrix.reshape(parts.shape))
-            return
-        start, stop = self._rows(spelling, site.matrix_type, stored.shape[0])
-        self._head_in(stored[start:stop], site).copy_(matrix)
+        """Write a matrix (out, in) into its place in a tensor laid out as the site's parameter is.
+
+        Raises:
+            UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
+        """
+        place = matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack])
+        place.copy_(matrix.reshape(place.shape))
 
     def read_weight(self, model: PreTrainedModel, site: WeightSite) -> Tensor:
         """Return a site's matrix (out, in), detached, in the model's dtype."""
@@ -217,19 +305,16 @@ class Anatomy:
 
         Returns:
             (…, out).
+
+        Raises:
+            AnatomyError: no module's output is that of the site's matrix.
+            UneditableWeightError: the features are not those of what the module is said to hold.
         """
-        spelling = self.spelling(site)
+        self._refuse_raw(site)
         features_first = outputs.movedim(-1, 0)
         flat = features_first.reshape(features_first.shape[0], -1)
-        if spelling.packing == "interleaved":
-            parts = self._interleaved(flat, spelling)[:, spelling.packed.index(site.matrix_type)]
-            chosen = parts[site.head] if site.head is not None else parts.reshape(-1, flat.shape[1])
-        else:
-            start, stop = self._rows(spelling, site.matrix_type, flat.shape[0])
-            chosen = flat[start:stop]
-            if site.head is not None and site.matrix_type is not MatrixType.OUTPUT:
-                chosen = chosen[site.head * self.head_size : (site.head + 1) * self.head_size]
-        return chosen.reshape(-1, *features_first.shape[1:]).movedim(0, -1)
+        chosen = rows_view(flat, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
+        return chosen.reshape(chosen.shape[0], *features_first.shape[1:]).movedim(0, -1)
 
     def output_features(self, parameter: Tensor, site: WeightSite) -> tuple[int, Tensor]:
         """Return how many outputs the module makes that holds a site's matrix, and which of them the matrix makes.
@@ -240,36 +325,22 @@ class Anatomy:
 
         Returns:
             The count, and (out,) indices below it, one for each row of the matrix.
+
+        Raises:
+            AnatomyError: no module's output is that of the site's matrix.
         """
         count = parameter.shape[1 if self.spelling(site).transposed else 0]
         return count, self.outputs_in(torch.arange(count, device=parameter.device), site)
 
     def inputs_in(self, inputs: Tensor, site: WeightSite) -> Tensor:
-        """Return the share of a module's input (…, in) that the site's matrix reads: one head's, or all."""
-        if site.head is None or site.matrix_type is not MatrixType.OUTPUT:
-            return inputs
-        return inputs[..., site.head * self.head_size : (site.head + 1) * self.head_size]
+        """Return the share of a module's input (…, in) that the site's matrix reads: one head's, or all.
 
-    def heads_of(self, matrix_type: MatrixType) -> int:
-        """Return how many heads share an attention matrix of this type."""
-        grouped = matrix_type in (MatrixType.KEY, MatrixType.VALUE)
-        return self.key_value_head_count if grouped else self.head_count
+        Raises:
+            AnatomyError: no module's input is that of the site's matrix.
+        """
+        self._refuse_raw(site)
+        return columns_view(inputs, site, self.stacks[site.stack])
 
-    def _interleaved(self, stored: Tensor, spelling: Spelling) -> Tensor:
-        return stored.view(self.head_count, len(spelling.packed), self.head_size, stored.shape[1])
-
-    def _rows(self, spelling: Spelling, matrix_type: MatrixType, stored_rows: int) -> tuple[int, int]:
-        if spelling.packing == "whole":
-            return 0, stored_rows
-        sizes = [
-            self.heads_of(part) * self.head_size if part in ATTENTION else stored_rows // len(spelling.packed)
-            for part in spelling.packed
-        ]
-        index = spelling.packed.index(matrix_type)
-        return sum(sizes[:index]), sum(sizes[: index + 1])
-
-    def _head_in(self, matrix: Tensor, site: WeightSite) -> Tensor:
-        if site.head is None:
-            return matrix
-        share = slice(site.head * self.head_size, (site.head + 1) * self.head_size)
-        return matrix[:, share] if site.matrix_type is MatrixType.OUTPUT else matrix[share]
+    def heads_of(self, matrix_type: MatrixType, stack: Stack | None = None) -> int:
+        """Return how many heads share an attention matrix of this type, in the main stack by default."""
+        return self.stacks[stack if stack is not None else self.family.main_stack].heads_of(matrix_type)

@@ -7,7 +7,7 @@ import pydantic
 import yaml
 
 from strop.anatomy.families import BiasFlag, Family, Spelling
-from strop.anatomy.sites import MatrixType
+from strop.anatomy.sites import MatrixType, Stack
 from strop.errors import AnatomyError, UsageError
 
 
@@ -16,6 +16,8 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     packing: Literal["whole", "stacked", "interleaved"] = "whole"
     packed: tuple[MatrixType, ...] = ()
     transposed: bool = False
+    parameter: str = "weight"
+    experts: Literal["stacked"] | None = None
 
 
 class _BiasFlagEntry(pydantic.BaseModel, extra="forbid"):
@@ -24,15 +26,20 @@ class _BiasFlagEntry(pydantic.BaseModel, extra="forbid"):
     model_types: tuple[str, ...]
 
 
+_Matrices = dict[MatrixType, str | _SpellingEntry]
+
+
 class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     name: str
     model_types: tuple[str, ...] = ()
     blocks: str
-    matrices: dict[MatrixType, str | _SpellingEntry]
+    matrices: _Matrices
     block_returns: Literal["tensor", "tuple"] = "tensor"
     bias_flags: tuple[_BiasFlagEntry, ...] = ()
     causal: bool = True
     positions_after_padding: bool = False
+    stacks: dict[Stack | None, str] = {}
+    stack_matrices: dict[Stack | None, _Matrices] = {}
 
 
 def read_family(path: Path) -> Family:
@@ -56,20 +63,28 @@ def read_family(path: Path) -> Family:
     except (yaml.YAMLError, pydantic.ValidationError) as error:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
     try:
-        spelled = {
-            matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
-            for matrix_type, spelling in entry.matrices.items()
-        }
+        return _family(entry)
     except AnatomyError as error:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
-    flags = tuple(BiasFlag(**flag.model_dump()) for flag in entry.bias_flags)
+
+
+def _family(entry: _FamilyEntry) -> Family:
     return Family(
         entry.name,
         entry.model_types,
         entry.blocks,
-        spelled,
+        _spelled(entry.matrices),
         entry.block_returns,
-        flags,
+        tuple(BiasFlag(**flag.model_dump()) for flag in entry.bias_flags),
         entry.causal,
         entry.positions_after_padding,
+        entry.stacks,
+        {stack: _spelled(matrices) for stack, matrices in entry.stack_matrices.items()},
     )
+
+
+def _spelled(matrices: _Matrices) -> dict[MatrixType, Spelling]:
+    return {
+        matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
+        for matrix_type, spelling in matrices.items()
+    }

@@ -41,7 +41,9 @@ class MatrixType(enum.StrEnum):
         raise SiteError(f"'{text}' is not a matrix type; choose among {', '.join(cls)}.")
 
 
-ATTENTION = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE, MatrixType.OUTPUT})
+HEADED = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE})
+"""The matrices whose rows are those of one head after another."""
+ATTENTION = HEADED | {MatrixType.OUTPUT}
 
 
 class Stack(enum.StrEnum):

@@ -17,12 +17,15 @@ class Tap:
         model: a causal language model.
         anatomy: of that model.
         sites: several may share a module.
+
+    Raises:
+        AnatomyError: a site's matrix has no module whose inputs and outputs are its own.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, sites: Sequence[WeightSite]) -> None:
         self.sites: dict[nn.Module, list[WeightSite]] = defaultdict(list)
         for site in sites:
-            self.sites[anatomy.module(model, site)].append(site)
+            self.sites[anatomy.tapped_module(model, site)].append(site)
         self.inputs: dict[nn.Module, Tensor] = {}
         """(batch, tokens, in), detached."""
         self.outputs: dict[nn.Module, Tensor] = {}

@@ -18,9 +18,10 @@ def describe_unknown(model: PreTrainedModel) -> str:
     path, blocks = max(lists, key=lambda entry: sum(p.numel() for p in entry[1].parameters()))
     lines.append(f"Found {len(blocks)} blocks in {path}; the matrices of the first are:")
     for name, part in blocks[0].named_modules():
-        weight = getattr(part, "weight", None)
-        if weight is not None and weight.ndim == 2:
-            lines.append(f"  {name}  {type(part).__name__}  {tuple(weight.shape)}")
+        for own, weight in part.named_parameters(recurse=False):
+            where = name if own == "weight" else f"{name}, parameter {own}"
+            if weight.ndim == (2 if own == "weight" else 3):  # of three axes: the matrices of several experts
+                lines.append(f"  {where}  {type(part).__name__}  {tuple(weight.shape)}")
     lines += [
         "Describe it once and pass the description on as family=:",
         "  from strop.anatomy import Family, MatrixType, Spelling",
