@@ -96,8 +96,9 @@ def _learned(entries: Sequence[Entry]) -> str:
 
 
 def _reduced(entry: Entry) -> str:
-    head = f" head {entry['head']}" if "head" in entry else ""
+    stack = f"{entry['stack']} " if "stack" in entry else ""
+    part = "".join(f" {name} {entry[name]}" for name in ("head", "expert") if name in entry)
     return (
-        f"layer {entry['layer']} {entry['matrix_type']}{head}: {entry['method'].replace('_', ' ')} "
+        f"{stack}layer {entry['layer']} {entry['matrix_type']}{part}: {entry['method'].replace('_', ' ')} "
         f"to rank {entry['rank']} ({100 * entry['rank_fraction']:.1f} % kept)"
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from strop.analysis import describe_matrices
 from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stream, StreamSite, Tap, WeightSite, read_family
 from strop.errors import AnatomyError, SiteError, UneditableWeightError, UsageError
 from strop.interventions import RankReduction
@@ -319,3 +320,13 @@ def test_a_description_that_contradicts_itself_is_refused(entry: str, complaint:
     path.write_text(f"name: own\nblocks: h\nmatrices:\n  up: {entry}\n", encoding="utf-8")
     with pytest.raises(UsageError, match=complaint):
         read_family(path)
+
+
+def test_a_table_shows_an_edit_at_its_expert_alone_and_words_name_it(mixtral: nn.Module) -> None:
+    family, site = FAMILIES["mixtral"], WeightSite(1, T.DOWN, expert=2)
+    recipe = Recipe.of(mixtral, [RankReduction(site, rank_fraction=0.1)], family=family)
+    assert "layer 1 down expert 2: rank reduction to rank 3" in str(recipe)
+    anatomy = Anatomy.of(mixtral, family=family)
+    rows = describe_matrices(mixtral, anatomy, matrix_types=[T.DOWN], spectra=False, edits=recipe.describe())
+    assert [(row.layer, row.expert) for row in rows if row.edits] == [(1, 2)]
+    assert len(rows) == 6

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, MatrixType
+from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.anatomy.sites import ATTENTION
 from strop.linalg import DecompositionCache, Spectrum, spectrum_of
 from strop.progress import SILENT, Progress
@@ -32,6 +32,8 @@ class MatrixRow:
     """None where spectra were not asked for."""
     edits: str = ""
     """What the recipe that is applied does to it, in words."""
+    expert: int | None = None
+    """Whose it is in a mixture of experts; None where it is the block's."""
 
 
 def describe_matrices(
@@ -62,11 +64,11 @@ def describe_matrices(
         UneditableWeightError: the weights are quantised.
     """
     decompositions = decompositions or DecompositionCache()
-    by_matrix: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    by_matrix: dict[WeightSite, list[Mapping[str, Any]]] = defaultdict(list)
     for entry in edits:
         if "matrix_type" not in entry:  # it edits hidden states
             continue
-        by_matrix[entry["layer"], entry["matrix_type"]].append(entry)
+        by_matrix[dataclasses.replace(WeightSite.from_json(entry), head=None)].append(entry)
     sites = anatomy.sites(layers=layers, matrix_types=matrix_types)
     progress.start("reading the spectra" if spectra else "reading the matrices", len(sites))
     rows = []
@@ -82,7 +84,8 @@ def describe_matrices(
                 parameters=matrix.numel(),
                 dtype=str(matrix.dtype).removeprefix("torch."),
                 spectrum=spectrum_of(decompositions.decompose(matrix).singular_values) if spectra else None,
-                edits=of_one_matrix(by_matrix[site.layer, str(site.matrix_type)]),
+                edits=of_one_matrix(by_matrix[site]),
+                expert=site.expert,
             )
         )
         progress.advance()

@@ -197,9 +197,10 @@ class Recipe:
             if site in seen:
                 continue
             seen.add(site)
-            if site.layer >= anatomy.layer_count:
+            sizes = anatomy.stacks.get(site.stack)
+            if sizes is not None and site.layer >= sizes.layer_count:
                 raise BaseMismatchError(
-                    f"The recipe edits {intervention.site}, and this model has only {anatomy.layer_count} layers; {remedy}."
+                    f"The recipe edits {intervention.site}, and this model has only {sizes.layer_count} layers; {remedy}."
                 )
             try:
                 found = MatrixIdentity.of(anatomy.read_weight(model, site))
