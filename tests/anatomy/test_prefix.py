@@ -1,6 +1,8 @@
 """Running part of a model gives what running the whole of it gives."""
 
 import dataclasses
+import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -173,6 +175,69 @@ def test_nothing_stays_on_the_model_after_an_exception(model_type: str, tiny: Ti
         hidden_states_entering(model, anatomy, ids, layer=2, start=1, state=bad_state)
     assert_untouched(model, anatomy)
     assert torch.equal(whole(model, ids), before)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gptj"])
+def test_threads_that_run_parts_of_a_model_and_one_that_runs_all_of_it_do_not_meet(model_type: str, tiny: Tiny) -> None:
+    model = tiny(model_type)
+    anatomy = Anatomy.of(model)
+    texts = [some_ids(tokens=tokens) for tokens in (7, 9, 11, 13)]
+    states = [hidden_states_entering(model, anatomy, ids, layer=2) for ids in texts]
+
+    def scored(index: int) -> Tensor:
+        return logits_at(model, anatomy, texts[index], ROWS, COLUMNS, start=2, state=states[index])
+
+    tasks = [
+        lambda: scored(0),
+        lambda: scored(1),
+        lambda: whole(model, texts[2]),
+        lambda: hidden_states_entering(model, anatomy, texts[3], layer=2),
+    ]
+    expected = [task() for task in tasks]
+    right = [0] * len(tasks)
+
+    def work(index: int) -> None:
+        with torch.no_grad():
+            for _ in range(25):
+                right[index] += torch.equal(tasks[index](), expected[index])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    assert right == [25] * len(tasks)
+    assert_untouched(model, anatomy)
+
+
+def test_while_a_part_is_run_another_thread_runs_the_whole(tiny: Tiny) -> None:
+    model = tiny("llama")
+    anatomy = Anatomy.of(model)
+    ids = some_ids()
+    expected = whole(model, ids)
+    found: list[Tensor] = []
+    begun: list[bool] = []
+
+    def call() -> None:
+        with torch.no_grad():
+            found.append(whole(model, ids))
+
+    def meanwhile(*_: object) -> None:
+        if not begun:
+            begun.append(True)
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+
+    handle = anatomy.blocks(model)[1].mlp.register_forward_hook(meanwhile)
+    state = hidden_states_entering(model, anatomy, ids, layer=2)
+    handle.remove()
+    assert torch.equal(found[0], expected)
+    assert torch.equal(state, hidden_states_entering(model, anatomy, ids, layer=2))
+    assert_untouched(model, anatomy)
 
 
 def test_starting_above_the_first_block_without_a_state_is_refused(tiny: Tiny) -> None:
