@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import gc
+import pickle
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -431,6 +432,45 @@ def test_a_deep_copy_of_a_model_that_learns_learns_alone(tiny: Tiny) -> None:
         twin(input_ids=IDS).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in twin.parameters() if parameter.requires_grad)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_what_is_attached_to_a_deep_copy_comes_off_it_alone(trainable: bool, tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    plain, before, where = logits(model), snapshot(model), places(model)
+    both = [EDITS["rank_reduction"](SITES[1]), STATE_EDITS["loreft"](SITES[1])]
+    attachment = attached(model, both, trainable=trainable)
+    edited = logits(model)
+    twin = copy.deepcopy(model)
+    (of_twin,) = attachments_of(twin)
+    assert of_twin is not attachment
+    of_twin.detach()
+    assert attachments_of(twin) == ()
+    assert torch.equal(logits(twin), plain)
+    assert not {name for name in vars(twin) if "strop" in name}
+    assert torch.equal(logits(model), edited)
+    attachment.detach()
+    assert_restored(model, before, where)
+
+
+def test_a_model_with_edited_states_is_not_pickled(tiny: Tiny) -> None:
+    model = tiny("llama")
+    attachment = attached(model, [STATE_EDITS["loreft"](SITES[1])])
+    with pytest.raises(InterventionError, match="edits of hidden states on cannot be pickled; detach them"):
+        pickle.dumps(model)
+    attachment.detach()
+    assert torch.equal(logits(pickle.loads(pickle.dumps(model))), logits(model))
+
+
+def test_a_pickled_model_has_its_edited_weights_for_its_own(tiny: Tiny) -> None:
+    model = tiny("llama")
+    attached(model, [EDITS["rank_reduction"](SITES[1])])
+    loaded = pickle.loads(pickle.dumps(model))
+    assert torch.equal(logits(loaded), logits(model))
+    assert attachments_of(loaded) == ()
+    other = attached(loaded, [EDITS["rank_reduction"](SITES[0])])
+    other.detach()
+    assert torch.equal(logits(loaded), logits(model))
 
 
 def test_edits_of_weights_and_of_states_go_on_and_come_off_together(tiny: Tiny) -> None:

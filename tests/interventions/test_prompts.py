@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Dynamic
 from strop.anatomy import StreamSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions import LowRankEdit, Positions, applied_interventions, prompt_lengths
-from strop.interventions.prompts import Layout, arguments_of, layout_of, prompt_mask_of, tokens_of
+from strop.interventions.prompts import Layout, Prompts, arguments_of, layout_of, tokens_of
 
 Tiny = Callable[..., nn.Module]
 IDS = torch.zeros(2, 6, dtype=torch.long)  # ids are never looked at: these are all the padding token's
@@ -180,17 +180,59 @@ def test_declared_lengths_are_those_of_their_thread_and_their_task() -> None:
 
 
 def test_the_mask_of_a_prompt_is_the_one_generate_is_given() -> None:
-    assert prompt_mask_of({"attention_mask": LEFT}, (IDS,)) is LEFT
+    assert Prompts({"attention_mask": LEFT}, (IDS,)).mask is LEFT
     for named, positional in (({"input_ids": IDS[:1]}, ()), ({"inputs": IDS[:1]}, ()), ({}, (IDS[:1],))):
-        found = prompt_mask_of(named, positional)
+        found = Prompts(named, positional).mask
         assert found is not None
         assert found.tolist() == [[1] * 6]
-    embedded = prompt_mask_of({"inputs_embeds": torch.zeros(1, 4, 8)}, ())
+    embedded = Prompts({"inputs_embeds": torch.zeros(1, 4, 8)}, ()).mask
     assert embedded is not None
     assert embedded.tolist() == [[1] * 4]
-    assert prompt_mask_of({}, ()) is None
+    assert Prompts({}, ()).mask is None
     with pytest.raises(InterventionError, match="cannot be read off their ids; pass generate the attention_mask"):
-        prompt_mask_of({}, (IDS,))
+        Prompts({}, (IDS,))
+
+
+TEXTS = torch.arange(1, 13).view(2, 6)
+
+
+def prompts() -> Prompts:
+    return Prompts({"input_ids": TEXTS, "attention_mask": LEFT}, ())
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("generated", [0, 2])
+def test_a_step_without_a_cache_is_known_by_its_tokens_and_its_mask(copies: int, generated: int) -> None:
+    new = torch.full((2 * copies, generated), 50)
+    ids = torch.cat([TEXTS.repeat_interleave(copies, 0), new], 1)
+    mask = torch.cat([LEFT.repeat_interleave(copies, 0), torch.ones_like(new)], 1)
+    for shown in (mask, mask.bool(), None, torch.zeros(2 * copies, 1, 6 + generated, 6 + generated)):
+        assert prompts().are_read_by({"input_ids": ids, "attention_mask": shown})
+    masked = mask.clone()
+    masked[0, -1] = 0
+    other = ids.clone()
+    other[-1, 3] = 60
+    for arguments in (
+        {"input_ids": ids, "attention_mask": masked},
+        {"input_ids": ids, "attention_mask": torch.ones_like(mask)},
+        {"input_ids": other, "attention_mask": mask},
+        {"input_ids": ids, "attention_mask": mask, "labels": ids},
+        {"input_ids": ids[:, :4], "attention_mask": mask[:, :4]},
+        {"input_ids": ids[:1], "attention_mask": mask[:1]} if copies == 1 else {"input_ids": ids[:3]},
+    ):
+        assert not prompts().are_read_by(arguments)
+
+
+def test_a_step_is_known_by_the_cache_it_goes_on_from() -> None:
+    generation, cache = prompts(), cache_of(0)
+    chunk = {"input_ids": TEXTS[:, :4], "attention_mask": LEFT[:, :4]}
+    assert generation.are_read_by({**chunk, "past_key_values": cache})  # the prompts may be read in parts
+    cache.update(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), 0)
+    assert generation.are_read_by({"input_ids": TEXTS[:, :1], "past_key_values": cache})
+    assert not generation.are_read_by({"input_ids": TEXTS[:, :1], "past_key_values": cache_of(4)})
+    assert not generation.are_read_by({**chunk, "past_key_values": cache_of(0)})
+    given = Prompts({"input_ids": TEXTS[:, 4:], "attention_mask": LEFT, "past_key_values": cache}, ())
+    assert given.are_read_by({"input_ids": TEXTS[:, 4:], "past_key_values": cache})
 
 
 def test_arguments_by_place_get_their_names(tiny: Tiny) -> None:

@@ -322,6 +322,7 @@ def test_gradients_are_the_same_with_checkpointing(
     assert all(bool(gradient.abs().sum() > 0) for gradient in expected.values())
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, **EXACT)
+    attachment.detach()
     assert [block._gradient_checkpointing_func for block in Anatomy.of(saving).blocks(saving)] == functions
 
 

@@ -6,8 +6,10 @@ output that differs by position, and hidden states, need hooks. No class is wrap
 """
 
 import contextlib
+import copy
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError, StropError
 from strop.interventions.base import Decompose, Intervention, WeightIntervention
+from strop.interventions.compiled import forget_compiled_code
 from strop.interventions.editor import StateEditor, editor_of
 from strop.interventions.head import Head, HeadSwap
 from strop.interventions.low_rank_edit import EditModule, LowRankEdit
@@ -23,7 +26,8 @@ from strop.interventions.shift import ShiftByPosition, bias_of, checked_shift, h
 from strop.linalg import DecompositionCache
 
 _NAMES = ("strop_edits", *(f"strop_edits_{number}" for number in range(2, 100)))
-_ATTACHED: "weakref.WeakKeyDictionary[PreTrainedModel, list[Attachment]]" = weakref.WeakKeyDictionary()
+_ATTACHED = "_strop_attachments"
+"""The model's attribute that lists what is attached: a deep copy of the model has copies of its own."""
 
 
 class Attachment:
@@ -92,12 +96,29 @@ class Attachment:
             InterventionError: another attachment was made later and is still on.
         """
         model = self._model()
-        if model is None or self not in (stack := _ATTACHED.get(model, [])):
+        if model is None or self not in (attached := attachments_of(model)):
             return
-        if stack[-1] is not self:
+        if attached[-1] is not self:
             raise InterventionError("Another recipe was attached later; detach that one first.")
-        stack.pop()
+        if attached[:-1]:
+            model.__dict__[_ATTACHED] = attached[:-1]
+        else:
+            del model.__dict__[_ATTACHED]
         self._restore()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
+        """Copy it with its model, to be detached from the copy."""
+        found = object.__new__(Attachment)
+        memo[id(self)] = found
+        for name, own in vars(self).items():
+            target = own() if isinstance(own, weakref.ref) else None
+            copied = copy.deepcopy(own if target is None else target, memo)
+            setattr(found, name, copied if target is None else weakref.ref(copied))
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave what is attached out of a pickled model: its edited weights are then its own."""
+        return (_nothing, ())
 
     def _restore(self) -> None:
         editor = self._editor() if self._editor is not None else None
@@ -123,6 +144,7 @@ class Attachment:
         for shift in self._shifts.values():
             shift.remove()
         self._shifts.clear()
+        forget_compiled_code()
 
     def _writable(self, parameter: nn.Parameter) -> Tensor:
         if parameter not in self._originals:
@@ -179,7 +201,8 @@ def attach_interventions(
     except BaseException:
         attachment._restore()
         raise
-    _ATTACHED.setdefault(model, []).append(attachment)
+    model.__dict__[_ATTACHED] = (*attachments_of(model), attachment)
+    forget_compiled_code()
     return attachment
 
 
@@ -283,4 +306,9 @@ def applied_interventions(
 
 def attachments_of(model: PreTrainedModel) -> tuple[Attachment, ...]:
     """Return what is attached to a model, in the order it was attached."""
-    return tuple(_ATTACHED.get(model, []))
+    listed = model.__dict__.get(_ATTACHED, ())
+    return tuple(attachment for attachment in listed if attachment is not None)
+
+
+def _nothing() -> None:
+    """Stand for an attachment in a pickled model."""

@@ -1,16 +1,17 @@
 """Edit hidden states while a model runs: one hook a module, the positions worked out once a forward pass.
 
-The hooks hold no count of calls and change nothing in place. What they need to know of a pass, its `Layout`, is read off
-the arguments of the model's forward before it runs, and off those of `generate`, which is the only method replaced, on the
-one model, for as long as an edit is on.
+Which tokens are edited belongs to a call, not to the model: what the hooks need to know of a pass is read off the arguments
+of the model's forward before it runs, and off those of `generate`, and is kept with the call that is going on in this
+thread. `generate` is the only method replaced, on the one model, for as long as an edit is on.
 """
 
-import contextlib
+import copy
 import dataclasses
 import functools
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy
 from strop.errors import InterventionError
+from strop.interventions.calls import Calls
+from strop.interventions.compiled import never_compiled
 from strop.interventions.low_rank_edit import EditModule
 from strop.interventions.positions import Positions
-from strop.interventions.prompts import Layout, arguments_of, edited_tokens, layout_of, prompt_mask_of, tokens_of
+from strop.interventions.prompts import Layout, Prompts, arguments_of, edited_tokens, layout_of, tokens_of
 
 _NAME = "_strop_editor"
 
@@ -29,8 +32,15 @@ _NAME = "_strop_editor"
 class _Pass:
     """One forward pass: where its tokens stand, and which of them edits were found to touch."""
 
+    entrance: nn.Module
+    """The module that was called."""
+    tokens: Tensor
     layout: Layout
     chosen: dict[Positions, Tensor | None] = dataclasses.field(default_factory=dict)
+
+
+_PASSES: Calls[_Pass] = Calls("strop_passes")
+_GENERATIONS: Calls[Prompts] = Calls("strop_generations")
 
 
 class StateEditor:
@@ -44,13 +54,7 @@ class StateEditor:
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
         self._model = model
         self._anatomy = anatomy
-        self._edits: dict[nn.Module, list[EditModule]] = defaultdict(list)
-        self._hooks: dict[nn.Module, Any] = {}
-        self._pass: _Pass | None = None
-        self._checkpointed: dict[Any, Callable[..., Any]] = {}
-        self._within: nn.Module | None = None
-        self._called_on: Tensor | None = None
-        self._prompt_mask: Tensor | None = None
+        self._sites: dict[nn.Module, _EditedModule] = {}
         self._whole_input = model.get_output_embeddings() is None
         self._entrances: dict[nn.Module, list[Any]] = {}
         for entrance in (model, model.base_model):
@@ -62,8 +66,9 @@ class StateEditor:
     def watch(self, entrance: nn.Module) -> None:
         """Read the arguments of another module the model is called through, such as PEFT's wrapper."""
         if entrance not in self._entrances:
+            enter = self._enter if entrance in (self._model, self._model.base_model) else self._enter_wrapper
             self._entrances[entrance] = [
-                entrance.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True),
+                entrance.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
                 entrance.register_forward_hook(self._leave, always_call=True),
             ]
 
@@ -71,21 +76,25 @@ class StateEditor:
         """Put edits on, after those that are on already."""
         for edit in edits:
             module = self._anatomy.stream_module(self._model, edit.edit.site)
-            if not self._edits[module]:
-                self._hooks[module] = module.register_forward_hook(self._edit_output, prepend=True)
-            self._edits[module].append(edit)
+            if module not in self._sites:
+                self._sites[module] = _EditedModule(self, module)
+            self._sites[module].edits += (edit,)
 
     def remove(self, edits: Sequence[EditModule]) -> None:
         """Take edits off; with the last one the model is as it was."""
         for edit in edits:
             module = self._anatomy.stream_module(self._model, edit.edit.site)
-            self._edits[module].remove(edit)
-            if not self._edits[module]:
-                self._hooks.pop(module).remove()
-                del self._edits[module]
-        if self._edits:
+            site = self._sites[module]
+            site.edits = tuple(other for other in site.edits if other is not edit)
+            if not site.edits:
+                site.handle.remove()
+                del self._sites[module]
+        if self._sites:
             return
-        self._forget_checkpointed()
+        for block in self._anatomy.blocks(self._model):
+            own = getattr(block, "_gradient_checkpointing_func", None)
+            if isinstance(own, _Checkpoint):
+                block.__dict__["_gradient_checkpointing_func"] = own.own
         for handle in (handle for handles in self._entrances.values() for handle in handles):
             handle.remove()
         self._model.__dict__.pop("generate", None)
@@ -93,81 +102,145 @@ class StateEditor:
             self._model.__dict__["generate"] = self._own_generate
         self._model.__dict__.pop(_NAME, None)
 
-    def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    @property
+    def edits(self) -> tuple[EditModule, ...]:
+        """All that are on."""
+        return tuple(edit for site in self._sites.values() for edit in site.edits)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StateEditor":
+        """Copy it with its model: the copy is edited as the model is, and lives on alone."""
+        found = object.__new__(StateEditor)
+        memo[id(self)] = found
+        found.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return found
+
+    def __reduce__(self) -> NoReturn:
+        raise InterventionError(
+            "A model with edits of hidden states on cannot be pickled; detach them, and save the recipe beside the model."
+        )
+
+    @never_compiled
+    def _enter_wrapper(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         arguments = arguments_of(module, positional, named)
-        if not {"input_ids", "inputs_embeds"} & arguments.keys() and module not in (
-            self._model,
-            self._model.base_model,
-        ):
-            return  # a wrapper that hands on by place what the model has names for
-        tokens = tokens_of(arguments)
-        if self._within not in (None, module) and tokens is self._called_on:
-            return  # the model with its LM head calls the one without
-        self._forget_checkpointed()  # an interrupted pass was never left
-        self._within, self._called_on = module, tokens
-        self._pass = _Pass(layout_of(arguments, prompt_mask=self._prompt_mask, whole_input=self._whole_input))
-        blocks: Iterable[Any] = self._anatomy.blocks(self._model)
-        for block in blocks:
+        if {"input_ids", "inputs_embeds"} & arguments.keys():  # else it hands on by place what the model has names for
+            self._begin(module, arguments)
+
+    @never_compiled
+    def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Begin a pass of the model, or of a replica of it, which has the model's hooks and modules of its own."""
+        replica = module if isinstance(module, type(self._model)) else self._model
+        for block in self._anatomy.blocks(replica):
             if block.training and getattr(block, "gradient_checkpointing", False):
-                self._checkpointed[block] = block._gradient_checkpointing_func
-                block._gradient_checkpointing_func = functools.partial(
-                    _checkpoint, self, self._pass, block._gradient_checkpointing_func
-                )
+                own: Any = block._gradient_checkpointing_func
+                if not isinstance(own, _Checkpoint):
+                    block.__dict__["_gradient_checkpointing_func"] = _Checkpoint(self, own)
+        self._begin(module, arguments_of(module, positional, named))
 
+    def _begin(self, module: nn.Module, arguments: dict[str, Any]) -> None:
+        tokens, around = tokens_of(arguments), _PASSES.latest(self)
+        if around is not None and around.entrance is not module and around.tokens is tokens:
+            return  # the model with its LM head calls the one without
+        prompts = _GENERATIONS.latest(self)
+        mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
+        layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
+        _PASSES.enter(self, _Pass(module, tokens, layout), _frame_of_call())
+
+    @never_compiled
     def _leave(self, module: nn.Module, _positional: tuple[Any, ...], _output: Any) -> None:
-        if module is self._within:
-            self._within = self._called_on = None
-            self._forget_checkpointed()
+        found = _PASSES.latest(self)
+        if found is not None and found.entrance is module:
+            _PASSES.leave(found)
 
-    def _forget_checkpointed(self) -> None:
-        for block, own in self._checkpointed.items():
-            block._gradient_checkpointing_func = own
-        self._checkpointed.clear()
 
-    @contextlib.contextmanager
-    def _during(self, its_pass: _Pass) -> Iterator[None]:
-        before, self._pass = self._pass, its_pass
-        try:
-            yield
-        finally:
-            self._pass = before
+class _EditedModule:
+    """A module whose output is edited; what it holds is the hook, so that a replica of the module is edited by it too."""
 
-    def _edit_output(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
+    def __init__(self, editor: StateEditor, module: nn.Module) -> None:
+        self.edits: tuple[EditModule, ...] = ()
+        """In the order they were put on."""
+        self._editor = editor
+        self.handle = module.register_forward_hook(self._edit, prepend=True)
+
+    @never_compiled
+    def _edit(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
         states = output[0] if isinstance(output, tuple) else output
         edited = states
-        for edit in self._edits[module]:
-            edited = self._edited(edit, edited)
+        for edit in self.edits:
+            edited = self._edited(edit, edited, replica=getattr(module, "_is_replica", False))
         if edited is states:
             return None
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
-    def _edited(self, edit: EditModule, states: Tensor) -> Tensor:
-        tokens = self._tokens(edit.edit.positions, states.shape)
-        edit.follow(states.device)
+    def _edited(self, edit: EditModule, states: Tensor, *, replica: bool) -> Tensor:
+        tokens = _tokens(_PASSES.latest(self._editor), edit.edit.positions, states.shape)
+        computed: Callable[[Tensor], Tensor] = edit
+        if edit.device != states.device:
+            if replica:  # of several threads, each on a device of its own
+                computed = edit.on(states.device)
+            else:
+                edit.to(states.device)  # one that does not learn is no part of the model, and is not moved with it
         if tokens is None:
-            return edit(states.flatten(0, 1)).view(states.shape)  # type: ignore[no-any-return]
+            return computed(states.flatten(0, 1)).view(states.shape)
         if tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
         flat = states.flatten(0, 1)
         tokens = tokens.to(states.device)
-        return flat.index_copy(0, tokens, edit(flat.index_select(0, tokens))).view(states.shape)
+        return flat.index_copy(0, tokens, computed(flat.index_select(0, tokens))).view(states.shape)
 
-    def _tokens(self, positions: Positions, shape: torch.Size) -> Tensor | None:
-        """Return the edited tokens' indices among all of the batch, (edited,), or None for every one of them."""
-        recomputing = torch._C._current_graph_task_id() != -1  # a checkpointed block runs again inside backward
-        if self._pass is None or not (self._within is not None or recomputing):
-            raise InterventionError(
-                "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
-            )
-        layout, chosen = self._pass.layout, self._pass.chosen
-        if tuple(layout.index.shape) != tuple(shape[:2]):
-            raise InterventionError(
-                f"Hidden states of shape {tuple(shape)} do not belong to the {tuple(layout.index.shape)} tokens the model "
-                "was called on."
-            )
-        if positions not in chosen:
-            chosen[positions] = _flat_indices(positions, layout)
-        return chosen[positions]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Checkpoint:
+    """Checkpoint a block that, when it runs again inside backward, edits the tokens of its own pass and not the latest.
+
+    It may run again in another thread: autograd has one for each device.
+    """
+
+    editor: StateEditor
+    own: Callable[..., Any]
+
+    def __call__(self, block: Callable[..., Any], *arguments: Any) -> Any:
+        its_pass = _PASSES.latest(self.editor)
+        if its_pass is None:
+            return self.own(block, *arguments)
+
+        def run(*again: Any) -> Any:
+            _PASSES.enter(self.editor, its_pass, sys._getframe())
+            try:
+                return block(*again)
+            finally:
+                _PASSES.leave(its_pass)
+
+        return self.own(run, *arguments)
+
+
+def _frame_of_call() -> FrameType:
+    """Return the frame of the module's call that runs the hook that asks."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename != nn.modules.module.__file__:
+        frame = frame.f_back
+    return frame
+
+
+def _tokens(its_pass: _Pass | None, positions: Positions, shape: torch.Size) -> Tensor | None:
+    """Return the edited tokens' indices among all of the batch, (edited,), or None for every one of them."""
+    if its_pass is None and torch._C._current_graph_task_id() != -1:
+        raise InterventionError(
+            "A module was run again inside backward, and which pass it belongs to cannot be known; use the model's own "
+            "gradient checkpointing, and no other."
+        )
+    if its_pass is None:
+        raise InterventionError(
+            "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
+        )
+    layout, chosen = its_pass.layout, its_pass.chosen
+    if tuple(layout.index.shape) != tuple(shape[:2]):
+        raise InterventionError(
+            f"Hidden states of shape {tuple(shape)} do not belong to the {tuple(layout.index.shape)} tokens the model "
+            "was called on."
+        )
+    if positions not in chosen:
+        chosen[positions] = _flat_indices(positions, layout)
+    return chosen[positions]
 
 
 def _flat_indices(positions: Positions, layout: Layout) -> Tensor | None:
@@ -176,36 +249,23 @@ def _flat_indices(positions: Positions, layout: Layout) -> Tensor | None:
     return edited_tokens(positions, layout).flatten().nonzero().flatten()
 
 
-def _checkpoint(
-    editor: StateEditor, its_pass: _Pass, own: Callable[..., Any], block: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Checkpoint a block that, when it runs again inside backward, edits the tokens of its own pass and not the latest."""
-
-    def run(*again: Any) -> Any:
-        with editor._during(its_pass):
-            return block(*again)
-
-    return own(run, *arguments)
-
-
 def _generate(editor: StateEditor, *positional: Any, **named: Any) -> Any:
-    """Generate as the model's class does, while the editor knows what the prompts were."""
+    """Generate as the model's class does, while it is known what the prompts were."""
     own: Callable[..., Any] = editor._own_generate or functools.partial(type(editor._model).generate, editor._model)
     _refuse_second_prompt(editor, positional, named)
-    before = editor._prompt_mask
-    editor._prompt_mask = prompt_mask_of(named, positional)
+    prompts = Prompts(named, positional)
+    _GENERATIONS.enter(editor, prompts, sys._getframe())
     try:
         return own(*positional, **named)
     finally:
-        editor._prompt_mask = before
+        _GENERATIONS.leave(prompts)
 
 
 def _refuse_second_prompt(editor: StateEditor, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Raise where guidance has the model read prompts beside those `generate` is given."""
     settings = named.get("generation_config") or next(iter(positional[1:2]), None) or editor._model.generation_config
     scale = named.get("guidance_scale", getattr(settings, "guidance_scale", None))
-    reaches = {edit.edit.positions.reach for edits in editor._edits.values() for edit in edits}
-    if scale not in (None, 1) and reaches != {"all"}:
+    if scale not in (None, 1) and {edit.edit.positions.reach for edit in editor.edits} != {"all"}:
         raise InterventionError(
             "With a guidance_scale the model reads a second prompt, and where that one ends cannot be known; generate "
             "without it, or edit at positions all."

@@ -1,12 +1,15 @@
 """ReFT's interventions: learned edits of hidden states inside a low-rank subspace, all one formula with parts left out."""
 
+import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from strop.anatomy import StreamSite
@@ -342,10 +345,15 @@ class EditModule(nn.Module):
                 change = functional.dropout(change, self.dropout)
             return (given + change).to(states.dtype)
 
-    def follow(self, device: torch.device) -> None:
-        """Be where the hidden states are: an edit that does not learn is no part of the model, and is not moved with it."""
-        if next(self.parameters()).device != device:
-            self.to(device)
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers are."""
+        return next(self.parameters()).device
+
+    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return the same edit with its numbers on another device, from where gradients come back to these."""
+        tensors = {name: parameter.to(device) for name, parameter in self.named_parameters()}
+        return functools.partial(functional_call, copy.deepcopy(self), tensors)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EditModule":
         """Follow the model to another device, but not to another precision."""

@@ -64,35 +64,69 @@ class Layout:
         return bool((self.index < 0).any())
 
 
-def prompt_mask_of(inputs: Mapping[str, Any], positional: Sequence[Any]) -> Tensor | None:
-    """Return the mask (batch, columns) of the prompts that `generate` was called with.
+class Prompts:
+    """The prompts that one call of `generate` was given, by which its own steps are told from calls made beside it."""
 
-    Args:
-        inputs: its keyword arguments.
-        positional: its positional ones, of which the first is the token ids.
+    def __init__(self, inputs: Mapping[str, Any], positional: Sequence[Any]) -> None:
+        """Read them off what `generate` was called with.
 
-    Returns:
-        1 for real tokens; None where neither ids nor embeddings were given.
+        Args:
+            inputs: its keyword arguments.
+            positional: its positional ones, of which the first is the token ids.
 
-    Raises:
-        InterventionError: several rows without an attention mask, of which it cannot be said which tokens are padding.
-    """
-    ids = inputs.get("inputs_embeds")
-    if ids is None:
-        ids = inputs.get("input_ids", inputs.get("inputs"))
-    if ids is None:
-        ids = next(iter(positional), None)
-    mask = inputs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return mask
-    if ids is None:
-        return None
-    if ids.shape[0] > 1:
-        raise InterventionError(
-            "Which tokens of a batch are padding cannot be read off their ids; pass generate the attention_mask the "
-            "tokenizer returns."
-        )
-    return torch.ones(ids.shape[:2], dtype=torch.long, device=ids.device)
+        Raises:
+            InterventionError: several rows without an attention mask, of which it cannot be said which tokens are padding.
+        """
+        given = [inputs.get(name) for name in ("inputs_embeds", "input_ids", "inputs")]
+        self._texts: Tensor | None = next((one for one in [*given, *positional[:1]] if one is not None), None)
+        self._cache = inputs.get("past_key_values")
+        mask = inputs.get("attention_mask")
+        self.mask: Tensor | None = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+        """(rows, columns), 1 for real tokens; None where neither ids nor embeddings were given."""
+        if self.mask is None and self._texts is not None:
+            if self._texts.shape[0] > 1:
+                raise InterventionError(
+                    "Which tokens of a batch are padding cannot be read off their ids; pass generate the attention_mask the "
+                    "tokenizer returns."
+                )
+            self.mask = torch.ones(self._texts.shape[:2], dtype=torch.long, device=self._texts.device)
+
+    def are_read_by(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether a forward pass is a step of this generation, or reads the very same texts.
+
+        A step is known by the cache it goes on from; where there is none yet, by its tokens and its mask.
+
+        Args:
+            arguments: of the model's forward, by name.
+        """
+        if self.mask is None or isinstance(arguments.get("labels"), Tensor):
+            return False
+        past = arguments.get("past_key_values")
+        if past is not None and past is self._cache:
+            return True
+        first = past is not None and self._cache is None  # only then a call may stop short of the prompts' end
+        if _cached_tokens(past) or not self._same_texts(arguments, in_part=first):
+            return False
+        if first:
+            self._cache = past
+        return True
+
+    def _same_texts(self, arguments: Mapping[str, Any], *, in_part: bool) -> bool:
+        tokens, mask = tokens_of(arguments), arguments.get("attention_mask")
+        if self._texts is None or self.mask is None or tokens.shape[0] % self._texts.shape[0]:
+            return False
+        columns = min(tokens.shape[1], self._texts.shape[1])
+        if columns < self._texts.shape[1] and not in_part:
+            return False
+        copies = tokens.shape[0] // self._texts.shape[0]
+        own = self._texts[:, :columns].repeat_interleave(copies, dim=0)
+        if tokens.shape[2:] != own.shape[2:] or not bool((tokens[:, :columns] == own.to(tokens.device)).all()):
+            return False
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            return True
+        real = self.mask[:, : mask.shape[1]].repeat_interleave(copies, dim=0).to(mask.device) != 0
+        width = real.shape[1]
+        return torch.equal(mask[:, :width] != 0, real) and bool((mask[:, width:] != 0).all())
 
 
 def arguments_of(module: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +157,7 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
 
     Args:
         arguments: of the model's forward, by name.
-        prompt_mask: (batch, columns), of the prompts `generate` was given, while it runs.
+        prompt_mask: (rows, columns), of the prompts `generate` was given, where the call is one of its steps.
         whole_input: the model has no LM head, so there is nothing but a prompt.
 
     Raises:
@@ -132,8 +166,7 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     """
     tokens = tokens_of(arguments)
     batch, count = tokens.shape[:2]
-    past = arguments.get("past_key_values")
-    cached = int(past.get_seq_length()) if past is not None else 0
+    cached = _cached_tokens(arguments.get("past_key_values"))
     declared = _DECLARED.get()
     if declared is None and prompt_mask is not None:
         return _while_generating(prompt_mask.to(tokens.device), batch, cached, count)
@@ -172,6 +205,10 @@ def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
             "the prompt) with an attention_mask, or call the model inside strop.prompt_lengths([...])."
         )
     return positions.chosen(layout.index, length if length is not None else layout.index[:, 0])
+
+
+def _cached_tokens(past: Any) -> int:
+    return int(past.get_seq_length()) if past is not None else 0
 
 
 def _unknown(index: Tensor, reason: str) -> Layout:
