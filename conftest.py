@@ -24,7 +24,7 @@ from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
-pytest_plugins = ["tests.fixtures.task_files"]
+pytest_plugins = ["tests.fixtures.runs", "tests.fixtures.task_files"]
 
 LOADS_THE_REAL_MODEL = 'strop.load("smollm2-135m")'
 
@@ -104,7 +104,8 @@ def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def page_search() -> Iterator[None]:
     """Let a search that is given no plan be a small one."""
     import strop
-    from strop.searching import SearchPlan, search
+    from strop.searching import SearchPlan
+    from strop.searching.laser import search
 
     small = SearchPlan(
         layers=(28,),
@@ -118,6 +119,6 @@ def page_search() -> Iterator[None]:
         patch.setattr(
             strop,
             "search",
-            lambda model, tokenizer, task, plan=small, **rest: search(model, tokenizer, task, plan, **rest),
+            lambda model, tokenizer, task, plan=small, options=None: search(model, tokenizer, task, plan, options),
         )
         yield

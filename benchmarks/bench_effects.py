@@ -53,7 +53,7 @@ def main() -> None:
     }
     for name, plan in PLANS.items():
         actions[name] = functools.partial(
-            measure_effects, scorer, sites, decompose=cache.decompose, plan=plan, bases=held.__getitem__
+            measure_effects, scorer, sites, decompose=cache.decompose, plan=plan, decompositions=held.__getitem__
         )
     for action in actions.values():
         action()

@@ -24,7 +24,8 @@ import strop
 from common import seconds_of, write_result
 from strop.anatomy import Anatomy, WeightSite
 from strop.linalg import DecompositionCache, rank_for_fraction
-from strop.runs import RunOutcome, peak_rss_bytes
+from strop.proving import RunOutcome
+from strop.runs import peak_rss_bytes
 from strop.scoring import Scorer
 from strop.searching import SearchPlan
 from strop.tasks import Example, Task
@@ -85,7 +86,9 @@ def run_search(
 ) -> tuple[RunOutcome, float]:
     """Run a search with a cache of its own; return its result and its seconds."""
     started = time.perf_counter()
-    found = strop.search(model, tokenizer, task, plan, decompositions=DecompositionCache(cache))
+    found = strop.search(
+        model, tokenizer, task, plan, options=strop.RunOptions(decompositions=DecompositionCache(cache))
+    )
     return found, time.perf_counter() - started
 
 
@@ -120,7 +123,7 @@ def main() -> None:
         print(f"exhaustive look: {look_seconds:.1f} s, {looked.recipe}", flush=True)
     published = time_published(model, tokenizer, task, options.published)
     whole_pass = seconds_per_trial(model, tokenizer, task)
-    gains = {name: result.result.comparison["test"]["gain"] for name, result in (("ours", found), ("look", looked))}
+    gains = {name: result.result.comparison["test"].gain for name, result in (("ours", found), ("look", looked))}
     model_bytes = sum(parameter.nbytes for parameter in model.parameters())
     write_result(
         "laser_search",
@@ -132,7 +135,7 @@ def main() -> None:
                 "trials": len(found.trials),
                 "seconds_per_trial": found.trials[-1].elapsed_seconds / len(found.trials),
                 "recipe": found.recipe.describe(),
-                "test": found.result.comparison["test"],
+                "test": found.result.comparison["test"].to_json(),
             },
             "whole_pass_seconds": whole_pass,
             "exhaustive_look": {
@@ -141,7 +144,7 @@ def main() -> None:
                 "trials": len(looked.trials),
                 "seconds_per_trial": looked.trials[-1].elapsed_seconds / len(looked.trials),
                 "recipe": looked.recipe.describe(),
-                "test": looked.result.comparison["test"],
+                "test": looked.result.comparison["test"].to_json(),
             },
             "ratio_full_published_sweep_to_gradient_search": {
                 "until_chosen": published["seconds_of_full_sweep"] / measured["until_chosen"],

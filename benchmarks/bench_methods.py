@@ -7,7 +7,8 @@ from typing import Any
 
 import strop
 from common import write_result
-from strop.runs import RunOutcome, RunResult
+from strop.proving import RunOutcome
+from strop.runs import RunResult
 
 MODEL = "smollm2-135m"
 TASKS = ("world-facts", "int-sum", "int-mult")
@@ -31,12 +32,18 @@ def method_runs(task_name: str, runs: Path) -> dict[str, RunResult]:
         "LASER": finished(
             laser_folder,
             lambda model, tokenizer: strop.search(
-                model, tokenizer, task, strop.SearchPlan(select_limit=SELECT_LIMIT), out=laser_folder, resume=True
+                model,
+                tokenizer,
+                task,
+                strop.SearchPlan(select_limit=SELECT_LIMIT),
+                options=strop.RunOptions(out=laser_folder, resume=True),
             ),
         ),
         "eigenpruning": finished(
             prune_folder,
-            lambda model, tokenizer: strop.prune(model, tokenizer, task, plan, out=prune_folder, resume=True),
+            lambda model, tokenizer: strop.prune(
+                model, tokenizer, task, plan, options=strop.RunOptions(out=prune_folder, resume=True)
+            ),
         ),
         "eigenpruning after LASER": finished(
             both_folder,
@@ -45,9 +52,9 @@ def method_runs(task_name: str, runs: Path) -> dict[str, RunResult]:
                 tokenizer,
                 task,
                 plan,
-                after=strop.Recipe.load(laser_folder / "recipe"),
-                out=both_folder,
-                resume=True,
+                options=strop.RunOptions(
+                    after=strop.Recipe.load(laser_folder / "recipe"), out=both_folder, resume=True
+                ),
             ),
         ),
     }
@@ -61,19 +68,19 @@ def row_of(method: str, result: RunResult) -> dict[str, Any]:
     over_start = result.comparison.get("test_over_start")
     return {
         "method": method,
-        "count": base["count"],
-        "accuracy": [base["accuracy"], edited["accuracy"]],
-        "loss": [base["loss"], edited["loss"]],
-        "gain": comparison["gain"],
-        "ci95": comparison["ci95"],
-        "p_value": comparison["p_value"],
-        "p_value_over_laser": over_start["p_value"] if over_start else None,
-        "select_accuracy": [result.base["select"]["accuracy"], result.edited["select"]["accuracy"]],
+        "count": base.count,
+        "accuracy": [base.accuracy, edited.accuracy],
+        "loss": [base.loss, edited.loss],
+        "gain": comparison.gain,
+        "ci95": comparison.ci95,
+        "p_value": comparison.p_value,
+        "p_value_over_laser": over_start.p_value if over_start else None,
+        "select_accuracy": [result.base["select"].accuracy, result.edited["select"].accuracy],
         "components_pruned": sum(entry["removed_count"] for entry in prunings),
         "rank_reductions": [f"{entry['layer']} {entry['matrix_type']} to {entry['rank']}" for entry in reductions],
-        "wall_seconds": result.cost["wall_seconds"],
-        "evaluations": result.cost["evaluations"],
-        "peak_rss_bytes": result.cost["peak_rss_bytes"],
+        "wall_seconds": result.cost.wall_seconds,
+        "evaluations": result.cost.evaluations,
+        "peak_rss_bytes": result.cost.peak_rss_bytes,
     }
 
 

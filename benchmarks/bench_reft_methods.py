@@ -30,7 +30,7 @@ from strop.tasks import Task
 from strop.training.objective import AnswerObjective
 from strop.training.prefix_states import PrefixStates
 from strop.training.sequences import TrainSet
-from strop.training.trainer import EditTrainer, quietest, release
+from strop.training.trainer import EditTrainer, release, training_arguments
 
 MODEL = "smollm2-135m"
 LAYERS = tuple(range(15, 30))
@@ -75,15 +75,17 @@ def reft(method: str, task: Task, setting: Setting, folder: Path) -> dict[str, A
         select_limit=setting.select,
         test_limit=setting.test,
     )
-    result = strop.train(model, tokenizer, task, plan, out=folder / f"{task.name}-{method}", resume=True).result
+    result = strop.train(
+        model, tokenizer, task, plan, options=strop.RunOptions(out=folder / f"{task.name}-{method}", resume=True)
+    ).result
     return {
         "parameters": sum(entry["parameters"] for entry in result.interventions),
         "learning_rate": setting.rates[method],
-        "seconds": result.cost["wall_seconds"],
-        "base": result.base["test"],
-        "edited": result.edited["test"],
-        "select": [result.base["select"]["accuracy"], result.edited["select"]["accuracy"]],
-        "comparison": result.comparison["test"],
+        "seconds": result.cost.wall_seconds,
+        "base": result.base["test"].to_json(),
+        "edited": result.edited["test"].to_json(),
+        "select": [result.base["select"].accuracy, result.edited["select"].accuracy],
+        "comparison": result.comparison["test"].to_json(),
     }
 
 
@@ -144,7 +146,7 @@ def lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
         ),
     )
     keep = KeepBest(select, base["select"])
-    arguments = quietest(
+    arguments = training_arguments(
         {
             "output_dir": str(folder / "scratch"),
             "num_train_epochs": setting.epochs,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from strop.runs import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,7 +30,8 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 def write_result(name: str, figures: dict[str, Any]) -> None:
     """Print figures and write them to benchmarks/results/<name>.json with what they were measured on."""
-    environment = describe_environment()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    environment = describe_environment({"torch_threads": torch.get_num_threads(), "cuda": gpu})
     del environment["command"]
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, **figures, "environment": environment}, indent=2)

@@ -46,17 +46,6 @@ def _line(group: list[Entry]) -> str:
     return _learned(group) if "stream" in group[0] else _reduced(group[0])
 
 
-def p_in_words(p_value: float) -> str:
-    """Return what a test says; where the number is too small for the machine, how small it is at most.
-
-    >>> p_in_words(0.04), p_in_words(7.6e-41), p_in_words(0.0)
-    ('p = 0.040', 'p = 7.6e-41', 'p < 1e-300')
-    """
-    if p_value < 1e-300:
-        return "p < 1e-300"
-    return f"p = {p_value:.3f}" if p_value >= 0.001 else f"p = {p_value:.1e}"
-
-
 def of_one_matrix(entries: Sequence[Entry]) -> str:
     """Return in a few words what interventions do to one matrix, those of its heads summed.
 

@@ -60,9 +60,10 @@ def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., 
         assert outcome.err.startswith("Error: ")
         assert outcome.err.count("\n") == 1
         assert outcome.err.rstrip("\n").endswith((".", "?"))
+        assert not outcome.err.rstrip("\n").endswith("..")
         assert "Traceback" not in outcome.err
         assert not (tmp_path / "run").exists()
-        return str(outcome.err)
+        return str(outcome.err).removeprefix("Error: ").rstrip("\n")
 
     return call
 

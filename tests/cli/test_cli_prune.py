@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import strop
-from strop.runs import TrialBook
+from strop.proving import Claim, Trial
 
 QUICK = ["--fraction", "0.05,0.1", "--iterate", "2"]
 
@@ -28,24 +28,6 @@ def test_a_person_gets_a_table_few_lines_and_the_next_command(
     assert "no edit: accuracy" in outcome.err
     assert "round 1: " in outcome.err
     assert len(outcome.out.splitlines()) < 30
-
-
-def test_json_on_standard_output_is_the_result_file_and_a_finished_run_is_shown_again(
-    strop_command: Any, prune_call: list[object], tmp_path: Path
-) -> None:
-    outcome = strop_command(*prune_call, *QUICK, "--json", "--quiet")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.json == json.loads((tmp_path / "run" / "result.json").read_text())
-    assert outcome.json["command"] == "prune"
-    again = strop_command(*prune_call, *QUICK, "--json", "--resume")
-    assert again.json == outcome.json
-    assert "is finished already; nothing was repeated" in again.err
-    used = strop_command(*prune_call, *QUICK, "--quiet")
-    assert (used.code, used.out) == (1, "")
-    assert "holds a finished run: go on with it by --resume, or choose another --out" in used.err
-    other = strop_command(*prune_call, *QUICK, "--quiet", "--resume", "--bias", "mean")
-    assert other.code == 1
-    assert "began with plan.bias = 'none', and now it is 'mean': resume with the same settings" in other.err
 
 
 @pytest.mark.parametrize(
@@ -110,15 +92,15 @@ def test_a_pruning_begins_with_a_searchs_recipe_and_bakes(
 def test_an_interrupted_pruning_says_how_to_go_on_and_goes_on(
     strop_command: Any, prune_call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, added = TrialBook.add, []
+    real, finished = Claim.finish, []
 
-    def interrupted(self: TrialBook[Any], trial: Any) -> None:
+    def interrupted(self: Claim, trial: Trial) -> None:
         real(self, trial)
-        added.append(trial)
-        if len(added) == 3:
+        finished.append(trial.key)
+        if len(finished) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(TrialBook, "add", interrupted)
+    monkeypatch.setattr(Claim, "finish", interrupted)
     outcome = strop_command(*prune_call, *QUICK, "--quiet")
     run = tmp_path / "run"
     assert (outcome.code, outcome.out) == (1, "")
@@ -131,7 +113,7 @@ def test_an_interrupted_pruning_says_how_to_go_on_and_goes_on(
     assert "holds a run that was interrupted: go on with it by --resume" in refused.err
     resumed = strop_command(*prune_call, *QUICK, "--quiet", "--resume", "--json")
     assert resumed.code == 0
-    assert len({(t.round, t.split, t.candidate) for t in added}) == len(added)
+    assert len(set(finished)) == len(finished) > 3
     strop.Recipe.load(run / "recipe")
 
 

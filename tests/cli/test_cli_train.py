@@ -47,17 +47,6 @@ def test_what_begins_with_learned_edits_does_not_propose_a_checkpoint_that_canno
     assert not (tmp_path / "model").exists()
 
 
-def test_json_on_standard_output_is_the_result_file_and_a_finished_run_is_shown_again(
-    strop_command: Any, train_call: list[object], tmp_path: Path
-) -> None:
-    outcome = strop_command(*train_call, *QUICK, "--json", "--quiet")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.json == json.loads((tmp_path / "run" / "result.json").read_text())
-    assert outcome.json["command"] == "train"
-    again = strop_command(*train_call, *QUICK, "--json", "--resume")
-    assert again.json == outcome.json
-
-
 def test_every_option_reaches_the_plan(strop_command: Any, train_call: list[object], tmp_path: Path) -> None:
     options = {
         "--method": "orthonormal-direft", "--layers": "1-2", "--rank": "3", "--positions": "f1+l1", "--stream": "mlp",

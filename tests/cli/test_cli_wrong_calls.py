@@ -9,25 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., str]:
-    """Call a command that must fail with one sentence, print nothing, and leave nothing; return the sentence."""
-
-    def call(*arguments: object, code: int = 1) -> str:
-        outcome = strop_command(*arguments, "--quiet")
-        assert outcome.code == code, outcome.err
-        assert outcome.out == ""
-        assert outcome.err.startswith("Error: ")
-        assert outcome.err.count("\n") == 1
-        assert outcome.err.rstrip("\n").endswith((".", "?"))
-        assert not outcome.err.rstrip("\n").endswith("..")
-        assert "Traceback" not in outcome.err
-        assert not (tmp_path / "run").exists()
-        return str(outcome.err).removeprefix("Error: ").rstrip("\n")
-
-    return call
-
-
-@pytest.fixture
 def search_call(tiny_folder: Path, facts: Path, tmp_path: Path) -> list[object]:
     return ["search", tiny_folder, "--task", facts, "--out", tmp_path / "run"]
 

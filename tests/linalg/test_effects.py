@@ -10,7 +10,7 @@ from torch import Tensor
 
 from strop.errors import UsageError
 from strop.linalg import (
-    EffectTally,
+    EffectAccumulator,
     Reduction,
     decompose,
     loss_change_by_rank,
@@ -146,7 +146,7 @@ def test_tokens_counted_in_any_portions_reduce_to_what_they_do_all_at_once(
     sign = data.draw(st.sampled_from([1.0, -1.0, 0.0]))  # all positive, all negative, or of both signs
     effects = torch.randn(tokens, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     effects = sign * effects.abs() if sign else effects
-    tally = EffectTally(reduction)
+    tally = EffectAccumulator(reduction)
     borders = [0, *sorted(min(cut, tokens) for cut in cuts), tokens]
     for start, stop in zip(borders, borders[1:], strict=False):  # some of them empty
         tally.add(effects[start:stop])
@@ -160,7 +160,7 @@ ALONE = torch.tensor([0])
 
 def test_what_a_tally_returned_stays_as_it_was_while_more_is_counted() -> None:
     for reduction in REDUCTIONS:
-        tally = EffectTally(reduction)
+        tally = EffectAccumulator(reduction)
         tally.add(torch.tensor([[1.0, -2.0]]), ALONE)
         change, score = tally.loss_change, tally.score
         before = change.clone(), score.clone()
@@ -171,7 +171,7 @@ def test_what_a_tally_returned_stays_as_it_was_while_more_is_counted() -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_tally_of_no_tokens_is_refused_with_the_remedy(reduction: Reduction) -> None:
-    tally = EffectTally(reduction)
+    tally = EffectAccumulator(reduction)
     tally.add(torch.zeros(0, 3))
     for figure in ("loss_change", "score"):
         with pytest.raises(UsageError, match="No token was counted.*take examples of more tokens"):
@@ -180,7 +180,7 @@ def test_a_tally_of_no_tokens_is_refused_with_the_remedy(reduction: Reduction) -
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_an_effect_that_is_not_finite_is_not_lost_among_the_others(reduction: Reduction) -> None:
-    tally = EffectTally(reduction)
+    tally = EffectAccumulator(reduction)
     for value in (1.0, float("nan"), 2.0):
         tally.add(torch.tensor([[value, 1.0]]), ALONE)
     assert tally.score.isnan().tolist() == [True, False]
@@ -201,7 +201,7 @@ def test_consistency_is_the_mean_over_examples_in_units_of_its_spread(
 ) -> None:
     """Each example the sum over its tokens, whatever batches they come in and in whatever order a batch has them."""
     generator = torch.Generator().manual_seed(seed)
-    tally = EffectTally("consistency")
+    tally = EffectAccumulator("consistency")
     of_each: list[list[float]] = []
     for lengths in lengths_by_batch:
         rows = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
@@ -226,7 +226,7 @@ def test_examples_that_are_all_alike_tell_no_component_from_another(
 ) -> None:
     """Though rounding leaves a trace of a spread, which a mean over it would blow up."""
     effects = torch.randn(1, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    tally = EffectTally("consistency")
+    tally = EffectAccumulator("consistency")
     for start in range(0, examples, size):
         count = min(size, examples - start)
         tally.add(effects.expand(count, 3), torch.arange(count))
@@ -234,7 +234,7 @@ def test_examples_that_are_all_alike_tell_no_component_from_another(
 
 
 def test_consistency_puts_what_helps_most_examples_before_what_helps_one_much() -> None:
-    tally = EffectTally("consistency")
+    tally = EffectAccumulator("consistency")
     tally.add(torch.tensor([[-9.0, -1.0], [1.0, -1.1], [1.0, -0.9]]), torch.tensor([0, 1, 2]))
     assert tally.loss_change[0] < tally.loss_change[1]
     assert tally.score[1] < tally.score[0]
@@ -242,5 +242,5 @@ def test_consistency_puts_what_helps_most_examples_before_what_helps_one_much() 
 
 def test_consistency_without_examples_is_refused() -> None:
     with pytest.raises(UsageError, match="'consistency' needs to know which example each token is of"):
-        EffectTally("consistency").add(torch.ones(2, 3))
-    EffectTally("consistency").add(torch.ones(0, 3))  # no tokens at all change nothing
+        EffectAccumulator("consistency").add(torch.ones(2, 3))
+    EffectAccumulator("consistency").add(torch.ones(0, 3))  # no tokens at all change nothing

@@ -8,8 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from strop.anatomy import Family, MatrixType, Spelling, WeightSite
 from strop.errors import UnknownArchitectureError
+from strop.export import bake
 from strop.interventions import RankReduction
-from strop.recipe import Recipe, applied, attach, bake, detach
+from strop.recipe import Recipe, applied, attach, detach
 
 OPT = Family("OPT", ("opt",), "model.decoder.layers", {MatrixType.UP: Spelling("fc1")})
 EDIT = RankReduction(WeightSite(1, MatrixType.UP), rank_fraction=0.25)

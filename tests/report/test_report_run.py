@@ -1,5 +1,6 @@
 """What a person reads at the end: percent and points for accuracy, nats for loss."""
 
+import dataclasses
 import io
 from typing import Any
 
@@ -8,6 +9,7 @@ import rich.console
 from strop.report import (
     Table,
     gain_sentence,
+    guard_lines,
     intervention_lines,
     percent,
     run_table,
@@ -15,21 +17,26 @@ from strop.report import (
     to_markdown,
     to_rich,
 )
-from strop.wording import p_in_words
+from strop.runs import BaseModel, Cost, GuardReading, RunResult, TaskUsed
+from strop.statistics import Comparison, Figures, spell_p_value
+
+COMPARISON = Comparison(gain=0.0334, ci95=(-0.004, 0.07), p_value=1.2e-9, fixed=400, broken=80)
 
 
-def result(*, accuracy: bool = True, interventions: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    def figures(share: float, loss: float, count: int) -> dict[str, Any]:
-        return {"accuracy": share if accuracy else None, "loss": loss, "count": count}
+def result(*, accuracy: bool = True, **fields: Any) -> RunResult:
+    def figures(share: float, loss: float, count: int) -> Figures:
+        return Figures(share if accuracy else None, loss, count)
 
-    return {
-        "base_model": {"id": "tiny", "fingerprint": "0"},
-        "task": {"name": "facts"},
-        "base": {"select": figures(0.05, 6.54321, 1000), "test": figures(0.0666, 6.6, 4000)},
-        "edited": {"select": figures(0.125, 5.0, 1000), "test": figures(0.1, 5.5, 4000)},
-        "comparison": {"test": {"gain": 0.0334, "ci95": [-0.004, 0.07], "p_value": 1.2e-9, "fixed": 400, "broken": 80}},
-        "interventions": interventions or [],
-    }
+    return RunResult(
+        command="search",
+        seed=0,
+        base_model=BaseModel("tiny", "0"),
+        task=TaskUsed("facts", {"select": 1000, "test": 4000}),
+        base={"select": figures(0.05, 6.54321, 1000), "test": figures(0.0666, 6.6, 4000)},
+        edited={"select": figures(0.125, 5.0, 1000), "test": figures(0.1, 5.5, 4000)},
+        comparison={"test": COMPARISON},
+        **{"interventions": (), "cost": Cost(60.0, 41, 100_000, 10**9), "versions": {}, **fields},
+    )
 
 
 def test_the_table_shows_accuracy_as_percent_and_loss_as_it_is() -> None:
@@ -50,44 +57,46 @@ def test_the_table_of_a_task_without_right_and_wrong_has_no_accuracy() -> None:
 
 
 def test_the_gain_in_accuracy_is_in_points_with_its_interval() -> None:
-    sentence = gain_sentence(result()["comparison"]["test"], in_accuracy=True)
+    sentence = gain_sentence(COMPARISON, in_accuracy=True)
     assert "+3.3 points (95 % interval -0.4 to +7.0" in sentence
     assert "400 fixed, 80 broken, p = 1.2e-09" in sentence
     assert "nats" not in sentence
 
 
 def test_the_gain_over_a_recipe_to_begin_with_is_called_so() -> None:
-    comparison = result()["comparison"]["test"]
-    sentence = gain_sentence(comparison, in_accuracy=True, held_out=True, over_start=True)
+    sentence = gain_sentence(COMPARISON, in_accuracy=True, held_out=True, over_start=True)
     assert sentence.startswith("Held-out gain over the recipe it began with: +3.3 points")
-    assert gain_sentence(comparison, in_accuracy=True, held_out=True).startswith("Held-out gain: +3.3 points")
+    assert gain_sentence(COMPARISON, in_accuracy=True, held_out=True).startswith("Held-out gain: +3.3 points")
 
 
 def test_the_gain_in_loss_is_in_nats() -> None:
-    sentence = gain_sentence(result()["comparison"]["test"], in_accuracy=False)
+    sentence = gain_sentence(COMPARISON, in_accuracy=False)
     assert "+0.0334 nats per token (95 % interval -0.0040 to +0.0700" in sentence
     assert "points" not in sentence
 
 
 def test_each_intervention_has_a_line_and_none_is_said() -> None:
     entry = {"method": "rank_reduction", "layer": 28, "matrix_type": "up", "rank_fraction": 0.01, "rank": 5}
-    assert intervention_lines(result(interventions=[entry, {**entry, "layer": 3}])) == [
-        "layer 28 up: rank reduction to rank 5 (1.0 % kept)",
-        "layer 3 up: rank reduction to rank 5 (1.0 % kept)",
-    ]
-    pruning = {"method": "singular_value_pruning", "matrix_type": "key", "removed_count": 3, "full_rank": 64}
-    prunings = [{**pruning, "layer": layer, "removed": "0-2", "bias": "mean"} for layer in range(30)]
-    assert intervention_lines(result(interventions=prunings)) == [
-        "key: 90 of 1,920 singular values removed in 30 layers (mean bias)"
-    ]
+    shown = result(interventions=(entry,), edits=("layer 28 up: rank reduction to rank 5 (1.0 % kept)",))
+    assert intervention_lines(shown) == list(shown.edits)
+    assert intervention_lines(dataclasses.replace(shown, edits=())) == ["layer 28 up: rank_reduction"]
     assert intervention_lines(result()) == ["No edit helped on the select split; the recipe is empty."]
+
+
+def test_each_guard_has_a_line_in_the_unit_of_its_bound() -> None:
+    perplexity = GuardReading("notes.txt", "perplexity", 20.0, 20.3, harm=0.015, bound=0.02, bound_unit="share")
+    accuracy = GuardReading("boolq", "accuracy", 0.6, 0.61, harm=-0.01, bound=0.01, bound_unit="points")
+    assert guard_lines(result(guards=(perplexity, accuracy))) == [
+        "Guard notes.txt: perplexity 20 -> 20.3 (harm +1.50 %, at most 2 allowed).",
+        "Guard boolq: accuracy 60.0 % -> 61.0 % (harm -1.00 points, at most 1 allowed).",
+    ]
+    assert guard_lines(result()) == []
 
 
 def test_figures_are_spelt_with_sign_and_unit() -> None:
     assert (percent(None), percent(0), percent(1), percent(0.99999)) == ("–", "0.0 %", "100.0 %", "100.0 %")
     assert (signed_points(0), signed_points(-0.0123)) == ("+0.0", "-1.2")
-    assert (p_in_words(1.0), p_in_words(0.001), p_in_words(0.00099)) == ("p = 1.000", "p = 0.001", "p = 9.9e-04")
-    assert p_in_words(0.0) == "p < 1e-300"
+    assert [spell_p_value(p) for p in (1.0, 0.001, 0.00099)] == ["p = 1.000", "p = 0.001", "p = 9.9e-04"]
 
 
 TRICKY = Table("[title]", ("[name]", "figure"), (("[bold]layer[/bold]", "1"), ("a|b", "[/]")))

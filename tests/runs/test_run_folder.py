@@ -11,26 +11,53 @@ import pytest
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import RunError
 from strop.interventions import RankReduction
-from strop.recipe import Recipe
-from strop.runs import RunFolder, RunResult, describe_environment
+from strop.recipe import Recipe, write_recipe
+from strop.runs import (
+    LOCK_FILE,
+    BaseModel,
+    Cost,
+    GuardReading,
+    RunFolder,
+    RunResult,
+    TaskUsed,
+    TrainedHead,
+    describe_environment,
+)
+from strop.statistics import Comparison, Figures
 
 CONFIG = {"command": "search", "plan": {"seed": 0, "layers": (1, 2)}, "task": {"name": "facts"}}
 RESULT = RunResult(
     command="search",
     seed=3,
-    base_model={"id": "tiny", "fingerprint": "0" * 32},
-    task={"name": "facts", "counts": {"select": 24, "test": 24}},
-    base={"select": {"accuracy": 0.5, "loss": 1.0, "count": 24}, "test": {"accuracy": 0.25, "loss": 1.5, "count": 24}},
-    edited={"select": {"accuracy": 0.6, "loss": 0.9, "count": 24}, "test": {"accuracy": 0.5, "loss": 1.2, "count": 24}},
-    comparison={"test": {"gain": 0.25, "ci95": [0.1, 0.4], "p_value": 0.01, "fixed": 7, "broken": 1}},
-    interventions=[],
-    cost={"wall_seconds": 1.5, "evaluations": 3, "tokens": 100, "peak_rss_bytes": 5},
+    base_model=BaseModel("tiny", "0" * 32),
+    task=TaskUsed("facts", {"select": 24, "test": 24}),
+    base={"select": Figures(0.5, 1.0, 24), "test": Figures(0.25, 1.5, 24)},
+    edited={"select": Figures(0.6, 0.9, 24), "test": Figures(0.5, 1.2, 24)},
+    comparison={"test": Comparison(0.25, (0.1, 0.4), 0.01, fixed=7, broken=1)},
+    interventions=(),
+    cost=Cost(wall_seconds=1.5, evaluations=3, tokens=100, peak_rss_bytes=5),
     versions={"strop": "0.1.0"},
+)
+EVERYTHING = dataclasses.replace(
+    RESULT,
+    interventions=({"method": "rank_reduction", "layer": 1, "matrix_type": "up", "rank_fraction": 0.5, "rank": 16},),
+    edits=("rank 16 of 32 in up of layer 1",),
+    start={"select": Figures(0.5, 1.0, 24), "test": Figures(None, 2.0, 24, perplexity=7.4)},
+    comparison={**RESULT.comparison, "test_over_start": Comparison(-0.1, (-0.2, 0.0), 0.5, fixed=0, broken=2)},
+    guards=(GuardReading("notes.txt", "perplexity", 20.0, 20.2, 0.01, 0.02, "share"),),
+    base={"test": Figures(0.25, 1.5, 24, top5=0.5, top10=0.75)},
+    edited={"test": Figures(0.25, 1.5, 24, metric=("f1", 0.4))},
+    metric="f1",
+    head=TrainedHead(("no", "yes"), 66),
 )
 
 
 def start(path: Path, *, resume: bool = False, **changes: Any) -> RunFolder:
     return RunFolder.start(path, {**CONFIG, **changes}, resume=resume)
+
+
+def writer_of(recipe: Recipe) -> Callable[[Path], object]:
+    return lambda folder: write_recipe(recipe, folder)
 
 
 @pytest.fixture
@@ -47,11 +74,11 @@ def test_a_run_has_its_config_and_environment_from_the_start(tmp_path: Path) -> 
 
 
 def test_the_environment_names_versions_and_machine(tmp_path: Path) -> None:
-    start(tmp_path / "run")
+    RunFolder.start(tmp_path / "run", CONFIG, resume=False, compute={"torch_threads": 3})
     found = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {"python", "strop", "torch", "transformers", "optuna"} <= set(found["versions"])
-    assert found["torch_threads"] >= 1
     assert found["cpu_count"] >= 1
+    assert found["torch_threads"] == 3
 
 
 def test_a_password_on_the_command_line_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +86,7 @@ def test_a_password_on_the_command_line_is_not_written_down(monkeypatch: pytest.
     monkeypatch.setattr(
         "sys.argv", ["/usr/bin/strop", "search", "--storage", address, "--storage=mysql://a:s3cret@h/d"]
     )
-    command = describe_environment()["command"]
+    command = describe_environment({})["command"]
     assert "s3cret" not in " ".join(command)
     assert command[-1] == "--storage=mysql://a:***@h/d"
     assert command[:3] == ["strop", "search", "--storage"]
@@ -67,10 +94,10 @@ def test_a_password_on_the_command_line_is_not_written_down(monkeypatch: pytest.
 
 def test_a_finished_run_holds_its_recipe_and_result(tmp_path: Path, recipe: Recipe) -> None:
     run = start(tmp_path / "run")
-    run.finish(recipe, RESULT)
+    run.finish(writer_of(recipe), RESULT)
     assert run.finished
     assert run.result() == RESULT
-    assert run.recipe() == recipe
+    assert Recipe.load(run.recipe_folder) == recipe
     assert json.loads((run.path / "result.json").read_text())["format"] == 1
     assert [line.split(" ")[1] for line in (run.path / "log.txt").read_text().splitlines()] == [
         "started",
@@ -80,11 +107,11 @@ def test_a_finished_run_holds_its_recipe_and_result(tmp_path: Path, recipe: Reci
 
 def test_finishing_twice_replaces_what_was_there(tmp_path: Path, recipe: Recipe) -> None:
     run = start(tmp_path / "run")
-    run.finish(recipe, RESULT)
+    run.finish(writer_of(recipe), RESULT)
     other = dataclasses.replace(recipe, provenance={"seed": 9})
-    run.finish(other, dataclasses.replace(RESULT, seed=9))
+    run.finish(writer_of(other), dataclasses.replace(RESULT, seed=9))
     assert run.result().seed == 9
-    assert run.recipe() == other
+    assert Recipe.load(run.recipe_folder) == other
 
 
 def test_a_recipe_that_cannot_be_written_leaves_the_run_unfinished(
@@ -96,12 +123,12 @@ def test_a_recipe_that_cannot_be_written_leaves_the_run_unfinished(
     run = start(tmp_path / "run")
     monkeypatch.setattr("strop.recipe.folder.write_text", refuse)
     with pytest.raises(OSError, match="No space left"):
-        run.finish(recipe, RESULT)
+        run.finish(writer_of(recipe), RESULT)
     assert not run.finished
     assert not (run.path / "recipe").exists()
     monkeypatch.undo()
     again = start(tmp_path / "run", resume=True)
-    again.finish(recipe, RESULT)
+    again.finish(writer_of(recipe), RESULT)
     assert again.finished
 
 
@@ -111,7 +138,7 @@ def test_a_folder_in_use_is_refused_and_says_how_far_it_is(tmp_path: Path, recip
         RunError, match="holds a run that was interrupted: go on with it by --resume, or choose another"
     ):
         start(tmp_path / "run")
-    run.finish(recipe, RESULT)
+    run.finish(writer_of(recipe), RESULT)
     with pytest.raises(RunError, match="holds a finished run: go on with it by --resume"):
         start(tmp_path / "run")
 
@@ -134,6 +161,21 @@ def test_an_empty_or_absent_folder_begins_a_run(tmp_path: Path, resume: bool) ->
     for name in ("empty", "absent"):
         assert not start(tmp_path / name, resume=resume).finished
         assert (tmp_path / name / "config.json").is_file()
+
+
+def test_a_lock_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK_FILE).write_text("")
+    assert not start(tmp_path / "run").finished
+
+
+def test_a_run_that_never_got_as_far_as_a_trial_is_taken_away(tmp_path: Path) -> None:
+    for name, kept in (("empty", False), ("begun", True)):
+        run = start(tmp_path / name)
+        if kept:
+            (run.path / "study.db").write_text("")
+        run.discard_if_empty()
+        assert run.path.exists() == kept
 
 
 def test_the_same_config_goes_on(tmp_path: Path) -> None:
@@ -170,7 +212,7 @@ def test_a_damaged_config_cannot_be_resumed_and_is_named(tmp_path: Path, text: s
 def test_a_run_that_failed_before_its_environment_was_written_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse() -> None:
+    def refuse(compute: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("strop.runs.folder.describe_environment", refuse)
@@ -181,9 +223,25 @@ def test_a_run_that_failed_before_its_environment_was_written_can_be_resumed(
     assert (tmp_path / "run" / "environment.json").is_file()
 
 
-def test_a_result_survives_the_disk(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps(RESULT.to_json()))
+@pytest.mark.parametrize("result", [RESULT, EVERYTHING], ids=["least", "everything"])
+def test_a_result_survives_the_disk(tmp_path: Path, result: RunResult) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result.to_json()))
+    assert RunResult.read(tmp_path / "result.json") == result
+
+
+def test_what_a_run_did_not_have_is_not_in_its_result() -> None:
+    assert set(EVERYTHING.to_json()) - set(RESULT.to_json()) == {"start", "guards", "metric", "head"}
+
+
+def test_a_result_written_before_edits_were_told_in_words_is_read(tmp_path: Path) -> None:
+    content = {name: value for name, value in RESULT.to_json().items() if name != "edits"}
+    (tmp_path / "result.json").write_text(json.dumps(content))
     assert RunResult.read(tmp_path / "result.json") == RESULT
+
+
+@pytest.mark.parametrize(("harm", "holds"), [(0.01, True), (0.02, True), (0.021, False), (float("nan"), False)])
+def test_a_guard_holds_up_to_its_bound_and_never_on_nan(harm: float, holds: bool) -> None:
+    assert GuardReading("notes.txt", "perplexity", 20.0, 20.0, harm, 0.02, "share").holds == holds
 
 
 @pytest.mark.parametrize(
@@ -195,6 +253,7 @@ def test_a_result_survives_the_disk(tmp_path: Path) -> None:
         lambda content: json.dumps({key: value for key, value in content.items() if key != "cost"}),
         lambda content: json.dumps({**content, "surprise": 1}),
         lambda content: json.dumps({key: value for key, value in content.items() if key != "format"}),
+        lambda content: json.dumps({**content, "format": 2}),
     ],
 )
 def test_a_damaged_result_is_named(tmp_path: Path, damage: Callable[[dict[str, Any]], str]) -> None:

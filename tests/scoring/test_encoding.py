@@ -13,7 +13,8 @@ from tokenizers import normalizers, processors
 
 from strop.errors import TaskError
 from strop.scoring import Scorer
-from strop.scoring.encoding import BATCH_SCORED, BATCH_TOKENS, TokenSequence, batches_of, encode
+from strop.scoring.encoding import TokenSequence, batches_of, encode
+from strop.scoring.resources import CPU
 from strop.tasks import Example
 
 TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_size=1, max_size=24)
@@ -200,8 +201,8 @@ def test_batches_hold_every_sequence_once_and_keep_their_bounds(
     batches = batches_of(sequences, score, device=torch.device("cpu"))
     assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
     for batch in batches:
-        assert len(batch.members) == 1 or batch.input_ids.numel() <= BATCH_TOKENS
-        assert len(batch.members) == 1 or len(batch.targets) <= BATCH_SCORED
+        assert len(batch.members) == 1 or batch.input_ids.numel() <= CPU.batch_tokens
+        assert len(batch.members) == 1 or len(batch.targets) <= CPU.scored_positions
         for row, member in enumerate(batch.members):
             sequence = sequences[member]
             ids = batch.input_ids[row].tolist()
@@ -232,8 +233,8 @@ def test_no_batch_is_smaller_than_asked_for_while_there_are_others(
     assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
     assert min(len(batch.members) for batch in batches) >= min(fewest, len(sequences))
     for batch in batches:  # a bound is broken only where so many would not be had otherwise
-        assert len(batch.members) < 2 * fewest or batch.input_ids.numel() <= BATCH_TOKENS
-        assert len(batch.members) < 2 * fewest or len(batch.targets) <= BATCH_SCORED
+        assert len(batch.members) < 2 * fewest or batch.input_ids.numel() <= CPU.batch_tokens
+        assert len(batch.members) < 2 * fewest or len(batch.targets) <= CPU.scored_positions
 
 
 # Counterfactuals: another prompt of as many tokens

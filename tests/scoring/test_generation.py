@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 import strop
 from strop.errors import InterventionError, TaskError, UsageError
-from strop.scoring import Evaluation, Scorer
+from strop.scoring import Evaluation, Resources, Scorer
 from strop.scoring.generation import Generator
 from strop.tasks import Example, GenerateSettings, load_task
 from strop.tasks.extraction import extract, is_right, until_stop
@@ -65,7 +65,7 @@ def test_batches_hold_few_tokens_and_prompts_of_like_length(
     model = tiny("llama")
     together = Generator(model, small_tokenizer, EXAMPLES, GenerateSettings(max_new_tokens=6), longest=128)
     expected = together.generate()
-    monkeypatch.setattr("strop.scoring.generation.BATCH_TOKENS", 40)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(generated_tokens=40))
     apart = Generator(model, small_tokenizer, EXAMPLES, GenerateSettings(max_new_tokens=6), longest=128)
     assert len(apart.batches) > 2
     lengths = [len(small_tokenizer(PROMPTS[index])["input_ids"]) for batch in apart.batches for index in batch]
@@ -178,7 +178,7 @@ def test_the_loss_is_that_of_exact_and_the_answer_may_be_generated_otherwise(
 def test_progress_is_told_of_every_batch_that_scores_or_generates(
     tiny: Callable[..., Any], small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.scoring.generation.BATCH_TOKENS", 60)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(generated_tokens=60))
     scorer = Scorer(tiny("llama"), small_tokenizer, EXAMPLES, "generate", generate=GenerateSettings(max_new_tokens=4))
 
     class Counted(strop.progress.Progress):

@@ -276,4 +276,4 @@ def test_the_summary_holds_what_the_score_measures() -> None:
         "count": 2,
         "perplexity": pytest.approx(np.exp(10 / 4)),
     }
-    assert plain.merit == (0.0, -2.0)
+    assert plain.figures.merit == (0.0, -2.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from strop.interventions import Positions
-from strop.runs import RunOutcome
+from strop.proving import RunOptions, RunOutcome
 from strop.tasks import Task, load_task
 from strop.training import TrainPlan, train
 from strop.training.trainer import EditTrainer
@@ -125,9 +125,10 @@ def training(tiny: Callable[..., Any], small_tokenizer: Any, planted: Task) -> C
     """Train a tiny model on the planted task."""
 
     def run(
-        plan: TrainPlan = QUICK, *, family: str = "llama", model: Any = None, task: Task = planted, **rest: Any
+        plan: TrainPlan = QUICK, *, family: str = "llama", model: Any = None, task: Task = planted, **options: Any
     ) -> RunOutcome:
-        return train(model if model is not None else tiny(family), small_tokenizer, task, plan, **rest)
+        used = model if model is not None else tiny(family)
+        return train(used, small_tokenizer, task, plan, RunOptions(**options))
 
     return run
 

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, pipeline
 
 import strop
 from strop.anatomy import StreamSite
-from strop.checkpoints.load import quiet_transformers
+from strop.checkpoints.quiet import quiet_transformers
 from strop.interventions import LowRankEdit, Positions
 from strop.recipe import Recipe
 from strop.training import InterventionCheckpoints

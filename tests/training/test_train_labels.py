@@ -16,6 +16,7 @@ from strop.anatomy import StreamSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions import LowRankEdit, Positions, attachments_of
 from strop.progress import Progress
+from strop.runs import TrainedHead
 from strop.tasks import load_task
 
 FAMILIES = ["llama", "gpt2", "bert", "roberta"]
@@ -55,15 +56,15 @@ def test_a_planted_task_is_learned_saved_and_reloaded_with_the_same_answers(
 ) -> None:
     model, task = tiny_classifier(model_type), load_task(cities())
     before, flags = bits(model), {name: own.requires_grad for name, own in model.named_parameters()}
-    found = strop.train(model, small_tokenizer, task, QUICK, out=tmp_path / "run")
+    found = strop.train(model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "run"))
     assert same_bits(model, before)
     assert {name: own.requires_grad for name, own in model.named_parameters()} == flags
     assert not model.training
     assert model.config.problem_type is None
     edited, comparison = found.result.edited["test"], found.result.comparison["test"]
-    assert edited["accuracy"] > 0.9
-    assert comparison["ci95"][0] > 0.1
-    assert comparison["p_value"] < 0.01
+    assert edited.accuracy > 0.9
+    assert comparison.ci95[0] > 0.1
+    assert comparison.p_value < 0.01
 
     other = tiny_classifier(model_type)
     loaded = Recipe.load(tmp_path / "run" / "recipe")
@@ -96,7 +97,7 @@ def test_the_heads_parameters_are_told_apart_from_the_edits(
     assert set(found.recipe.head.tensors) == names
     assert [entry["parameters"] for entry in found.result.interventions] == [2 * 32 + 1] * 6
     count = sum(own.numel() for name, own in model.named_parameters() if name in names)
-    assert found.result.head == {"labels": ["france", "brazil"], "parameters": count}
+    assert found.result.head == TrainedHead(("france", "brazil"), count)
     assert all(not torch.equal(own, model.get_parameter(name)) for name, own in found.recipe.head.tensors.items())
 
 
@@ -113,8 +114,8 @@ def test_a_number_is_learned_and_judged_by_its_correlation(
     assert found.test_evaluations is not None
     before, after = found.test_evaluations
     assert edited["loss"] == pytest.approx(np.mean((np.array(said(after)) - after.actual) ** 2))
-    gain = found.result.comparison["test"]["gain"]
-    assert gain == pytest.approx(edited["pearson"] - found.result.base["test"]["pearson"])
+    gain = found.result.comparison["test"].gain
+    assert gain == pytest.approx(edited["pearson"] - found.test_evaluations[0].metric[1])
     assert f"pearson on {before.count} held-out examples: " in str(found)
     assert "a classification head of one number" in str(found.recipe)
 
@@ -124,7 +125,9 @@ def test_the_epoch_is_chosen_by_the_tasks_metric_and_result_json_names_it(
 ) -> None:
     pytest.importorskip("sklearn")
     task = load_task(cities(metric="matthews"))
-    found = strop.train(tiny_classifier("gpt2"), small_tokenizer, task, QUICK, out=tmp_path / "run")
+    found = strop.train(
+        tiny_classifier("gpt2"), small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "run")
+    )
     best = max(found.trials, key=lambda trial: trial.merit)
     assert best.metric is not None
     assert best.metric[0] == "matthews"
@@ -150,15 +153,17 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
 ) -> None:
     model, task = tiny_classifier("roberta", hidden_dropout_prob=0.1), load_task(cities())
     before = bits(model)
-    whole = strop.train(model, small_tokenizer, task, QUICK, out=tmp_path / "whole")
+    whole = strop.train(model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        strop.train(model, small_tokenizer, task, QUICK, out=tmp_path / "cut", progress=_Stop())
+        strop.train(
+            model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "cut", progress=_Stop())
+        )
     assert same_bits(model, before)
     (checkpoint,) = (tmp_path / "cut" / "checkpoints").glob("checkpoint-*")
     kept = Recipe.load(checkpoint)
     assert kept.head is not None
     assert not kept.head.same_as(whole.recipe.head)  # type: ignore[arg-type]
-    rest = strop.train(model, small_tokenizer, task, QUICK, out=tmp_path / "cut", resume=True)
+    rest = strop.train(model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "cut", resume=True))
     assert rest.recipe == whole.recipe
     assert [trial.loss for trial in rest.trials] == [trial.loss for trial in whole.trials]
 
@@ -166,8 +171,8 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
 def test_training_goes_on_from_a_recipe_with_its_head(trained: tuple[Any, Any, Any], small_tokenizer: Any) -> None:
     model, task, first = trained
     slow = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-7)
-    second = strop.train(model, small_tokenizer, task, slow, after=first.recipe)
-    assert second.result.start["test"]["accuracy"] == first.result.edited["test"]["accuracy"]
+    second = strop.train(model, small_tokenizer, task, slow, options=strop.RunOptions(after=first.recipe))
+    assert second.result.start["test"].accuracy == first.result.edited["test"].accuracy
     assert second.recipe.interventions[: len(first.recipe.interventions)] == first.recipe.interventions
     assert second.recipe.head is not None
 
@@ -182,7 +187,7 @@ def test_the_head_learns_in_float32_and_the_models_own_comes_back_in_its_dtype(
     assert same_bits(model, before)
     assert found.recipe.head is not None
     assert {own.dtype for own in found.recipe.head.tensors.values()} == {torch.float32}
-    assert found.result.edited["test"]["accuracy"] > 0.9
+    assert found.result.edited["test"].accuracy > 0.9
     attachment = strop.attach(model, found.recipe)
     assert model.classifier.out_proj.weight.dtype == torch.float32
     attachment.detach()
@@ -281,9 +286,9 @@ def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
     task = load_task(tmp_path / "kinds.yaml")
     plan = TrainPlan(layers=(28,), rank=1, positions=Positions(last=1), epochs=2, batch_size=8, accumulate=1)
     own = model.score.weight.clone()
-    found = strop.train(model, tokenizer, task, plan, out=tmp_path / "run")
+    found = strop.train(model, tokenizer, task, plan, options=strop.RunOptions(out=tmp_path / "run"))
     assert torch.equal(model.score.weight, own)
-    assert found.result.edited["test"]["accuracy"] == 1
+    assert found.result.edited["test"].accuracy == 1
     again, _ = strop.load_classifier("smollm2-135m", labels=["sum", "place"])
     with strop.applied(again, Recipe.load(tmp_path / "run" / "recipe")):
         evaluation = strop.evaluate(again, tokenizer, task)

@@ -22,10 +22,10 @@ LEARNS = TrainPlan(
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_a_planted_task_is_learned(training: Any, family: str, method: str) -> None:
     found = training(dataclasses.replace(LEARNS, method=method), family=family)
-    assert found.result.base["test"]["accuracy"] < 0.1
+    assert found.result.base["test"].accuracy < 0.1
     for split in ("select", "test"):
-        assert found.result.edited[split]["accuracy"] > 0.7
-    assert found.result.comparison["test"]["ci95"][0] > 0.4
+        assert found.result.edited[split].accuracy > 0.7
+    assert found.result.comparison["test"].ci95[0] > 0.4
     assert found.test_evaluations is not None
     assert [entry["method"] for entry in found.result.interventions] == [method, method]
 
@@ -37,7 +37,7 @@ def test_the_recipe_on_the_base_scores_what_the_run_says(
     model = tiny("llama")
     with strop.applied(model, Recipe.load(tmp_path / "run" / "recipe")):
         again = strop.evaluate(model, small_tokenizer, planted, split="test")
-    assert again.figures.to_json() == found.result.edited["test"]
+    assert again.figures == found.result.edited["test"]
 
 
 def test_no_edit_is_chosen_where_training_only_hurts(
@@ -45,13 +45,13 @@ def test_no_edit_is_chosen_where_training_only_hurts(
 ) -> None:
     absurd = dataclasses.replace(plan, learning_rate=30.0, epochs=2)
     found = training(absurd, model=knowing(), out=tmp_path / "run")
-    assert found.result.base["test"]["accuracy"] > 0.8
+    assert found.result.base["test"].accuracy > 0.8
     assert all(trial.loss > found.trials[0].loss + 0.1 for trial in found.trials[1:])
     assert found.recipe.interventions == ()
-    assert found.result.interventions == []
+    assert found.result.interventions == ()
     assert found.result.edited == found.result.base
-    assert found.result.comparison["test"]["gain"] == 0
-    assert [trial.candidate for trial in found.trials] == [None, 1, 2]
+    assert found.result.comparison["test"].gain == 0
+    assert [trial.key.candidate.get("epoch") for trial in found.trials] == [None, 1, 2]
     assert not (tmp_path / "run" / "best").exists()
     assert Recipe.load(tmp_path / "run" / "recipe") == found.recipe
 
@@ -68,11 +68,12 @@ def test_a_task_without_a_train_split_is_refused_in_one_sentence(
 
 def test_every_epoch_is_a_trial_and_the_best_of_them_is_chosen(training: Any, plan: TrainPlan, tmp_path: Path) -> None:
     found = training(plan, out=tmp_path / "run")
-    assert [(trial.round, trial.candidate) for trial in found.trials] == [(0, None), (1, 1), (2, 2), (3, 3), (4, 4)]
+    assert [trial.key.round for trial in found.trials] == [0, 1, 2, 3, 4]
+    assert [trial.key.candidate.get("epoch") for trial in found.trials] == [None, 1, 2, 3, 4]
     best = max(found.trials, key=lambda trial: trial.merit)
-    assert found.result.edited["select"] == {"accuracy": best.accuracy, "loss": best.loss, "count": best.examples}
+    assert found.result.edited["select"] == best.figures
     kept = Recipe.load(tmp_path / "run" / "best")
-    assert kept.provenance == {"epoch": best.candidate}
+    assert kept.provenance == {"epoch": best.key.candidate["epoch"]}
     assert kept.interventions == found.recipe.interventions
     for mine, theirs in zip(kept.tensors, found.recipe.tensors, strict=True):
         assert all((mine[name] == theirs[name]).all() for name in theirs)
@@ -89,7 +90,7 @@ def test_the_same_settings_learn_the_same_to_the_last_bit(training: Any, figures
 @pytest.mark.parametrize("score", ["first_token", "perplexity"])
 def test_other_scores_choose_too(training: Any, written_task: Any, plan: TrainPlan, score: str) -> None:
     found = training(plan, task=load_task(written_task(score=score)))
-    assert found.result.edited["test"]["loss"] < found.result.base["test"]["loss"] - 1
+    assert found.result.edited["test"].loss < found.result.base["test"].loss - 1
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

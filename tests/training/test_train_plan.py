@@ -63,7 +63,7 @@ def test_untied_edits_are_one_for_each_end() -> None:
 @pytest.mark.parametrize("method", ["consreft", "lobireft"])
 def test_methods_that_cannot_begin_as_the_identity_say_so(training: Any, plan: TrainPlan, method: str) -> None:
     found = training(dataclasses.replace(plan, method=method, epochs=1))
-    assert found.result.edited["select"]["loss"] < found.result.base["select"]["loss"]
+    assert found.result.edited["select"].loss < found.result.base["select"].loss
     if method == "consreft":
         with pytest.raises(UsageError, match="consreft cannot begin as the identity"):
             training(dataclasses.replace(plan, method=method, init="identity"))

@@ -41,7 +41,7 @@ def test_training_in_bfloat16_learns_edits_in_float32(
     assert dtypes_of(found.recipe) == optimised == {torch.float32}
     losses = [loss for _, loss in seen.losses]
     assert sum(losses[-12:]) / 12 < sum(losses[:12]) / 12 - 0.3
-    assert found.result.edited["select"]["loss"] < found.result.base["select"]["loss"] - 1
+    assert found.result.edited["select"].loss < found.result.base["select"].loss - 1
     assert seen.worst_frame < 1e-5
 
 

@@ -1,6 +1,7 @@
 """What no edit changes is computed once; the losses are those of a training that computes it every time."""
 
 import dataclasses
+import importlib
 from collections import Counter
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
     training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reused = training(plan)
-    monkeypatch.setattr("strop.runs.proof.TEST_STATE_BUDGET_BYTES", 0)
+    monkeypatch.setattr(importlib.import_module("strop.proving.prove"), "TEST_STATE_BUDGET_BYTES", 0)
     whole = training(plan)
     for one, two in zip(reused.trials, whole.trials, strict=True):
         assert one.accuracy == two.accuracy

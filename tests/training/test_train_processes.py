@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from strop.proving.processes import of_all_processes, process_index
 from strop.recipe import Recipe
-from strop.runs.processes import of_all_processes, process_index
 from strop.training import TrainPlan
 from strop.training.checkpoints import checkpoints_in
 
@@ -25,6 +25,7 @@ import torch
 torch.set_num_threads(1)
 from conftest import make_tiny
 from transformers import AutoTokenizer
+from strop.proving import RunOptions
 from strop.tasks import load_task
 from strop.training import TrainPlan, train
 from strop.interventions import Positions
@@ -44,7 +45,7 @@ tokenizer, task, results = AutoTokenizer.from_pretrained(tokenizer), load_task(t
 for out, stop, changes in sittings:
     try:
         model = make_tiny("llama")
-        found = train(model, tokenizer, task, TrainPlan(**plan, **changes), out=out, resume=out is not None)
+        found = train(model, tokenizer, task, TrainPlan(**plan, **changes), RunOptions(out=out, resume=out is not None))
         results.append((found.recipe.tensors, found.result.to_json(), len(found.trials)))
     except KeyboardInterrupt:
         results.append("interrupted")
@@ -96,7 +97,7 @@ def test_two_processes_learn_what_one_does_and_the_first_writes(
     for mine, expected in zip(tensors, alone.recipe.tensors, strict=True):
         for name in expected:
             torch.testing.assert_close(mine[name], expected[name], rtol=1e-2, atol=2e-3)
-    assert result["edited"]["select"]["loss"] == pytest.approx(alone.result.edited["select"]["loss"], rel=1e-3)
+    assert result["edited"]["select"]["loss"] == pytest.approx(alone.result.edited["select"].loss, rel=1e-3)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("started") == log.count("finished") == log.count("epoch 3:") == 1
     (kept,) = checkpoints_in(tmp_path / "run" / "checkpoints")

@@ -1,6 +1,7 @@
 """A training that was stopped goes on as if it had not been: losses, tensors and figures are the same to the last bit."""
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -13,18 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from strop.recipe.folder import fill_recipe_folder
 
 import strop
+from strop.proving import Claim, Study
 from strop.recipe import Recipe
-from strop.recipe.folder import fill_recipe_folder
-from strop.runs import TrialBook
 from strop.training import InterventionCheckpoints, TrainPlan
 from strop.training.checkpoints import checkpoints_in
-from strop.training.fitter import EPOCHS
 from strop.training.prefix_states import PrefixStates
 from strop.training.trainer import EditTrainer
 
 STEPS_OF_EPOCH = 12
+CONDUCT = importlib.import_module("strop.proving.conduct")  # the room lists a function of that name
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "dropout": {"dropout": 0.3},
@@ -151,7 +152,7 @@ def test_a_training_that_dies_between_an_epochs_score_and_its_checkpoint_goes_on
             return dying
 
         if moment == "trial":
-            patch.setattr(TrialBook, "add", die(TrialBook.add, after=True))
+            patch.setattr(Claim, "finish", die(Claim.finish, after=True))
         elif moment == "best":
             patch.setattr("strop.training.watch.fill_recipe_folder", die(fill_recipe_folder, after=False))
         else:
@@ -163,8 +164,13 @@ def test_a_training_that_dies_between_an_epochs_score_and_its_checkpoint_goes_on
     again = training(plan, out=tmp_path / "run", resume=True)
     assert (figures(again), again.recipe) == (figures(whole), whole.recipe)
     run = json.loads((tmp_path / "run" / "config.json").read_text())["run"]
-    book = TrialBook(f"sqlite:///{tmp_path / 'run' / 'study.db'}", name=f"train-{run}", space=EPOCHS)
-    assert len(book._study.get_trials()) == len(again.trials) == 5
+    study = Study(f"sqlite:///{tmp_path / 'run' / 'study.db'}", name=f"train-{run}")
+    assert study.trials() == again.trials
+    assert [(trial.key.method, dict(trial.key.candidate)) for trial in again.trials] == [
+        ("base", {}),
+        *(("loreft", {"epoch": epoch}) for epoch in (1, 2, 3, 4)),
+    ]
+    assert study.unfinished() == ()
 
 
 def test_a_training_that_dies_while_it_is_measured_trains_no_more(
@@ -175,7 +181,7 @@ def test_a_training_that_dies_while_it_is_measured_trains_no_more(
         given = dataclasses.replace(plan, epochs=3 if patience is None else 20, patience=patience)
         whole = training(given)
         with monkeypatch.context() as patch:
-            patch.setattr("strop.runs.proof._measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(CONDUCT, "prove", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 training(given, out=tmp_path / name)
         with monkeypatch.context() as patch:
@@ -192,6 +198,7 @@ import torch
 torch.set_num_threads(1)
 from conftest import make_tiny
 from transformers import AutoTokenizer
+from strop.proving import RunOptions
 from strop.tasks import load_task
 from strop.training import TrainPlan, train
 from strop.interventions import Positions
@@ -205,7 +212,7 @@ def computing(self, *positional, **named):
 EditTrainer.compute_loss = computing
 plan = TrainPlan(rank=4, layers=(1, 2), positions=Positions(1, 1), epochs=4, batch_size=4, accumulate=1,
     learning_rate=0.02, init="paper", dropout=0.1)
-train(make_tiny("llama"), AutoTokenizer.from_pretrained({tokenizer!r}), load_task({task!r}), plan, out={out!r})
+train(make_tiny("llama"), AutoTokenizer.from_pretrained({tokenizer!r}), load_task({task!r}), plan, RunOptions(out={out!r}))
 """
 
 

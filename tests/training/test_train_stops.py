@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import strop
+from strop.proving import Journal
 from strop.recipe import Recipe
 from strop.tasks import load_task
 from strop.training import TrainPlan
@@ -111,9 +112,9 @@ def test_training_stops_when_its_patience_is_over(
 ) -> None:
     impatient = dataclasses.replace(plan, learning_rate=30.0, epochs=9, patience=2)
     found = training(impatient, model=knowing())
-    assert [trial.candidate for trial in found.trials] == [None, 1, 2]
+    assert [trial.key.candidate.get("epoch") for trial in found.trials] == [None, 1, 2]
     learning = training(dataclasses.replace(plan, patience=2), out=tmp_path / "learning")
-    assert [trial.candidate for trial in learning.trials] == [None, 1, 2, 3, 4]
+    assert [trial.key.candidate.get("epoch") for trial in learning.trials] == [None, 1, 2, 3, 4]
     stopped_after(17)
     with pytest.raises(KeyboardInterrupt):
         training(impatient, model=knowing(), out=tmp_path / "run")
@@ -126,19 +127,17 @@ def test_the_count_of_patience_begins_anew_with_a_better_epoch(
     training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([9.0, 5.0, 6.0, 4.0, 6.0, 6.0, 1.0])
-    from strop.runs import Journal
+    real = Journal.measure
 
-    real = Journal.record
+    def measuring(self: Journal, key: Any, evaluate: Any) -> Any:
+        found, loss = evaluate(), next(losses)
+        told = dataclasses.replace(found, loss=found.loss * 0 + loss, correct=None, score="perplexity")
+        return real(self, key, lambda: told)
 
-    def recording(self: Journal, number: int, candidate: Any, evaluation: Any, **named: Any) -> Any:
-        loss = next(losses)
-        told = dataclasses.replace(evaluation, loss=evaluation.loss * 0 + loss, correct=None, score="perplexity")
-        return real(self, number, candidate, told, **named)
-
-    monkeypatch.setattr(Journal, "record", recording)
+    monkeypatch.setattr(Journal, "measure", measuring)
     found = training(dataclasses.replace(plan, patience=2, epochs=9))
-    assert [trial.candidate for trial in found.trials] == [None, 1, 2, 3, 4, 5]
-    assert found.result.edited["select"]["loss"] == 4.0
+    assert [trial.key.candidate.get("epoch") for trial in found.trials] == [None, 1, 2, 3, 4, 5]
+    assert found.result.edited["select"].loss == 4.0
 
 
 def test_examples_that_accumulate_are_weighed_by_their_answer_tokens(

@@ -33,7 +33,7 @@ def test_one_subspace_learns_and_the_others_stay_to_the_last_bit(training: Any, 
         ):
             assert torch.equal(french, french_after)
             assert not torch.equal(danish, danish_after)
-    assert again.result.edited["select"]["loss"] < both.result.edited["select"]["loss"]
+    assert again.result.edited["select"].loss < both.result.edited["select"].loss
     assert "select" not in again.result.start
 
 
@@ -66,11 +66,12 @@ def test_a_training_after_a_laser_recipe_has_both_and_says_what_each_gains(
         start = strop.evaluate(model, small_tokenizer, planted, split="test")
     with strop.applied(model, found.recipe):
         edited = strop.evaluate(model, small_tokenizer, planted, split="test")
-    assert found.result.start["test"]["loss"] == pytest.approx(start.mean_loss, rel=1e-6)
-    assert found.result.edited["test"]["loss"] == pytest.approx(edited.mean_loss, rel=1e-6)
-    gain = found.result.edited["test"]["accuracy"] - found.result.start["test"]["accuracy"]
-    assert found.result.comparison["test_over_start"]["gain"] == pytest.approx(gain)
-    assert [(trial.round, trial.candidate) for trial in found.trials][:3] == [(0, None), (1, None), (1, 1)]
+    assert found.result.start["test"].loss == pytest.approx(start.mean_loss, rel=1e-6)
+    assert found.result.edited["test"].loss == pytest.approx(edited.mean_loss, rel=1e-6)
+    gain = found.result.edited["test"].accuracy - found.result.start["test"].accuracy
+    assert found.result.comparison["test_over_start"].gain == pytest.approx(gain)
+    assert [trial.key.method for trial in found.trials] == ["base", "start", *["loreft"] * 4]
+    assert [trial.key.candidate.get("epoch") for trial in found.trials] == [None, None, 1, 2, 3, 4]
 
 
 def test_where_nothing_is_better_the_recipe_to_begin_with_comes_out(
@@ -89,7 +90,7 @@ def test_edits_of_a_recipe_to_begin_with_do_not_learn(training: Any, plan: Train
     assert len(second.recipe.interventions) == 3
     for name, tensor in first.recipe.tensors[0].items():
         assert torch.equal(second.recipe.tensors[0][name], tensor)
-    assert second.result.comparison["test_over_start"]["gain"] is not None
+    assert second.result.comparison["test_over_start"].gain is not None
 
 
 def test_a_training_after_a_recipe_goes_on_too(

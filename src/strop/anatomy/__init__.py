@@ -11,7 +11,7 @@ from strop.anatomy.prefix import (
     input_device,
     logits_at,
 )
-from strop.anatomy.sites import MatrixType, Stack, Stream, StreamSite, WeightSite, parse_layers
+from strop.anatomy.sites import MatrixType, Site, Stack, Stream, StreamSite, WeightSite, parse_layers
 from strop.anatomy.tap import Tap
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "BiasFlag",
     "Family",
     "MatrixType",
+    "Site",
     "Spelling",
     "Stack",
     "Stream",

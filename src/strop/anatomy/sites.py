@@ -104,6 +104,11 @@ class WeightSite:
         if self.head is not None and self.matrix_type not in ATTENTION:
             raise SiteError(f"A {self.matrix_type} matrix has no heads; leave the head out.")
 
+    @property
+    def after_block(self) -> bool:
+        """Whether an edit falls on what the whole block made; here it falls inside the block."""
+        return False
+
     def overlaps(self, other: "WeightSite") -> bool:
         """Return whether an edit of one changes the other: the same matrix, or a head of it."""
         whole, other_whole = (dataclasses.replace(site, head=None) for site in (self, other))
@@ -196,6 +201,11 @@ class StreamSite:
             raise SiteError(f"A layer is counted from 0; {self.layer} is not one.")
 
     @property
+    def after_block(self) -> bool:
+        """Whether an edit falls on what the whole block made; else it falls inside the block."""
+        return self.stream is Stream.BLOCK
+
+    @property
     def writer(self) -> WeightSite:
         """The matrix whose output comes last on the way to these states."""
         matrix_type = MatrixType.OUTPUT if self.stream is Stream.ATTENTION else MatrixType.DOWN
@@ -227,6 +237,10 @@ class StreamSite:
 
     def __str__(self) -> str:
         return f"{_before_layer(self.stack)}layer {self.layer} {self.stream}"
+
+
+Site = WeightSite | StreamSite
+"""Any address an intervention may have."""
 
 
 def _stack_entry(stack: Stack | None) -> dict[str, str]:

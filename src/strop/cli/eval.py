@@ -26,7 +26,8 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from strop.scoring import Evaluation
+    from strop.scoring import Evaluation, ParaphraseRobustness
+    from strop.statistics import Comparison
     from strop.tasks import Example
 
 
@@ -61,7 +62,6 @@ def evaluate(
     from strop.checkpoints import identify
     from strop.files import refuse_occupied, write_json
     from strop.recipe import Recipe, applied
-    from strop.report import evaluation_table, gain_sentence, paraphrase_lines
     from strop.scoring import compare, evaluate_paraphrases
     from strop.scoring import evaluate as evaluate_task
     from strop.tasks import load_task
@@ -71,29 +71,26 @@ def evaluate(
     if out is not None and out.is_dir():
         refuse_occupied(out, remedy="name a file")
     loaded = [Recipe.load(folder) for folder in recipes or []]
+    scored: dict[str, Evaluation] = {}
+    asked: dict[str, ParaphraseRobustness] = {}
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(
             model_name, progress, revision=revision, device=device, dtype=dtype, task=task
         )
         base = identify(model)
         family = anatomy_for_command(model, family_file).family
-        scored, asked = {}, {}
-
-        def score(name: str) -> None:
-            scored[name] = evaluate_task(
-                model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
-            )
-            if paraphrases:
-                asked[name] = evaluate_paraphrases(
+        for name in ("base", "edited") if loaded else ("base",):
+            with contextlib.ExitStack() as stack:
+                for recipe in loaded if name == "edited" else ():
+                    stack.enter_context(applied(model, recipe, force=force, family=family))
+                scored[name] = evaluate_task(
                     model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                 )
-
-        score("base")
-        if loaded:
-            with contextlib.ExitStack() as stack:
-                for recipe in loaded:
-                    stack.enter_context(applied(model, recipe, force=force, family=family))
-                score("edited")
+                if paraphrases:
+                    asked[name] = evaluate_paraphrases(
+                        model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
+                    )
+    comparison = compare(scored["base"], scored["edited"]) if loaded else None
     report: dict[str, Any] = {
         "format": 1,
         "command": "eval",
@@ -101,25 +98,30 @@ def evaluate(
         "task": {"name": task.name, "score": task.score, "split": split},
         "recipes": [str(folder) for folder in recipes or []],
         **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
+        **({"comparison": comparison.to_json()} if comparison is not None else {}),
+        **({"paraphrases": {name: dataclasses.asdict(own) for name, own in asked.items()}} if asked else {}),
     }
-    if loaded:
-        report["comparison"] = compare(scored["base"], scored["edited"]).to_json()
-    if asked:
-        report["paraphrases"] = {name: dataclasses.asdict(robustness) for name, robustness in asked.items()}
     if out is not None:
         write_json(out, {**report, "examples": _per_example(examples, scored)})
     if as_json:
         print_json(report)
         return
-    print_table(evaluation_table(report))
-    if loaded:
-        in_accuracy = report["base"]["accuracy"] is not None
-        print_line(gain_sentence(report["comparison"], in_accuracy=in_accuracy, metric=report["base"].get("metric")))
-    for line in paraphrase_lines(report):
-        print_line(line)
+    _print(report, comparison)
     if not loaded:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
+
+
+def _print(report: dict[str, Any], comparison: "Comparison | None") -> None:
+    """Print the figures for a person."""
+    from strop.report import evaluation_table, gain_sentence, paraphrase_lines
+
+    print_table(evaluation_table(report))
+    if comparison is not None:
+        in_accuracy = report["base"]["accuracy"] is not None
+        print_line(gain_sentence(comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
+    for line in paraphrase_lines(report):
+        print_line(line)
 
 
 def _per_example(examples: "Sequence[Example]", scored: "dict[str, Evaluation]") -> list[dict[str, Any]]:

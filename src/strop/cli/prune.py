@@ -1,43 +1,17 @@
 """`strop prune`: find which singular values to remove."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import (
-    AfterOption,
-    DeviceOption,
-    DtypeOption,
-    FamilyOption,
-    JsonOption,
-    LayersOption,
-    MatrixTypesOption,
-    ModelArgument,
-    OutOption,
-    QuietOption,
-    ResumeOption,
-    RevisionOption,
-    SelectLimitOption,
-    StorageOption,
-    TaskOption,
-    TestLimitOption,
-    anatomy_for_command,
-    load_for_command,
-    parse_layers_option,
-    parse_matrix_types,
-    parse_numbers,
-    print_outcome,
-    resumable,
-    showing_progress,
-)
+from strop.cli.console import MatrixTypesOption, given_only, parse_matrix_types, parse_numbers
+from strop.cli.method import MethodCall, method_command
 
 
+@method_command
 def prune(
-    model_name: ModelArgument,
-    task_name: TaskOption,
-    out: OutOption,
-    after: AfterOption = None,
+    call: MethodCall,
     fraction: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +32,6 @@ def prune(
     search_types: Annotated[
         bool, typer.Option("--search-types", help="Try to prune each matrix type alone too.")
     ] = False,
-    layers: LayersOption = None,
     whole_matrices: Annotated[
         bool, typer.Option("--whole-matrices", help="Decompose attention matrices whole, not head by head.")
     ] = False,
@@ -91,20 +64,6 @@ def prune(
     patience: Annotated[
         int | None, typer.Option(help="Rounds without a lower loss on select before it stops.", show_default="3")
     ] = None,
-    select_limit: SelectLimitOption = 1000,
-    test_limit: TestLimitOption = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and the bootstrap.")] = 0,
-    storage: StorageOption = None,
-    with_factors: Annotated[
-        bool, typer.Option("--with-factors", help="Put the removed components into the recipe.")
-    ] = False,
-    resume: ResumeOption = False,
-    revision: RevisionOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    family_file: FamilyOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Find the singular values whose removal helps a model at a task, and prove the gain on held-out examples (eigenpruning).
 
@@ -116,52 +75,27 @@ def prune(
 
     [bold]strop prune smollm2-135m --task world-facts --out RUN --after LASER-RUN/recipe[/bold]
     """
-    from strop.recipe import Recipe
     from strop.searching import PrunePlan
     from strop.searching import prune as run_prune
-    from strop.tasks import load_task, refuse_labels
+    from strop.tasks import refuse_labels
 
-    task = load_task(task_name)
-    refuse_labels(task, "prune")
-    asked: dict[str, Any] = {
-        "fractions": parse_numbers(fraction, "--fraction"),
-        "scopes": tuple(part.strip() for part in scope.split(",")) if scope is not None else None,
-        "matrix_types": parse_matrix_types(matrix_types),
-        "iterate": iterate,
-        "counterfactual": counterfactual,
-        "reduction": reduction,
-        "steps": steps,
-        "bias": bias,
-        "effect_examples": effect_examples,
-        "finalists": finalists,
-        "patience": patience,
-        "search_types": search_types or None,
-        "whole_matrices": whole_matrices or None,
-        "allow_harmful": allow_harmful or None,
-    }
     plan = dataclasses.replace(
         PrunePlan.paper() if compat == "paper" else PrunePlan(),
-        select_limit=select_limit,
-        test_limit=test_limit,
-        seed=seed,
-        **{name: value for name, value in asked.items() if value is not None},
+        **given_only(
+            fractions=parse_numbers(fraction, "--fraction"),
+            scopes=tuple(part.strip() for part in scope.split(",")) if scope is not None else None,
+            matrix_types=parse_matrix_types(matrix_types),
+            iterate=iterate,
+            counterfactual=counterfactual,
+            reduction=reduction,
+            steps=steps,
+            bias=bias,
+            effect_examples=effect_examples,
+            finalists=finalists,
+            patience=patience,
+            search_types=search_types or None,
+            whole_matrices=whole_matrices or None,
+            allow_harmful=allow_harmful or None,
+        ),
     )
-    document = Recipe.load(after) if after is not None else None
-    with showing_progress(quiet=quiet) as progress, resumable(out):
-        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
-        anatomy = anatomy_for_command(model, family_file)
-        plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
-        found = run_prune(
-            model,
-            tokenizer,
-            task,
-            plan,
-            after=document,
-            out=out,
-            storage=storage,
-            resume=resume,
-            family=anatomy.family,
-            with_factors=with_factors,
-            progress=progress,
-        )
-    print_outcome(found.result, as_json=as_json, model_name=model_name, task_name=task_name, out=out)
+    call.run(run_prune, plan, refuse=lambda task: refuse_labels(task, "prune"))

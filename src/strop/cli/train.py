@@ -1,57 +1,38 @@
 """`strop train`: learn edits of hidden states."""
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import (
-    AfterOption,
-    DeviceOption,
-    DtypeOption,
-    FamilyOption,
-    JsonOption,
-    LayersOption,
-    ModelArgument,
-    OutOption,
-    QuietOption,
-    ResumeOption,
-    RevisionOption,
-    SelectLimitOption,
-    StorageOption,
-    TaskOption,
-    TestLimitOption,
-    anatomy_for_command,
-    load_for_command,
-    parse_layers_option,
-    print_outcome,
-    resumable,
-    showing_progress,
-)
+from strop.cli.console import given_only
+from strop.cli.method import MethodCall, method_command
 
 
+@method_command
 def train(
-    model_name: ModelArgument,
-    task_name: TaskOption,
-    out: OutOption,
+    call: MethodCall,
     method: Annotated[
-        str,
-        typer.Option(help="loreft, direft, noreft, consreft, lobireft or orthonormal-direft."),
-    ] = "loreft",
-    layers: LayersOption = None,
+        str | None,
+        typer.Option(help="loreft, direft, noreft, consreft, lobireft or orthonormal-direft.", show_default="loreft"),
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="Of each edit's subspace.", show_default="8")] = None,
     positions: Annotated[
-        str, typer.Option(help="Which tokens: f7+l7 (first and last of the prompt), f5, l1, prompt or all.")
-    ] = "f7+l7",
+        str | None,
+        typer.Option(
+            help="Which tokens: f7+l7 (first and last of the prompt), f5, l1, prompt or all.", show_default="f7+l7"
+        ),
+    ] = None,
     untied: Annotated[
         bool, typer.Option("--untied", help="One edit for the first tokens, another for the last.")
     ] = False,
     stream: Annotated[
-        Literal["block", "attention", "mlp"], typer.Option(help="Which hidden states of a layer.")
-    ] = "block",
+        Literal["block", "attention", "mlp"] | None,
+        typer.Option(help="Which hidden states of a layer.", show_default="block"),
+    ] = None,
     activation: Annotated[
-        Literal["linear", "relu", "gelu", "silu", "tanh", "sigmoid"], typer.Option(help="Of what an edit puts in.")
-    ] = "linear",
+        Literal["linear", "relu", "gelu", "silu", "tanh", "sigmoid"] | None,
+        typer.Option(help="Of what an edit puts in.", show_default="linear"),
+    ] = None,
     subspaces: Annotated[
         str | None,
         typer.Option(help="Named parts of the subspace and their ranks, such as style:4,facts:4.", show_default=False),
@@ -60,10 +41,10 @@ def train(
         str | None,
         typer.Option("--train-subspaces", help="The parts that learn, such as style.", show_default="all"),
     ] = None,
-    after: AfterOption = None,
     init: Annotated[
-        Literal["identity", "paper"], typer.Option(help="Begin with edits that change nothing, or with the paper's.")
-    ] = "identity",
+        Literal["identity", "paper"] | None,
+        typer.Option(help="Begin with edits that change nothing, or with the paper's.", show_default="identity"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="How often the train split is read.", show_default="6")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", help="AdamW's, at its highest.", show_default="0.0009")
@@ -74,14 +55,18 @@ def train(
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps on which the rate rises.", show_default="0.1")
     ] = None,
-    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="How the rate falls.")] = "linear",
+    schedule: Annotated[
+        Literal["linear", "cosine", "constant"] | None, typer.Option(help="How the rate falls.", show_default="linear")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of the edit set to zero.", show_default="0")] = None,
     dropout_on: Annotated[
-        Literal["edit", "state"], typer.Option(help="What dropout falls on; the published code drops the whole state.")
-    ] = "edit",
+        Literal["edit", "state"] | None,
+        typer.Option(help="What dropout falls on; the published code drops the whole state.", show_default="edit"),
+    ] = None,
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="What the model computes in while it trains.")
-    ] = "float32",
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="What the model computes in while it trains.", show_default="float32"),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
     ] = False,
@@ -93,20 +78,9 @@ def train(
         int | None, typer.Option(help="Epochs without a better one before it stops.", show_default="never")
     ] = None,
     train_limit: Annotated[int | None, typer.Option(help="Most examples to learn from.", show_default="all")] = None,
-    select_limit: SelectLimitOption = 1000,
-    test_limit: TestLimitOption = None,
-    seed: Annotated[int, typer.Option(help="Of the edits, the order of examples and the bootstrap.")] = 0,
     report_to: Annotated[
         str | None, typer.Option(help="Report losses to tensorboard or wandb.", show_default=False)
     ] = None,
-    storage: StorageOption = None,
-    resume: ResumeOption = False,
-    revision: RevisionOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    family_file: FamilyOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Learn edits of hidden states inside low-rank subspaces, and prove the gain on held-out examples (LoReFT, DiReFT, ...).
 
@@ -120,64 +94,38 @@ def train(
     """
     from strop.anatomy import Stream
     from strop.interventions import Positions
-    from strop.recipe import Recipe
-    from strop.tasks import load_task
     from strop.training import TrainPlan
     from strop.training import train as run_training
 
-    asked: dict[str, Any] = {
-        "rank": rank,
-        "subspaces": parse_subspaces(subspaces),
-        "train_subspaces": _names(train_subspaces),
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "dropout": dropout,
-        "prefix_budget_bytes": prefix_budget_mb * 10**6 if prefix_budget_mb is not None else None,
-        "report_to": _names(report_to),
-    }
     plan = TrainPlan(
-        method=method.replace("-", "_"),
-        positions=Positions.parse(positions),
-        tied=not untied,
-        stream=Stream(stream),
-        activation=activation,
-        init=init,
-        schedule=schedule,
-        dropout_on=dropout_on,
-        precision=precision,
-        gradient_checkpointing=gradient_checkpointing,
-        patience=patience,
-        train_limit=train_limit,
-        select_limit=select_limit,
-        test_limit=test_limit,
-        seed=seed,
-        **{name: value for name, value in asked.items() if value is not None},
+        **given_only(
+            method=method.replace("-", "_") if method is not None else None,
+            positions=Positions.parse(positions) if positions is not None else None,
+            tied=False if untied else None,
+            stream=Stream(stream) if stream is not None else None,
+            activation=activation,
+            init=init,
+            schedule=schedule,
+            dropout_on=dropout_on,
+            precision=precision,
+            gradient_checkpointing=gradient_checkpointing or None,
+            rank=rank,
+            subspaces=parse_subspaces(subspaces),
+            train_subspaces=_names(train_subspaces),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            dropout=dropout,
+            prefix_budget_bytes=prefix_budget_mb * 10**6 if prefix_budget_mb is not None else None,
+            patience=patience,
+            train_limit=train_limit,
+            report_to=_names(report_to),
+        )
     )
-    task = load_task(task_name)
-    document = Recipe.load(after) if after is not None else None
-    with showing_progress(quiet=quiet) as progress, resumable(out):
-        model, tokenizer = load_for_command(
-            model_name, progress, revision=revision, device=device, dtype=dtype, task=task, seed=seed
-        )
-        anatomy = anatomy_for_command(model, family_file)
-        plan = dataclasses.replace(plan, layers=parse_layers_option(layers, anatomy.layer_count))
-        found = run_training(
-            model,
-            tokenizer,
-            task,
-            plan,
-            after=document,
-            out=out,
-            storage=storage,
-            resume=resume,
-            family=anatomy.family,
-            progress=progress,
-        )
-    print_outcome(found.result, as_json=as_json, model_name=model_name, task_name=task_name, out=out)
+    call.run(run_training, plan)
 
 
 def parse_subspaces(text: str | None) -> tuple[tuple[str, int], ...] | None:

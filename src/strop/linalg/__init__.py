@@ -2,7 +2,7 @@
 
 from strop.linalg.cache import DecompositionCache
 from strop.linalg.effects import (
-    EffectTally,
+    EffectAccumulator,
     Reduction,
     loss_change_by_rank,
     singular_value_effects,
@@ -17,7 +17,7 @@ from strop.linalg.svd import SingularValueDecomposition, decompose, without_comp
 
 __all__ = [
     "DecompositionCache",
-    "EffectTally",
+    "EffectAccumulator",
     "Reduction",
     "SingularValueDecomposition",
     "Spectrum",

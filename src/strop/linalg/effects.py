@@ -45,15 +45,15 @@ def token_effects(
     return along_inputs.mul_(along_outputs).mul_(decomposition.singular_values)
 
 
-class EffectTally:
+class EffectAccumulator:
     """The effects of one matrix's components, reduced as tokens come in, so that memory does not grow with the data.
 
     Args:
         reduction: how tokens are reduced to `score`.
 
-    >>> tally = EffectTally("max")
-    >>> tally.add(torch.tensor([[2.0, 1.0], [0.0, -2.0]]))
-    >>> tally.loss_change, tally.score
+    >>> accumulator = EffectAccumulator("max")
+    >>> accumulator.add(torch.tensor([[2.0, 1.0], [0.0, -2.0]]))
+    >>> accumulator.loss_change, accumulator.score
     (tensor([ 2., -1.], dtype=torch.float64), tensor([2., 1.], dtype=torch.float64))
     """
 

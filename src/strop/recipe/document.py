@@ -14,14 +14,23 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
 from strop.errors import BaseMismatchError, RecipeError, SiteError
-from strop.interventions import Attachment, Head, Intervention, LowRankEdit, applied_interventions, matrix_of
+from strop.files import making_folder
+from strop.interventions import (
+    Attachment,
+    Head,
+    Intervention,
+    LowRankEdit,
+    applied_interventions,
+    intervention_from_json,
+    matrix_of,
+)
 from strop.linalg import DecompositionCache, fingerprint
+from strop.recipe.card import model_card
+from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
 from strop.wording import in_words
 
 if TYPE_CHECKING:
     from strop.interventions.base import Decompose
-
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,18 +250,75 @@ class Recipe:
         """Return the recipe with another account of how it was made."""
         return dataclasses.replace(self, provenance=dict(provenance))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the recipe as a folder; see `write_recipe`."""
-        from strop.recipe.folder import write_recipe
+    def card(self, *, baked: bool = False) -> str:
+        """Return the model card that travels with the recipe, or with a checkpoint it was baked into."""
+        labels = self.head.labels if self.head is not None else None
+        lines = in_words(self.describe(), head=self.describe_head())
+        return model_card(self.base, lines, self.provenance, labels=labels, baked=baked)
 
-        return write_recipe(self, Path(folder))
+    def save(self, folder: str | Path) -> Path:
+        """Write the recipe as a folder that appears whole or not at all.
+
+        recipe.json, tensors.safetensors where it carries tensors, and a model card as README.md.
+
+        Args:
+            folder: must not hold anything yet.
+
+        Raises:
+            UsageError: the folder is there already and is not empty.
+        """
+        with making_folder(Path(folder)) as temporary:
+            self.write_files(temporary)
+        return Path(folder)
+
+    def write_files(self, folder: Path) -> None:
+        """Write the recipe's files into a folder that is there; others may lie beside them."""
+        content = {
+            "format": FORMAT,
+            "base": dataclasses.asdict(self.base),
+            "interventions": self.describe(),
+            "matrices": [dataclasses.asdict(matrix) for matrix in self.matrices],
+            **({"head": self.describe_head()} if self.head is not None else {}),
+            "provenance": dict(self.provenance),
+        }
+        tensors = {f"{index}.{name}": own for index, of_one in enumerate(self.tensors) for name, own in of_one.items()}
+        if self.head is not None:
+            tensors |= {f"{HEAD}{name}": tensor for name, tensor in self.head.tensors.items()}
+        write_files(folder, content=content, tensors=tensors, card=self.card())
 
     @classmethod
     def load(cls, folder: str | Path) -> "Recipe":
-        """Read a recipe folder; see `read_recipe`."""
-        from strop.recipe.folder import read_recipe
+        """Read a recipe folder. Nothing in it is executed.
 
-        return read_recipe(Path(folder))
+        Args:
+            folder: as `save` or a run left it.
+
+        Raises:
+            RecipeError: there is no recipe there, it is damaged, or it was written by a newer version.
+        """
+        path = Path(folder)
+        document = read_document(path)
+        interventions = tuple(intervention_from_json(entry) for entry in document.interventions)
+        tensors, of_head = read_tensors(path / "tensors.safetensors", len(interventions))
+        return cls(
+            BaseIdentity(**document.base.model_dump()),
+            interventions,
+            tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices),
+            tensors,
+            document.provenance,
+            _head_read(document, of_head, path),
+        )
+
+
+def _head_read(document: Document, tensors: Mapping[str, Tensor], folder: Path) -> Head | None:
+    entry = document.head
+    wanted = set(entry.tensors) if entry is not None else set()
+    if wanted != set(tensors):
+        name = min(wanted ^ set(tensors))
+        raise RecipeError(
+            f"{folder} cannot be read: its head's tensor '{name}' is in only one of recipe.json and tensors.safetensors."
+        )
+    return Head(entry.labels, tensors) if entry is not None else None
 
 
 def _same_heads(mine: Head | None, theirs: Head | None) -> bool:

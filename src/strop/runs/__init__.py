@@ -2,23 +2,22 @@
 
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.folder import RunFolder
-from strop.runs.proof import Assignment, Choice, Journal, RunOutcome, conduct
-from strop.runs.result import RunResult
-from strop.runs.trials import CandidateSpace, Trial, TrialBook
+from strop.runs.lock import LOCK_FILE, is_unused, locked
+from strop.runs.result import BaseModel, Cost, GuardReading, RunResult, TaskUsed, TrainedHead
 
 __all__ = [
-    "Assignment",
-    "CandidateSpace",
-    "Choice",
-    "Journal",
+    "LOCK_FILE",
+    "BaseModel",
+    "Cost",
+    "GuardReading",
     "RunFolder",
-    "RunOutcome",
     "RunResult",
     "Stopwatch",
-    "Trial",
-    "TrialBook",
-    "conduct",
+    "TaskUsed",
+    "TrainedHead",
     "describe_environment",
+    "is_unused",
+    "locked",
     "peak_rss_bytes",
     "versions",
     "without_password",

@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return what a reader needs to judge a run's speed and repeat its figures."""
-    import torch
+def describe_environment(compute: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a reader needs to judge a run's speed and repeat its figures.
 
+    Args:
+        compute: what the library that computes says of its threads and devices.
+    """
     return {
         "versions": versions(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **compute,
         "command": [Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])],
     }
 

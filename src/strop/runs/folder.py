@@ -5,14 +5,14 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from strop.errors import RunError
 from strop.files import write_json
-from strop.recipe import Recipe, write_recipe
 from strop.runs.environment import describe_environment, versions
+from strop.runs.lock import is_unused
 from strop.runs.result import RunResult
 
 
@@ -28,13 +28,16 @@ class RunFolder:
         """A name no other run has, kept in config.json."""
 
     @classmethod
-    def start(cls, path: Path, config: Mapping[str, Any], *, resume: bool) -> "RunFolder":
+    def start(
+        cls, path: Path, config: Mapping[str, Any], *, resume: bool, compute: Mapping[str, Any] | None = None
+    ) -> "RunFolder":
         """Begin a run, or go on with one that was interrupted.
 
         Args:
             path: of the folder.
             config: all that the answer depends on; an interrupted run must have begun with the same.
             resume: go on with what is there; begin anew if nothing is.
+            compute: threads and devices, for environment.json.
 
         Raises:
             RunError: the folder is in use and `resume` is not given, or what is there began with another config.
@@ -46,15 +49,15 @@ class RunFolder:
                 state = "holds a finished run" if finished else "holds a run that was interrupted"
                 raise RunError(f"{path} {state}: go on with it by --resume, or choose another --out.")
             run = cls(path, run_id=_same_run(written, config))
-            run._describe_environment_once()
+            run._describe_environment_once(compute or {})
             run.log(f"resumed on {platform.platform()} with {versions()}")
             return run
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and not is_unused(path)):
             raise RunError(f"{path} is there already and is not a run: choose another --out.")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, run_id=uuid.uuid4().hex)
         write_json(written, {"run": run.id, **config})  # first, so that whatever fails later can be resumed
-        run._describe_environment_once()
+        run._describe_environment_once(compute or {})
         run.log("started")
         return run
 
@@ -79,10 +82,20 @@ class RunFolder:
         with (self.path / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{now} {line}\n")
 
-    def finish(self, recipe: Recipe, result: RunResult) -> None:
-        """Write the recipe, then the result."""
-        shutil.rmtree(self.path / "recipe", ignore_errors=True)
-        write_recipe(recipe, self.path / "recipe")
+    @property
+    def recipe_folder(self) -> Path:
+        """Where a finished run's recipe is."""
+        return self.path / "recipe"
+
+    def finish(self, write_recipe: Callable[[Path], object], result: RunResult) -> None:
+        """Write the recipe, then the result.
+
+        Args:
+            write_recipe: writes the recipe into the folder it is given, which is not there yet.
+            result: the figures.
+        """
+        shutil.rmtree(self.recipe_folder, ignore_errors=True)
+        write_recipe(self.recipe_folder)
         write_json(self.path / "result.json", result.to_json())
         self.log("finished")
 
@@ -90,14 +103,10 @@ class RunFolder:
         """Read the finished run's result."""
         return RunResult.read(self.path / "result.json")
 
-    def recipe(self) -> Recipe:
-        """Read the finished run's recipe."""
-        return Recipe.load(self.path / "recipe")
-
-    def _describe_environment_once(self) -> None:
+    def _describe_environment_once(self, compute: Mapping[str, Any]) -> None:
         path = self.path / "environment.json"
         if not path.is_file():
-            write_json(path, describe_environment())
+            write_json(path, describe_environment(compute))
 
 
 def _same_run(path: Path, config: Mapping[str, Any]) -> str:

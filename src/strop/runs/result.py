@@ -2,12 +2,78 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from strop.errors import RunError
+from strop.statistics import Comparison, Figures
 
 FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModel:
+    """The model a run set out from."""
+
+    id: str
+    """A zoo name, a hub id, or the folder as it was given."""
+    fingerprint: str
+    """32 hexadecimal digits over all parameters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskUsed:
+    """The task a run was about."""
+
+    name: str
+    counts: Mapping[str, int]
+    """split → examples used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a run took."""
+
+    wall_seconds: float
+    """All sittings added up."""
+    evaluations: int
+    """Trials, and the passes over the test split."""
+    tokens: int
+    """Read on the way, as if each pass had run the whole model."""
+    peak_rss_bytes: int
+    """The most memory the process held at once; 0 where the system does not say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardReading:
+    """What a guard measured of the base and of the choice."""
+
+    name: str
+    """Of what was measured."""
+    unit: str
+    """Of base and edited."""
+    base: float
+    edited: float
+    harm: float
+    """By how much the edited model is worse, in the bound's unit; negative where it is better."""
+    bound: float
+    """The most harm that is allowed."""
+    bound_unit: str
+    """`share` of the base's figure, or the figure's own unit."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the harm is within the bound; NaN never is."""
+        return self.harm <= self.bound
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedHead:
+    """The classification head that was trained beside the interventions."""
+
+    labels: tuple[str, ...]
+    parameters: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,34 +83,66 @@ class RunResult:
     command: str
     """search, prune or train."""
     seed: int
-    base_model: dict[str, Any]
-    """id and fingerprint."""
-    task: dict[str, Any]
-    """name and counts of examples used."""
-    base: dict[str, dict[str, Any]]
-    """split → accuracy, loss, count of the model as it was."""
-    edited: dict[str, dict[str, Any]]
-    """split → the same of the model with the recipe applied."""
-    comparison: dict[str, dict[str, Any]]
-    """split → gain, ci95, p_value, fixed, broken; `test_over_start` beside it where the run set out from a recipe."""
-    interventions: list[dict[str, Any]]
-    cost: dict[str, Any]
-    """wall_seconds, evaluations, tokens, peak_rss_bytes."""
-    versions: dict[str, str]
-    start: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    """split → the same of the model with the recipe the run set out from; empty without one."""
+    base_model: BaseModel
+    task: TaskUsed
+    base: Mapping[str, Figures]
+    """split → the figures of the model as it was."""
+    edited: Mapping[str, Figures]
+    """split → the figures of the model with the recipe applied."""
+    comparison: Mapping[str, Comparison]
+    """split → edited against base; `test_over_start` beside it where the run set out from a recipe."""
+    interventions: tuple[Mapping[str, Any], ...]
+    """As the recipe holds them."""
+    cost: Cost
+    versions: Mapping[str, str]
+    edits: tuple[str, ...] = ()
+    """What the interventions do, in words, a line each or one for several alike."""
+    start: Mapping[str, Figures] = dataclasses.field(default_factory=dict)
+    """split → the figures of the model with the recipe the run set out from; empty without one."""
+    guards: tuple[GuardReading, ...] = ()
+    """What was measured beside the score, for base and choice."""
     metric: str | None = None
     """What gains are measured in where a classifier is judged, and the name of its figure beside accuracy and loss."""
-    head: dict[str, Any] | None = None
-    """labels and parameters of the classification head trained beside the interventions; None without one."""
+    head: TrainedHead | None = None
+    """None where no classification head was trained."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
-        content = {"format": FORMAT, **dataclasses.asdict(self)}
-        for name in ("start", "metric", "head"):
+        content: dict[str, Any] = {"format": FORMAT, **dataclasses.asdict(self)}
+        for name in ("base", "edited", "start"):
+            content[name] = {split: figures.to_json() for split, figures in getattr(self, name).items()}
+        content["comparison"] = {name: found.to_json() for name, found in self.comparison.items()}
+        for name in ("interventions", "edits", "guards"):
+            content[name] = list(content[name])
+        for name in ("start", "guards", "metric", "head"):
             if not content[name]:
                 del content[name]
         return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunResult":
+        """Return the result whose content this is; what an older version did not write stays empty.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is not of its kind, or unknown.
+            ValueError: it is of another format.
+        """
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
+        fields = {name: value for name, value in content.items() if name != "format"}
+        for name in ("base", "edited", "start"):
+            fields[name] = {split: Figures.from_json(own) for split, own in fields.get(name, {}).items()}
+        fields["comparison"] = {name: Comparison.from_json(own) for name, own in content["comparison"].items()}
+        fields["base_model"] = BaseModel(**content["base_model"])
+        fields["task"] = TaskUsed(**content["task"])
+        fields["cost"] = Cost(**content["cost"])
+        fields["guards"] = tuple(GuardReading(**own) for own in content.get("guards", ()))
+        fields["interventions"] = tuple(content["interventions"])
+        fields["edits"] = tuple(content.get("edits", ()))
+        head = content.get("head")
+        fields["head"] = None if head is None else TrainedHead(tuple(head["labels"]), head["parameters"])
+        return cls(**fields)
 
     @classmethod
     def read(cls, path: Path) -> "RunResult":
@@ -54,9 +152,7 @@ class RunResult:
             RunError: it is not there or cannot be read.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            content.pop("format")
-            return cls(**content)
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

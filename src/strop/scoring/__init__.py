@@ -11,17 +11,22 @@ from strop.scoring.evaluate import (
     scorer_of,
 )
 from strop.scoring.evaluation import Evaluation
+from strop.scoring.resources import Resources, using
 from strop.scoring.scorer import Scorer
+from strop.scoring.text import text_scorer
 
 __all__ = [
     "Batch",
     "ClassScorer",
     "Evaluation",
     "ParaphraseRobustness",
+    "Resources",
     "Scorer",
     "compare",
     "evaluate",
     "evaluate_paraphrases",
     "greedy_continuations",
     "scorer_of",
+    "text_scorer",
+    "using",
 ]

@@ -14,6 +14,7 @@ from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
+from strop.scoring.resources import Resources
 from strop.statistics.metrics import require
 from strop.tasks.examples import Example, group_indices
 from strop.tasks.labels import Labels
@@ -58,7 +59,7 @@ class ClassScorer:
         pad = pad_token_of(model)
         self.batches = [
             padded(self._texts, members, pad=pad, classes=bool(labels.names))
-            for members in batches_by_length(self._texts)
+            for members in batches_by_length(self._texts, limit=Resources.of(model).batch_tokens)
         ]
 
     @property

@@ -12,14 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from strop.errors import TaskError
 from strop.interventions import prompt_lengths
 from strop.scoring.chat_template import prompt_of
+from strop.scoring.resources import CPU, Resources
 from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
-
-BATCH_TOKENS = 1024
-"""Most tokens of a batch, padding included; beyond it two cores gain nothing and memory grows."""
-
-BATCH_SCORED = 192
-"""Most positions of a batch whose logits are wanted: each costs a row as long as the vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +58,8 @@ class Batch:
     """(sequences,): how many of its tokens are the prompt's."""
     counterfactual_ids: Tensor | None = None
     """(sequences, tokens), where every sequence has some."""
+    scored_positions: int = Resources.scored_positions
+    """How many positions' logits may be had at once."""
 
     @property
     def real(self) -> Tensor:
@@ -78,7 +75,8 @@ class Batch:
     def slices(self) -> list[slice]:
         """Return the scored positions a few at a time: all at once but for a row as long as that."""
         count = self.rows.shape[0]
-        return [slice(start, min(start + BATCH_SCORED, count)) for start in range(0, count, BATCH_SCORED)]
+        step = self.scored_positions
+        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def encode(
@@ -174,7 +172,12 @@ def _with_counterfactuals(
 
 
 def batches_of(
-    sequences: Sequence[TokenSequence], score: Score, *, device: torch.device, fewest: int = 1
+    sequences: Sequence[TokenSequence],
+    score: Score,
+    *,
+    device: torch.device,
+    fewest: int = 1,
+    resources: Resources | None = None,
 ) -> list[Batch]:
     """Group sequences of like length into batches, shortest first.
 
@@ -183,13 +186,16 @@ def batches_of(
         score: `first_token` scores one position a sequence, all others the whole continuation.
         device: where the model wants its token ids.
         fewest: sequences of a batch, however long they are; a batch has fewer only where there are no more.
+        resources: how large a batch may be; what suits a CPU by default.
     """
+    limits = resources or CPU
     order = sorted(range(len(sequences)), key=lambda index: (sequences[index].fed(score), index))
     groups: list[list[int]] = []
     scored = 0
     for index in order:
         length, wanted = sequences[index].fed(score), sequences[index].scored(score)
-        full = groups and ((len(groups[-1]) + 1) * length > BATCH_TOKENS or scored + wanted > BATCH_SCORED)
+        too_long = groups and (len(groups[-1]) + 1) * length > limits.batch_tokens
+        full = groups and (too_long or scored + wanted > limits.scored_positions)
         if not groups or (full and len(groups[-1]) >= fewest):
             groups.append([])
             scored = 0
@@ -204,7 +210,13 @@ def batches_of(
             groups.append(last)
         else:
             groups[-1] += last
-    return [_pad([sequences[index] for index in group], tuple(group), score, device) for group in groups]
+    return [
+        dataclasses.replace(
+            _pad([sequences[index] for index in group], tuple(group), score, device),
+            scored_positions=limits.scored_positions,
+        )
+        for group in groups
+    ]
 
 
 def _continuations(example: Example, score: Score) -> tuple[str, ...]:

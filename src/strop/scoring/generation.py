@@ -16,12 +16,10 @@ from strop.errors import TaskError
 from strop.progress import SILENT, Progress
 from strop.scoring.chat_template import prompt_of
 from strop.scoring.encoding import adds_special_tokens, place_of
+from strop.scoring.resources import Resources
 from strop.tasks.examples import Example, gold_of
 from strop.tasks.extraction import extract, is_right, until_stop
 from strop.tasks.task_file import GenerateSettings
-
-BATCH_TOKENS = 8192
-"""Most tokens of a batch, padding and all new tokens included: each keeps its keys and values in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Generator:
                     f"{place_of(example)}: {len(ids)} tokens of prompt and {settings.max_new_tokens} new ones "
                     f"(generate.max_new_tokens) do not fit the model's context of {longest}; lower one or shorten the row."
                 )
-        self.batches = _batches(self._prompts, settings.max_new_tokens)
+        self.batches = _batches(self._prompts, settings.max_new_tokens, limit=Resources.of(model).generated_tokens)
 
     @property
     def tokens(self) -> int:
@@ -184,11 +182,11 @@ def _prompt_ids(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase)
     return prompts
 
 
-def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int) -> list[list[int]]:
+def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int) -> list[list[int]]:
     """Group prompts of like length, shortest first, by index."""
     groups: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)):
-        if not groups or (len(groups[-1]) + 1) * (len(prompts[index]) + new_tokens) > BATCH_TOKENS:
+        if not groups or (len(groups[-1]) + 1) * (len(prompts[index]) + new_tokens) > limit:
             groups.append([])
         groups[-1].append(index)
     return groups

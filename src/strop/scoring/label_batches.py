@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy
 from strop.errors import TaskError
 from strop.scoring.chat_template import prompt_of
-from strop.scoring.encoding import BATCH_TOKENS, adds_special_tokens, place_of
+from strop.scoring.encoding import adds_special_tokens, place_of
 from strop.tasks.examples import Example
 from strop.tasks.labels import Labels
 
@@ -87,11 +87,16 @@ def _parted(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(together > alone)
 
 
-def batches_by_length(texts: Sequence[LabelledText]) -> list[list[int]]:
-    """Group texts of like length, shortest first, by index."""
+def batches_by_length(texts: Sequence[LabelledText], *, limit: int) -> list[list[int]]:
+    """Group texts of like length, shortest first, by index.
+
+    Args:
+        texts: all of them.
+        limit: most tokens of a group, padding included.
+    """
     groups: list[list[int]] = []
     for index in sorted(range(len(texts)), key=lambda index: (len(texts[index].ids), index)):
-        if not groups or (len(groups[-1]) + 1) * len(texts[index].ids) > BATCH_TOKENS:
+        if not groups or (len(groups[-1]) + 1) * len(texts[index].ids) > limit:
             groups.append([])
         groups[-1].append(index)
     return groups

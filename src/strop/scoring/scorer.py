@@ -16,6 +16,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring.encoding import Batch, batches_of, encode
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.generation import Generator
+from strop.scoring.resources import Resources
 from strop.tasks.examples import Example, group_indices
 from strop.tasks.task_file import GenerateSettings, Score
 
@@ -61,7 +62,9 @@ class Scorer:
         self.example_count = len(examples)
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
         self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
-        self.batches = batches_of(self._sequences, score, device=input_device(model), fewest=fewest)
+        self.batches = batches_of(
+            self._sequences, score, device=input_device(model), fewest=fewest, resources=Resources.of(model)
+        )
         self._generator = (
             Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest)
             if score == "generate"

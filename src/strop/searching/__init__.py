@@ -1,11 +1,16 @@
-"""Propose weight interventions and prove them."""
+"""Methods that find edits of weights: they propose, and select chooses."""
 
 from strop.searching.effects import Counterfactual, EffectPlan, Effects, measure_effects
-from strop.searching.plan import LASER_RANK_FRACTIONS, Compose, SearchPlan, Strategy
-from strop.searching.prune import prune
-from strop.searching.prune_plan import PrunePlan, Scope
-from strop.searching.search import search
-from strop.searching.sweep import sweep
+from strop.searching.eigenpruning import PrunePlan, Pruner, Scope, prune
+from strop.searching.laser import (
+    LASER_RANK_FRACTIONS,
+    Compose,
+    ReductionChooser,
+    SearchPlan,
+    Strategy,
+    search,
+    sweep,
+)
 
 __all__ = [
     "LASER_RANK_FRACTIONS",
@@ -14,6 +19,8 @@ __all__ = [
     "EffectPlan",
     "Effects",
     "PrunePlan",
+    "Pruner",
+    "ReductionChooser",
     "Scope",
     "SearchPlan",
     "Strategy",

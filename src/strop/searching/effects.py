@@ -12,13 +12,10 @@ from transformers import PreTrainedModel
 from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import UsageError
 from strop.interventions.base import Decompose
-from strop.linalg import EffectTally, Reduction, SingularValueDecomposition, token_effects
+from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
-from strop.scoring import Batch, Scorer
-from strop.searching.means import mean_inputs
-
-STATE_BUDGET_BYTES = 256 * 2**20
-"""Most that the sample's hidden states at all layers may take; a larger sample is walked in parts."""
+from strop.scoring import Batch, Resources, Scorer
+from strop.searching.averages import mean_inputs
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
 """What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
@@ -63,7 +60,7 @@ def measure_effects(
     *,
     decompose: Decompose,
     plan: EffectPlan | None = None,
-    bases: Callable[[WeightSite], SingularValueDecomposition] | None = None,
+    decompositions: Callable[[WeightSite], SingularValueDecomposition] | None = None,
     stage: str = "asking the gradient",
     progress: Progress = SILENT,
 ) -> dict[WeightSite, Effects]:
@@ -83,7 +80,7 @@ def measure_effects(
         sites: whole matrices, or single heads.
         decompose: how to come by decompositions.
         plan: counterfactual, reduction and steps; by default the plain gradient of the singular values.
-        bases: what to project on instead of the matrices' own decompositions as they are now.
+        decompositions: what to project on instead of the matrices' own decompositions as they are now.
         stage: what to call it in the progress.
         progress: told of each batch on its way up and of each block on the way down.
 
@@ -99,29 +96,32 @@ def measure_effects(
     if plan.counterfactual == "pairs":
         _refuse_missing_prompts(scorer)
     model = scorer.model
-    chunks = _chunks(scorer, plan, STATE_BUDGET_BYTES)
+    chunks = _chunks(scorer, plan, Resources.of(model).effect_bytes)
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
     descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
     progress.start(stage, len(scorer.batches) + len(chunks) * len(descent))
-    tallies = {site: EffectTally(plan.reduction) for site in sites}
+    accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     with evaluating(model), frozen(model):
-        swap = _Swap.of(scorer, sites, plan)
+        counterfactual = _Counterfactual.of(scorer, sites, plan)
         for chunk in chunks:
-            trips = [_Trip(scorer, swap, batch, lowest=descent[-1], progress=progress) for batch in chunk]
+            walks = [
+                _BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], progress=progress) for batch in chunk
+            ]
             for layer in descent:
                 held = {
-                    site: bases(site) if bases else decompose(scorer.anatomy.read_weight(model, site))
+                    site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
                     for site in by_layer[layer]
                 }
-                for trip in trips:
-                    for site, changes, gradients in trip.descend(by_layer[layer]):
-                        tallies[site].add(token_effects(held[site], changes, gradients), trip.rows)
+                for walk in walks:
+                    for site, changes, gradients in walk.descend(by_layer[layer]):
+                        accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
                 progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
-        site: Effects(tally.loss_change / scorer.example_count, tally.score / over) for site, tally in tallies.items()
+        site: Effects(accumulator.loss_change / scorer.example_count, accumulator.score / over)
+        for site, accumulator in accumulators.items()
     }
 
 
@@ -163,7 +163,7 @@ def _scale_of(model: PreTrainedModel) -> float:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Swap:
+class _Counterfactual:
     """What stands in for real inputs: at the matrices, and at the embeddings where the gradient is averaged on a path."""
 
     plan: EffectPlan
@@ -171,7 +171,7 @@ class _Swap:
     mean_embedding: Tensor | None
 
     @classmethod
-    def of(cls, scorer: Scorer, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Swap":
+    def of(cls, scorer: Scorer, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Counterfactual":
         if plan.counterfactual != "mean":
             return cls(plan, {}, None)
         embedding = _mean_embedding(scorer) if plan.steps > 1 else None
@@ -209,17 +209,19 @@ class _Swap:
                 return given
 
 
-class _Trip:
+class _BatchWalk:
     """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
 
-    def __init__(self, scorer: Scorer, swap: _Swap, batch: Batch, *, lowest: int, progress: Progress) -> None:
+    def __init__(
+        self, scorer: Scorer, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, progress: Progress
+    ) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
-        self._swap, self._batch, self._lowest = swap, batch, lowest
+        self._counterfactual, self._batch, self._lowest = counterfactual, batch, lowest
         with torch.no_grad(), batch.with_prompts_known():
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
-            given = batch.counterfactual_ids if swap.plan.counterfactual == "pairs" else None
+            given = batch.counterfactual_ids if counterfactual.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
-        self.rows = swap.tokens_counted(batch).nonzero()[:, 0]
+        self.rows = counterfactual.tokens_counted(batch).nonzero()[:, 0]
         """(tokens,): the sequence each token that counts is of."""
         self._gradients = [_gradient_at_the_top(scorer, batch, states.pop()) for states in self._entering]
         progress.advance()
@@ -234,11 +236,11 @@ class _Trip:
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(sites)
         for module, gradient in at_outputs.items():
-            counted = self._swap.tokens_counted(self._batch).to(gradient.device)
+            counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(tap.inputs[module], site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
-                changes = self._swap.change(site, inputs, other)
+                changes = self._counterfactual.change(site, inputs, other)
                 yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
 
     def _through_block(
@@ -262,12 +264,14 @@ class _Trip:
 
     def _path(self) -> list[Tensor | None]:
         """Return the embeddings to start from, one for each step, the real ones last."""
-        steps = self._swap.plan.steps
+        steps = self._counterfactual.plan.steps
         if steps == 1:
             return [None]
         real = self._embeddings(self._batch.input_ids)
         other = self._batch.counterfactual_ids
-        start = self._swap.embeddings(self._batch, real, self._embeddings(other) if other is not None else None)
+        start = self._counterfactual.embeddings(
+            self._batch, real, self._embeddings(other) if other is not None else None
+        )
         return [torch.lerp(start, real, step / steps) for step in range(1, steps + 1)]
 
     def _embeddings(self, input_ids: Tensor) -> Tensor:

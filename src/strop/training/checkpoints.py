@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from strop.errors import TrainingError
 from strop.files import PARTIAL, make_readable, replacing_folder
 from strop.interventions import Attachment
+from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.recipe.folder import fill_recipe_folder
-from strop.runs.processes import of_all_processes
 from strop.training.state import randomness, read_optimiser, read_randomness, write_optimiser, write_randomness
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
         of_processes = of_all_processes(randomness())
         if self.args.should_save:
             with replacing_folder(target) as temporary:
-                fill_recipe_folder(self.recipe.learned_by(self.attachment), temporary)
+                self.recipe.learned_by(self.attachment).write_files(temporary)
                 scaler = getattr(self.accelerator, "scaler", None)
                 write_optimiser(
                     temporary,
@@ -111,7 +110,7 @@ def add_recipe(recipe: Recipe, folder: Path) -> None:
     """Write a recipe's files into a folder that may hold others, such as checkpoints; those of another recipe give way."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".recipe.", suffix=PARTIAL) as temporary:
-        fill_recipe_folder(recipe, Path(temporary))
+        recipe.write_files(Path(temporary))
         for file in Path(temporary).iterdir():
             make_readable(file)
             file.replace(folder / file.name)

@@ -4,84 +4,74 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, Stream, StreamSite
-from strop.checkpoints.load import quiet_transformers
+from strop.anatomy import Stream, StreamSite
+from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
 from strop.files import remove_partial_folders
-from strop.interventions import Attachment, Intervention, LowRankEdit, applied_interventions, attach_interventions
-from strop.interventions.base import Decompose
+from strop.interventions import Attachment, Intervention, LowRankEdit, attach_interventions
+from strop.proving import Assignment, CandidateSpace, Choice, Journal, Start, Trial, states_below
+from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.runs import CandidateSpace, Choice, Journal, Trial
-from strop.runs.processes import of_all_processes
-from strop.runs.proof import states_below
-from strop.scoring import ClassScorer, Scorer
+from strop.scoring import scorer_of
 from strop.training.checkpoints import checkpoints_in, steps_of
-from strop.training.objective import Objective
+from strop.training.objective import Objective, objective_of
 from strop.training.plan import TrainPlan
 from strop.training.state import randomness, restore_randomness
-from strop.training.trainer import EditTrainer, quietest, refuse_unknown_reports, release
+from strop.training.trainer import EditTrainer, refuse_unknown_reports, release, training_arguments
 from strop.training.watch import Watch, stopping_gently
-
-EPOCHS: CandidateSpace[int] = CandidateSpace(
-    distributions={"epoch": optuna.distributions.IntDistribution(1, 10**6)},
-    spell=lambda epoch: {"epoch": epoch},
-    read=lambda settings: int(settings["epoch"]),
-)
 
 
 class Fitter:
     """One training: the edits it begins with, and what chooses among its epochs.
 
     Args:
-        model: as it is, with nothing attached.
-        anatomy: of that model.
-        objective: what is learned from, and what is made small.
-        select: the examples that choose.
+        given: what is to be improved, and from where.
         plan: the settings.
-        after: a recipe to begin with.
-        decompose: how to come by decompositions.
 
     Raises:
+        TaskError: a row does not fit the model, or there is no train split.
         SiteError: the model has no such layer.
         UsageError: the rank is above the hidden size, the method cannot begin as asked, no edit has a subspace that is to
             be trained, or losses cannot be reported where they are to be.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        anatomy: Anatomy,
-        objective: Objective,
-        select: Scorer | ClassScorer,
-        plan: TrainPlan,
-        *,
-        after: Recipe | None,
-        decompose: Decompose,
-    ) -> None:
+    def __init__(self, given: Assignment, plan: TrainPlan) -> None:
+        self.given = given
+        model, anatomy = given.model, given.anatomy
+        self._objective: Objective = objective_of(
+            model, given.tokenizer, given.task, limit=plan.train_limit, anatomy=anatomy
+        )
+        examples = given.task.examples("select", limit=plan.select_limit)
+        self._select = scorer_of(model, given.tokenizer, given.task, examples, anatomy=anatomy)
         refuse_unknown_reports(plan.report_to)
-        self._model, self._anatomy, self._objective, self._select = model, anatomy, objective, select
-        self._plan, self._decompose = plan, decompose
-        self._start: tuple[Intervention, ...] = after.interventions if after is not None else ()
-        self._start_tensors: tuple[Mapping[str, Tensor], ...] = after.tensors if after is not None else ()
-        self._start_head = after.head if after is not None else None
-        self._head = self._start_head or objective.head_of(model)
-        self._goes_on = _has_subspaces(self._start, plan.train_subspaces)
+        self._model, self._anatomy, self._plan, self._start = model, anatomy, plan, given.start
+        self._head = given.start.head or self._objective.head_of(model)
+        self._goes_on = _has_subspaces(given.start.interventions, plan.train_subspaces)
         new = () if self._goes_on else self._new_edits()
         generator = torch.Generator().manual_seed(plan.seed)
         drawn = [edit.initial_tensors(anatomy.hidden_size, init=plan.init, generator=generator) for edit in new]
         for edit in new:
             edit.refuse_other_subspaces(plan.train_subspaces)
-        self._interventions: tuple[Intervention, ...] = (*self._start, *new)
-        self._tensors: tuple[Mapping[str, Tensor], ...] = (*self._start_tensors, *drawn)
-        self._learning = len(self._start) if not self._goes_on else 0
+        self._interventions: tuple[Intervention, ...] = (*given.start.interventions, *new)
+        self._tensors: tuple[Mapping[str, Tensor], ...] = (*given.start.tensors, *drawn)
+        self._learning = len(given.start.interventions) if not self._goes_on else 0
         """The index of the first intervention that may learn."""
+
+    @property
+    def space(self) -> CandidateSpace[int]:
+        """How its epochs are kept in a study."""
+        return CandidateSpace(
+            method=self._plan.method,
+            distributions={"epoch": optuna.distributions.IntDistribution(1, 10**6)},
+            spell=lambda epoch: {"epoch": epoch},
+            read=lambda settings: int(settings["epoch"]),
+        )
 
     def _new_edits(self) -> list[LowRankEdit]:
         layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
@@ -98,9 +88,16 @@ class Fitter:
         return min((entry.site for entry in learning), key=lambda site: (site.layer, order.index(site.stream)))
 
     def choose(self, journal: Journal) -> Choice:
-        """Train, and return what the select split chose."""
-        unedited = self._score(journal, 0, ())
-        start = self._score(journal, 1, self._start) if self._start else None
+        """Train, and return what the select split chose.
+
+        Args:
+            journal: where epochs' scores and decisions are kept.
+        """
+        unedited = journal.measure_without_candidate(self._select)
+        start = None
+        if self._start:
+            with self._start.applied(self._model, anatomy=self._anatomy, decompose=self.given.decompose):
+                start = journal.measure_without_candidate(self._select, started=True)
         recipe = Recipe.of(
             self._model, self._interventions, family=self._anatomy.family, tensors=self._tensors, head=self._head
         )
@@ -110,7 +107,7 @@ class Fitter:
                 self._interventions,
                 anatomy=self._anatomy,
                 tensors=self._tensors,
-                decompose=self._decompose,
+                decompose=self.given.decompose,
                 head=self._head,
                 trainable=True,
             )
@@ -120,7 +117,7 @@ class Fitter:
                 attachment.detach()
         return self._choice(watch, unedited, start)
 
-    def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial[Any]) -> Watch:
+    def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial) -> Watch:
         self._prepare(attachment)
         lowest = self.lowest.layer
         states = states_below(self._select, lowest)
@@ -180,7 +177,7 @@ class Fitter:
 
     def _trainer(self, folder: Path, watch: Watch, *, saves: bool) -> EditTrainer:
         plan = self._plan
-        arguments = quietest(
+        arguments = training_arguments(
             {
                 "output_dir": str(folder),
                 "num_train_epochs": plan.epochs,
@@ -212,38 +209,19 @@ class Fitter:
         )
         return EditTrainer(self._model, self._objective, arguments, [watch])
 
-    def _score(self, journal: Journal, number: int, interventions: Sequence[Intervention]) -> Trial[Any]:
-        """Return what the model scores before training, with or without the recipe to begin with."""
-        known = journal.book.find(number, None, self._select.example_count)
-        if known is not None:
-            return known
-        journal.progress.start("scoring select", self._select.steps)
-        with applied_interventions(
-            self._model,
-            interventions,
-            anatomy=self._anatomy,
-            tensors=self._start_tensors[: len(interventions)],
-            decompose=self._decompose,
-            head=self._start_head if interventions else None,
-        ):
-            return journal.record(number, None, self._select.evaluate(progress=journal.progress))
-
-    def _choice(self, watch: Watch, unedited: Trial[Any], start: Trial[Any] | None) -> Choice:
-        learned = watch.best.candidate is not None
-        tensors = self._start_tensors
-        if learned:
+    def _choice(self, watch: Watch, unedited: Trial, start: Trial | None) -> Choice:
+        best_epoch, edits = watch.best_epoch, self._start
+        if best_epoch is not None:
             tensors = tuple({**given, **new} for given, new in zip(self._tensors, watch.best_tensors, strict=True))
-        epochs = self._plan.epochs if watch.best.candidate is None else watch.best.candidate
+            edits = Start(self._interventions, tensors, watch.best_head)
+        epochs = self._plan.epochs if best_epoch is None else best_epoch
         return Choice(
-            self._interventions if learned else self._start,
+            edits,
             unedited,
             watch.best,
             tokens=self._objective.tokens * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
-            tensors=tensors,
-            started_from=() if self._goes_on else self._start,
-            start=None if self._goes_on else start,
-            head=watch.best_head if learned else self._start_head,
-            start_head=None if self._goes_on else self._start_head,
+            start=Start() if self._goes_on else self._start,
+            started=None if self._goes_on else start,
         )
 
 

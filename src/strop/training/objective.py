@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, StreamSite, logits_at
+from strop.anatomy import Anatomy, Site, logits_at
 from strop.interventions import Head, prompt_lengths
 from strop.progress import Progress
 from strop.scoring.class_scorer import losses, refuse_no_classifier
@@ -60,7 +60,7 @@ class Objective(Protocol):
         """Return the classification head training begins with, where one learns."""
         ...
 
-    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
+    def keep_below(self, lowest: Site, plan: TrainPlan, *, progress: Progress) -> None:
         """Read once what no edit changes, where it is worth it."""
         ...
 
@@ -118,7 +118,7 @@ class AnswerObjective:
         """Return None: the LM head stays as it is."""
         return None
 
-    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
+    def keep_below(self, lowest: Site, plan: TrainPlan, *, progress: Progress) -> None:
         """Read the hidden states below the lowest edit once, where that saves time."""
         if plan.prefix_budget_bytes and worth_keeping(self.model, lowest=lowest, epochs=plan.epochs):
             self.prefix = PrefixStates.read(
@@ -189,7 +189,7 @@ class LabelObjective:
         """Return the model's own head."""
         return Head.of(model, self.labels.names)
 
-    def keep_below(self, lowest: StreamSite, plan: TrainPlan, *, progress: Progress) -> None:
+    def keep_below(self, lowest: Site, plan: TrainPlan, *, progress: Progress) -> None:
         """Do nothing: a classifier is always run whole."""
 
     def forget(self) -> None:

@@ -8,8 +8,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import (
     Anatomy,
-    Stream,
-    StreamSite,
+    Site,
     evaluating,
     hidden_states_entering,
     hidden_states_made_by,
@@ -17,7 +16,7 @@ from strop.anatomy import (
 )
 from strop.interventions import prompt_lengths
 from strop.progress import Progress
-from strop.scoring.encoding import BATCH_TOKENS
+from strop.scoring import Resources
 from strop.training.sequences import TrainSequence, collate
 
 OTHER_HEADS = ("classifier", "summary", "pooler", "cls")
@@ -47,7 +46,7 @@ class PrefixStates:
         anatomy: Anatomy,
         sequences: Sequence[TrainSequence],
         *,
-        lowest: StreamSite,
+        lowest: Site,
         budget_bytes: int,
         progress: Progress,
     ) -> "PrefixStates":
@@ -55,17 +54,18 @@ class PrefixStates:
 
         A block's output is edited after the block: it has run by then, and what it made is kept.
         """
-        raw = lowest.stream is Stream.BLOCK
+        raw = lowest.after_block
         size = anatomy.hidden_size * model.dtype.itemsize
         order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
         batches: list[list[int]] = []
+        batch_tokens = Resources.of(model).batch_tokens
         used_bytes = 0
         for index in order:
             length = len(sequences[index].ids) - 1
             used_bytes += length * size
             if used_bytes > budget_bytes:
                 break
-            if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+            if not batches or (len(batches[-1]) + 1) * length > batch_tokens:
                 batches.append([])
             batches[-1].append(index)
         progress.start("reading what no edit changes", len(batches))
@@ -93,7 +93,7 @@ class PrefixStates:
         return padded
 
 
-def worth_keeping(model: PreTrainedModel, *, lowest: StreamSite, epochs: int) -> bool:
+def worth_keeping(model: PreTrainedModel, *, lowest: Site, epochs: int) -> bool:
     """Return whether something lies below the lowest edit, is the same in every epoch, and is read more than once."""
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     settings = model.config.to_dict()
@@ -101,4 +101,4 @@ def worth_keeping(model: PreTrainedModel, *, lowest: StreamSite, epochs: int) ->
         "drop" in name and not name.startswith(OTHER_HEADS) and isinstance(value, float) and value > 0
         for name, value in settings.items()
     )
-    return (lowest.layer > 0 or lowest.stream is Stream.BLOCK) and epochs > 1 and not drops
+    return (lowest.layer > 0 or lowest.after_block) and epochs > 1 and not drops

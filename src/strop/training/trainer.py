@@ -67,7 +67,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         return (loss, found.logits) if return_outputs else loss
 
 
-def quietest(arguments: dict[str, Any]) -> TrainingArguments:
+def training_arguments(arguments: dict[str, Any]) -> TrainingArguments:
     """Return the Trainer's arguments, but for those the installed transformers does not know."""
     known = TrainingArguments.__dataclass_fields__
     found = TrainingArguments(**{name: value for name, value in arguments.items() if name in known})

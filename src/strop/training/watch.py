@@ -15,11 +15,9 @@ from transformers import TrainerCallback
 from strop.errors import TrainingError
 from strop.files import replacing_folder
 from strop.interventions import Attachment, Head
+from strop.proving import Journal, Trial, TrialKey, describe_trial
+from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.recipe.folder import fill_recipe_folder
-from strop.runs import Journal, Trial
-from strop.runs.processes import of_all_processes
-from strop.runs.proof import in_words
 from strop.scoring import ClassScorer, Scorer
 
 BEST = "best"
@@ -47,12 +45,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         lowest: int,
         attachment: Attachment,
         recipe: Recipe,
-        unedited: Trial[Any],
+        unedited: Trial,
         patience: int | None,
     ) -> None:
         self._journal, self._scorer, self._states, self._lowest = journal, scorer, states, lowest
         self._attachment, self._recipe, self._patience = attachment, recipe, patience
-        self.best: Trial[Any] = unedited
+        self.best: Trial = unedited
         """The best of the epochs and the model before training."""
         self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
         """What the edits had learned by then; empty for the model before training."""
@@ -68,21 +66,30 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             return
         kept = Recipe.load(folder)
         epoch = int(kept.provenance["epoch"])
-        trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
+        trial = self._journal.find(self._key(epoch))
         if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
             self.best, self.best_tensors, self.best_head = trial, kept.tensors, kept.head
 
+    @property
+    def best_epoch(self) -> int | None:
+        """Which epoch is the best; None where the model before training is."""
+        epoch: int | None = self._journal.candidate(self.best)
+        return epoch
+
+    def _key(self, epoch: int) -> TrialKey:
+        return self._journal.key(epoch, round=epoch, examples=self._scorer.example_count)
+
     def is_over(self, epoch: int) -> bool:
         """Return whether no epoch is to follow one, for none was better for as long as the patience lasts."""
-        return self._patience is not None and epoch - (self.best.candidate or 0) >= self._patience
+        return self._patience is not None and epoch - (self.best_epoch or 0) >= self._patience
 
     @property
     def kept(self) -> str:
         """Where the best edits are, in words; empty where nothing was better than the model before training."""
         folder = self._best_folder()
-        if folder is None or self.best.candidate is None:
+        if folder is None or self.best_epoch is None:
             return ""
-        return f"the best edits so far, those of epoch {self.best.candidate}, are kept in {folder}"
+        return f"the best edits so far, those of epoch {self.best_epoch}, are kept in {folder}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""
@@ -118,20 +125,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         learned = self._attachment.tensors
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
             raise TrainingError(f"The edits are no longer made of finite numbers after epoch {epoch}.")
-        trial = self._journal.book.find(epoch, epoch, self._scorer.example_count)
-        if trial is None:
-            start = self._lowest if self._states is not None else 0
-            trial = self._journal.record(epoch, epoch, self._scorer.evaluate(start=start, states=self._states))
-        better = trial.merit > self.best.merit
-        self._journal.say(f"epoch {epoch}: {in_words(trial)}{', the best so far' if better else ''}")
+        start = self._lowest if self._states is not None else 0
+        trial = self._journal.measure(self._key(epoch), lambda: self._scorer.evaluate(start=start, states=self._states))
+        better = trial.merit > self.best.merit and self._journal.admits(trial.key)
+        self._journal.say(f"epoch {epoch}: {describe_trial(trial)}{', the best so far' if better else ''}")
         if better:
             best = self._recipe.learned_by(self._attachment)
             self.best, self.best_tensors, self.best_head = trial, learned, best.head
             folder = self._best_folder()
             if folder is not None:
                 with replacing_folder(folder) as temporary:
-                    fill_recipe_folder(best.with_provenance({"epoch": epoch}), temporary)
-        return self.is_over(epoch)
+                    best.with_provenance({"epoch": epoch}).write_files(temporary)
+        if self._journal.is_spent:
+            self._journal.say(f"the budget of {self._journal.budget} is spent")
+        return self.is_over(epoch) or self._journal.is_spent
 
     def _best_folder(self) -> Path | None:
         return self._journal.run.path / BEST if self._journal.run is not None else None

@@ -1,0 +1,204 @@
+"""What `search`, `prune` and `train` have in common on the command line: one set of options, one way through.
+
+A command of this kind says what its plan is; everything else — the model, the run folder, where to begin, what to spend,
+what to guard — is taken, checked and printed here.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    LayersOption,
+    ModelArgument,
+    QuietOption,
+    RevisionOption,
+    TaskOption,
+    anatomy_for_command,
+    load_for_command,
+    parse_layers_option,
+    print_json,
+    print_line,
+    print_run,
+    resumable,
+    showing_progress,
+)
+from strop.cli.duration import parse_seconds
+
+if TYPE_CHECKING:
+    from strop.proving import RunOptions, RunOutcome
+    from strop.runs import RunResult
+    from strop.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodCall:
+    """The options every method takes, as they were given; `run` does the rest."""
+
+    model_name: str
+    task_name: str
+    out: Path
+    after: Path | None
+    guard: list[str] | None
+    time_limit: str | None
+    max_evaluations: int | None
+    layers: str | None
+    select_limit: int | None
+    test_limit: int | None
+    seed: int | None
+    storage: str | None
+    with_factors: bool
+    resume: bool
+    revision: str | None
+    device: str | None
+    dtype: str | None
+    family_file: Path | None
+    as_json: bool
+    quiet: bool
+
+    def run(
+        self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
+    ) -> None:
+        """Run a method and print what it found.
+
+        Args:
+            method: `search`, `prune` or `train`.
+            plan: its settings; the shared ones that were given replace its defaults.
+            refuse: raises where the task is not of the method's kind.
+        """
+        from strop.tasks import load_task
+
+        given = {"select_limit": self.select_limit, "test_limit": self.test_limit, "seed": self.seed}
+        plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
+        task = load_task(self.task_name)
+        if refuse is not None:
+            refuse(task)
+        options = self._options()
+        with showing_progress(quiet=self.quiet) as progress, resumable(self.out):
+            model, tokenizer = load_for_command(
+                self.model_name,
+                progress,
+                revision=self.revision,
+                device=self.device,
+                dtype=self.dtype,
+                task=task,
+                seed=plan.seed,
+            )
+            anatomy = anatomy_for_command(model, self.family_file)
+            plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
+            options = dataclasses.replace(options, family=anatomy.family, progress=progress)
+            found = method(model, tokenizer, task, plan, options)
+        self._print(found.result)
+
+    def _options(self) -> "RunOptions":
+        from strop.proving import Budget, Guard, RunOptions
+        from strop.recipe import Recipe
+
+        seconds = parse_seconds(self.time_limit, "--time-limit") if self.time_limit is not None else None
+        return RunOptions(
+            out=self.out,
+            after=Recipe.load(self.after) if self.after is not None else None,
+            guards=tuple(Guard.parse(text) for text in self.guard or ()),
+            budget=Budget(seconds=seconds, evaluations=self.max_evaluations),
+            storage=self.storage,
+            resume=self.resume,
+            with_factors=self.with_factors,
+        )
+
+    def _print(self, result: "RunResult") -> None:
+        """Print a finished run, as JSON or for a person with the next command to try.
+
+        What depends on a token's place cannot be baked, and is evaluated instead.
+        """
+        if self.as_json:
+            print_json(result.to_json())
+            return
+        print_run(result)
+        recipe = self.out / "recipe"
+        if any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
+            print_line(f"Next: strop eval {self.model_name} --task {self.task_name} --recipe {recipe}")
+        else:
+            print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")
+
+
+def _shared(
+    model_name: ModelArgument,
+    task_name: TaskOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
+    *,
+    layers: LayersOption = None,
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),
+    ] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guard",
+            metavar="WHAT:BOUND",
+            help="What the choice may not harm: notes.txt:2% (perplexity of a text), boolq:1 (points of accuracy on another "
+            "task); may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--time-limit", metavar="TIME", help="Choose for this long: 90s, 30m, 1h.", show_default="no limit"
+        ),
+    ] = None,
+    max_evaluations: Annotated[
+        int | None, typer.Option("--max-evaluations", help="Most trials the choice may take.", show_default="no limit")
+    ] = None,
+    select_limit: Annotated[int | None, typer.Option(help="Most examples to choose by.", show_default="1000")] = None,
+    test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of samples, initial edits and the bootstrap.", show_default="0")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="Keep the trials in this database.", show_default="RUN/study.db"),
+    ] = None,
+    with_factors: Annotated[
+        bool,
+        typer.Option("--with-factors", help="Put low-rank factors into the recipe, so that nothing is decomposed."),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Hold the shared options; its signature is all that is used."""
+
+
+def method_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes the shared options beside its own, and is handed them as its first argument `call`.
+
+    Args:
+        command: takes a `MethodCall` and options of its own.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
+    arguments, options = shared[:3], shared[3:]
+
+    def taking_all(**given: Any) -> None:
+        names = {field.name for field in dataclasses.fields(MethodCall)}
+        call = MethodCall(**{name: value for name, value in given.items() if name in names})
+        command(call, **{name: value for name, value in given.items() if name not in names})
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*arguments, *own, *options)]
+    taking_all.__name__, taking_all.__doc__ = command.__name__, command.__doc__
+    taking_all.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    taking_all.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return taking_all

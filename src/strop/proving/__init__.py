@@ -1,0 +1,42 @@
+"""Choosing apart from proving: the study, its journal and budget, guards, and the one look at test."""
+
+from strop.proving.assignment import Assignment
+from strop.proving.budget import Budget, BudgetSpentError
+from strop.proving.choice import Choice, Start
+from strop.proving.conduct import Chooser, RunSettings, conduct
+from strop.proving.guards import Guard
+from strop.proving.journal import Journal, describe_trial
+from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
+from strop.proving.options import RunOptions
+from strop.proving.outcome import RunOutcome
+from strop.proving.prove import Measurement, prove, states_below
+from strop.proving.study import Claim, Study
+from strop.proving.trials import CandidateSpace, Trial, TrialKey
+
+__all__ = [
+    "Assignment",
+    "Budget",
+    "BudgetSpentError",
+    "CandidateSpace",
+    "Choice",
+    "Chooser",
+    "Claim",
+    "Guard",
+    "Journal",
+    "Measure",
+    "Measurement",
+    "Reader",
+    "RunOptions",
+    "RunOutcome",
+    "RunSettings",
+    "Start",
+    "Study",
+    "TaskAccuracy",
+    "TextPerplexity",
+    "Trial",
+    "TrialKey",
+    "conduct",
+    "describe_trial",
+    "prove",
+    "states_below",
+]

@@ -1,0 +1,210 @@
+"""A whole run: hold its folder, let select choose, prove the choice once on test, write down all of it."""
+
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from strop.checkpoints import identify
+from strop.errors import RunError
+from strop.progress import SILENT
+from strop.proving.assignment import Assignment
+from strop.proving.choice import Choice
+from strop.proving.guards import GuardReader, Guards, guard_readers
+from strop.proving.journal import Journal
+from strop.proving.options import RunOptions
+from strop.proving.outcome import RunOutcome
+from strop.proving.processes import of_all_processes, process_index
+from strop.proving.prove import prove, recipe_of, result_of
+from strop.proving.study import Study
+from strop.proving.trials import CandidateSpace
+from strop.recipe import Recipe
+from strop.runs import RunFolder, Stopwatch, locked, without_password
+from strop.scoring import ClassScorer, Scorer, scorer_of
+
+Command = Literal["search", "prune", "train"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run's answer depends on besides its assignment."""
+
+    command: Command
+    plan: Mapping[str, Any]
+    """All settings of the plan, as config.json holds them."""
+    seed: int
+    test_limit: int | None
+    """Most test examples to measure the choice on; None for all."""
+    together: bool = False
+    """Several processes work on it, and all of them take part in the choice."""
+
+
+class Chooser(Protocol):
+    """A method made ready for an assignment: it proposes, scores on select, and never meets a test example."""
+
+    @property
+    def given(self) -> Assignment:
+        """What it is about."""
+        ...
+
+    @property
+    def space(self) -> CandidateSpace[Any]:
+        """How its candidates are kept in a study."""
+        ...
+
+    def choose(self, journal: Journal) -> Choice:
+        """Make the choice on the model as it is, and leave the model so."""
+        ...
+
+
+def conduct(
+    chooser: Chooser,
+    settings: RunSettings,
+    options: RunOptions,
+    *,
+    check_test: Callable[[Scorer | ClassScorer], None] | None = None,
+) -> RunOutcome:
+    """Let the select split choose, then measure the choice once on test and write down all of it.
+
+    Of several processes the first does so, and the others take part in the choice and return what it found.
+
+    Args:
+        chooser: makes the choice, without a look at test.
+        settings: what the answer depends on besides.
+        options: where it writes, and what it may spend.
+        check_test: raises, before the choice is made, where it could not be measured on the test examples.
+
+    Raises:
+        RunError: the folder is in use, is being worked on, or was begun with other settings.
+        TaskError: a row does not fit the model.
+    """
+    if not settings.together:
+        return _lead(chooser, settings, options, check_test)
+    if process_index() == 0:
+        outcome = _lead(chooser, settings, options, check_test)
+        of_all_processes(outcome)
+        return outcome
+    _follow(chooser, options)
+    found: list[RunOutcome | None] = of_all_processes(None)
+    return next(outcome for outcome in found if outcome is not None)
+
+
+def _lead(
+    chooser: Chooser,
+    settings: RunSettings,
+    options: RunOptions,
+    check_test: Callable[[Scorer | ClassScorer], None] | None,
+) -> RunOutcome:
+    given = chooser.given
+    examples = given.task.examples(
+        "test", limit=settings.test_limit
+    )  # a row that does not fit is told before the choice
+    test = scorer_of(given.model, given.tokenizer, given.task, examples, anatomy=given.anatomy)
+    if check_test is not None:
+        check_test(test)
+    guards = guard_readers(options.guards, given.model, given.tokenizer, anatomy=given.anatomy)
+    base = identify(given.model)
+    plan = _plan_of(settings, options)
+    config = {
+        "command": settings.command,
+        "base_model": dataclasses.asdict(base),
+        "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
+        "plan": plan,
+        "storage": without_password(options.storage) if options.storage is not None else None,
+    }
+    with _folder_of(options.folder, config, resume=options.resume) as run:
+        if run is not None and run.finished:
+            options.progress.note(f"{run.path} is finished already; nothing was repeated")
+            return RunOutcome(Recipe.load(run.recipe_folder), run.result(), (), run.path)
+        study = _open_study(settings.command, options.storage, run, chooser.space)
+        study.requeue_abandoned(alone=True)  # whoever held one held the folder too
+        journal = _journal(chooser, options, study, run, guards)
+        journal.guards.read_base()
+        choice = chooser.choose(journal)
+        with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+            readings = journal.guards.readings(choice.best.key if choice.edits else None)
+        choice = dataclasses.replace(choice, guards=readings)
+        measured = prove(given, choice, test, progress=options.progress)
+        result = result_of(
+            given,
+            choice,
+            measured,
+            command=settings.command,
+            seed=settings.seed,
+            base=base,
+            wall_seconds=journal.stopwatch.seconds,
+            evaluations=len(study.trials()),
+        )
+        if options.budget.is_limited:  # no part of the config: whoever resumes may spend more
+            plan["budget"] = dataclasses.asdict(options.budget)
+        recipe = recipe_of(given, choice, result, base=base, settings=plan, with_factors=options.with_factors)
+        if run is not None:
+            run.finish(recipe.save, result)
+        path = run.path if run is not None else None
+        return RunOutcome(recipe, result, study.trials(), path, (measured.base, measured.edited))
+
+
+def _follow(chooser: Chooser, options: RunOptions) -> None:
+    """Take part in the choice, silently; the first process writes result.json only when all have."""
+    folder = options.folder
+    if folder is None or not RunFolder(folder, run_id="").finished:
+        silent = dataclasses.replace(options, progress=SILENT)
+        study = Study(None, name="followed", spaces=[chooser.space])
+        chooser.choose(dataclasses.replace(_journal(chooser, silent, study, None, ()), folder=folder))
+
+
+def _journal(
+    chooser: Chooser, options: RunOptions, study: Study, run: RunFolder | None, guards: Sequence[GuardReader]
+) -> Journal:
+    earlier_seconds = max((trial.elapsed_seconds for trial in study.trials()), default=0.0)
+    return Journal(
+        study=study,
+        space=chooser.space,
+        stage="choice",
+        progress=options.progress,
+        stopwatch=Stopwatch(earlier_seconds),
+        budget=options.budget,
+        guards=Guards(guards, study=study),
+        run=run,
+        folder=run.path if run is not None else None,
+    )
+
+
+@contextlib.contextmanager
+def _folder_of(path: Path | None, config: Mapping[str, Any], *, resume: bool) -> Iterator[RunFolder | None]:
+    """Hold the run's folder, so that no other process works on it, and begin or go on with the run in it."""
+    if path is None:
+        yield None
+        return
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file, and a run needs a folder: choose another --out.")
+    with locked(path):
+        compute = {
+            "torch_threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        }
+        yield RunFolder.start(path, config, resume=resume, compute=compute)
+
+
+def _plan_of(settings: RunSettings, options: RunOptions) -> dict[str, Any]:
+    """Return all settings the answer depends on; what was not asked for is not written."""
+    plan = dict(settings.plan)
+    if options.after is not None or settings.command != "search":
+        plan["after"] = options.after.describe_exactly() if options.after is not None else None
+    if options.guards:
+        plan["guards"] = [guard.fingerprint for guard in options.guards]
+    return plan
+
+
+def _open_study(command: Command, storage: str | None, run: RunFolder | None, space: CandidateSpace[Any]) -> Study:
+    name = f"{command}-{run.id if run is not None else uuid.uuid4().hex}"
+    try:
+        return Study(storage or (run.study_url if run is not None else None), name=name, spaces=[space])
+    except RunError:
+        if run is not None:
+            run.discard_if_empty()
+        raise

@@ -1,0 +1,144 @@
+"""Bounds on what a choice may harm, looked at only when a candidate would otherwise win."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy
+from strop.errors import UsageError
+from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
+from strop.proving.study import Study
+from strop.proving.trials import TrialKey
+from strop.runs import GuardReading
+from strop.tasks import builtin_tasks, load_task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guard:
+    """A measure and the most harm a choice may do to it.
+
+    Args:
+        measure: of what.
+        bound: in the measure's `bound_unit`: 0.02 is two per cent of the base's figure, or two points.
+
+    Raises:
+        UsageError: a bound that is negative or not finite.
+    """
+
+    measure: Measure
+    bound: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bound < math.inf:
+            raise UsageError(f"The guard on {self.measure.name} has a bound of 0 or more, not {self.bound:g}.")
+
+    @classmethod
+    def parse(cls, text: str) -> "Guard":
+        """Return the guard a text such as `notes.txt:2%` or `boolq:1` names.
+
+        `FILE:2%` bounds the growth of the perplexity of a text file; `TASK:1` what is lost of the accuracy on another task,
+        in percentage points.
+
+        Raises:
+            UsageError: the text is not of that form, or there is no such file.
+            TaskError: there is no such task.
+        """
+        subject, colon, amount = text.rpartition(":")
+        per_cent = amount.strip().endswith("%")
+        try:
+            bound = float(amount.strip().removesuffix("%")) / 100
+        except ValueError:
+            colon = ""
+        if not colon or not subject.strip():
+            raise UsageError(
+                f"'{text}' is no guard: write FILE.txt:2% for a text's perplexity, or TASK:1 for points of accuracy on "
+                "another task."
+            )
+        if per_cent:
+            return cls(TextPerplexity.read(Path(subject).expanduser()), bound)
+        if Path(subject).suffix not in (".yaml", ".yml") and subject not in builtin_tasks() and Path(subject).is_file():
+            raise UsageError(
+                f"'{text}': {subject} is a text file, whose bound is written with a per cent sign ({amount}%)."
+            )
+        return cls(TaskAccuracy(load_task(subject)), bound)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from another guard."""
+        return f"{self.measure.fingerprint} {self.bound:g}"
+
+    def read(self, base: float, edited: float) -> GuardReading:
+        """Return what it says of two figures."""
+        measure = self.measure
+        return GuardReading(
+            measure.name, measure.unit, base, edited, measure.harm(base, edited), self.bound, measure.bound_unit
+        )
+
+
+GuardReader = tuple[Guard, Reader]
+"""A guard, and its measure made ready for one model."""
+
+
+def guard_readers(
+    guards: Sequence[Guard], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy
+) -> tuple[GuardReader, ...]:
+    """Make guards ready for a model.
+
+    Args:
+        guards: in the order they are looked at.
+        model: whose harm they bound.
+        tokenizer: the model's.
+        anatomy: the model's.
+
+    Raises:
+        UsageError: something cannot be measured of this model.
+        TaskError: a row of a guard's task does not fit the model.
+    """
+    return tuple((guard, guard.measure.reader(model, tokenizer, anatomy=anatomy)) for guard in guards)
+
+
+class Guards:
+    """All guards of a run; figures are kept in the study, so that a resumed run repeats none.
+
+    Args:
+        guards: in the order they are looked at; the first that does not hold ends the look.
+        study: where figures are kept.
+    """
+
+    def __init__(self, guards: Sequence[GuardReader], *, study: Study) -> None:
+        self._guards = tuple(guards)
+        self._study = study
+
+    def __bool__(self) -> bool:
+        return bool(self._guards)
+
+    def read_base(self) -> None:
+        """Measure the model as it is before any edit."""
+        for guard, reader in self._guards:
+            self._figure(guard, reader, "base")
+
+    def readings(self, key: TrialKey | None) -> tuple[GuardReading, ...]:
+        """Return what the guards say of the model as it stands, up to the first that does not hold.
+
+        Args:
+            key: of the candidate that is on the model; None for the model before any edit.
+        """
+        found = []
+        for guard, reader in self._guards:
+            base = self._figure(guard, reader, "base")
+            edited = base if key is None else self._figure(guard, reader, key.text)
+            found.append(guard.read(base, edited))
+            if not found[-1].holds:
+                break
+        return tuple(found)
+
+    def _figure(self, guard: Guard, reader: Reader, of: str) -> float:
+        name = f"guard {guard.measure.fingerprint} of {of}"
+        known = self._study.recall(name)
+        if known is None:
+            known = reader()
+            self._study.remember(name, known)
+        return float(known)

@@ -1,0 +1,149 @@
+"""The diary of a choice: every trial goes through the study's queue, is charged to the budget, and told."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from strop.errors import RunError
+from strop.progress import Progress
+from strop.proving.budget import Budget, BudgetSpentError
+from strop.proving.guards import Guards
+from strop.proving.study import Study
+from strop.proving.trials import CandidateSpace, Trial, TrialKey
+from strop.runs import RunFolder, Stopwatch
+from strop.scoring import ClassScorer, Evaluation, Scorer
+
+BASE, START = "base", "start"
+"""The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Journal:
+    """Where one method writes what it does; several may share a study, each with a journal of its own."""
+
+    study: Study
+    space: CandidateSpace[Any]
+    """Of the method's candidates."""
+    stage: str
+    """Which part of the run this is; with the method it begins the keys of all trials."""
+    progress: Progress
+    stopwatch: Stopwatch
+    """Runs since the choice began, earlier sittings included."""
+    budget: Budget
+    guards: Guards
+    run: RunFolder | None = None
+    """The folder whose log is written, where there is one."""
+    folder: Path | None = None
+    """The run folder, where there is one; of several processes only the first has `run` and writes there."""
+
+    def say(self, line: str) -> None:
+        """Tell a decision to whoever watches, and to the log."""
+        self.progress.note(line)
+        if self.run is not None:
+            self.run.log(line)
+
+    def key(self, candidate: object, *, round: int, examples: int, split: str = "select") -> TrialKey:
+        """Return the key of a candidate's trial in a round."""
+        return self.space.key(candidate, stage=self.stage, round=round, split=split, examples=examples)
+
+    def unedited_key(self, *, examples: int, started: bool = False) -> TrialKey:
+        """Return the key of a trial without a candidate, the same for every method: of the model as it was, or as begun."""
+        return TrialKey(START if started else BASE, "", 0, "select", examples)
+
+    def find(self, key: TrialKey) -> Trial | None:
+        """Return a finished trial, or None."""
+        return self.study.find(key)
+
+    def candidate(self, trial: Trial) -> Any:
+        """Return the candidate of a trial of this method; None where it is of no candidate."""
+        return self.space.candidate(trial.key) if trial.key.method == self.space.method else None
+
+    def enqueue(self, keys: Iterable[TrialKey]) -> None:
+        """Put trials into the queue in this order; those that are in it already stay."""
+        self.study.enqueue(keys)
+
+    def measure(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Trial:
+        """Return a trial: one that is finished as it is, else claimed, scored, written down and charged.
+
+        Args:
+            key: of the trial.
+            evaluate: scores the candidate, which is on the model while it runs.
+
+        Raises:
+            BudgetSpentError: the budget is spent, and the trial is not one of a model without a candidate.
+            RunError: another process works on the trial.
+        """
+        known = self.find(key)
+        if known is not None:
+            return known
+        if self.is_spent and key.method not in (BASE, START):
+            raise BudgetSpentError(f"The budget of {self.budget} is spent.")
+        self.enqueue([key])
+        claim = self.study.claim([key])
+        if claim is None:
+            raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
+        with claim:
+            trial = Trial.of(key, evaluate().figures, elapsed_seconds=self.stopwatch.seconds)
+            claim.finish(trial)
+        return trial
+
+    def measure_without_candidate(self, scorer: Scorer | ClassScorer, *, started: bool = False) -> Trial:
+        """Return the trial of the model as it stands, before any candidate, and tell it.
+
+        Args:
+            scorer: of all select examples.
+            started: what the run begins with is on the model; else it is as it was.
+        """
+        what = "the recipe to begin with" if started else "no edit"
+        self.progress.start(f"scoring {what}", scorer.steps)
+        key = self.unedited_key(examples=scorer.example_count, started=started)
+        trial = self.measure(key, lambda: scorer.evaluate(progress=self.progress))
+        self.say(f"{what}: {describe_trial(trial)}")
+        return trial
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget allows nothing further to begin."""
+        return self.budget.is_limited and self.budget.is_spent(
+            seconds=self.stopwatch.seconds, evaluations=len(self.study.trials())
+        )
+
+    def admits(self, key: TrialKey) -> bool:
+        """Return whether no guard speaks against the candidate that is on the model; one that does is told.
+
+        Args:
+            key: of the candidate.
+        """
+        broken = next((reading for reading in self.guards.readings(key) if not reading.holds), None)
+        if broken is not None:
+            self.say(
+                f"refused by the guard on {broken.name}: {broken.unit} {broken.base:.4g} -> {broken.edited:.4g}, a harm of "
+                f"{100 * broken.harm:.2f} where {100 * broken.bound:g} is allowed"
+            )
+        return broken is None
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a value beside the trials, under this method and stage."""
+        self.study.remember(f"{self.space.method} {self.stage} {name}", value)
+
+    def recall(self, name: str) -> Any:
+        """Return a value kept earlier, or None."""
+        return self.study.recall(f"{self.space.method} {self.stage} {name}")
+
+    def tokens_of(self, tokens: Callable[[TrialKey], int]) -> int:
+        """Return the tokens all trials of this method, and those without a candidate, have read.
+
+        Args:
+            tokens: of one trial.
+        """
+        own = (self.space.method, BASE, START)
+        return sum(tokens(trial.key) for trial in self.study.trials() if trial.key.method in own)
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return a trial's figures as a log line ends with them."""
+    figures = {} if trial.accuracy is None else {"accuracy": trial.accuracy}
+    figures |= {trial.metric[0]: trial.metric[1]} if trial.metric is not None else {}
+    shown = "".join(f"{name} {value:.4f}, " for name, value in figures.items())
+    return f"{shown}loss {trial.loss:.4f} on {trial.key.split}"

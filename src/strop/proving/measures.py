@@ -1,0 +1,191 @@
+"""What is measured of a model besides its score: a value with a name and a unit."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Literal, Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy
+from strop.errors import UsageError
+from strop.scoring import scorer_of, text_scorer
+from strop.tasks import Task
+
+BoundUnit = Literal["share", "points"]
+"""In what a harm is counted: a share of the base's figure, or the difference of two fractions."""
+
+
+class Reader(Protocol):
+    """A measure made ready for one model."""
+
+    def __call__(self) -> float:
+        """Return the figure of the model as it stands."""
+        ...
+
+
+class Measure(Protocol):
+    """Something a choice may harm. A new one is one class with these members."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Of its figure."""
+        ...
+
+    @property
+    def bound_unit(self) -> BoundUnit:
+        """Of its harm."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from another measure, its data included."""
+        ...
+
+    def harm(self, base: float, edited: float) -> float:
+        """Return by how much the edited model is worse; negative where it is better."""
+        ...
+
+    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+        """Make it ready for a model, once; its reader is called as often as the model's edits change.
+
+        Raises:
+            UsageError: it cannot be measured of such a model.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextPerplexity:
+    """Perplexity of a text: exp of the mean −log p of a token; the harm is its growth, PPL(edited) / PPL(base) − 1.
+
+    The text is read in windows; the first half of each counts as a prompt, so that edits limited to prompt positions are
+    felt, and the second half is scored.
+
+    Raises:
+        UsageError: the text is blank.
+
+    >>> TextPerplexity("notes.txt", "Some words of prose.").harm(20.0, 21.0)
+    0.050000000000000044
+    """
+
+    name: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise UsageError(f"The guard's text {self.name} is empty; give a file with some pages of plain text.")
+
+    @classmethod
+    def read(cls, path: Path) -> "TextPerplexity":
+        """Read the text from a file.
+
+        Raises:
+            UsageError: there is no such file, or it is not UTF-8 text.
+        """
+        try:
+            return cls(path.name, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise UsageError(f"The guard's text {path} cannot be read: {reason}.") from None
+
+    @property
+    def unit(self) -> str:
+        """Perplexity has no unit of its own."""
+        return "perplexity"
+
+    @property
+    def bound_unit(self) -> BoundUnit:
+        """The harm is a share of the base's figure."""
+        return "share"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the text."""
+        return f"text {_digest(self.text)}"
+
+    def harm(self, base: float, edited: float) -> float:
+        """Return PPL(edited) / PPL(base) − 1."""
+        return edited / base - 1
+
+    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+        """Encode the text once.
+
+        Raises:
+            UsageError: the model predicts no tokens, or the text is too short for one window.
+        """
+        scorer = text_scorer(model, tokenizer, self.text, name=self.name, anatomy=anatomy)
+        return lambda: scorer.evaluate().perplexity
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskAccuracy:
+    """Accuracy on the select split of another task; the harm is what is lost of it, base − edited.
+
+    Args:
+        task: scored by right and wrong.
+        limit: score a random sample of this size.
+
+    Raises:
+        UsageError: the task is scored by loss alone.
+    """
+
+    task: Task
+    limit: int | None = 500
+
+    def __post_init__(self) -> None:
+        if self.task.score == "perplexity" or (self.task.labels is not None and not self.task.labels.names):
+            raise UsageError(
+                f"Task {self.task.name} is scored by loss alone, and a guard needs right and wrong answers."
+            )
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.task.name
+
+    @property
+    def unit(self) -> str:
+        """Accuracy is a fraction."""
+        return "accuracy"
+
+    @property
+    def bound_unit(self) -> BoundUnit:
+        """The harm is a difference of fractions."""
+        return "points"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the task, and of how much of it is asked."""
+        return f"task {self.task.fingerprint} {self.limit}"
+
+    def harm(self, base: float, edited: float) -> float:
+        """Return base − edited."""
+        return base - edited
+
+    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+        """Encode the examples once.
+
+        Raises:
+            TaskError: a row does not fit the model.
+            UsageError: the model is not of the kind the task is for.
+        """
+        examples = self.task.examples("select", limit=self.limit)
+        scorer = scorer_of(model, tokenizer, self.task, examples, anatomy=anatomy)
+
+        def read() -> float:
+            accuracy = scorer.evaluate().accuracy
+            assert accuracy is not None  # refused above
+            return accuracy
+
+        return read
+
+
+def _digest(text: str) -> str:
+
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,58 @@
+"""What every run takes, whatever its method."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from strop.anatomy import Family
+from strop.errors import UsageError
+from strop.linalg import DecompositionCache
+from strop.progress import SILENT, Progress
+from strop.proving.budget import Budget
+from strop.proving.guards import Guard
+from strop.recipe import Recipe
+from strop.scoring import Resources
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RunOptions:
+    """Where a run begins, what it may spend, and where it writes: the same for `search`, `prune` and `train`.
+
+    Raises:
+        UsageError: there is nothing to resume.
+
+    >>> RunOptions(budget=Budget(seconds=60)).out is None
+    True
+    """
+
+    out: str | Path | None = None
+    """The run folder; nothing is written by default."""
+    after: Recipe | None = None
+    """A recipe to begin with; the one that comes out holds its interventions first."""
+    guards: Sequence[Guard] = ()
+    """What a choice may not harm by more than a bound; see `Guard`."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """What the choice may spend; without limits by default."""
+    storage: str | None = None
+    """An address SQLAlchemy understands, for the trials; study.db in the run folder by default."""
+    resume: bool = False
+    """Go on with an interrupted run in `out`; finished trials are not repeated and the answer is the same."""
+    family: Family | None = None
+    """The spelling of an architecture Strop does not know."""
+    with_factors: bool = False
+    """Put low-rank factors into the recipe, so that applying it decomposes nothing."""
+    decompositions: DecompositionCache | None = None
+    """The cache of decompositions; the one on disk by default."""
+    resources: Resources | None = None
+    """What batches and what is kept in memory may take; what suits the model's device by default."""
+    progress: Progress = SILENT
+    """Told how far it is."""
+
+    def __post_init__(self) -> None:
+        if self.out is None and self.resume:
+            raise UsageError("Only a run with a folder can be resumed; name it with out=.")
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder as a path."""
+        return Path(self.out) if self.out is not None else None

@@ -1,0 +1,53 @@
+"""What a whole run found."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from strop.proving.trials import Trial
+from strop.recipe import Recipe
+from strop.runs import RunResult
+from strop.scoring import Evaluation
+from strop.statistics import spell_p_value
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOutcome:
+    """What a search, a pruning or a training found."""
+
+    recipe: Recipe
+    result: RunResult
+    """The figures, as result.json holds them."""
+    trials: tuple[Trial, ...]
+    """Everything that was tried, in the order of the queue."""
+    folder: Path | None = None
+    """The run folder, where there is one."""
+    test_evaluations: tuple[Evaluation, Evaluation] | None = None
+    """Example by example, of the base and of the chosen recipe; None where a finished run was only read back."""
+
+    def fixed_indices(self) -> list[int]:
+        """Return which test examples were wrong before and are right after."""
+        if self.test_evaluations is None:
+            return []
+        before, after = self.test_evaluations
+        if before.correct is None or after.correct is None:
+            return []
+        return [int(index) for index in np.flatnonzero(after.correct & ~before.correct)]
+
+    def __str__(self) -> str:
+        base, edited = self.result.base["test"], self.result.edited["test"]
+        comparison = self.result.comparison["test"]
+        if base.metric is not None and edited.metric is not None:
+            measured, before, after, unit = base.metric[0], base.metric[1], edited.metric[1], ""
+        elif base.accuracy is not None and edited.accuracy is not None:
+            measured, before, after, unit = "accuracy", base.accuracy, edited.accuracy, ""
+        else:
+            measured, before, after, unit = "loss", base.loss, edited.loss, " nats per token"
+        low, high = comparison.ci95
+        return (
+            f"{self.recipe}\n"
+            f"{measured} on {base.count} held-out examples: {before:.4f} -> {after:.4f}{unit} "
+            f"(gain {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
+            f"{spell_p_value(comparison.p_value)})"
+        )

@@ -1,0 +1,180 @@
+"""The one look at the test split: base, start and choice on the same examples."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from strop.checkpoints import BaseIdentity
+from strop.interventions import matrix_of
+from strop.progress import SILENT, Progress
+from strop.proving.assignment import Assignment
+from strop.proving.choice import Choice, Start
+from strop.recipe import Recipe
+from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
+from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare
+from strop.wording import in_words
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measurement:
+    """What the test split says of a choice."""
+
+    base: Evaluation
+    """Of the model as it was."""
+    edited: Evaluation
+    """Of the choice."""
+    started: Evaluation | None
+    """Of the model with what the run began with; None where it began with nothing."""
+    tokens: int
+    """Tokens read."""
+
+    @property
+    def passes(self) -> int:
+        """How often the split was read."""
+        return len({id(found) for found in (self.base, self.edited, self.started) if found is not None})
+
+
+def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, progress: Progress = SILENT) -> Measurement:
+    """Measure a choice on the test split: base, start and edited model on the same examples, once.
+
+    What lies below the lowest edit is computed once for all of them.
+
+    Args:
+        given: what the choice is about.
+        choice: made without a look at test.
+        test: the held-out examples.
+        progress: told of each batch.
+    """
+    stages = {"started": choice.start, "edited": choice.edits}
+    stages = {name: edits for name, edits in stages.items() if edits}
+    lowest = min((edit.site.layer for edit in choice.edits.interventions), default=0)
+    progress.start("measuring on held-out examples", (1 + len(stages)) * test.steps)
+    states = states_below(test, lowest)
+    first = lowest if states is not None else 0
+    found = {"base": test.evaluate(start=first, states=states, progress=progress)}
+    for name, edits in stages.items():
+        with edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+            found[name] = test.evaluate(start=first, states=states, progress=progress)
+    base = found["base"]
+    return Measurement(base, found.get("edited", base), found.get("started"), len(found) * test.tokens)
+
+
+def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | None:
+    """Return what enters a layer for each batch of a scorer, where it may be kept and reused, or None.
+
+    Args:
+        scorer: of a language model; a classifier is always run whole.
+        layer: the lowest that anything edits.
+    """
+    if layer == 0 or isinstance(scorer, ClassScorer):
+        return None
+    if scorer.state_bytes > Resources.of(scorer.model).state_bytes:
+        return None
+    return scorer.states_entering(layer)
+
+
+def result_of(
+    given: Assignment,
+    choice: Choice,
+    measured: Measurement,
+    *,
+    command: str,
+    seed: int,
+    base: BaseIdentity,
+    wall_seconds: float,
+    evaluations: int,
+) -> RunResult:
+    """Return a run's figures.
+
+    Args:
+        given: what the run is about.
+        choice: what it chose.
+        measured: what test says of that.
+        command: search, prune or train.
+        seed: of the bootstrap too.
+        base: the model's identity.
+        wall_seconds: spent, sittings added up.
+        evaluations: trials finished.
+    """
+    comparison = {"test": compare(measured.base, measured.edited, seed=seed)}
+    start = {}
+    if choice.started is not None and measured.started is not None:
+        start = {"select": choice.started.figures, "test": measured.started.figures}
+        comparison["test_over_start"] = compare(measured.started, measured.edited, seed=seed)
+    entries = tuple(
+        entry.to_json(_shape(given.anatomy.read_weight(given.model, matrix_of(entry))))
+        for entry in choice.edits.interventions
+    )
+    head = choice.edits.head
+    learned = None if head is None else {"labels": list(head.labels), "parameters": head.parameter_count}
+    return RunResult(
+        command=command,
+        seed=seed,
+        base_model=BaseModel(base.id, base.fingerprint),
+        task=TaskUsed(given.task.name, {"select": choice.unedited.key.examples, "test": measured.base.count}),
+        base={"select": choice.unedited.figures, "test": measured.base.figures},
+        edited={"select": choice.best.figures, "test": measured.edited.figures},
+        start=start,
+        comparison=comparison,
+        interventions=entries,
+        edits=tuple(in_words(entries, head=learned)),
+        guards=choice.guards,
+        cost=Cost(
+            wall_seconds=round(wall_seconds, 3),
+            evaluations=evaluations + measured.passes,
+            tokens=choice.tokens + measured.tokens,
+            peak_rss_bytes=peak_rss_bytes(),
+        ),
+        versions=versions(),
+        metric=measured.base.metric[0] if measured.base.metric is not None else None,
+        head=TrainedHead(head.labels, head.parameter_count) if head is not None else None,
+    )
+
+
+def recipe_of(
+    given: Assignment,
+    choice: Choice,
+    result: RunResult,
+    *,
+    base: BaseIdentity,
+    settings: Mapping[str, Any],
+    with_factors: bool,
+) -> Recipe:
+    """Return a choice as a recipe that says how it was found.
+
+    Args:
+        given: what the run is about.
+        choice: what it chose.
+        result: its figures.
+        base: the model's identity.
+        settings: all that the answer depends on.
+        with_factors: put low-rank factors into it.
+    """
+    edits: Start = choice.edits
+    family = given.anatomy.family
+    recipe = Recipe.of(
+        given.model,
+        edits.interventions,
+        tensors=edits.tensors or None,
+        base=base,
+        family=family,
+        head=edits.head,
+        provenance={
+            "command": result.command,
+            "task": given.task.name,
+            "task_fingerprint": given.task.fingerprint,
+            "seed": result.seed,
+            "plan": dict(settings),
+            "base": result.base["test"].to_json(),
+            "edited": result.edited["test"].to_json(),
+            "comparison": result.comparison["test"].to_json(),
+            "versions": dict(result.versions),
+        },
+    )
+    return recipe.with_factors(given.model, family=family, decompose=given.decompose) if with_factors else recipe
+
+
+def _shape(matrix: Tensor) -> tuple[int, int]:
+    return matrix.shape[0], matrix.shape[1]

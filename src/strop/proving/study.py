@@ -1,0 +1,400 @@
+"""The trials of a run as a queue in an Optuna storage: any number of processes may work on it, and none does a trial twice.
+
+A trial's record waits, runs, and is at last finished or failed. The storage changes a state in one step, numbers records
+in the order they are written, and lets nobody write to one that is finished or failed. So of the records that share a key
+the first that has not failed is the trial, and a second one, which two processes may write at the same moment, never runs.
+"""
+
+import contextlib
+import json
+import threading
+import uuid
+import warnings
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from strop.errors import UsageError
+from strop.proving.storage import hang_up, in_one_sentence, open_database, quiet_optuna
+from strop.proving.trials import CandidateSpace, Trial, TrialKey
+
+HEARTBEAT_SECONDS = 20
+"""How often whoever holds a trial says so."""
+
+GRACE_SECONDS = 120
+"""After how long a silence a trial counts as abandoned."""
+
+
+class Study:
+    """A queue of trials.
+
+    Args:
+        storage: an address SQLAlchemy understands (`sqlite:///study.db`, `postgresql://…`); in memory by default.
+        name: of the study; whoever opens it by the same name works on the same queue.
+        spaces: of the methods whose candidates will be enqueued here.
+        worker: a name nobody else working on the study has; drawn by default.
+        heartbeat_seconds: how often whoever holds a trial says so.
+        grace_seconds: after how long a silence a trial counts as abandoned.
+
+    Raises:
+        RunError: the storage cannot be opened; of every method: it cannot be read or written.
+        UsageError: two spaces are of the same method.
+
+    >>> from optuna.distributions import IntDistribution
+    >>> layers = CandidateSpace(
+    ...     "cut", {"layer": IntDistribution(0, 3)}, lambda layer: {"layer": layer}, lambda settings: settings["layer"]
+    ... )
+    >>> study = Study(None, name="search", spaces=[layers])
+    >>> keys = [layers.key(layer, stage="search", round=1, split="select", examples=24) for layer in range(4)]
+    >>> study.enqueue(keys)
+    >>> while (claim := study.claim(keys)) is not None:
+    ...     with claim:
+    ...         claim.finish(Trial(claim.key, accuracy=0.5, loss=2.0 - layers.candidate(claim.key)))
+    >>> layers.candidate(max(study.trials(), key=lambda trial: trial.merit).key)
+    3
+    """
+
+    def __init__(
+        self,
+        storage: str | None,
+        *,
+        name: str,
+        spaces: Sequence[CandidateSpace[Any]] = (),
+        worker: str | None = None,
+        heartbeat_seconds: int = HEARTBEAT_SECONDS,
+        grace_seconds: int = GRACE_SECONDS,
+    ) -> None:
+        self.worker = worker if worker is not None else uuid.uuid4().hex
+        self._spaces = {space.method: space for space in spaces}
+        if len(self._spaces) < len(spaces):
+            raise UsageError(f"Two spaces of a study are of one method: {', '.join(space.method for space in spaces)}.")
+        self._address = storage
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lock = threading.RLock()
+        self._records: list[_Record] = []
+        self._by_key: dict[str, list[_Record]] = {}
+        with in_one_sentence(storage, "opened", Exception), quiet_optuna():  # drivers raise trees of their own
+            self._database = open_database(storage, heartbeat_seconds, grace_seconds) if storage is not None else None
+            self._storage = self._database if self._database is not None else optuna.storages.InMemoryStorage()
+            self._study = optuna.create_study(
+                storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+            self._id = self._storage.get_study_id_from_name(name)
+        if self._database is not None:
+            weakref.finalize(self, hang_up, self._database)
+
+    def enqueue(self, keys: Iterable[TrialKey]) -> None:
+        """Put trials at the end of the queue, in this order; those that wait, run or are finished stay where they are.
+
+        Args:
+            keys: of the trials.
+
+        Raises:
+            UsageError: a candidate does not fit the space of its method.
+        """
+        with self._at_work():
+            self._read_new()
+            new = [
+                key for key in dict.fromkeys(keys) if all(record.failed for record in self._by_key.get(key.text, ()))
+            ]
+            self._add([(key, *self._parameters_of(key)) for key in new])
+
+    def claim(self, keys: Iterable[TrialKey] | None = None) -> "Claim | None":
+        """Return the next trial that waits, from now on running and held by this worker, or None where none waits.
+
+        Args:
+            keys: of the trials to choose from, the first one first; by default the whole queue.
+        """
+        with self._at_work():
+            self._read_new()
+            for text in list(self._by_key) if keys is None else [key.text for key in keys]:
+                for record in self._by_key.get(text, ()):
+                    if not record.failed and self._take(record):
+                        return Claim(self, record)
+                    if not record.failed:
+                        break  # it runs or is finished; only where it has failed the next record is the trial
+        return None
+
+    def find(self, key: TrialKey) -> Trial | None:
+        """Return a finished trial, or None where it is not finished.
+
+        Args:
+            key: of the trial.
+        """
+        with self._at_work():
+            self._read_new()
+            record = self._record_of(key.text)
+            return record.finished if record is not None else None
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return all finished trials in the order of the queue."""
+        with self._at_work():
+            self._read_all()
+            every = (record.finished for records in self._by_key.values() for record in records)
+            return tuple(trial for trial in every if trial is not None)
+
+    def unfinished(self, keys: Iterable[TrialKey] | None = None) -> tuple[TrialKey, ...]:
+        """Return the trials that wait or run, here or elsewhere, in the order of the queue.
+
+        Args:
+            keys: of the trials to look at; by default the whole queue.
+        """
+        wanted = None if keys is None else {key.text for key in keys}
+        with self._at_work():
+            self._read_all()
+            return tuple(
+                records[0].key
+                for text, records in self._by_key.items()
+                if (wanted is None or text in wanted) and not any(record.finished for record in records)
+            )
+
+    def requeue_abandoned(self, *, dead_workers: Collection[str] = (), alone: bool = False) -> tuple[TrialKey, ...]:
+        """Put trials back whose holder is dead, at once where that is known, else after the grace; return which.
+
+        Args:
+            dead_workers: names of workers that are known to be dead.
+            alone: nobody else works on the study, as whoever holds its run folder's lock knows: all others are dead.
+        """
+        with self._at_work():
+            self._read_all()
+            for record in self._records:
+                if record.runs and (record.worker in dead_workers or (alone and record.worker != self.worker)):
+                    self._fail(record)
+            if self._database is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    optuna.storages.fail_stale_trials(self._study)
+            self._read_all()
+            lost = [records[0] for records in self._by_key.values() if all(record.failed for record in records)]
+            self._add([(record.key, record.kept.params, record.kept.distributions) for record in lost])
+            return tuple(record.key for record in lost)
+
+    def remember(self, key: str, value: object) -> None:
+        """Keep a value beside the trials.
+
+        Args:
+            key: its name.
+            value: anything JSON can hold.
+
+        Raises:
+            UsageError: JSON cannot hold it.
+        """
+        try:
+            kept = json.loads(json.dumps(value))  # so that it comes back from memory as it does from a file
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"A study cannot remember {key!r} as JSON: {error}.") from None
+        with self._at_work():
+            self._study.set_user_attr(key, kept)
+
+    def recall(self, key: str) -> Any:
+        """Return a value kept earlier, or None.
+
+        Args:
+            key: its name.
+        """
+        with self._at_work():
+            return self._study.user_attrs.get(key)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._lock, in_one_sentence(self._address, "read or written", OptunaError, SQLAlchemyError):
+            yield
+
+    def _read_new(self) -> None:
+        """Read the records written since, one by one: reading all reads every trial that waits once more."""
+        if not self._records:
+            self._read_all()
+            return
+        while True:
+            try:
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, len(self._records))
+            except KeyError:
+                return
+            self._note(self._storage.get_trial(trial_id))
+
+    def _read_all(self) -> None:
+        """Read the records written since, and anew those that waited or ran."""
+        for kept in self._study.get_trials(deepcopy=False):
+            self._note(kept)
+
+    def _note(self, kept: FrozenTrial) -> None:
+        if kept.number < len(self._records):
+            self._records[kept.number].note(kept)
+            return
+        record = _Record(kept)
+        self._records.append(record)
+        self._by_key.setdefault(record.key.text, []).append(record)
+
+    def _refresh(self, record: "_Record") -> None:
+        record.note(self._storage.get_trial(record.trial_id))
+
+    def _record_of(self, text: str) -> "_Record | None":
+        """Return the record that is the trial of a key, as it is now."""
+        for record in self._by_key.get(text, ()):
+            if not record.is_over:
+                self._refresh(record)
+            if not record.failed:
+                return record
+        return None
+
+    def _parameters_of(self, key: TrialKey) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        if not key.candidate:
+            return {}, {}
+        if key.method not in self._spaces:
+            raise UsageError(f"The study has no space of the method {key.method}: name it where the study is opened.")
+        space = self._spaces[key.method]
+        return dict(space.parameters(key)), space.parameter_distributions(key)
+
+    def _add(self, new: Sequence[tuple[TrialKey, Mapping[str, Any], Mapping[str, BaseDistribution]]]) -> None:
+        """Write records that wait, and fail those another process has written at the same moment."""
+        added = set()
+        for key, params, distributions in new:
+            try:
+                waiting = optuna.trial.create_trial(
+                    state=TrialState.WAITING,
+                    params=dict(params),
+                    distributions=dict(distributions),
+                    user_attrs={"key": key.text},
+                )
+                added.add(self._storage.create_new_trial(self._id, waiting))
+            except ValueError as error:
+                reason = str(error).rstrip(".")
+                raise UsageError(f"The candidate {dict(key.candidate)} does not fit its space: {reason}.") from None
+        if added:
+            self._read_new()
+        for record in self._records:
+            if record.trial_id in added and self._record_of(record.key.text) is not record:
+                self._fail(record)
+
+    def _take(self, record: "_Record") -> bool:
+        """Let a trial that waits run and be held by this worker; return whether it does."""
+        if record.is_over:
+            return False
+        self._refresh(record)
+        if not record.waits:
+            return False
+        try:
+            if self._database is not None:  # before it runs: if we are killed in between, it must fall silent
+                self._database.record_heartbeat(record.trial_id)
+            taken = self._storage.set_trial_state_values(record.trial_id, TrialState.RUNNING)
+            if taken:
+                self._storage.set_trial_user_attr(record.trial_id, "worker", self.worker)
+        except UpdateFinishedTrialError:
+            self._refresh(record)
+            return False
+        return taken
+
+    def _fail(self, record: "_Record") -> None:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(record.trial_id, TrialState.FAIL)
+        self._refresh(record)
+
+    def _finish(self, record: "_Record", trial: Trial) -> None:
+        with self._at_work():
+            value = trial.merit[1] if trial.metric is None and trial.accuracy is None else trial.merit[0]
+            with contextlib.suppress(UpdateFinishedTrialError):  # it was taken to be abandoned
+                self._storage.set_trial_user_attr(record.trial_id, "scores", trial.scores())
+                self._storage.set_trial_state_values(record.trial_id, TrialState.COMPLETE, [value])
+            self._refresh(record)
+
+    def _put_back(self, record: "_Record") -> None:
+        with self._at_work(), contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(record.trial_id, "worker", None)
+            self._storage.set_trial_state_values(record.trial_id, TrialState.WAITING)
+
+    def _beat(self, record: "_Record", stop: threading.Event) -> None:
+        """Say that a trial is held until told to stop."""
+        if self._database is None:
+            return
+        while not stop.wait(self._heartbeat_seconds):
+            with contextlib.suppress(Exception):  # the next beat may get through, or finishing will say what is wrong
+                self._database.record_heartbeat(record.trial_id)
+        self._database.remove_session()
+
+
+class Claim:
+    """A trial that runs and is held: `with claim: ... claim.finish(trial)`.
+
+    Leaving without having finished it, by an exception too, puts it back where it was in the queue. Whoever is killed leaves
+    it to `Study.requeue_abandoned`.
+
+    Args:
+        study: it is of.
+        record: that it holds.
+    """
+
+    def __init__(self, study: Study, record: "_Record") -> None:
+        self.key = record.key
+        """Of the trial."""
+        self._study, self._record = study, record
+        self._finished = False
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=study._beat, args=(record, self._stop), daemon=True)
+
+    def finish(self, trial: Trial) -> None:
+        """Write what the trial scored, all of it or nothing.
+
+        It is dropped where the trial was taken to be abandoned meanwhile, for whoever took it over finishes it.
+
+        Args:
+            trial: of this key.
+
+        Raises:
+            UsageError: it is of another key.
+        """
+        if trial.key != self.key:
+            raise UsageError(f"This claim is on {self.key.text}, and it cannot be finished by {trial.key.text}.")
+        self._study._finish(self._record, trial)
+        self._finished = True
+
+    def __enter__(self) -> "Claim":
+        self._heart.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._heart.join()
+        if not self._finished:
+            self._study._put_back(self._record)
+
+
+class _Record:
+    """A record of the storage as it was last read; one that is over never changes."""
+
+    def __init__(self, kept: FrozenTrial) -> None:
+        self.trial_id = kept._trial_id
+        self.key = TrialKey.read(kept.user_attrs["key"])
+        self.finished: Trial | None = None
+        self.note(kept)
+
+    def note(self, kept: FrozenTrial) -> None:
+        """Take up how it is now."""
+        self.kept = kept
+        if kept.state is TrialState.COMPLETE and self.finished is None:
+            self.finished = Trial.read(self.key, kept.user_attrs["scores"])
+
+    @property
+    def worker(self) -> str | None:
+        return self.kept.user_attrs.get("worker")
+
+    @property
+    def waits(self) -> bool:
+        return self.kept.state is TrialState.WAITING
+
+    @property
+    def runs(self) -> bool:
+        return self.kept.state is TrialState.RUNNING
+
+    @property
+    def failed(self) -> bool:
+        return self.is_over and self.finished is None
+
+    @property
+    def is_over(self) -> bool:
+        return self.kept.state.is_finished()

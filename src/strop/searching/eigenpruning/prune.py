@@ -1,0 +1,59 @@
+"""Eigenpruning: remove the singular values that hurt a task, and prove the gain on held-out examples."""
+
+from collections.abc import Callable
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
+from strop.scoring import ClassScorer, Scorer, using
+from strop.searching.averages import refuse_mixed_lengths
+from strop.searching.eigenpruning.plan import PrunePlan
+from strop.searching.eigenpruning.pruner import Pruner
+from strop.tasks import Task, refuse_labels
+
+
+def prune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    plan: PrunePlan | None = None,
+    options: RunOptions | None = None,
+) -> RunOutcome:
+    """Find which singular values of which matrices to remove, and prove the gain on held-out examples.
+
+    W ← W − Σ_{i∈R} σ_i u_i v_iᵀ, R the components whose removal is estimated to help most (Vergara-Browne, Soto and Aizawa,
+    eigenpruning, arXiv 2404.03147). In each round effects are estimated on train and shares of the components tried; the
+    select split says how many rounds were worth it, "no edit" included, and the test split is scored once for the base and
+    once for the chosen recipe, after the choice is made. The model is left as it was.
+
+    Args:
+        model: a causal language model, with nothing attached.
+        tokenizer: its fast tokenizer.
+        task: from `load_task`; its train split guides where it has one, else select does.
+        plan: the settings.
+        options: where to begin, what to spend and where to write.
+
+    Raises:
+        RunError: the run folder is in use, is being worked on, or was begun with other settings.
+        InterventionError: something is attached to the model.
+        BaseMismatchError: the recipe to begin with was made for another model.
+        TaskError: a row does not fit the model.
+        SiteError: the model has no such layer or matrix type.
+        UsageError: the counterfactual or the bias does not fit the examples, or the task has labels.
+    """
+    plan, options = plan or PrunePlan(), options or RunOptions()
+    refuse_labels(task, "prune")
+    with using(options.resources):
+        pruner = Pruner(Assignment.of(model, tokenizer, task, options), plan)
+        settings = RunSettings(command="prune", plan=plan.to_json(), seed=plan.seed, test_limit=plan.test_limit)
+        return conduct(pruner, settings, options, check_test=_one_length(pruner) if plan.bias == "position" else None)
+
+
+def _one_length(pruner: Pruner) -> Callable[[Scorer | ClassScorer], None]:
+    """Return what refuses test examples of other lengths than those a bias at each position is taken from."""
+
+    def check(test: Scorer | ClassScorer) -> None:
+        assert isinstance(test, Scorer)  # a task with labels is refused
+        refuse_mixed_lengths(pruner.examples.guide, pruner.examples.select, test)
+
+    return check

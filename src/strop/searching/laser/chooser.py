@@ -1,0 +1,189 @@
+"""Choose rank reductions, one after the other, while the select split says they help."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from strop.anatomy import WeightSite
+from strop.interventions import RankReduction, applied_interventions
+from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
+from strop.scoring import Scorer
+from strop.searching.editable import editable_shapes
+from strop.searching.effects import measure_effects
+from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
+from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
+from strop.searching.laser.sweep import sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectExamples:
+    """The select split as a search uses it."""
+
+    every: Scorer
+    """All examples the choice is made by."""
+    screen: Scorer
+    """A sample of them that candidates are screened on."""
+    guide: Scorer
+    """The same sample as the gradient is taken over it: where there are choices, the right ones only; never generated."""
+
+    @classmethod
+    def of(cls, given: Assignment, plan: SearchPlan) -> "SelectExamples":
+        """Encode a task's select split.
+
+        Args:
+            given: the model and the task.
+            plan: its `select_limit`, `gradient_examples` and `seed` say which examples.
+
+        Raises:
+            TaskError: the split is empty, or a row does not fit the model.
+        """
+        model, tokenizer, task, anatomy = given.model, given.tokenizer, given.task, given.anatomy
+        select = task.examples("select", limit=plan.select_limit)
+        order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
+        sample = [select[index] for index in order]
+        screen = Scorer(model, tokenizer, sample, task.score, generate=task.generate, anatomy=anatomy)
+        by_answers = task.score in ("choice", "generate")
+        guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if by_answers else screen
+        every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
+        return cls(every, screen, guide)
+
+
+class ReductionChooser:
+    """Adds one rank reduction after the other while the select split says it helps.
+
+    Args:
+        given: what is to be improved, and from where.
+        plan: the settings.
+
+    Raises:
+        TaskError: a row does not fit the model.
+        SiteError: the model has no such layer or matrix type.
+    """
+
+    def __init__(self, given: Assignment, plan: SearchPlan) -> None:
+        self.given = given
+        self.plan = plan
+        self.shapes: Shapes = editable_shapes(
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types
+        )
+        self.select = SelectExamples.of(given, plan)
+
+    @property
+    def space(self) -> CandidateSpace[RankReduction]:
+        """How its candidates are kept in a study."""
+        return space_of(self.shapes, self.given.anatomy.layer_count)
+
+    def choose(self, journal: Journal) -> Choice:
+        """Return the edits that help on the select split, behind those the search begins with.
+
+        Args:
+            journal: where finished trials and decisions are kept.
+        """
+        self.journal = journal
+        given = self.given
+        unedited = journal.measure_without_candidate(self.select.every)
+        with given.start.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+            started = journal.measure_without_candidate(self.select.every, started=True) if given.start else None
+            chosen, best = self._add_edits(started or unedited)
+        return Choice(
+            given.start.then(chosen),
+            unedited,
+            best,
+            tokens=self._tokens(),
+            start=given.start,
+            started=started,
+        )
+
+    def _add_edits(self, best: Trial) -> tuple[list[RankReduction], Trial]:
+        """Add edits to the model as it stands, the best of a round first, until nothing beats what there is."""
+        chosen: list[RankReduction] = []
+        for number in range(1, self.plan.edit_limit + 1):
+            free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
+            if not free:
+                break
+            given = self.given
+            with applied_interventions(given.model, chosen, anatomy=given.anatomy, decompose=given.decompose):
+                found = self._winner(self._try_all(number, free), best)
+            if found is None:
+                self.journal.say(f"edit {number}: nothing tried beats what there is; stopping")
+                break
+            edit, best = found
+            chosen.append(edit)
+            rank = edit.rank(self.shapes[edit.site])
+            self.journal.say(f"edit {number}: {edit} (rank {rank}): {describe_trial(best)}")
+            if self.journal.is_spent:
+                self.journal.say(f"the budget of {self.journal.budget} is spent; stopping")
+                break
+        return chosen, best
+
+    def _winner(self, trials: Mapping[RankReduction, Trial], best: Trial) -> tuple[RankReduction, Trial] | None:
+        """Return the best candidate that beats what there is and that no guard refuses."""
+        for candidate in sorted(trials, key=lambda edit: trials[edit].merit, reverse=True):
+            if trials[candidate].merit <= best.merit:
+                return None
+            given = self.given
+            with applied_interventions(given.model, [candidate], anatomy=given.anatomy, decompose=given.decompose):
+                if self.journal.admits(trials[candidate].key):
+                    return candidate, trials[candidate]
+        return None
+
+    def _tokens(self) -> int:
+        """Return the tokens of all trials and of the gradient's samples, as if each had run the whole model."""
+        select, rounds = self.select, set()
+
+        def tokens(key: TrialKey) -> int:
+            if key.candidate:
+                rounds.add(key.round)
+            return (select.every if key.examples == select.every.example_count else select.screen).tokens
+
+        of_trials = self.journal.tokens_of(tokens)
+        return of_trials + (len(rounds) * select.guide.tokens if self.plan.strategy == "gradient" else 0)
+
+    def _try_all(self, number: int, shapes: Shapes) -> dict[RankReduction, Trial]:
+        if self.plan.strategy == "exhaustive":
+            everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
+            return self._try(number, everything, self.select.every, "trying")
+        proposed = self._propose(number, shapes)
+        screen, every = self.select.screen, self.select.every
+        if len(proposed) > self.plan.finalists and 2 * screen.example_count <= every.example_count:
+            proposed = best_of(self._try(number, proposed, screen, "screening"), self.plan.finalists)
+        return self._try(number, proposed, every, "trying")
+
+    def _propose(self, number: int, shapes: Shapes) -> list[RankReduction]:
+        name = f"candidates of edit {number}"
+        kept = self.journal.recall(name)
+        if kept is not None:
+            return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
+        effects = measure_effects(
+            self.select.guide,
+            list(shapes),
+            decompose=self.given.decompose,
+            stage=f"edit {number}: asking the gradient",
+            progress=self.journal.progress,
+        )
+        proposed = predicted_candidates(
+            effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
+        )
+        self.journal.remember(name, [[c.site.to_json(), c.rank_fraction] for c in proposed])
+        return proposed
+
+    def _try(
+        self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str
+    ) -> dict[RankReduction, Trial]:
+        """Return the trials of candidates, up the layers, as far as the budget reaches."""
+        journal = self.journal
+        in_order = sorted(candidates, key=lambda candidate: (candidate.site, candidate.rank_fraction))
+        keys = {c: journal.key(c, round=number, examples=scorer.example_count) for c in in_order}
+        finished = {c: trial for c in in_order if (trial := journal.find(keys[c])) is not None}
+        waiting = [c for c in in_order if c not in finished]
+        if waiting:
+            journal.enqueue(keys[c] for c in waiting)
+            journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
+        try:
+            for candidate, score in sweep(scorer, waiting, decompose=self.given.decompose):
+                finished[candidate] = journal.measure(keys[candidate], score)
+                journal.progress.advance()
+        except BudgetSpentError as spent:
+            journal.say(str(spent))
+        return {c: finished[c] for c in in_order if c in finished}  # the same after a resume

@@ -1,0 +1,82 @@
+"""What a search is asked to do: a frozen value, valid once built."""
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+from strop.anatomy import MatrixType
+from strop.errors import UsageError
+from strop.linalg import rank_for_fraction
+
+Strategy = Literal["gradient", "exhaustive"]
+Compose = Literal["none", "greedy"]
+
+LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
+"""The union of the grids in LASER's paper (table 5) and in its repository."""
+
+GREEDY_EDITS = 6
+"""Most edits a composition adds unless it is told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """The settings of a search for rank reductions.
+
+    Raises:
+        UsageError: a setting is out of its range; the message names it and the range.
+    """
+
+    strategy: Strategy = "gradient"
+    """`gradient` asks one backward pass which few candidates to try; `exhaustive` tries all."""
+    compose: Compose = "none"
+    """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
+    matrix_types: tuple[MatrixType, ...] | None = None
+    """Which matrices to consider; all by default."""
+    layers: tuple[int, ...] | None = None
+    """Which layers to consider; all by default."""
+    rank_fractions: tuple[float, ...] | None = None
+    """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `exhaustive` LASER's grid."""
+    max_edits: int | None = None
+    """Most interventions that are added; by default 1 without composition and 6 with it."""
+    select_limit: int | None = 1000
+    """Most select examples to choose by; None for all."""
+    test_limit: int | None = None
+    """Most test examples to measure the choice on; None for all."""
+    gradient_examples: int = 100
+    """How many select examples the gradient is taken over, and candidates are screened on, `gradient` only."""
+    top_matrices: int = 12
+    """How many of the matrices the gradient ranks highest are tried, `gradient` only."""
+    finalists: int = 8
+    """How many candidates the screening leaves to be scored on all select examples, `gradient` only."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("strategy", get_args(Strategy)), ("compose", get_args(Compose))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
+        for name in ("max_edits", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is 1 or more, not {value}.")
+        if self.compose == "none" and self.edit_limit != 1:
+            raise UsageError(
+                f"{self.max_edits} edits (max_edits, --max-edits) need compose 'greedy' (--compose greedy); "
+                "a search without it finds one edit."
+            )
+        if self.seed < 0:
+            raise UsageError(f"seed is 0 or more, not {self.seed}.")
+        for name in ("matrix_types", "layers", "rank_fractions"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise UsageError(f"{name} is empty; leave it out to consider all.")
+        for fraction in self.rank_fractions or ():
+            rank_for_fraction(fraction, (1, 1))
+
+    @property
+    def edit_limit(self) -> int:
+        """Most interventions that are added, the default worked out."""
+        if self.max_edits is not None:
+            return self.max_edits
+        return 1 if self.compose == "none" else GREEDY_EDITS
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a run's config.json holds."""
+        return {**dataclasses.asdict(self), "max_edits": self.edit_limit}

@@ -1,0 +1,45 @@
+"""Search for rank reductions: propose, score on select, keep the best, measure once on test."""
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
+from strop.scoring import using
+from strop.searching.laser.chooser import ReductionChooser
+from strop.searching.laser.plan import SearchPlan
+from strop.tasks import Task, refuse_labels
+
+
+def search(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    plan: SearchPlan | None = None,
+    options: RunOptions | None = None,
+) -> RunOutcome:
+    """Find which weight matrices to reduce to which rank, and prove the gain on held-out examples.
+
+    The select split chooses, "no edit" is always a candidate, and the test split is scored once for the base and once
+    for the chosen recipe, after the choice is made (rank reduction: LASER, arXiv 2312.13558; asking the gradient first:
+    arXiv 2510.20800). The model is left as it was.
+
+    Args:
+        model: a causal language model, with nothing attached.
+        tokenizer: its fast tokenizer.
+        task: from `load_task`.
+        plan: the settings; one edit found by the gradient by default.
+        options: where to begin, what to spend and where to write.
+
+    Raises:
+        RunError: the run folder is in use, is being worked on, or was begun with other settings.
+        InterventionError: something is attached to the model.
+        BaseMismatchError: the recipe to begin with was made for another model.
+        TaskError: a row does not fit the model.
+        SiteError: the model has no such layer or matrix type.
+        UsageError: the task has labels, which a classifier says.
+    """
+    plan, options = plan or SearchPlan(), options or RunOptions()
+    refuse_labels(task, "search")
+    with using(options.resources):
+        chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
+        settings = RunSettings(command="search", plan=plan.to_json(), seed=plan.seed, test_limit=plan.test_limit)
+        return conduct(chooser, settings, options)

@@ -1,0 +1,131 @@
+"""Baking: an ordinary checkpoint, whole or not at all, and the model in memory as it was."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import strop
+from strop.anatomy import MatrixType, WeightSite
+from strop.errors import BaseMismatchError, InterventionError, UsageError
+from strop.export import bake
+from strop.interventions import RankReduction
+from strop.recipe import Recipe, applied, attach, detach
+
+T = MatrixType
+Tiny = Callable[..., nn.Module]
+IDS = torch.arange(1, 9)[None]
+EDITS = (
+    RankReduction(WeightSite(1, T.UP), rank_fraction=0.25),
+    RankReduction(WeightSite(0, T.QUERY), rank_fraction=0.1),
+    RankReduction(WeightSite(2, T.VALUE, head=1), rank_fraction=0.5),
+)
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_baked_checkpoint_loads_in_transformers_with_the_very_logits_of_the_applied_recipe(
+    model_type: str, dtype: torch.dtype, tiny: Tiny, tmp_path: Path
+) -> None:
+    tiny(model_type).to(dtype).save_pretrained(tmp_path / "base")  # .to alone would round rotary tables as well
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    recipe = Recipe.of(model, EDITS)
+    with applied(model, recipe):
+        expected = logits(model)
+    assert strop.bake(model, recipe, tmp_path / "baked") == tmp_path / "baked"
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").eval()
+    assert type(loaded) is type(model)
+    assert loaded.dtype == dtype
+    assert torch.equal(logits(loaded), expected)
+
+
+def test_a_tied_head_stays_tied(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama", tie_word_embeddings=True)
+    bake(model, Recipe.of(model, EDITS), tmp_path / "baked")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "baked")
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+def test_the_model_in_memory_is_left_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    where = {name: (id(p), p.data_ptr()) for name, p in model.named_parameters()}
+    plain = logits(model)
+    bake(model, Recipe.of(model, EDITS), tmp_path / "baked")
+    assert {name: (id(p), p.data_ptr()) for name, p in model.named_parameters()} == where
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(logits(model), plain)
+
+
+def test_the_tokenizer_the_card_and_the_recipe_lie_beside_the_weights(
+    tiny: Tiny, small_tokenizer, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    provenance = {"task": "small-facts", "seed": 3}
+    bake(model, Recipe.of(model, EDITS, provenance=provenance), tmp_path / "baked", tokenizer=small_tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "baked")
+    assert tokenizer(" Lyon").input_ids == small_tokenizer(" Lyon").input_ids
+    card = (tmp_path / "baked" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    assert "LlamaForCausalLM for small-facts" in card
+    assert "- layer 1 up: rank reduction to rank 8" in card
+    told = json.loads((tmp_path / "baked" / "strop_recipe.json").read_text(encoding="utf-8"))
+    assert (told["base"], told["provenance"]) == ("LlamaForCausalLM", provenance)
+    assert [entry["rank"] for entry in told["interventions"]] == [8, 3, 4]
+    model, tokenizer = strop.load(str(tmp_path / "baked"))
+
+
+def test_a_folder_that_holds_something_is_refused_and_kept(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").touch()
+    with pytest.raises(UsageError, match="full is there already and is not empty: choose another folder or remove"):
+        bake(model, Recipe.of(model, EDITS), tmp_path / "full")
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_bake_leaves_no_folder_and_the_model_as_it_was(
+    failure: BaseException, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama")
+    plain = logits(model)
+    save = type(model).save_pretrained
+
+    def interrupted(self: nn.Module, folder: Path, **settings: object) -> None:
+        save(self, folder, **settings)
+        raise failure
+
+    monkeypatch.setattr(type(model), "save_pretrained", interrupted)
+    with pytest.raises(type(failure)):
+        bake(model, Recipe.of(model, EDITS), tmp_path / "out" / "baked")
+    assert not list((tmp_path / "out").iterdir())
+    assert torch.equal(logits(model), plain)
+
+
+def test_another_base_is_refused_before_anything_is_written(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = Recipe.of(tiny("llama"), EDITS)
+    with pytest.raises(BaseMismatchError, match="its dtype is bfloat16, not float32"):
+        bake(tiny("llama").bfloat16(), recipe, tmp_path / "out" / "baked")
+    assert not list((tmp_path / "out").glob("*"))
+    assert bake(tiny("llama").bfloat16(), recipe, tmp_path / "forced", force=True).is_dir()
+
+
+def test_a_model_with_something_attached_is_refused_for_it_would_be_baked_in_unseen(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, EDITS)
+    attach(model, recipe)
+    with pytest.raises(InterventionError, match="attached to this model already; detach it before baking"):
+        bake(model, recipe, tmp_path / "baked")
+    assert not (tmp_path / "baked").exists()
+    detach(model)
+    bake(model, recipe, tmp_path / "baked")
