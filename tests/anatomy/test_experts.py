@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from strop.analysis import describe_matrices
 from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stream, StreamSite, Tap, WeightSite, read_family
 from strop.errors import AnatomyError, SiteError, UneditableWeightError, UsageError
+from strop.export import bake
 from strop.interventions import RankReduction
-from strop.recipe import Recipe, applied, bake
+from strop.recipe import Recipe, applied
 
 T = MatrixType
 Described = Callable[..., nn.Module]

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForSe
 
 from strop.anatomy import Anatomy, Family, MatrixType, Spelling, Stack, Stream, StreamSite, WeightSite, read_family
 from strop.errors import AnatomyError, SiteError, UsageError
+from strop.export import bake
 from strop.interventions import LowRankEdit, Positions, RankReduction
-from strop.recipe import Recipe, applied, bake
+from strop.recipe import Recipe, applied
 
 T = MatrixType
 SELF_ATTENTION = {

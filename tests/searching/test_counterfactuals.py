@@ -14,7 +14,7 @@ from torch import Tensor
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.errors import UsageError
 from strop.linalg import decompose
-from strop.scoring import Scorer
+from strop.scoring import Resources, Scorer
 from strop.searching import EffectPlan, Effects, measure_effects
 from strop.searching.averages import mean_inputs
 from strop.tasks import Example
@@ -243,7 +243,7 @@ def test_an_example_alone_cannot_be_swapped_and_the_remedy_is_named(model: Any, 
 def test_an_odd_number_of_long_examples_leaves_none_without_a_partner(
     model: Any, small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 8)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=8))
     sites = Anatomy.of(model).sites(layers=[1])
     with pytest.raises(UsageError, match="a batch holds only one"):
         measured(scorer_of(model, small_tokenizer, SAME_LENGTH), sites, counterfactual="roll")
@@ -278,7 +278,7 @@ def test_pairs_are_refused_where_no_counterfactual_was_encoded(model: Any, small
 def test_mean_inputs_are_those_over_all_tokens_the_model_reads(
     model: Any, small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 12)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=12))
     scorer = scorer_of(model, small_tokenizer, EXAMPLES)
     assert len(scorer.batches) > 1
     assert not all(batch.real.all() for batch in scorer.batches)
@@ -300,7 +300,7 @@ def test_mean_inputs_are_those_over_all_tokens_the_model_reads(
 def test_mean_inputs_at_each_position_are_those_over_examples(
     model: Any, small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 12)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=12))
     scorer = scorer_of(model, small_tokenizer, SAME_LENGTH)
     assert len(scorer.batches) > 1
     sites = [WeightSite(0, MatrixType.UP), WeightSite(2, MatrixType.OUTPUT), WeightSite(1, MatrixType.DOWN)]
@@ -319,7 +319,7 @@ def test_mean_inputs_at_each_position_are_those_over_examples(
 def test_means_at_each_position_are_refused_of_examples_that_differ_in_length(
     model: Any, small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=batch_tokens))
     scorer = scorer_of(model, small_tokenizer, EXAMPLES)
     with pytest.raises(UsageError) as raised:
         mean_inputs(scorer, scorer.anatomy.sites(), at_each_position=True)
@@ -337,7 +337,7 @@ def test_means_at_each_position_are_refused_of_examples_that_differ_in_length(
 def test_a_sample_walked_in_parts_has_the_effects_of_the_whole_whatever_stands_in(
     model: Any, small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, counterfactual: Any, reduction: Any
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 8)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=8))
     scorer = scorer_of(model, small_tokenizer, [*EXAMPLES, *SAME_LENGTH], counterfactuals=True, fewest=2)
     assert len(scorer.batches) == 4
     sites = scorer.anatomy.sites(layers=[0, 2])
@@ -350,7 +350,7 @@ def test_a_sample_walked_in_parts_has_the_effects_of_the_whole_whatever_stands_i
     plan = EffectPlan(counterfactual=counterfactual, reduction=reduction, steps=2)
     whole = measure_effects(scorer, sites, decompose=counted, plan=plan)
     assert len(asked) == len(sites)
-    monkeypatch.setattr("strop.searching.effects.STATE_BUDGET_BYTES", 1)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(effect_bytes=1))
     parts = measure_effects(scorer, sites, decompose=counted, plan=plan)
     assert len(asked) == 5 * len(sites)
     for site in sites:

@@ -9,7 +9,7 @@ import torch
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.linalg import DecompositionCache, decompose
-from strop.scoring import Scorer
+from strop.scoring import Resources, Scorer
 from strop.searching import measure_effects
 from strop.tasks import Task
 
@@ -127,11 +127,11 @@ def test_effects_in_float16_do_not_vanish_with_the_number_of_examples(
 def test_a_sample_walked_in_parts_has_the_effects_of_the_whole(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_TOKENS", 48)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(batch_tokens=48))
     scorer = Scorer(answering(), small_tokenizer, task.examples("select"), "exact")
     assert len(scorer.batches) > 3
     whole = effects_of(scorer)
-    monkeypatch.setattr("strop.searching.effects.STATE_BUDGET_BYTES", 1)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(effect_bytes=1))
     for site, effects in effects_of(scorer).items():
         assert torch.allclose(effects, whole[site], rtol=1e-4, atol=1e-7), site
 
@@ -152,7 +152,7 @@ def test_long_rows_scored_a_few_positions_at_a_time_score_the_same(
         return scorer.evaluate(), effects_of(scorer)
 
     whole, whole_effects = scored()
-    monkeypatch.setattr("strop.scoring.encoding.BATCH_SCORED", 2)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(scored_positions=2))
     parts, part_effects = scored()
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert (parts.tokens == whole.tokens).all()

@@ -1,7 +1,6 @@
 """What no edit changes is computed once; the losses are those of a training that computes it every time."""
 
 import dataclasses
-import importlib
 from collections import Counter
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from strop.anatomy import Anatomy, Stream, StreamSite
+from strop.scoring import Resources
 from strop.training import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 
@@ -120,7 +120,7 @@ def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
     training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reused = training(plan)
-    monkeypatch.setattr(importlib.import_module("strop.proving.prove"), "TEST_STATE_BUDGET_BYTES", 0)
+    monkeypatch.setattr("strop.scoring.resources.CPU", Resources(state_bytes=1))
     whole = training(plan)
     for one, two in zip(reused.trials, whole.trials, strict=True):
         assert one.accuracy == two.accuracy
