@@ -5,14 +5,18 @@
 - `json` blocks must be JSON.
 - Lines of `sh` blocks that begin with `strop` must parse; they are not executed.
 
-A search without a plan would take minutes. On a page it is asked of one matrix and few examples instead.
+A search without a plan would take minutes. On a page it is asked of one matrix and few examples instead. Whatever a page
+does, it does with few examples: what it prints is not compared.
 """
 
+import dataclasses
+import gc
 import json
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,10 @@ from sybil.parsers.rest import DocTestParser
 
 pytest_plugins = ["tests.fixtures.runs", "tests.fixtures.task_files"]
 
-LOADS_THE_REAL_MODEL = 'strop.load("smollm2-135m")'
+LOADS_THE_REAL_MODEL = re.compile(r'strop\.load(_classifier)?\("smollm2-135m"')
+MOST_EXAMPLES = {
+    "train_limit": 24, "select_limit": 8, "test_limit": 12, "gradient_examples": 8, "effect_examples": 8,
+}  # fmt: skip
 
 
 def check_yaml(example: Example) -> None:
@@ -73,7 +80,7 @@ pages = Sybil(
     patterns=["docs/*.md", "docs/*/*.md"],
     filenames=["README.md"],
     excludes=[".venv/**"],
-    fixtures=["page_folder", "page_search"],
+    fixtures=["page_folder", "page_search", "page_examples"],
 )
 docstrings = Sybil(name="docstrings", parsers=[DocTestParser()], path="src", pattern="*.py")
 pytest_collect_file = (pages + docstrings).pytest()
@@ -85,9 +92,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             isinstance(item, SybilItem)
             and item.path.suffix == ".md"
-            and LOADS_THE_REAL_MODEL in item.example.document.text
+            and LOADS_THE_REAL_MODEL.search(item.example.document.text)
         ):
             item.add_marker("real")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection: a Trainer asks for one often, and each would walk all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +124,46 @@ def page_search() -> Iterator[None]:
         layers=(28,),
         matrix_types=(strop.MatrixType.UP,),
         rank_fractions=(0.01,),
-        select_limit=30,
-        test_limit=60,
-        gradient_examples=10,
+        select_limit=MOST_EXAMPLES["select_limit"],
+        test_limit=MOST_EXAMPLES["test_limit"],
+        gradient_examples=MOST_EXAMPLES["gradient_examples"],
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             strop,
             "search",
             lambda model, tokenizer, task, plan=small, options=None: search(model, tokenizer, task, plan, options),
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def page_examples(page_search: None) -> Iterator[None]:
+    """Let a page search, prune, train and evaluate with few examples."""
+    import strop
+
+    def with_few(make: Callable[..., Any]) -> Callable[..., Any]:
+        def run(model: Any, tokenizer: Any, task: Any, *plan: Any, **rest: Any) -> Any:
+            return make(model, tokenizer, task, *map(smaller, plan), **rest)
+
+        return run
+
+    def smaller(plan: Any) -> Any:
+        most = {name: count for name, count in MOST_EXAMPLES.items() if hasattr(plan, name)}
+        return dataclasses.replace(
+            plan, **{name: min(getattr(plan, name) or count, count) for name, count in most.items()}
+        )
+
+    evaluate = strop.evaluate
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("search", "prune", "train"):
+            patch.setattr(strop, name, with_few(getattr(strop, name)))
+        most = MOST_EXAMPLES["test_limit"]
+        patch.setattr(
+            strop,
+            "evaluate",
+            lambda *model_and_task, limit=None, **rest: evaluate(
+                *model_and_task, limit=min(limit or most, most), **rest
+            ),
         )
         yield
