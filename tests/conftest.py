@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -13,6 +14,9 @@ from transformers import AutoConfig as Config
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 import strop
+
+hypothesis.settings.register_profile("strop", deadline=None)  # a machine that does other work is no failure
+hypothesis.settings.load_profile("strop")
 
 WORDS = [
     "The city of Lyon is in France and the city of Curitiba is in Brazil",

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import UsageError
+from strop.proving.record import Record
 from strop.proving.storage import hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 
@@ -77,8 +78,8 @@ class Study:
         self._address = storage
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.RLock()
-        self._records: list[_Record] = []
-        self._by_key: dict[str, list[_Record]] = {}
+        self._records: list[Record] = []
+        self._by_key: dict[str, list[Record]] = {}
         with in_one_sentence(storage, "opened", Exception), quiet_optuna():  # drivers raise trees of their own
             self._database = open_database(storage, heartbeat_seconds, grace_seconds) if storage is not None else None
             self._storage = self._database if self._database is not None else optuna.storages.InMemoryStorage()
@@ -227,14 +228,14 @@ class Study:
         if kept.number < len(self._records):
             self._records[kept.number].note(kept)
             return
-        record = _Record(kept)
+        record = Record(kept)
         self._records.append(record)
         self._by_key.setdefault(record.key.text, []).append(record)
 
-    def _refresh(self, record: "_Record") -> None:
+    def _refresh(self, record: Record) -> None:
         record.note(self._storage.get_trial(record.trial_id))
 
-    def _record_of(self, text: str) -> "_Record | None":
+    def _record_of(self, text: str) -> Record | None:
         """Return the record that is the trial of a key, as it is now."""
         for record in self._by_key.get(text, ()):
             if not record.is_over:
@@ -264,19 +265,19 @@ class Study:
                 )
                 added.add(self._storage.create_new_trial(self._id, waiting))
             except ValueError as error:
-                reason = str(error).rstrip(".")
-                raise UsageError(f"The candidate {dict(key.candidate)} does not fit its space: {reason}.") from None
+                raise UsageError(f"{dict(key.candidate)} does not fit its space: {str(error).rstrip('.')}.") from None
         if added:
             self._read_new()
-        for record in self._records:
-            if record.trial_id in added and self._record_of(record.key.text) is not record:
+        for record in self._records if added else ():
+            if record.trial_id in added and record is not next(
+                r for r in self._by_key[record.key.text] if not r.failed
+            ):
                 self._fail(record)
 
-    def _take(self, record: "_Record") -> bool:
+    def _take(self, record: Record) -> bool:
         """Let a trial that waits run and be held by this worker; return whether it does."""
-        if record.is_over:
-            return False
-        self._refresh(record)
+        if record.runs:  # as it was last read: it may have been put back
+            self._refresh(record)
         if not record.waits:
             return False
         try:
@@ -286,29 +287,32 @@ class Study:
             if taken:
                 self._storage.set_trial_user_attr(record.trial_id, "worker", self.worker)
         except UpdateFinishedTrialError:
+            taken = False
+        if not taken:
             self._refresh(record)
-            return False
         return taken
 
-    def _fail(self, record: "_Record") -> None:
+    def _fail(self, record: Record) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_state_values(record.trial_id, TrialState.FAIL)
         self._refresh(record)
 
-    def _finish(self, record: "_Record", trial: Trial) -> None:
+    def _finish(self, record: Record, trial: Trial) -> None:
         with self._at_work():
             value = trial.merit[1] if trial.metric is None and trial.accuracy is None else trial.merit[0]
-            with contextlib.suppress(UpdateFinishedTrialError):  # it was taken to be abandoned
+            try:
                 self._storage.set_trial_user_attr(record.trial_id, "scores", trial.scores())
                 self._storage.set_trial_state_values(record.trial_id, TrialState.COMPLETE, [value])
-            self._refresh(record)
+                record.finished = trial
+            except UpdateFinishedTrialError:  # it was taken to be abandoned
+                self._refresh(record)
 
-    def _put_back(self, record: "_Record") -> None:
+    def _put_back(self, record: Record) -> None:
         with self._at_work(), contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(record.trial_id, "worker", None)
             self._storage.set_trial_state_values(record.trial_id, TrialState.WAITING)
 
-    def _beat(self, record: "_Record", stop: threading.Event) -> None:
+    def _beat(self, record: Record, stop: threading.Event) -> None:
         """Say that a trial is held until told to stop."""
         if self._database is None:
             return
@@ -329,7 +333,7 @@ class Claim:
         record: that it holds.
     """
 
-    def __init__(self, study: Study, record: "_Record") -> None:
+    def __init__(self, study: Study, record: Record) -> None:
         self.key = record.key
         """Of the trial."""
         self._study, self._record = study, record
@@ -362,39 +366,3 @@ class Claim:
         self._heart.join()
         if not self._finished:
             self._study._put_back(self._record)
-
-
-class _Record:
-    """A record of the storage as it was last read; one that is over never changes."""
-
-    def __init__(self, kept: FrozenTrial) -> None:
-        self.trial_id = kept._trial_id
-        self.key = TrialKey.read(kept.user_attrs["key"])
-        self.finished: Trial | None = None
-        self.note(kept)
-
-    def note(self, kept: FrozenTrial) -> None:
-        """Take up how it is now."""
-        self.kept = kept
-        if kept.state is TrialState.COMPLETE and self.finished is None:
-            self.finished = Trial.read(self.key, kept.user_attrs["scores"])
-
-    @property
-    def worker(self) -> str | None:
-        return self.kept.user_attrs.get("worker")
-
-    @property
-    def waits(self) -> bool:
-        return self.kept.state is TrialState.WAITING
-
-    @property
-    def runs(self) -> bool:
-        return self.kept.state is TrialState.RUNNING
-
-    @property
-    def failed(self) -> bool:
-        return self.is_over and self.finished is None
-
-    @property
-    def is_over(self) -> bool:
-        return self.kept.state.is_finished()
