@@ -15,6 +15,7 @@ from strop.recipe import Recipe, write_recipe
 from strop.runs import (
     LOCK_FILE,
     BaseModel,
+    BudgetUse,
     Cost,
     GuardReading,
     RunFolder,
@@ -47,6 +48,7 @@ EVERYTHING = dataclasses.replace(
     guards=(GuardReading("notes.txt", "perplexity", 20.0, 20.2, 0.01, 0.02, "share"),),
     base={"test": Figures(0.25, 1.5, 24, top5=0.5, top10=0.75)},
     edited={"test": Figures(0.25, 1.5, 24, metric=("f1", 0.4))},
+    budget=BudgetUse(60.0, None, spent=True),
     metric="f1",
     head=TrainedHead(("no", "yes"), 66),
 )
@@ -230,7 +232,7 @@ def test_a_result_survives_the_disk(tmp_path: Path, result: RunResult) -> None:
 
 
 def test_what_a_run_did_not_have_is_not_in_its_result() -> None:
-    assert set(EVERYTHING.to_json()) - set(RESULT.to_json()) == {"start", "guards", "metric", "head"}
+    assert set(EVERYTHING.to_json()) - set(RESULT.to_json()) == {"start", "guards", "budget", "metric", "head"}
 
 
 def test_a_result_written_before_edits_were_told_in_words_is_read(tmp_path: Path) -> None:

@@ -50,6 +50,21 @@ class Budget:
         over = self.seconds is not None and seconds >= self.seconds
         return over or (self.evaluations is not None and evaluations >= self.evaluations)
 
+    def exceeds(self, *, seconds: float | None, evaluations: int | None) -> bool:
+        """Return whether it allows more than other limits do, and nothing less.
+
+        Args:
+            seconds: None for no limit.
+            evaluations: None for no limit.
+
+        >>> Budget(evaluations=9).exceeds(seconds=None, evaluations=5)
+        True
+        """
+        own = (math.inf if limit is None else limit for limit in (self.seconds, self.evaluations))
+        other = (math.inf if limit is None else limit for limit in (seconds, evaluations))
+        pairs = list(zip(own, other, strict=True))
+        return all(mine >= theirs for mine, theirs in pairs) and any(mine > theirs for mine, theirs in pairs)
+
     def __str__(self) -> str:
         limits = []
         if self.seconds is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,8 +13,9 @@ from strop.checkpoints import identify
 from strop.errors import RunError
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
+from strop.proving.budget import Budget
 from strop.proving.choice import Choice
-from strop.proving.guards import GuardReader, Guards, guard_readers
+from strop.proving.guards import Guards, Ready, ready_guards
 from strop.proving.journal import Journal
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
@@ -23,7 +24,7 @@ from strop.proving.prove import prove, recipe_of, result_of
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
 from strop.recipe import Recipe
-from strop.runs import RunFolder, Stopwatch, locked, without_password
+from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
 from strop.scoring import ClassScorer, Scorer, scorer_of
 
 Command = Literal["search", "prune", "train"]
@@ -100,13 +101,11 @@ def _lead(
     check_test: Callable[[Scorer | ClassScorer], None] | None,
 ) -> RunOutcome:
     given = chooser.given
-    examples = given.task.examples(
-        "test", limit=settings.test_limit
-    )  # a row that does not fit is told before the choice
+    examples = given.task.examples("test", limit=settings.test_limit)  # what does not fit is told before the choice
     test = scorer_of(given.model, given.tokenizer, given.task, examples, anatomy=given.anatomy)
     if check_test is not None:
         check_test(test)
-    guards = guard_readers(options.guards, given.model, given.tokenizer, anatomy=given.anatomy)
+    ready = ready_guards(options.guards, given.model, given.tokenizer, anatomy=given.anatomy)
     base = identify(given.model)
     plan = _plan_of(settings, options)
     config = {
@@ -118,16 +117,18 @@ def _lead(
     }
     with _folder_of(options.folder, config, resume=options.resume) as run:
         if run is not None and run.finished:
-            options.progress.note(f"{run.path} is finished already; nothing was repeated")
-            return RunOutcome(Recipe.load(run.recipe_folder), run.result(), (), run.path)
+            earlier = run.result()
+            if not _goes_on(earlier, options.budget):
+                options.progress.note(f"{run.path} is finished already; nothing was repeated")
+                return RunOutcome(Recipe.load(run.recipe_folder), earlier, (), run.path)
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
-        journal = _journal(chooser, options, study, run, guards)
+        journal = _journal(chooser, options, study, ready, run)
         journal.guards.read_base()
         choice = chooser.choose(journal)
         with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
-            readings = journal.guards.readings(choice.best.key if choice.edits else None)
-        choice = dataclasses.replace(choice, guards=readings)
+            guards = journal.guards.readings(choice.best.key if choice.edits else None)
+        choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
         result = result_of(
             given,
@@ -141,6 +142,7 @@ def _lead(
         )
         if options.budget.is_limited:  # no part of the config: whoever resumes may spend more
             plan["budget"] = dataclasses.asdict(options.budget)
+            result = dataclasses.replace(result, budget=BudgetUse(**plan["budget"], spent=journal.is_spent))
         recipe = recipe_of(given, choice, result, base=base, settings=plan, with_factors=options.with_factors)
         if run is not None:
             run.finish(recipe.save, result)
@@ -151,15 +153,24 @@ def _lead(
 def _follow(chooser: Chooser, options: RunOptions) -> None:
     """Take part in the choice, silently; the first process writes result.json only when all have."""
     folder = options.folder
-    if folder is None or not RunFolder(folder, run_id="").finished:
+    run = RunFolder(folder, run_id="") if folder is not None else None
+    if run is None or not run.finished or _goes_on(run.result(), options.budget):
         silent = dataclasses.replace(options, progress=SILENT)
         study = Study(None, name="followed", spaces=[chooser.space])
-        chooser.choose(dataclasses.replace(_journal(chooser, silent, study, None, ()), folder=folder))
+        chooser.choose(dataclasses.replace(_journal(chooser, silent, study, (), None), folder=folder))
 
 
-def _journal(
-    chooser: Chooser, options: RunOptions, study: Study, run: RunFolder | None, guards: Sequence[GuardReader]
-) -> Journal:
+def _goes_on(finished: RunResult, budget: Budget) -> bool:
+    """Return whether a finished run was cut short by its budget, and is allowed more now."""
+    earlier = finished.budget
+    return (
+        earlier is not None
+        and earlier.spent
+        and budget.exceeds(seconds=earlier.seconds, evaluations=earlier.evaluations)
+    )
+
+
+def _journal(chooser: Chooser, options: RunOptions, study: Study, ready: Ready, run: RunFolder | None) -> Journal:
     earlier_seconds = max((trial.elapsed_seconds for trial in study.trials()), default=0.0)
     return Journal(
         study=study,
@@ -168,7 +179,7 @@ def _journal(
         progress=options.progress,
         stopwatch=Stopwatch(earlier_seconds),
         budget=options.budget,
-        guards=Guards(guards, study=study),
+        guards=Guards(ready, study=study),
         run=run,
         folder=run.path if run is not None else None,
     )

@@ -78,18 +78,18 @@ class Guard:
         )
 
 
-GuardReader = tuple[Guard, Reader]
-"""A guard, and its measure made ready for one model."""
+Ready = Sequence[tuple[Guard, Reader]]
+"""Guards, each with what reads its measure of one model."""
 
 
-def guard_readers(
+def ready_guards(
     guards: Sequence[Guard], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy
-) -> tuple[GuardReader, ...]:
-    """Make guards ready for a model.
+) -> Ready:
+    """Return guards made ready for a model.
 
     Args:
         guards: in the order they are looked at.
-        model: whose harm they bound.
+        model: as it is before any edit.
         tokenizer: the model's.
         anatomy: the model's.
 
@@ -97,27 +97,27 @@ def guard_readers(
         UsageError: something cannot be measured of this model.
         TaskError: a row of a guard's task does not fit the model.
     """
-    return tuple((guard, guard.measure.reader(model, tokenizer, anatomy=anatomy)) for guard in guards)
+    return [(guard, guard.measure.reader(model, tokenizer, anatomy=anatomy)) for guard in guards]
 
 
 class Guards:
     """All guards of a run; figures are kept in the study, so that a resumed run repeats none.
 
     Args:
-        guards: in the order they are looked at; the first that does not hold ends the look.
+        ready: for the run's model, in the order they are looked at; the first that does not hold ends the look.
         study: where figures are kept.
     """
 
-    def __init__(self, guards: Sequence[GuardReader], *, study: Study) -> None:
-        self._guards = tuple(guards)
+    def __init__(self, ready: Ready, *, study: Study) -> None:
+        self._ready = tuple(ready)
         self._study = study
 
     def __bool__(self) -> bool:
-        return bool(self._guards)
+        return bool(self._ready)
 
     def read_base(self) -> None:
         """Measure the model as it is before any edit."""
-        for guard, reader in self._guards:
+        for guard, reader in self._ready:
             self._figure(guard, reader, "base")
 
     def readings(self, key: TrialKey | None) -> tuple[GuardReading, ...]:
@@ -127,7 +127,7 @@ class Guards:
             key: of the candidate that is on the model; None for the model before any edit.
         """
         found = []
-        for guard, reader in self._guards:
+        for guard, reader in self._ready:
             base = self._figure(guard, reader, "base")
             edited = base if key is None else self._figure(guard, reader, key.text)
             found.append(guard.read(base, edited))

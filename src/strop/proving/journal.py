@@ -63,21 +63,22 @@ class Journal:
         """Put trials into the queue in this order; those that are in it already stay."""
         self.study.enqueue(keys)
 
-    def measure(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Trial:
+    def measure(self, key: TrialKey, evaluate: Callable[[], Evaluation], *, begun: bool = False) -> Trial:
         """Return a trial: one that is finished as it is, else claimed, scored, written down and charged.
 
         Args:
             key: of the trial.
             evaluate: scores the candidate, which is on the model while it runs.
+            begun: it ends a unit of work, such as an epoch, that began within the budget, and so is finished.
 
         Raises:
-            BudgetSpentError: the budget is spent, and the trial is not one of a model without a candidate.
+            BudgetSpentError: the budget is spent, and the trial has neither begun nor is of a model without a candidate.
             RunError: another process works on the trial.
         """
         known = self.find(key)
         if known is not None:
             return known
-        if self.is_spent and key.method not in (BASE, START):
+        if not begun and key.method not in (BASE, START) and self.is_spent:
             raise BudgetSpentError(f"The budget of {self.budget} is spent.")
         self.enqueue([key])
         claim = self.study.claim([key])

@@ -48,6 +48,8 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
         progress: told of each batch.
     """
     stages = {"started": choice.start, "edited": choice.edits}
+    if choice.best is choice.started:
+        del stages["edited"]  # nothing was added to the start, so it is the same model
     stages = {name: edits for name, edits in stages.items() if edits}
     lowest = min((edit.site.layer for edit in choice.edits.interventions), default=0)
     progress.start("measuring on held-out examples", (1 + len(stages)) * test.steps)
@@ -57,8 +59,8 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
     for name, edits in stages.items():
         with edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
             found[name] = test.evaluate(start=first, states=states, progress=progress)
-    base = found["base"]
-    return Measurement(base, found.get("edited", base), found.get("started"), len(found) * test.tokens)
+    base, started = found["base"], found.get("started")
+    return Measurement(base, found.get("edited", started or base), started, len(found) * test.tokens)
 
 
 def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | None:

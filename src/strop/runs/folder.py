@@ -94,6 +94,9 @@ class RunFolder:
             write_recipe: writes the recipe into the folder it is given, which is not there yet.
             result: the figures.
         """
+        (self.path / "result.json").unlink(
+            missing_ok=True
+        )  # of a smaller budget: no recipe stands beside another's figures
         shutil.rmtree(self.recipe_folder, ignore_errors=True)
         write_recipe(self.recipe_folder)
         write_json(self.path / "result.json", result.to_json())

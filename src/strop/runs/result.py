@@ -11,6 +11,9 @@ from strop.statistics import Comparison, Figures
 
 FORMAT = 1
 
+ROUNDING = 1e-9
+"""What lies above a bound by less lies at it: 0.5 − 0.49 is no more than 0.01."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BaseModel:
@@ -46,6 +49,18 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
+class BudgetUse:
+    """What the choice was allowed to spend."""
+
+    seconds: float | None
+    """None for no limit."""
+    evaluations: int | None
+    """None for no limit."""
+    spent: bool
+    """Whether nothing further was allowed to begin; then a resume with a larger budget goes on."""
+
+
+@dataclasses.dataclass(frozen=True)
 class GuardReading:
     """What a guard measured of the base and of the choice."""
 
@@ -64,8 +79,8 @@ class GuardReading:
 
     @property
     def holds(self) -> bool:
-        """Whether the harm is within the bound; NaN never is."""
-        return self.harm <= self.bound
+        """Whether the harm is within the bound, rounding aside; NaN never is."""
+        return self.harm <= self.bound + ROUNDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +116,8 @@ class RunResult:
     """split → the figures of the model with the recipe the run set out from; empty without one."""
     guards: tuple[GuardReading, ...] = ()
     """What was measured beside the score, for base and choice."""
+    budget: BudgetUse | None = None
+    """None where it had no limits."""
     metric: str | None = None
     """What gains are measured in where a classifier is judged, and the name of its figure beside accuracy and loss."""
     head: TrainedHead | None = None
@@ -114,7 +131,7 @@ class RunResult:
         content["comparison"] = {name: found.to_json() for name, found in self.comparison.items()}
         for name in ("interventions", "edits", "guards"):
             content[name] = list(content[name])
-        for name in ("start", "guards", "metric", "head"):
+        for name in ("start", "guards", "budget", "metric", "head"):
             if not content[name]:
                 del content[name]
         return content
@@ -140,7 +157,8 @@ class RunResult:
         fields["guards"] = tuple(GuardReading(**own) for own in content.get("guards", ()))
         fields["interventions"] = tuple(content["interventions"])
         fields["edits"] = tuple(content.get("edits", ()))
-        head = content.get("head")
+        budget, head = content.get("budget"), content.get("head")
+        fields["budget"] = None if budget is None else BudgetUse(**budget)
         fields["head"] = None if head is None else TrainedHead(tuple(head["labels"]), head["parameters"])
         return cls(**fields)
 

@@ -80,8 +80,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return self._journal.key(epoch, round=epoch, examples=self._scorer.example_count)
 
     def is_over(self, epoch: int) -> bool:
-        """Return whether no epoch is to follow one, for none was better for as long as the patience lasts."""
-        return self._patience is not None and epoch - (self.best_epoch or 0) >= self._patience
+        """Return whether no epoch is to follow one: none was better for as long as the patience lasts, or the budget is spent.
+
+        One that was scored by an earlier sitting follows all the same, so that a killed run ends as it would have.
+        """
+        if self._patience is not None and epoch - (self.best_epoch or 0) >= self._patience:
+            return True
+        return self._journal.is_spent and self._journal.find(self._key(epoch + 1)) is None
 
     @property
     def kept(self) -> str:
@@ -116,7 +121,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         epoch = round(state.epoch)
         stop = any(of_all_processes(state.is_world_process_zero and self._score(epoch)))
         if stop and epoch < round(args.num_train_epochs):
-            self._journal.say(f"no better epoch in {self._patience}: stopping after epoch {epoch}")
+            spent = self._journal.is_spent
+            why = f"the budget of {self._journal.budget} is spent" if spent else f"no better epoch in {self._patience}"
+            self._journal.say(f"{why}: stopping after epoch {epoch}")
             control.should_training_stop = True
         control.should_save = args.save_strategy != "no"
 
@@ -126,7 +133,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
             raise TrainingError(f"The edits are no longer made of finite numbers after epoch {epoch}.")
         start = self._lowest if self._states is not None else 0
-        trial = self._journal.measure(self._key(epoch), lambda: self._scorer.evaluate(start=start, states=self._states))
+        trial = self._journal.measure(
+            self._key(epoch), lambda: self._scorer.evaluate(start=start, states=self._states), begun=True
+        )
         better = trial.merit > self.best.merit and self._journal.admits(trial.key)
         self._journal.say(f"epoch {epoch}: {describe_trial(trial)}{', the best so far' if better else ''}")
         if better:
@@ -136,9 +145,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             if folder is not None:
                 with replacing_folder(folder) as temporary:
                     best.with_provenance({"epoch": epoch}).write_files(temporary)
-        if self._journal.is_spent:
-            self._journal.say(f"the budget of {self._journal.budget} is spent")
-        return self.is_over(epoch) or self._journal.is_spent
+        return self.is_over(epoch)
 
     def _best_folder(self) -> Path | None:
         return self._journal.run.path / BEST if self._journal.run is not None else None

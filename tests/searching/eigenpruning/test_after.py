@@ -12,7 +12,6 @@ from tests.fixtures.runs import state_of
 
 import strop
 from strop.anatomy import MatrixType
-from strop.errors import BaseMismatchError
 from strop.interventions import SingularValuePruning
 from strop.proving import RunOptions
 from strop.recipe import Recipe
@@ -105,21 +104,3 @@ def test_a_recipe_with_biases_can_be_begun_with(
     assert found.recipe.interventions[:count] == first.interventions
     assert all(torch.equal(a["bias"], b["bias"]) for a, b in zip(found.recipe.tensors, first.tensors, strict=False))
     assert_figures_are_those_of(evaluated(model, small_tokenizer, found.recipe, even), found.result.edited["test"])
-
-
-def test_a_recipe_of_no_edits_is_begun_with_as_if_it_were_not_there(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task
-) -> None:
-    model = answering()
-    found = prune(model, small_tokenizer, task, QUICK, options=RunOptions(after=Recipe.of(model, [])))
-    assert found.result.start == {}
-    assert found.recipe.interventions == prune(model, small_tokenizer, task, QUICK).recipe.interventions
-
-
-def test_a_recipe_for_another_model_is_refused_before_a_folder_is_made(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task, laser: Recipe, tmp_path: Path
-) -> None:
-    other = answering("llama", intermediate_size=64)
-    with pytest.raises(BaseMismatchError, match="not the matrix the recipe was made for"):
-        prune(other, small_tokenizer, task, QUICK, options=RunOptions(after=laser, out=tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

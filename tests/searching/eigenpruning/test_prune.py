@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fixtures.runs import Notes, trials_of
+from tests.fixtures.runs import Notes
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
-from strop.interventions import SingularValuePruning, attachments_of
+from strop.interventions import SingularValuePruning
 from strop.proving import RunOptions, RunOutcome
 from strop.recipe import Recipe
 from strop.scoring import Evaluation, Scorer
@@ -246,39 +246,19 @@ def test_a_seed_draws_the_sample_effects_are_estimated_on(
     assert one.recipe == same.recipe
 
 
-def test_the_test_split_has_no_say_in_the_choice(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task
-) -> None:
-    swapped = tuple(
-        dataclasses.replace(example, answer=" Brazil", prompt="and " + example.prompt)
-        for example in task.splits["test"]
-    )
-    other = dataclasses.replace(task, splits={**task.splits, "test": swapped})
-    one, two = (prune(answering(), small_tokenizer, each, QUICK) for each in (task, other))
-    assert one.recipe.interventions == two.recipe.interventions
-    assert trials_of(one) == trials_of(two)
-    assert one.result.base["test"] != two.result.base["test"]
-
-
-def test_the_test_split_is_scored_once_for_each_model_and_last_and_the_cost_counts_every_pass(
+def test_the_cost_counts_every_pass(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[tuple[int, bool]] = []
-    tokens: list[int] = []
+    read: list[tuple[int, int]] = []
     real = Scorer.evaluate
 
     def watched(self: Scorer, **arguments: Any) -> Any:
-        edits = [edit for attachment in attachments_of(self.model) for edit in attachment.interventions]
-        order.append((self.example_count, bool(edits)))
-        tokens.append(self.tokens)
+        read.append((self.example_count, self.tokens))
         return real(self, **arguments)
 
     monkeypatch.setattr(Scorer, "evaluate", watched)
-    found = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, test_limit=7, steps=3))
+    found = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, steps=3))
     assert found.recipe.interventions
-    assert order[0] == (24, False)
-    assert order[-2:] == [(7, False), (7, True)]
-    assert 7 not in [count for count, _ in order[:-2]]
-    assert found.result.cost.evaluations == len(order)
-    (guide,) = {t for (count, _), t in zip(order, tokens, strict=True) if count == 12}
-    assert found.result.cost.tokens == sum(tokens) + QUICK.iterate * 3 * guide
+    assert found.result.cost.evaluations == len(read)
+    (guide,) = {tokens for count, tokens in read if count == len(task.examples("train"))}
+    assert found.result.cost.tokens == sum(tokens for _, tokens in read) + QUICK.iterate * 3 * guide

@@ -10,16 +10,15 @@ import pytest
 import torch
 from tests.fixtures.runs import state_of
 
-from strop.anatomy import Anatomy, MatrixType
+from strop.anatomy import MatrixType
 from strop.errors import (
     DecompositionError,
-    InterventionError,
     SiteError,
     TaskError,
     UneditableWeightError,
     UsageError,
 )
-from strop.interventions import RankReduction, applied_interventions, attachments_of
+from strop.interventions import attachments_of
 from strop.progress import Progress
 from strop.proving import RunOptions
 from strop.recipe import Recipe
@@ -168,17 +167,8 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_cannot_be_pruned_as_it_is_is_refused(
-    answering: Callable[..., Any], small_tokenizer: Any, task: Task
-) -> None:
+def test_matrices_that_are_tied_are_refused(answering: Callable[..., Any], small_tokenizer: Any, task: Task) -> None:
     model = answering()
-    with (
-        applied_interventions(model, [RankReduction(Anatomy.of(model).sites()[0], 0.5)]),
-        pytest.raises(InterventionError, match="attached to this model already; detach it first"),
-    ):
-        prune(model, small_tokenizer, task, QUICK)
-    with pytest.raises(UsageError, match="Only a run with a folder can be resumed"):
-        prune(model, small_tokenizer, task, QUICK, options=RunOptions(resume=True))
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(UneditableWeightError, match="tied"):
         prune(model, small_tokenizer, task, QUICK)

@@ -11,7 +11,6 @@ from tests.fixtures.runs import figures_of, trials_of
 
 import strop
 from strop.anatomy import MatrixType
-from strop.errors import UsageError
 from strop.linalg import DecompositionCache
 from strop.proving import RunOptions, Trial
 from strop.scoring import Scorer
@@ -114,11 +113,6 @@ def test_resuming_with_other_settings_and_starting_in_a_used_folder_are_refused(
         )
     with pytest.raises(strop.StropError, match="holds a finished run: go on with it by --resume"):
         search(model, small_tokenizer, task, QUICK, options=RunOptions(out=tmp_path / "run"))
-
-
-def test_resuming_needs_a_folder(answering: Callable[..., Any], small_tokenizer: Any, task: Task) -> None:
-    with pytest.raises(UsageError, match="Only a run with a folder can be resumed"):
-        search(answering(), small_tokenizer, task, QUICK, options=RunOptions(resume=True))
 
 
 def test_a_run_whose_folder_was_renamed_repeats_no_trial(

@@ -146,8 +146,7 @@ class Pruner:
         kept = self.journal.recall(f"removed by round {number}")
         if kept is not None:
             return self._round_again(number, state, kept)
-        if self.journal.is_spent:
-            raise BudgetSpentError(f"The budget of {self.journal.budget} is spent.")
+        self._begin(number)
         with self._applied(state):
             effects = self._effects(number)
             means = self._means()
@@ -156,10 +155,32 @@ class Pruner:
             return None
         if len(states) > self.plan.finalists:
             states = self._screened(number, states)
-        scored = {step: self._score(number, step, after, self.examples.select) for step, after in states.items()}
+        scored: dict[PruningStep, Trial] = {}
+        with contextlib.suppress(BudgetSpentError):  # then the best of those that were scored is the round's
+            for step, after in states.items():
+                scored[step] = self._score(number, step, after, self.examples.select)
+        if not scored:
+            raise self._spent
         step = max(scored, key=lambda one: scored[one].merit[1])
-        self.journal.remember(f"removed by round {number}", self._spelled(step, states[step]))
+        if len(scored) == len(states):  # else whoever resumes with a larger budget scores the others
+            self.journal.remember(f"removed by round {number}", self._spelled(step, states[step]))
         return _Round(step, scored[step], states[step])
+
+    def _begin(self, number: int) -> None:
+        """Note that a round has begun, so that one that had when a run was killed is gone on with.
+
+        Raises:
+            BudgetSpentError: it has not, and the budget is spent.
+        """
+        name = f"round {number} has begun"
+        if self.journal.recall(name) is None:
+            if self.journal.is_spent:
+                raise self._spent
+            self.journal.remember(name, True)
+
+    @property
+    def _spent(self) -> BudgetSpentError:
+        return BudgetSpentError(f"The budget of {self.journal.budget} is spent.")
 
     def _screened(self, number: int, states: Mapping[PruningStep, _State]) -> dict[PruningStep, _State]:
         """Return the steps with the lowest loss on the screen; of each kind, ever larger ones are tried while they help.

@@ -1,5 +1,6 @@
 """Choose rank reductions, one after the other, while the select split says they help."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -106,15 +107,14 @@ class ReductionChooser:
             with applied_interventions(given.model, chosen, anatomy=given.anatomy, decompose=given.decompose):
                 found = self._winner(self._try_all(number, free), best)
             if found is None:
-                self.journal.say(f"edit {number}: nothing tried beats what there is; stopping")
+                spent = f"the budget of {self.journal.budget} is spent"
+                why = spent if self.journal.is_spent else "nothing tried beats what there is"
+                self.journal.say(f"edit {number}: {why}; stopping")
                 break
             edit, best = found
             chosen.append(edit)
             rank = edit.rank(self.shapes[edit.site])
             self.journal.say(f"edit {number}: {edit} (rank {rank}): {describe_trial(best)}")
-            if self.journal.is_spent:
-                self.journal.say(f"the budget of {self.journal.budget} is spent; stopping")
-                break
         return chosen, best
 
     def _winner(self, trials: Mapping[RankReduction, Trial], best: Trial) -> tuple[RankReduction, Trial] | None:
@@ -147,14 +147,18 @@ class ReductionChooser:
         proposed = self._propose(number, shapes)
         screen, every = self.select.screen, self.select.every
         if len(proposed) > self.plan.finalists and 2 * screen.example_count <= every.example_count:
-            proposed = best_of(self._try(number, proposed, screen, "screening"), self.plan.finalists)
+            screened = self._try(number, proposed, screen, "screening")
+            proposed = best_of(screened, self.plan.finalists) if len(screened) == len(proposed) else []
         return self._try(number, proposed, every, "trying")
 
     def _propose(self, number: int, shapes: Shapes) -> list[RankReduction]:
+        """Return what the gradient proposes, or nothing where the budget is spent before it was asked."""
         name = f"candidates of edit {number}"
         kept = self.journal.recall(name)
         if kept is not None:
             return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
+        if self.journal.is_spent:
+            return []
         effects = measure_effects(
             self.select.guide,
             list(shapes),
@@ -177,13 +181,11 @@ class ReductionChooser:
         keys = {c: journal.key(c, round=number, examples=scorer.example_count) for c in in_order}
         finished = {c: trial for c in in_order if (trial := journal.find(keys[c])) is not None}
         waiting = [c for c in in_order if c not in finished]
-        if waiting:
+        if waiting and not journal.is_spent:
             journal.enqueue(keys[c] for c in waiting)
             journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
-        try:
-            for candidate, score in sweep(scorer, waiting, decompose=self.given.decompose):
-                finished[candidate] = journal.measure(keys[candidate], score)
-                journal.progress.advance()
-        except BudgetSpentError as spent:
-            journal.say(str(spent))
+            with contextlib.suppress(BudgetSpentError):  # then those that are finished are all there are
+                for candidate, score in sweep(scorer, waiting, decompose=self.given.decompose):
+                    finished[candidate] = journal.measure(keys[candidate], score)
+                    journal.progress.advance()
         return {c: finished[c] for c in in_order if c in finished}  # the same after a resume
