@@ -116,9 +116,9 @@ def test_the_command_line_shows_its_help_without_torch(fresh_python: Callable[..
 
 
 def test_the_guard_of_light_imports_can_fail(fresh_python: Callable[..., Any]) -> None:
-    found = fresh_python(IMPORTED_AND_HEAVY, "strop.scoring")
+    found = fresh_python(IMPORTED_AND_HEAVY, "strop.linalg")
     assert found.returncode == 0, found.stderr
-    assert {"torch", "transformers", "scipy", "pydantic"} <= set(found.stdout.split())
+    assert "torch" in found.stdout.split()
 
 
 def test_importing_strop_changes_nothing(fresh_python: Callable[..., Any]) -> None:

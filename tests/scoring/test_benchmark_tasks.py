@@ -1,34 +1,26 @@
 """The ReFT paper's benchmarks: its prompts and measures, from a local copy in LLM-Adapters' layout."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.task_files import LLM_ADAPTERS
 
 from strop.errors import TaskError
-from strop.tasks import load_task
+from strop.tasks import Task, load_task
 from strop.tasks.extraction import extract, is_right
 from strop.tasks.rows import read_rows
 
-FOLDERS = {
-    "boolq": "boolq",
-    "piqa": "piqa",
-    "siqa": "social_i_qa",
-    "hellaswag": "hellaswag",
-    "winogrande": "winogrande",
-    "arc-easy": "arc_easy",
-    "arc-challenge": "ARC-Challenge",
-    "openbookqa": "openbookqa",
-}
-ARITHMETIC = {"aqua": "AQuA", "gsm8k": "gsm8k", "mawps": "math", "svamp": "math", "addsub": "math"}
-commonsense = pytest.mark.parametrize("name", sorted(FOLDERS))
-arithmetic = pytest.mark.parametrize("name", sorted(ARITHMETIC))
+ARITHMETIC = ("addsub", "aqua", "gsm8k", "mawps", "svamp")
+commonsense = pytest.mark.parametrize("name", sorted({*LLM_ADAPTERS} - {*ARITHMETIC}))
+arithmetic = pytest.mark.parametrize("name", ARITHMETIC)
 
 
 @commonsense
-def test_a_commonsense_task_asks_and_answers_as_the_paper_does(llm_adapters: Path, name: str) -> None:
-    task = load_task(name)
+def test_a_commonsense_task_asks_and_answers_as_the_paper_does(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(name)
     assert (task.name, task.score) == (name, "generate")
     assert task.generate is not None
     assert (task.generate.max_new_tokens, task.generate.match) == (32, "equal")
@@ -42,8 +34,8 @@ def test_a_commonsense_task_asks_and_answers_as_the_paper_does(llm_adapters: Pat
 
 
 @arithmetic
-def test_an_arithmetic_task_asks_and_answers_as_the_paper_does(llm_adapters: Path, name: str) -> None:
-    task = load_task(name)
+def test_an_arithmetic_task_asks_and_answers_as_the_paper_does(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(name)
     assert task.generate is not None
     for example in task.examples("test"):
         assert example.prompt == (
@@ -57,11 +49,11 @@ def test_an_arithmetic_task_asks_and_answers_as_the_paper_does(llm_adapters: Pat
         assert not is_right(extract("it is so", task.generate), example.gold, task.generate)
 
 
-@pytest.mark.parametrize("name", sorted(FOLDERS | ARITHMETIC))
-def test_select_is_the_last_300_rows_of_train_and_test_is_apart(llm_adapters: Path, name: str) -> None:
-    task = load_task(name)
-    assert task.counts == {"train": 10, "select": 300, "test": 6}
-    folder = (FOLDERS | ARITHMETIC)[name]
+@pytest.mark.parametrize("name", sorted(LLM_ADAPTERS))
+def test_select_is_the_last_300_rows_of_train_and_test_is_apart(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(name)
+    assert (task.name, task.counts) == (name, {"train": 10, "select": 300, "test": 6})
+    folder = LLM_ADAPTERS[name]
     questions = {split: [e.columns["instruction"] for e in task.examples(split)] for split in task.counts}
     assert questions["train"] + questions["select"] == [f"{folder} train {number}?" for number in range(310)]
     test = f"test_{name}" if folder == "math" else "test"

@@ -92,7 +92,7 @@ def test_an_evaluation_compared_with_itself_gains_nothing(correct: list[bool] | 
 
 def test_a_lower_loss_is_a_gain_where_loss_is_the_measure() -> None:
     base = evaluation(None, [2.0] * 12, "perplexity")
-    edited = evaluation(None, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.75, 1.8, 1.85, 2.5], "perplexity")
+    edited = evaluation(None, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.75, 1.8, 1.85, 2.52], "perplexity")
     found = compare(base, edited)
     assert found.gain == pytest.approx(2.0 - edited.loss.mean())
     assert found.gain > 0

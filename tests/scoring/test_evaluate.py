@@ -111,10 +111,10 @@ def test_greedy_continuations_take_the_likeliest_token_again_and_again(
 def test_the_real_model_knows_some_facts_and_scores_them_as_by_hand(real: Any, by_hand: Any) -> None:
     model, tokenizer = real
     task = load_task("world-facts")
-    found = strop.evaluate(model, tokenizer, task, limit=40)
+    found = strop.evaluate(model, tokenizer, task, limit=20)
     assert found.accuracy is not None
     assert 0.0 < found.accuracy < 0.4
-    examples = task.examples("test", limit=40)[:5]
+    examples = task.examples("test", limit=20)[:5]
     losses, rights, _ = by_hand(model, tokenizer, examples)
     np.testing.assert_allclose(found.loss[:5], losses, rtol=5e-3)
     assert found.correct is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from strop.errors import TaskError
-from strop.tasks import load_task
+from strop.tasks import Task, load_task
 
 EXPECTED = {
     "mnli": ("premise", "hypothesis", ("entailment", "neutral", "contradiction"), "accuracy"),
@@ -21,9 +21,10 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_texts_labels_and_metric_are_those_of_the_task(glue: Path, name: str) -> None:
+def test_texts_labels_and_metric_are_those_of_the_task(builtin: Callable[[str], Task], name: str) -> None:
     first, second, names, metric = EXPECTED[name]
-    task = load_task(f"glue-{name}")
+    task = builtin(f"glue-{name}")
+    assert task.name == f"glue-{name}"
     assert task.labels is not None
     assert (task.score, task.labels.names, task.labels.metric, task.labels.max_tokens) == ("label", names, metric, 256)
     for split in ("train", "select", "test"):
@@ -35,8 +36,8 @@ def test_texts_labels_and_metric_are_those_of_the_task(glue: Path, name: str) ->
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_train_is_train_and_the_validation_rows_are_halved(glue: Path, name: str) -> None:
-    task = load_task(f"glue-{name}")
+def test_train_is_train_and_the_validation_rows_are_halved(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(f"glue-{name}")
     assert task.counts == {"train": 20, "select": 4, "test": 5}
     held = {example.columns["idx"] for split in ("select", "test") for example in task.examples(split)}
     assert held == set(range(9))

@@ -114,8 +114,11 @@ def test_perplexity_is_scored_as_by_hand(
     assert found.figures.to_json()["perplexity"] == found.perplexity
 
 
-@pytest.mark.parametrize("family", THREE_FAMILIES)
-@pytest.mark.parametrize("score", ["exact", "first_token", "choice", "perplexity"])
+@pytest.mark.parametrize(
+    ("family", "score"),
+    [("llama", "exact"), ("llama", "first_token"), ("llama", "choice"), ("llama", "perplexity"), ("gpt2", "exact"),
+     ("gpt_neox", "exact")],
+)  # fmt: skip
 def test_one_by_one_and_in_batches_the_scores_are_the_same(
     tiny: Callable[..., Any], small_tokenizer: Any, family: str, score: Any
 ) -> None:
@@ -137,7 +140,7 @@ def test_exact_means_that_greedy_decoding_writes_the_answer(
     tiny: Callable[..., Any], small_tokenizer: Any, family: str
 ) -> None:
     model = read_only_words(tiny(family), small_tokenizer)
-    questions = [f"{question} {number}" for question in QUESTIONS for number in range(4)]
+    questions = [f"{question} {number}" for question in QUESTIONS for number in range(2)]
     right = [Example(q, answer_greedily(model, small_tokenizer, q, 1 + i % 4)) for i, q in enumerate(questions)]
     wrong_at_the_end = [dataclasses.replace(e, answer=e.answer + " France Lyon Brazil") for e in right]
     wrong_at_once = [dataclasses.replace(e, answer=" zebra" + e.answer) for e in right]

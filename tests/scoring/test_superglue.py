@@ -10,7 +10,7 @@ import pytest
 import strop
 from strop.errors import TaskError
 from strop.scoring.encoding import encode
-from strop.tasks import load_task
+from strop.tasks import Task, load_task
 
 LABELS = {
     "copa": (" 1", " 2"),
@@ -49,19 +49,20 @@ every_task = pytest.mark.parametrize("name", sorted(LABELS))
 
 
 @every_task
-def test_the_prompt_is_the_papers(super_glue: Path, name: str) -> None:
-    example = load_task(name).examples("test")[1]
+def test_the_prompt_is_the_papers(builtin: Callable[[str], Task], name: str) -> None:
+    example = builtin(name).examples("test")[1]
     assert example.prompt == PROMPTS[name]
 
 
-def test_copa_asks_for_the_cause_or_for_the_result(super_glue: Path) -> None:
-    cause, effect, *_ = (example.prompt.splitlines()[1] for example in load_task("copa").examples("test"))
+def test_copa_asks_for_the_cause_or_for_the_result(builtin: Callable[[str], Task]) -> None:
+    cause, effect, *_ = (example.prompt.splitlines()[1] for example in builtin("copa").examples("test"))
     assert (cause, effect) == ("What was the cause of this?", "What happened as a result?")
 
 
 @every_task
-def test_each_label_number_has_its_own_answer(super_glue: Path, name: str) -> None:
-    task = load_task(name)
+def test_each_label_number_has_its_own_answer(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(name)
+    assert task.name == name
     assert task.score == ("exact" if name == "copa" else "first_token")
     for split in ("train", "select", "test"):
         for example in task.examples(split):
@@ -71,8 +72,8 @@ def test_each_label_number_has_its_own_answer(super_glue: Path, name: str) -> No
 
 
 @every_task
-def test_test_is_the_validation_split_and_the_others_share_out_train(super_glue: Path, name: str) -> None:
-    task = load_task(name)
+def test_test_is_the_validation_split_and_the_others_share_out_train(builtin: Callable[[str], Task], name: str) -> None:
+    task = builtin(name)
     assert task.counts == {"train": 14, "select": 6, "test": 6}
     premises = {split: [example.columns["premise"] for example in task.examples(split)] for split in task.counts}
     assert premises["train"] + premises["select"] == [f"{name} train {number} got wet." for number in range(20)]
@@ -109,9 +110,9 @@ def test_a_copy_with_the_hubs_readme_reads_the_same(super_glue: Path, name: str)
 
 @every_task
 def test_the_labels_are_told_apart_even_where_every_text_begins_with_one_token(
-    super_glue: Path, changed: Callable[..., Any], small_tokenizer: Any, name: str
+    builtin: Callable[[str], Task], changed: Callable[..., Any], small_tokenizer: Any, name: str
 ) -> None:
-    examples = load_task(name).examples("test")
+    examples = builtin(name).examples("test")
     for tokenizer, shift in ((small_tokenizer, 0), (changed(template="<|end|> $A"), 1)):
         found = encode(examples, tokenizer, "first_token", longest=512)
         firsts = {examples[entry.owner].answer: entry.ids[entry.first_scored] for entry in found}
@@ -123,9 +124,13 @@ def test_the_labels_are_told_apart_even_where_every_text_begins_with_one_token(
 
 @every_task
 def test_an_evaluation_looks_for_the_arg_max_in_the_whole_vocabulary(
-    super_glue: Path, tiny: Callable[..., Any], small_tokenizer: Any, by_hand: Callable[..., Any], name: str
+    builtin: Callable[[str], Task],
+    tiny: Callable[..., Any],
+    small_tokenizer: Any,
+    by_hand: Callable[..., Any],
+    name: str,
 ) -> None:
-    model, task = tiny("llama", max_position_embeddings=512), load_task(name)
+    model, task = tiny("llama", max_position_embeddings=512), builtin(name)
     found = strop.evaluate(model, small_tokenizer, task)
     loss, right, rank = by_hand(model, small_tokenizer, task.examples("test"), first_only=True)
     assert found.count == 6

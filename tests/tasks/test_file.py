@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.task_files import GLUE, LLM_ADAPTERS, SUPER_GLUE
 
 from strop.errors import TaskError
 from strop.tasks import TaskFile, builtin_tasks, load_task, read_task_file
 
+SHIPPED = ("int-mult", "int-sum", "world-facts")
 MINIMAL = {"name": "made", "data": "data.jsonl"}
 
 
@@ -168,13 +170,15 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
     )
 
 
-@pytest.mark.parametrize("name", builtin_tasks())
-def test_every_builtin_task_loads_with_its_three_splits(
-    super_glue: Path, llm_adapters: Path, glue: Path, name: str
-) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_task_whose_data_are_shipped_loads_with_its_three_splits(name: str) -> None:
     task = load_task(name)
     assert task.name == name
     assert set(task.counts) == {"train", "select", "test"}
+
+
+def test_every_other_builtin_task_stands_on_the_shelf_that_is_read_in_place_of_the_hub() -> None:
+    assert set(builtin_tasks()) == {*SHIPPED, *SUPER_GLUE, *(f"glue-{name}" for name in GLUE), *LLM_ADAPTERS}
 
 
 def test_the_sums_of_the_builtin_arithmetic_are_right() -> None:
