@@ -193,7 +193,7 @@ def test_a_pruning_is_not_a_search_gone_on_with(
 def test_the_same_settings_write_the_same_twice(
     answering: Callable[..., Any], small_tokenizer: Any, even: Task, tmp_path: Path
 ) -> None:
-    plan = dataclasses.replace(QUICK, bias="position", select_limit=8, test_limit=9, counterfactual="roll")
+    plan = dataclasses.replace(QUICK, bias="position", iterate=1, select_limit=8, test_limit=9, counterfactual="roll")
     found = [
         prune(answering(), small_tokenizer, even, plan, options=RunOptions(out=tmp_path / name))
         for name in ("one", "two")
