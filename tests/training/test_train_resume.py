@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from strop.recipe.folder import fill_recipe_folder
 
 import strop
+from strop.files import replacing_folder
 from strop.proving import Claim, Study
 from strop.recipe import Recipe
 from strop.training import InterventionCheckpoints, TrainPlan
@@ -154,7 +154,7 @@ def test_a_training_that_dies_between_an_epochs_score_and_its_checkpoint_goes_on
         if moment == "trial":
             patch.setattr(Claim, "finish", die(Claim.finish, after=True))
         elif moment == "best":
-            patch.setattr("strop.training.watch.fill_recipe_folder", die(fill_recipe_folder, after=False))
+            patch.setattr("strop.training.watch.replacing_folder", die(replacing_folder, after=False))
         else:
             patch.setattr(
                 InterventionCheckpoints, "_save_checkpoint", die(InterventionCheckpoints._save_checkpoint, after=False)

@@ -129,10 +129,10 @@ def test_the_count_of_patience_begins_anew_with_a_better_epoch(
     losses = iter([9.0, 5.0, 6.0, 4.0, 6.0, 6.0, 1.0])
     real = Journal.measure
 
-    def measuring(self: Journal, key: Any, evaluate: Any) -> Any:
+    def measuring(self: Journal, key: Any, evaluate: Any, **settings: Any) -> Any:
         found, loss = evaluate(), next(losses)
         told = dataclasses.replace(found, loss=found.loss * 0 + loss, correct=None, score="perplexity")
-        return real(self, key, lambda: told)
+        return real(self, key, lambda: told, **settings)
 
     monkeypatch.setattr(Journal, "measure", measuring)
     found = training(dataclasses.replace(plan, patience=2, epochs=9))
