@@ -361,3 +361,31 @@ def test_a_study_that_is_no_longer_used_holds_no_connection(file: str) -> None:
     del study
     gc.collect()
     assert engine.pool.checkedin() == engine.pool.checkedout() == 0
+
+
+def test_a_process_that_dies_while_the_tables_are_made_leaves_no_file_that_others_stumble_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("strop.proving.storage.os.link", die)
+        with pytest.raises(KeyboardInterrupt):
+            Study(address, name="study")
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(3):
+        assert Study(address, name="study").trials() == ()
+
+
+def test_where_a_file_system_has_no_links_the_tables_are_made_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("strop.proving.storage.os.link", refuse)
+    assert Study(f"sqlite:///{tmp_path / 'study.db'}", name="study").trials() == ()
+    assert (tmp_path / "study.db").is_file()

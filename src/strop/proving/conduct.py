@@ -11,6 +11,7 @@ import torch
 
 from strop.checkpoints import identify
 from strop.errors import RunError
+from strop.files import remove_partial_folders
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
 from strop.proving.budget import Budget
@@ -198,7 +199,9 @@ def _folder_of(path: Path | None, config: Mapping[str, Any], *, resume: bool) ->
             "torch_threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         }
-        yield RunFolder.start(path, config, resume=resume, compute=compute)
+        run = RunFolder.start(path, config, resume=resume, compute=compute)
+        remove_partial_folders(path)  # what a process that was killed left half-written
+        yield run
 
 
 def _plan_of(settings: RunSettings, options: RunOptions) -> dict[str, Any]:

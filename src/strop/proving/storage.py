@@ -1,11 +1,14 @@
 """Opening a study's storage so that several processes may share it, and saying in one sentence what is wrong with it."""
 
 import contextlib
+import os
 import random
 import sqlite3
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import sqlalchemy
@@ -13,6 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import RunError
+from strop.files import PARTIAL
 from strop.runs.environment import without_password
 
 ATTEMPTS = 5
@@ -52,15 +56,39 @@ def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> o
 
 
 def _make_tables(address: str) -> None:
-    """Make Optuna's tables where there are none, by connections that are closed at once, also where it fails."""
+    """Make Optuna's tables where there are none, by connections that are closed at once, also where it fails.
+
+    SQLite commits each table and each index by itself, so a process that is killed in between would leave a file that no
+    later one can mend. There a new file is made whole beside its place and then takes its name in one step.
+    """
+    path = _sqlite_file(address)
+    if path is not None and not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL) as scratch:
+            made = Path(scratch) / path.name
+            _create(f"sqlite:///{made}")
+            with contextlib.suppress(OSError):  # another process was first, or the file system has no links
+                os.link(made, path)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            hang_up(optuna.storages.RDBStorage(address, engine_kwargs={"poolclass": sqlalchemy.pool.NullPool}))
+            _create(address)
             return
         except SQLAlchemyError as error:
             if attempt == ATTEMPTS or not any(word in str(error).lower() for word in ("already exists", "unique")):
                 raise
             time.sleep(random.random() / 5)
+
+
+def _create(address: str) -> None:
+    hang_up(optuna.storages.RDBStorage(address, engine_kwargs={"poolclass": sqlalchemy.pool.NullPool}))
+
+
+def _sqlite_file(address: str) -> Path | None:
+    """Return the file of an SQLite address whose folder is there; None for any other storage."""
+    url = sqlalchemy.make_url(address)
+    if not url.drivername.startswith("sqlite") or not url.database or url.database == ":memory:" or url.query:
+        return None
+    path = Path(url.database)
+    return path if path.parent.is_dir() else None
 
 
 def hang_up(database: optuna.storages.RDBStorage) -> None:
