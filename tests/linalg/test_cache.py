@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import strop.linalg.cache as cache_room
 from strop.errors import DecompositionError, UsageError
@@ -224,3 +225,12 @@ def test_a_fingerprint_reads_values_not_their_layout() -> None:
     assert fingerprint(matrix.T) == fingerprint(matrix.T.contiguous())
     assert fingerprint(matrix[:, ::2]) == fingerprint(matrix[:, ::2].clone())
     assert fingerprint(torch.tensor(1.0)) != fingerprint(torch.tensor(2.0))
+
+
+def test_a_tensor_kept_in_several_has_a_fingerprint_of_all_of_them() -> None:
+    """As quantised weights are, whose class holds numbers and scales."""
+    numbers, scales = torch.ones(2, 3), torch.zeros(2, 3)
+    whole = fingerprint(TwoTensor(numbers, scales))
+    assert whole == fingerprint(nn.Parameter(TwoTensor(numbers.clone(), scales.clone())))
+    for other in (TwoTensor(numbers, scales + 1), TwoTensor(numbers + 1, scales), numbers):
+        assert fingerprint(other) != whole
