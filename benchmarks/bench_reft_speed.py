@@ -78,7 +78,9 @@ def edited(steps: Steps, layers: tuple[int, ...] | None, *, trainable: bool = Tr
     chosen = range(steps.anatomy.layer_count) if layers is None else layers
     edits = [edit for layer in chosen for edit in plan.edits_at(layer)]
     generator = torch.Generator().manual_seed(0)
-    tensors = [edit.initial_tensors(steps.anatomy.hidden_size, init="paper", generator=generator) for edit in edits]
+    tensors = [
+        edit.initial_tensors((steps.anatomy.hidden_size,) * 2, init="paper", generator=generator) for edit in edits
+    ]
     return attach_interventions(steps.model, edits, tensors=tensors, trainable=trainable).detach
 
 

@@ -154,7 +154,7 @@ def test_hidden_states_are_those_of_their_stack(t5: nn.Module, tmp_path: Path) -
     output = t5.decoder.block[2].layer[0].SelfAttention.o
     assert anatomy.stream_module(t5, StreamSite(2, Stream.ATTENTION, stack=Stack.DECODER)) is output
     edit = LowRankEdit(StreamSite(1, stack=Stack.ENCODER), "loreft", rank=2, positions=Positions.parse("all"))
-    recipe = Recipe.of(t5, [edit], family=T5, tensors=[edit.initial_tensors(32)])
+    recipe = Recipe.of(t5, [edit], family=T5, tensors=[edit.initial_tensors((32, 32))])
     recipe.save(tmp_path / "recipe")
     assert Recipe.load(tmp_path / "recipe").interventions == (edit,)
 

@@ -93,7 +93,7 @@ def test_where_prompts_end_is_never_guessed() -> None:
 def test_what_is_shown_is_what_the_model_edits(text: str, tiny: Tiny) -> None:
     model, batch = tiny("llama"), batch_of(ROWS)
     edit = LowRankEdit(strop.StreamSite(1), "lobireft", rank=2, positions=Positions.parse(text))
-    tensors = edit.initial_tensors(32, init="paper", generator=torch.Generator().manual_seed(0))
+    tensors = edit.initial_tensors((32, 32), init="paper", generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = model(**batch, output_hidden_states=True).hidden_states[2]
         with applied_interventions(model, [edit], tensors=[tensors]):

@@ -93,7 +93,7 @@ def test_factors_of_another_matrix_are_refused_with_their_shapes(tiny: Tiny) -> 
 def test_the_factors_are_what_is_removed() -> None:
     matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     edit = SingularValuePruning(WeightSite(0, T.UP), (1, 5))
-    factors = edit.factors(matrix, decompose=decompose)
+    factors = edit.precomputed(matrix, decompose=decompose)
     assert {name: tuple(tensor.shape) for name, tensor in factors.items()} == {"left": (12, 2), "right": (2, 8)}
     edited = edit.edit(matrix, decompose=decompose, tensors={})
     torch.testing.assert_close(factors["left"] @ factors["right"], matrix - edited, atol=1e-5, rtol=1e-5)

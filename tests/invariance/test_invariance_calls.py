@@ -269,14 +269,16 @@ def test_replicas_edit_each_the_tokens_of_its_own_rows(
 
 def test_an_edit_reaches_a_replica_on_another_device_and_stays_where_it_is(exact: Maker, put_on: Maker) -> None:
     attachment = put_on(exact("llama"), "all", [(StreamSite(0), "noreft")], trainable=True)
-    edit, states = attachment.edits[0], torch.randn(5, 32, dtype=torch.float64)
-    elsewhere = edit.on(torch.device("cpu"))
-    assert torch.equal(elsewhere(states), edit(states))
+    edit, parameters = attachment.states[0], list(attachment.edits[0].parameters())
+    assert edit.on(torch.device("cpu"), replica=True) is edit.module
     with torch.enable_grad():
-        elsewhere(states).sum().backward()
-    assert all(parameter.grad is not None for parameter in edit.parameters())
-    assert {tensor.device.type for tensor in edit.on(torch.device("meta")).args[1].values()} == {"meta"}
-    assert edit.device.type == "cpu"
+        elsewhere: Any = edit.on(torch.device("meta"), replica=True)
+    moved = elsewhere.args[1]
+    assert {tensor.device.type for tensor in moved.values()} == {"meta"}
+    assert all(tensor.requires_grad and tensor.grad_fn is not None for tensor in moved.values())  # gradients come back
+    assert elsewhere.args[0] is not edit.module
+    assert {parameter.device.type for parameter in parameters} == {"cpu"}
+    assert all(one is other for one, other in zip(edit.module.parameters(), parameters, strict=True))
 
 
 def test_a_block_in_another_model_is_not_left_unedited_in_silence(exact: Maker, put_on: Maker, rows: Any) -> None:

@@ -339,7 +339,9 @@ def test_the_real_model_edits_the_same_tokens_however_it_is_called(real: Any, tm
     prompts = ["The city of Lyon is in", "Water", "Once upon a time there was a small village by the sea, where"]
     edits = [LowRankEdit(StreamSite(layer), "loreft", rank=4, positions=Positions.parse("f3+l3")) for layer in (5, 20)]
     generator = torch.Generator().manual_seed(0)
-    tensors = [edit.initial_tensors(model.config.hidden_size, init="paper", generator=generator) for edit in edits]
+    tensors = [
+        edit.initial_tensors((model.config.hidden_size,) * 2, init="paper", generator=generator) for edit in edits
+    ]
     recipe = Recipe.of(model, edits, tensors=tensors)
     texts = [f"{prompt} the" for prompt in prompts]
     singles = [tokenizer(text, return_tensors="pt") for text in texts]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import strop
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, UsageError
-from strop.interventions import METHODS, RankReduction, SingularValuePruning, attachments_of
-from strop.recipe import FORMAT, Recipe, applied, attach, detach, read_recipe
+from strop.interventions import RankReduction, SingularValuePruning, attachments_of, method_names
+from strop.recipe import FORMAT, Recipe, applied, attach, detach
 
 T = MatrixType
 Tiny = Callable[..., nn.Module]
@@ -70,7 +70,7 @@ def test_a_recipe_is_read_back_as_it_was_written(model: nn.Module, tmp_path: Pat
     assert read == recipe
     assert read.interventions == EDITS
     assert read.provenance == PROVENANCE
-    assert read_recipe(tmp_path / "facts") == recipe
+    assert Recipe.load(tmp_path / "facts") == recipe
     assert sorted(file.name for file in (tmp_path / "facts").iterdir()) == ["README.md", "recipe.json"]
 
 
@@ -195,10 +195,10 @@ def test_a_folder_that_holds_something_is_not_written_over(llama: nn.Module, tmp
 
 
 def test_an_interrupted_write_leaves_nothing(llama: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("strop.recipe.folder.model_card", interrupted)
+    monkeypatch.setattr("strop.recipe.document.model_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Recipe.of(llama, EDITS).save(tmp_path / "facts")
     assert not list(tmp_path.glob("*facts*"))
@@ -377,7 +377,8 @@ def test_the_same_recipe_cannot_be_put_on_twice(llama: nn.Module) -> None:
     recipe = Recipe.of(llama, EDITS)
     attach(llama, recipe)
     with pytest.raises(
-        BaseMismatchError, match="layer 1 up is not the matrix the recipe was made for: its fingerprint"
+        BaseMismatchError,
+        match="layer 1 up is not the matrix the recipe was made for: a recipe that is attached edits it",
     ):
         attach(llama, recipe)
     assert len(attachments_of(llama)) == 1
@@ -446,7 +447,7 @@ def test_a_newer_format_is_refused_with_both_versions_whatever_else_it_holds(wri
 
 def test_an_unknown_method_is_refused_with_the_methods_there_are(written: Path) -> None:
     change(written, lambda content: content["interventions"][0].update(method="os.system"))
-    known = re.escape(", ".join(METHODS))
+    known = re.escape(", ".join(method_names()))
     with pytest.raises(RecipeError, match=rf"'os\.system' is not a method this version knows \({known}\)"):
         Recipe.load(written)
 

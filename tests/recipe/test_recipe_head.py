@@ -22,7 +22,7 @@ Classifier = Callable[..., Any]
 def recipe(tiny_classifier: Classifier) -> Recipe:
     model = tiny_classifier("roberta")
     edit = LowRankEdit(StreamSite(0), "loreft", rank=2, positions=Positions(1, 1))
-    return Recipe.of(model, [edit], tensors=[edit.initial_tensors(32)], head=Head.of(model, ("no", "yes")))
+    return Recipe.of(model, [edit], tensors=[edit.initial_tensors((32, 32))], head=Head.of(model, ("no", "yes")))
 
 
 def test_a_head_is_written_beside_the_edits_and_read_back_equal(recipe: Recipe, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_left_padding_says_what_right_padding_says_with_edits_on(
 
     model = tiny_classifier(model_type)
     edit = LowRankEdit(StreamSite(1), "loreft", rank=2, positions=Positions(2, 2))
-    drawn = {name: 2 * own for name, own in edit.initial_tensors(32, init="paper").items()}
+    drawn = {name: 2 * own for name, own in edit.initial_tensors((32, 32), init="paper").items()}
     examples = load_task(cities()).examples("test")[:9]
     texts = encode_labelled(examples, small_tokenizer, TWO, longest=99)
     right = padded(texts, range(9), pad=0, classes=True).inputs

@@ -38,7 +38,7 @@ def fresh() -> Callable[[Any], Recipe]:
     def make(model: Any) -> Recipe:
         edits = [LowRankEdit(StreamSite(layer), "loreft", rank=4, positions=Positions(0, 1)) for layer in (1, 2)]
         generator = torch.Generator().manual_seed(0)
-        return Recipe.of(model, edits, tensors=[edit.initial_tensors(32, generator=generator) for edit in edits])
+        return Recipe.of(model, edits, tensors=[edit.initial_tensors((32, 32), generator=generator) for edit in edits])
 
     return make
 

@@ -217,7 +217,7 @@ def test_a_head_learns_under_any_loop_and_only_where_the_recipe_has_one(
     model = tiny_classifier("bert")
     before = bits(model)
     edit = LowRankEdit(StreamSite(2), "loreft", rank=2, positions=Positions(1, 1))
-    drawn = edit.initial_tensors(32, generator=torch.Generator().manual_seed(0))
+    drawn = edit.initial_tensors((32, 32), generator=torch.Generator().manual_seed(0))
     for head in (None, Head.of(model, ("no", "yes"))):
         recipe = Recipe.of(model, [edit], tensors=[drawn], head=head)
         attachment = strop.attach(model, recipe, trainable=True)

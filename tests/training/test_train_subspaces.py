@@ -41,7 +41,7 @@ def test_a_subspace_alone_learns_from_the_beginning(training: Any, plan: TrainPl
     found = training(dataclasses.replace(plan, subspaces=TONGUES, train_subspaces=("french",), weight_decay=0.1))
     start = dataclasses.replace(plan, subspaces=TONGUES).edits_at(1)[0]
     generator = torch.Generator().manual_seed(plan.seed)
-    drawn = start.initial_tensors(32, init="paper", generator=generator)
+    drawn = start.initial_tensors((32, 32), init="paper", generator=generator)
     for name, tensor in drawn.items():
         assert torch.equal(found.recipe.tensors[0][name][1:], tensor[1:])
         assert not torch.equal(found.recipe.tensors[0][name][:1], tensor[:1])

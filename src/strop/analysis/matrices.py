@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.anatomy.sites import ATTENTION
+from strop.interventions import brief
 from strop.linalg import DecompositionCache, Spectrum, spectrum_of
 from strop.progress import SILENT, Progress
-from strop.wording import of_one_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def describe_matrices(
                 parameters=matrix.numel(),
                 dtype=str(matrix.dtype).removeprefix("torch."),
                 spectrum=spectrum_of(decompositions.decompose(matrix).singular_values) if spectra else None,
-                edits=of_one_matrix(by_matrix[site]),
+                edits=brief(by_matrix[site]),
                 expert=site.expert,
             )
         )

@@ -109,6 +109,11 @@ class WeightSite:
         """Whether an edit falls on what the whole block made; here it falls inside the block."""
         return False
 
+    @property
+    def writer(self) -> "WeightSite":
+        """The matrix a recipe knows the address by: itself."""
+        return self
+
     def overlaps(self, other: "WeightSite") -> bool:
         """Return whether an edit of one changes the other: the same matrix, or a head of it."""
         whole, other_whole = (dataclasses.replace(site, head=None) for site in (self, other))

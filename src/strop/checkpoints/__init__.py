@@ -3,9 +3,11 @@
 from strop.checkpoints.classifier import head_parameters, is_classifier, load_classifier
 from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
+from strop.checkpoints.own import ATTACHED, own_parameters, own_tensor
 from strop.checkpoints.zoo import ZOO, ZooModel, pull
 
 __all__ = [
+    "ATTACHED",
     "ZOO",
     "BaseIdentity",
     "ZooModel",
@@ -14,5 +16,7 @@ __all__ = [
     "is_classifier",
     "load",
     "load_classifier",
+    "own_parameters",
+    "own_tensor",
     "pull",
 ]

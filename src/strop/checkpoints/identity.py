@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strop.checkpoints.own import own_parameters
 from strop.checkpoints.zoo import ZOO, pulled_folder
 from strop.errors import CheckpointError
 
@@ -30,7 +31,7 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
     """Return a model's identity; the fingerprint reads every parameter once.
 
     Args:
-        model: with its real weights, before anything is applied to it.
+        model: with its real weights; what is attached to it does not count.
 
     Raises:
         CheckpointError: a parameter is offloaded and cannot be read.
@@ -38,7 +39,7 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
     from strop.linalg import fingerprint
 
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in own_parameters(model):
         if parameter.is_meta:
             raise CheckpointError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         digest.update(f"{name}={fingerprint(parameter)};".encode())

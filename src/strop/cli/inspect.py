@@ -64,7 +64,6 @@ def inspect(
     from strop.analysis import describe_matrices
     from strop.checkpoints import identify
     from strop.recipe import Recipe, applied
-    from strop.wording import in_words
 
     document = Recipe.load(recipe) if recipe is not None else None
     with showing_progress(quiet=quiet) as progress:
@@ -107,7 +106,7 @@ def inspect(
     )
     _print_rows(rows, anatomy.family.blocks)
     if document is not None:
-        for line in in_words(document.describe()):
+        for line in document.summary:
             print_line(f"  {line}")
         print_line(f"Next: strop eval {model_name} --task TASK --recipe {recipe}")
         return

@@ -10,7 +10,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError
-from strop.interventions import LowRankEdit
 from strop.recipe.document import Recipe
 
 
@@ -61,20 +60,12 @@ def under_config(model: PreTrainedModel, config: PretrainedConfig) -> Iterator[N
 
 
 def _biased_sites(recipe: Recipe) -> list[WeightSite]:
-    sites = []
+    sites: list[WeightSite] = []
     for intervention, tensors in zip(recipe.interventions, recipe.tensors, strict=True):
-        if isinstance(intervention, LowRankEdit):
-            raise InterventionError(
-                f"{intervention.site}: a checkpoint's weights cannot hold an edit of hidden states at chosen positions; keep "
-                "the recipe and apply it."
-            )
-        shift = intervention.output_shift(tensors)
-        if shift is not None and shift.ndim == 2:
-            raise InterventionError(
-                f"{intervention.site}: a checkpoint cannot hold a bias that differs by position; prune with --bias mean, "
-                "or keep the recipe and apply it."
-            )
-        if shift is not None:
+        obstacle = intervention.obstacle_to_baking(tensors)
+        if obstacle is not None:
+            raise InterventionError(f"{intervention.site}: {obstacle}")
+        if intervention.kind == "weight" and intervention.output_shift(tensors) is not None:
             sites.append(intervention.site)
     return sites
 

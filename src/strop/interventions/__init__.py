@@ -1,15 +1,27 @@
 """One file per method; `apply` puts interventions on a model and takes them off, bit for bit."""
 
-from strop.interventions.apply import Attachment, applied_interventions, attach_interventions, attachments_of
-from strop.interventions.base import Intervention, WeightIntervention, matrix_of
+from strop.interventions.apply import applied_interventions, attach_interventions
+from strop.interventions.attachment import Attachment, attachments_of
+from strop.interventions.edit_module import EditModule
 from strop.interventions.explain import explain_positions
+from strop.interventions.formulas import ACTIVATIONS, FORMULAS, Formula
 from strop.interventions.head import Head
-from strop.interventions.low_rank_edit import ACTIVATIONS, FORMULAS, EditModule, Formula, LowRankEdit
-from strop.interventions.methods import METHODS, intervention_from_json
+from strop.interventions.interfaces import (
+    Decompose,
+    Entry,
+    Intervention,
+    Shape,
+    StateIntervention,
+    StateModule,
+    WeightIntervention,
+)
+from strop.interventions.low_rank_edit import LowRankEdit
+from strop.interventions.methods import METHODS, intervention_from_json, method_names, register_method
 from strop.interventions.positions import Positions
 from strop.interventions.prompts import prompt_lengths
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import Bias, SingularValuePruning
+from strop.interventions.summary import brief, summarize
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,20 +29,28 @@ __all__ = [
     "METHODS",
     "Attachment",
     "Bias",
+    "Decompose",
     "EditModule",
+    "Entry",
     "Formula",
     "Head",
     "Intervention",
     "LowRankEdit",
     "Positions",
     "RankReduction",
+    "Shape",
     "SingularValuePruning",
+    "StateIntervention",
+    "StateModule",
     "WeightIntervention",
     "applied_interventions",
     "attach_interventions",
     "attachments_of",
+    "brief",
     "explain_positions",
     "intervention_from_json",
-    "matrix_of",
+    "method_names",
     "prompt_lengths",
+    "register_method",
+    "summarize",
 ]

@@ -9,21 +9,24 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy
 from strop.errors import InterventionError
 from strop.interventions.calls import Calls
 from strop.interventions.compiled import never_compiled
-from strop.interventions.low_rank_edit import EditModule
+from strop.interventions.copies import copy_with_model, refuse_pickling
+from strop.interventions.interfaces import StateIntervention
 from strop.interventions.positions import Positions
 from strop.interventions.prompts import Layout, Prompts, arguments_of, edited_tokens, layout_of, tokens_of
+from strop.interventions.weights import stand_for_weights_first
 
 _NAME = "_strop_editor"
 
@@ -41,6 +44,30 @@ class _Pass:
 
 _PASSES: Calls[_Pass] = Calls("strop_passes")
 _GENERATIONS: Calls[Prompts] = Calls("strop_generations")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StateEdit:
+    """An intervention in hidden states, with the module that edits them."""
+
+    entry: StateIntervention
+    module: nn.Module
+
+    def on(self, device: torch.device, *, replica: bool) -> Callable[[Tensor], Tensor]:
+        """Return what edits states on a device.
+
+        Args:
+            device: where the states are.
+            replica: several threads edit at once, each on a device of its own. Else the module moves there: one that does
+                not learn is no part of the model, and is not moved with it.
+        """
+        first = next(tensors_of(self.module), None)
+        if first is None or first[1].device == device:
+            return self.module
+        if not replica:
+            return self.module.to(device)
+        moved = {name: tensor.to(device) for name, tensor in tensors_of(self.module)}
+        return functools.partial(functional_call, copy.deepcopy(self.module), moved)
 
 
 class StateEditor:
@@ -72,18 +99,18 @@ class StateEditor:
                 entrance.register_forward_hook(self._leave, always_call=True),
             ]
 
-    def add(self, edits: Sequence[EditModule]) -> None:
+    def add(self, edits: Sequence[StateEdit]) -> None:
         """Put edits on, after those that are on already."""
         for edit in edits:
-            module = self._anatomy.stream_module(self._model, edit.edit.site)
+            module = self._anatomy.stream_module(self._model, edit.entry.site)
             if module not in self._sites:
                 self._sites[module] = _EditedModule(self, module)
             self._sites[module].edits += (edit,)
 
-    def remove(self, edits: Sequence[EditModule]) -> None:
+    def remove(self, edits: Sequence[StateEdit]) -> None:
         """Take edits off; with the last one the model is as it was."""
         for edit in edits:
-            module = self._anatomy.stream_module(self._model, edit.edit.site)
+            module = self._anatomy.stream_module(self._model, edit.entry.site)
             site = self._sites[module]
             site.edits = tuple(other for other in site.edits if other is not edit)
             if not site.edits:
@@ -91,7 +118,7 @@ class StateEditor:
                 del self._sites[module]
         if self._sites:
             return
-        for block in self._anatomy.blocks(self._model):
+        for block in self._blocks(self._model):
             own = getattr(block, "_gradient_checkpointing_func", None)
             if isinstance(own, _Checkpoint):
                 block.__dict__["_gradient_checkpointing_func"] = own.own
@@ -103,21 +130,15 @@ class StateEditor:
         self._model.__dict__.pop(_NAME, None)
 
     @property
-    def edits(self) -> tuple[EditModule, ...]:
+    def edits(self) -> tuple[StateEdit, ...]:
         """All that are on."""
         return tuple(edit for site in self._sites.values() for edit in site.edits)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StateEditor":
-        """Copy it with its model: the copy is edited as the model is, and lives on alone."""
-        found = object.__new__(StateEditor)
-        memo[id(self)] = found
-        found.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return found
+        return copy_with_model(self, memo)
 
     def __reduce__(self) -> NoReturn:
-        raise InterventionError(
-            "A model with edits of hidden states on cannot be pickled; detach them, and save the recipe beside the model."
-        )
+        refuse_pickling()
 
     @never_compiled
     def _enter_wrapper(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -129,12 +150,16 @@ class StateEditor:
     def _enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Begin a pass of the model, or of a replica of it, which has the model's hooks and modules of its own."""
         replica = module if isinstance(module, type(self._model)) else self._model
-        for block in self._anatomy.blocks(replica):
+        for block in self._blocks(replica):
             if block.training and getattr(block, "gradient_checkpointing", False):
                 own: Any = block._gradient_checkpointing_func
                 if not isinstance(own, _Checkpoint):
                     block.__dict__["_gradient_checkpointing_func"] = _Checkpoint(self, own)
         self._begin(module, arguments_of(module, positional, named))
+
+    def _blocks(self, model: PreTrainedModel) -> Iterator[nn.Module]:
+        for stack in self._anatomy.stacks:
+            yield from self._anatomy.blocks(model, stack)
 
     def _begin(self, module: nn.Module, arguments: dict[str, Any]) -> None:
         tokens, around = tokens_of(arguments), _PASSES.latest(self)
@@ -156,10 +181,11 @@ class _EditedModule:
     """A module whose output is edited; what it holds is the hook, so that a replica of the module is edited by it too."""
 
     def __init__(self, editor: StateEditor, module: nn.Module) -> None:
-        self.edits: tuple[EditModule, ...] = ()
+        self.edits: tuple[StateEdit, ...] = ()
         """In the order they were put on."""
         self._editor = editor
         self.handle = module.register_forward_hook(self._edit, prepend=True)
+        stand_for_weights_first(module)
 
     @never_compiled
     def _edit(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
@@ -171,21 +197,16 @@ class _EditedModule:
             return None
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
-    def _edited(self, edit: EditModule, states: Tensor, *, replica: bool) -> Tensor:
-        tokens = _tokens(_PASSES.latest(self._editor), edit.edit.positions, states.shape)
-        computed: Callable[[Tensor], Tensor] = edit
-        if edit.device != states.device:
-            if replica:  # of several threads, each on a device of its own
-                computed = edit.on(states.device)
-            else:
-                edit.to(states.device)  # one that does not learn is no part of the model, and is not moved with it
-        if tokens is None:
-            return computed(states.flatten(0, 1)).view(states.shape)
-        if tokens.shape[0] == 0 and not torch.is_grad_enabled():
+    def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
+        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape)
+        if tokens is not None and tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
+        compute = edit.on(states.device, replica=replica)
         flat = states.flatten(0, 1)
+        if tokens is None:
+            return compute(flat).view(states.shape)
         tokens = tokens.to(states.device)
-        return flat.index_copy(0, tokens, computed(flat.index_select(0, tokens))).view(states.shape)
+        return flat.index_copy(0, tokens, compute(flat.index_select(0, tokens))).view(states.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -265,11 +286,17 @@ def _refuse_second_prompt(editor: StateEditor, positional: tuple[Any, ...], name
     """Raise where guidance has the model read prompts beside those `generate` is given."""
     settings = named.get("generation_config") or next(iter(positional[1:2]), None) or editor._model.generation_config
     scale = named.get("guidance_scale", getattr(settings, "guidance_scale", None))
-    if scale not in (None, 1) and {edit.edit.positions.reach for edit in editor.edits} != {"all"}:
+    if scale not in (None, 1) and {edit.entry.positions.reach for edit in editor.edits} != {"all"}:
         raise InterventionError(
             "With a guidance_scale the model reads a second prompt, and where that one ends cannot be known; generate "
             "without it, or edit at positions all."
         )
+
+
+def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield a module's parameters and buffers by name."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def editor_of(model: PreTrainedModel, anatomy: Anatomy) -> StateEditor:

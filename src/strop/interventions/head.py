@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from strop.checkpoints import head_parameters
 from strop.errors import InterventionError
+from strop.interventions.interfaces import Entry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +97,18 @@ def refuse_other_labels(model: PreTrainedModel, labels: tuple[str, ...]) -> None
         )
 
 
+def head_in_words(head: Entry) -> str:
+    """Say what a classification head tells apart; its numbers are not among the learned parameters of the edits.
+
+    Args:
+        head: as `Recipe.describe_head` gives it.
+    """
+    labels = head["labels"]
+    shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
+    what = f"of {len(labels)} labels ({shown})" if labels else "of one number"
+    return f"a classification head {what}, with {head['parameters']:,} parameters of its own"
+
+
 class HeadSwap:
     """Another head in the place of a model's own, in float32, until `restore` gives back the very storage it had.
 
@@ -123,6 +136,11 @@ class HeadSwap:
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The model's own parameters, which hold the head's numbers."""
         return tuple(self._parameters.values())
+
+    def original_of(self, parameter: nn.Parameter) -> Tensor | None:
+        """Return what one of the model's own parameters held before, if it is the head's."""
+        originals = (self._originals[name][0] for name, own in self._parameters.items() if own is parameter)
+        return next((original.to(parameter.device) for original in originals), None)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -1,61 +1,21 @@
 """ReFT's interventions: learned edits of hidden states inside a low-rank subspace, all one formula with parts left out."""
 
-import copy
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
+from torch import Tensor
 
 from strop.anatomy import StreamSite
 from strop.errors import InterventionError, UsageError
+from strop.interventions.checks import is_finite, refuse_unknown
+from strop.interventions.edit_module import EditModule
+from strop.interventions.formulas import ACTIVATIONS, FORMULAS, Activation, Formula, Initialisation
+from strop.interventions.interfaces import Entry, Shape
 from strop.interventions.positions import Positions
 from strop.linalg import orthonormal_rows
-
-Activation = Literal["linear", "relu", "gelu", "silu", "tanh", "sigmoid"]
-Initialisation = Literal["paper", "identity"]
-
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda value: value,
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Formula:
-    """Which parts of h + Bᵀ(act(W h + b) − B h) a method has."""
-
-    orthonormal: bool
-    """B is R, with orthonormal rows; else it is free."""
-    reads: bool
-    """The new value depends on h, as act(W h + b); else it is b alone."""
-    subtracts: bool
-    """What h has in the subspace, B h, is taken away."""
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The names of its learned tensors."""
-        return ("basis", "source", "bias") if self.reads else ("basis", "bias")
-
-
-FORMULAS: Mapping[str, Formula] = {
-    "loreft": Formula(orthonormal=True, reads=True, subtracts=True),
-    "direft": Formula(orthonormal=False, reads=True, subtracts=False),
-    "noreft": Formula(orthonormal=False, reads=True, subtracts=True),
-    "consreft": Formula(orthonormal=True, reads=False, subtracts=True),
-    "lobireft": Formula(orthonormal=True, reads=False, subtracts=False),
-    "orthonormal_direft": Formula(orthonormal=True, reads=True, subtracts=False),
-}
-"""The paper's methods (arXiv 2404.03592): sections 3.2 and 3.3, and the ablations of its Table 17."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +51,8 @@ class LowRankEdit:
     positions: Positions
     activation: Activation = "linear"
     subspaces: tuple[tuple[str, int], ...] = ()
+    names: ClassVar[tuple[str, ...]] = tuple(FORMULAS)
+    kind: ClassVar[Literal["state"]] = "state"
 
     def __post_init__(self) -> None:
         if self.method not in FORMULAS:
@@ -118,12 +80,17 @@ class LowRankEdit:
     def __str__(self) -> str:
         return f"{self.site}, {self.method} of rank {self.rank} at {self.positions}"
 
-    def parameter_count(self, hidden_size: int) -> int:
-        """Return how many numbers it learns: 2·r·d + r where it reads the hidden state, else r·d + r."""
-        return self.rank * (hidden_size * (2 if self.formula.reads else 1) + 1)
+    @property
+    def learned_tensors(self) -> tuple[str, ...]:
+        """The names of the tensors its formula has."""
+        return self.formula.tensors
+
+    def parameter_count(self, shape: Shape) -> int:
+        """Return how many numbers it learns: 2·r·d + r where it reads the hidden state, else r·d + r; d = shape[0]."""
+        return self.rank * (shape[0] * (2 if self.formula.reads else 1) + 1)
 
     def initial_tensors(
-        self, hidden_size: int, *, init: Initialisation = "identity", generator: torch.Generator | None = None
+        self, shape: Shape, *, init: Initialisation = "identity", generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the tensors training begins with.
 
@@ -131,13 +98,14 @@ class LowRankEdit:
         first step sees an edit that is not nothing. `identity` begins with an edit that leaves every state as it is.
 
         Args:
-            hidden_size: d.
+            shape: of the matrix that writes the hidden states; its first number, d, is their size.
             init: which of the two.
             generator: the source of randomness.
 
         Raises:
             UsageError: the rank is above the hidden size, or this edit cannot begin as the identity.
         """
+        hidden_size = shape[0]
         self.refuse_rank_above(hidden_size)
         bound = 1 / math.sqrt(hidden_size)
 
@@ -184,25 +152,38 @@ class LowRankEdit:
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise UsageError(f"{self.site}: the edit has no subspace '{name}'; {has}.")
 
-    def checked(self, tensors: Mapping[str, Tensor], hidden_size: int) -> None:
+    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
         """Make sure that tensors are the learned ones of this edit.
 
         Raises:
-            InterventionError: one is missing, of another shape, or not made of finite numbers.
+            InterventionError: one is missing, of another name or shape, or not made of finite numbers.
         """
-        for name in self.formula.tensors:
-            wanted = (self.rank,) if name == "bias" else (self.rank, hidden_size)
+        refuse_unknown(tensors, self.learned_tensors, where=str(self.site), method=self.method)
+        for name in self.learned_tensors:
+            wanted = (self.rank,) if name == "bias" else (self.rank, shape[0])
             found = tensors.get(name)
             if found is None or tuple(found.shape) != wanted:
-                shape = "missing" if found is None else f"of shape {tuple(found.shape)}"
+                described = "missing" if found is None else f"of shape {tuple(found.shape)}"
                 raise InterventionError(
                     f"{self.site}: {self.method} of rank {self.rank} needs a tensor {name} of shape {wanted} for this model, "
-                    f"and the recipe's is {shape}; train anew, or load the model it was trained on."
+                    f"and the recipe's is {described}; train anew, or load the model it was trained on."
                 )
-            if not (found.is_floating_point() and bool(torch.isfinite(found).all())):
+            if not is_finite(found):
                 raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; train anew.")
 
-    def to_json(self, shape: tuple[int, int]) -> dict[str, Any]:
+    def module(self, tensors: Mapping[str, Tensor], hidden_size: int) -> EditModule:
+        """Return the edit with its numbers.
+
+        Raises:
+            InterventionError: the tensors do not fit.
+        """
+        return EditModule(self, tensors, hidden_size)
+
+    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str:
+        """Return that no weights can hold it."""
+        return "a checkpoint's weights cannot hold an edit of hidden states at chosen positions; keep the recipe and apply it."
+
+    def to_json(self, shape: Shape) -> dict[str, Any]:
         """Return what a recipe writes: the decision, with its number of learned parameters."""
         subspaces = {"subspaces": dict(self.subspaces)} if self.subspaces else {}
         return {
@@ -212,11 +193,11 @@ class LowRankEdit:
             "rank": self.rank,
             "activation": self.activation,
             **subspaces,
-            "parameters": self.parameter_count(shape[0]),
+            "parameters": self.parameter_count(shape),
         }
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "LowRankEdit":
+    def from_json(cls, entry: Entry) -> "LowRankEdit":
         """Return the intervention a recipe's entry describes."""
         layer, rank, subspaces = entry["layer"], entry["rank"], entry.get("subspaces", {})
         if type(layer) is not int or type(rank) is not int:
@@ -232,134 +213,31 @@ class LowRankEdit:
             subspaces=tuple(subspaces.items()),
         )
 
+    @classmethod
+    def summarize(cls, entries: Sequence[Entry]) -> dict[int, str]:
+        """Return a line for the edits of each kind, their layers and learned numbers together."""
+        together: dict[tuple[str, ...], list[int]] = {}
+        for index, entry in enumerate(entries):
+            kind = tuple(str(entry[name]) for name in ("method", "stream", "positions", "rank", "activation"))
+            together.setdefault(kind, []).append(index)
+        return {places[0]: _line([entries[place] for place in places]) for places in together.values()}
 
-class EditModule(nn.Module):
-    """A low-rank edit with its numbers: (tokens, hidden) → (tokens, hidden).
+    @classmethod
+    def brief(cls, entries: Sequence[Entry]) -> str:
+        """Return nothing: it leaves matrices alone."""
+        return ""
 
-    Its parameters stay in the precision they were made in, whatever the model is cast to; the edit is computed in that
-    precision and cast back.
 
-    Args:
-        edit: the decision.
-        tensors: its learned tensors, by name.
-        hidden_size: d.
-
-    Raises:
-        InterventionError: the tensors do not fit.
-    """
-
-    def __init__(self, edit: LowRankEdit, tensors: Mapping[str, Tensor], hidden_size: int) -> None:
-        super().__init__()
-        edit.checked(tensors, hidden_size)
-        self.edit = edit
-        sizes = [rank for _, rank in edit.subspaces] or [edit.rank]
-        for name in edit.formula.tensors:
-            kept = tensors[name].detach()
-            kept = kept if kept.dtype == torch.float64 else kept.float()
-            own = [part.clone(memory_format=torch.contiguous_format) for part in torch.split(kept, sizes)]
-            # contiguous, as they come back from a file: with other strides matrix products differ in their last bits
-            self.register_module(name, nn.ParameterList(nn.Parameter(part, requires_grad=False) for part in own))
-        self.dropout = 0.0
-        """The share of the edit's entries that training sets to zero."""
-        self.drops_state = False
-        """Dropout falls on the whole edited state, as in the published code, and not on the edit alone."""
-        self._active = torch.ones(edit.rank, dtype=torch.bool)
-
-    def __str__(self) -> str:
-        return str(self.edit)
-
-    def train_subspaces(self, names: Collection[str] | None) -> None:
-        """Let the parameters of some subspaces learn, and only those; all by default."""
-        wanted = self._rows_of(names)
-        for name in self.edit.formula.tensors:
-            for part, learns in zip(self._parts(name), wanted, strict=True):
-                part.requires_grad_(learns)
-
-    def use_subspaces(self, names: Collection[str] | None) -> None:
-        """Edit inside some subspaces, and only those; all by default.
-
-        Raises:
-            UsageError: there is no such subspace.
-        """
-        sizes = [rank for _, rank in self.edit.subspaces] or [self.edit.rank]
-        self._active = torch.cat(
-            [torch.full((size,), used) for size, used in zip(sizes, self._rows_of(names), strict=True)]
-        )
-
-    def _rows_of(self, names: Collection[str] | None) -> list[bool]:
-        if names is None:
-            return [True] * max(1, len(self.edit.subspaces))
-        self.edit.refuse_other_subspaces(names)
-        return [name in names for name, _ in self.edit.subspaces] or [False]  # without subspaces all learns or nothing
-
-    def _parts(self, name: str) -> Iterator[nn.Parameter]:
-        yield from self.get_submodule(name).parameters()
-
-    def _whole(self, name: str) -> Tensor:
-        parts = tuple(self._parts(name))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What a recipe keeps of it, detached."""
-        return {name: self._whole(name).detach().clone() for name in self.edit.formula.tensors}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over learned tensors, in place.
-
-        Raises:
-            InterventionError: they do not fit.
-        """
-        self.edit.checked(tensors, self._whole("basis").shape[1])
-        with torch.no_grad():
-            for name in self.edit.formula.tensors:
-                parts = list(self._parts(name))
-                for part, kept in zip(parts, torch.split(tensors[name], [len(part) for part in parts]), strict=True):
-                    part.copy_(kept)
-
-    def basis_rows(self) -> Tensor:
-        """Return B, (rank, hidden): with orthonormal rows where the formula asks for them."""
-        basis = self._whole("basis")
-        return orthonormal_rows(basis) if self.edit.formula.orthonormal else basis
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Return edited states, (tokens, hidden), in the dtype of those given."""
-        formula = self.edit.formula
-        with torch.autocast(states.device.type, enabled=False):
-            rows = self.basis_rows()
-            given = states.to(rows.dtype)
-            bias = self._whole("bias")
-            if formula.reads and formula.subtracts and self.edit.activation == "linear":
-                value = given @ (self._whole("source") - rows).T + bias
-            else:
-                value = (
-                    ACTIVATIONS[self.edit.activation](given @ self._whole("source").T + bias) if formula.reads else bias
-                )
-                value = value - given @ rows.T if formula.subtracts else value.expand(given.shape[0], -1)
-            if not bool(self._active.all()):
-                value = value * self._active.to(value)
-            change = value @ rows
-            if self.dropout and self.training:
-                if self.drops_state:
-                    return functional.dropout(given + change, self.dropout).to(states.dtype)
-                change = functional.dropout(change, self.dropout)
-            return (given + change).to(states.dtype)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its numbers are."""
-        return next(self.parameters()).device
-
-    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Return the same edit with its numbers on another device, from where gradients come back to these."""
-        tensors = {name: parameter.to(device) for name, parameter in self.named_parameters()}
-        return functools.partial(functional_call, copy.deepcopy(self), tensors)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EditModule":
-        """Follow the model to another device, but not to another precision."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(fn(tensor.new_empty(0)).device)
-
-        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
-        return self
+def _line(entries: Sequence[Entry]) -> str:
+    first = entries[0]
+    layers = sorted({entry["layer"] for entry in entries})
+    together = len(layers) == layers[-1] - layers[0] + 1
+    shown = f"{layers[0]}-{layers[-1]}" if together else ",".join(map(str, layers))
+    where = f"layers {shown}" if len(layers) > 1 else f"layer {layers[0]}"
+    parameters = sum(entry["parameters"] for entry in entries)
+    bent = "" if first["activation"] == "linear" else f", {first['activation']}"
+    named = f" ({', '.join(first['subspaces'])})" if first.get("subspaces") else ""
+    return (
+        f"{where} {first['stream']}: {first['method']} of rank {first['rank']}{bent}{named} at {first['positions']} "
+        f"({parameters:,} learned parameters)"
+    )

@@ -1,36 +1,8 @@
-"""What an edit leaves behind in a matrix's output: checked, and added to the output of the module that holds it."""
+"""What an edit leaves behind in a matrix's output, added to the output of the module that holds it."""
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor, nn
 
 from strop.errors import InterventionError
-from strop.interventions.base import WeightIntervention
-
-
-def checked_shift(intervention: WeightIntervention, tensors: Mapping[str, Tensor], *, outputs: int) -> Tensor | None:
-    """Return an intervention's output shift, (out,) or (positions, out), or None.
-
-    Args:
-        intervention: whose shift it is.
-        tensors: what the recipe carries for it.
-        outputs: how many outputs its matrix makes.
-
-    Raises:
-        InterventionError: the recipe lacks it, it is of another shape, or it holds NaN or infinity.
-    """
-    shift = intervention.output_shift(tensors)
-    if shift is None:
-        return None
-    if shift.shape[-1] != outputs:
-        raise InterventionError(
-            f"{intervention.site}: a bias of shape {tuple(shift.shape)} does not fit a matrix of {outputs} outputs; "
-            "prune anew."
-        )
-    if not (shift.is_floating_point() and torch.isfinite(shift).all()):
-        raise InterventionError(f"{intervention.site}: its bias is not made of finite numbers; prune anew.")
-    return shift
 
 
 def holder_of(weight: nn.Parameter, module: nn.Module, *, name: str) -> tuple[str, nn.Module]:

@@ -1,15 +1,17 @@
 """Eigenpruning's intervention: chosen singular values of a weight matrix are set to zero."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.base import Decompose, site_from_json
+from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.indices import parse_indices, spell_indices
+from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import without_components
 
 Bias = Literal["none", "mean", "position"]
@@ -43,6 +45,8 @@ class SingularValuePruning:
     removed: tuple[int, ...]
     bias: Bias = "none"
     method: ClassVar[str] = "singular_value_pruning"
+    kind: ClassVar[Literal["weight"]] = "weight"
+    learned_tensors: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if (
@@ -64,21 +68,39 @@ class SingularValuePruning:
         bias = "" if self.bias == "none" else f", {self.bias} bias"
         return f"{self.site}, {count} singular value{'' if count == 1 else 's'} removed ({shown}){bias}"
 
+    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
+        """Make sure that tensors are the bias, where there is to be one, and both factors of what is removed, or neither.
+
+        Raises:
+            InterventionError: they are anything else.
+        """
+        bias = () if self.bias == "none" else ("bias",)
+        refuse_unknown(tensors, ("left", "right", *bias), where=str(self.site), method=self.method)
+        outputs, inputs = shape
+        count = len(self.removed)
+        found = [tuple(tensors[name].shape) if name in tensors else "none" for name in ("left", "right")]
+        if found not in (["none", "none"], [(outputs, count), (count, inputs)]):
+            raise InterventionError(
+                f"{self.site}: factors of shapes {found[0]} and {found[1]} are not {count} "
+                f"components of a {outputs} x {inputs} matrix."
+            )
+        shift = self.output_shift(tensors)
+        if shift is not None and shift.shape[-1] != outputs:
+            raise InterventionError(
+                f"{self.site}: a bias of shape {tuple(shift.shape)} does not fit a matrix of {outputs} outputs; prune anew."
+            )
+        for name, tensor in tensors.items():
+            if not is_finite(tensor):
+                raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; prune anew.")
+
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix without the removed components, (out, in), in its own dtype.
 
         Raises:
-            InterventionError: the recipe's factors do not fit the matrix.
             UsageError: the matrix has no such component.
         """
         if "left" in tensors and "right" in tensors:
             left, right = tensors["left"].to(matrix.device), tensors["right"].to(matrix.device)
-            count = len(self.removed)
-            if (left.shape, right.shape) != ((matrix.shape[0], count), (count, matrix.shape[1])):
-                raise InterventionError(
-                    f"{self.site}: factors of shapes {tuple(left.shape)} and {tuple(right.shape)} are not {count} "
-                    f"components of a {matrix.shape[0]} x {matrix.shape[1]} matrix."
-                )
             return (matrix.to(left.dtype) - left @ right).to(matrix.dtype)
         return without_components(matrix, decompose(matrix), self.removed)
 
@@ -99,12 +121,31 @@ class SingularValuePruning:
             )
         return tensors["bias"]
 
-    def factors(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
-        """Return left (out, count) = U_R diag(σ_R) and right (count, in) = V_Rᵀ, whose product is what is removed."""
+    def removed_factors(self, matrix: Tensor, *, decompose: Decompose) -> tuple[Tensor, Tensor]:
+        """Return (out, count) = U_R diag(σ_R) and (count, in) = V_Rᵀ, whose product is what is removed."""
         left, right = decompose(matrix).factors_of(self.removed)
-        return {"left": left.contiguous(), "right": right.contiguous()}
+        return left.contiguous(), right.contiguous()
 
-    def to_json(self, shape: tuple[int, int]) -> dict[str, Any]:
+    def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
+        """Return the factors that are removed, as `left` and `right`."""
+        left, right = self.removed_factors(matrix, decompose=decompose)
+        return {"left": left, "right": right}
+
+    def parameter_count(self, shape: Shape) -> int:
+        """Return 0: it learns nothing."""
+        return 0
+
+    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return none: it learns nothing."""
+        return {}
+
+    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Return that a checkpoint holds no bias by position, where there is one."""
+        if self.bias != "position":
+            return None
+        return "a checkpoint cannot hold a bias that differs by position; prune with --bias mean, or keep the recipe and apply it."
+
+    def to_json(self, shape: Shape) -> dict[str, Any]:
         """Return what a recipe writes: the decision, with how many components it means out of how many."""
         return {
             "method": self.method,
@@ -116,9 +157,31 @@ class SingularValuePruning:
         }
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "SingularValuePruning":
+    def from_json(cls, entry: Entry) -> "SingularValuePruning":
         """Return the intervention a recipe's entry describes."""
         removed = entry["removed"]
         if not isinstance(removed, str):
             raise UsageError(f"removed is a text such as 0-3,17, not {removed!r}.")
-        return cls(site_from_json(entry), parse_indices(removed), bias=entry.get("bias", "none"))
+        return cls(WeightSite.from_json(entry), parse_indices(removed), bias=entry.get("bias", "none"))
+
+    @classmethod
+    def summarize(cls, entries: Sequence[Entry]) -> dict[int, str]:
+        """Return a line for the prunings of each matrix type that leave the same kind of bias."""
+        together: dict[tuple[str, str], list[int]] = {}
+        for index, entry in enumerate(entries):
+            together.setdefault((entry["matrix_type"], entry["bias"]), []).append(index)
+        return {places[0]: _line([entries[place] for place in places]) for places in together.values()}
+
+    @classmethod
+    def brief(cls, entries: Sequence[Entry]) -> str:
+        """Return how many components of a matrix, those of its heads summed, are removed."""
+        return f"{sum(entry['removed_count'] for entry in entries):,} removed"
+
+
+def _line(entries: Sequence[Entry]) -> str:
+    first = entries[0]
+    removed, full_rank = (sum(entry[name] for entry in entries) for name in ("removed_count", "full_rank"))
+    layers = {entry["layer"] for entry in entries}
+    where = f"{len(layers)} layers" if len(layers) > 1 else f"layer {first['layer']}"
+    bias = "" if first["bias"] == "none" else f" ({first['bias']} bias)"
+    return f"{first['matrix_type']}: {removed:,} of {full_rank:,} singular values removed in {where}{bias}"

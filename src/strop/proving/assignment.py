@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy
 from strop.errors import InterventionError
 from strop.interventions import attachments_of
-from strop.interventions.base import Decompose
+from strop.interventions.interfaces import Decompose
 from strop.linalg import DecompositionCache
 from strop.proving.choice import Start
 from strop.proving.options import RunOptions

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy
 from strop.interventions import Head, Intervention, applied_interventions
-from strop.interventions.base import Decompose
+from strop.interventions.interfaces import Decompose
 from strop.proving.trials import Trial
 from strop.recipe import Recipe
 from strop.runs import GuardReading

@@ -7,14 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from strop.checkpoints import BaseIdentity
-from strop.interventions import matrix_of
+from strop.interventions import summarize
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
 from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare
-from strop.wording import in_words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ def result_of(
         start = {"select": choice.started.figures, "test": measured.started.figures}
         comparison["test_over_start"] = compare(measured.started, measured.edited, seed=seed)
     entries = tuple(
-        entry.to_json(_shape(given.anatomy.read_weight(given.model, matrix_of(entry))))
+        entry.to_json(_shape(given.anatomy.read_weight(given.model, entry.site.writer)))
         for entry in choice.edits.interventions
     )
     head = choice.edits.head
@@ -121,7 +120,7 @@ def result_of(
         start=start,
         comparison=comparison,
         interventions=entries,
-        edits=tuple(in_words(entries, head=learned)),
+        edits=tuple(summarize(entries, head=learned)),
         guards=choice.guards,
         cost=Cost(
             wall_seconds=round(wall_seconds, 3),

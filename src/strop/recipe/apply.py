@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
-from strop.errors import InterventionError
+from strop.errors import BaseMismatchError, InterventionError
 from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
@@ -26,15 +26,16 @@ def attach(
         recipe: what to apply.
         force: apply it although the model is another one.
         family: the spelling of an architecture Strop does not know.
-        trainable: let the recipe's edits of hidden states learn, and its head, under any trainer: the edits become a part
-            of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is the recipe with
-            what they learned.
+        trainable: let those of the recipe's interventions learn that do, and its head, under any trainer: their parameters
+            become a part of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is
+            the recipe with what they learned.
 
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
 
     Raises:
-        BaseMismatchError: the model is not the recipe's base, and `force` is not given.
+        BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
+            attached, and `force` is not given.
         InterventionError: the recipe carries a classification head, and the model has none of that kind.
     """
     inner = inner_model(model)
@@ -42,6 +43,7 @@ def attach(
         recipe.head.check(inner)
     if not force:
         recipe.check(inner, family=family)
+        _refuse_edited_matrices(inner, recipe)
     return attach_interventions(
         inner,
         recipe.interventions,
@@ -51,6 +53,19 @@ def attach(
         trainable=trainable,
         outer=model if inner is not model else None,
     )
+
+
+def _refuse_edited_matrices(model: PreTrainedModel, recipe: Recipe) -> None:
+    """Raise BaseMismatchError if a recipe edits a matrix that something attached has edited: it was made for the base's."""
+    edited = [
+        entry.site for attached in attachments_of(model) for entry in attached.interventions if entry.kind == "weight"
+    ]
+    for entry in recipe.interventions:
+        if entry.kind == "weight" and any(entry.site.overlaps(site) for site in edited):
+            raise BaseMismatchError(
+                f"{entry.site} is not the matrix the recipe was made for: a recipe that is attached edits it already; detach "
+                "that one, or pass force=True if you know that this one fits on top of it."
+            )
 
 
 def inner_model(model: PreTrainedModel) -> PreTrainedModel:

@@ -13,40 +13,24 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
-from strop.errors import BaseMismatchError, RecipeError, SiteError
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError
 from strop.files import making_folder
 from strop.interventions import (
     Attachment,
     Head,
     Intervention,
-    LowRankEdit,
     applied_interventions,
+    attachments_of,
     intervention_from_json,
-    matrix_of,
+    summarize,
 )
 from strop.linalg import DecompositionCache, fingerprint
 from strop.recipe.card import model_card
 from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
-from strop.wording import in_words
+from strop.recipe.identity import MatrixIdentity
 
 if TYPE_CHECKING:
-    from strop.interventions.base import Decompose
-
-
-@dataclasses.dataclass(frozen=True)
-class MatrixIdentity:
-    """What a matrix must be for a recipe to be about it."""
-
-    shape: tuple[int, int]
-    """(out, in)."""
-    dtype: str
-    fingerprint: str
-
-    @classmethod
-    def of(cls, matrix: Tensor) -> "MatrixIdentity":
-        """Return a matrix's identity."""
-        dtype = str(matrix.dtype).removeprefix("torch.")
-        return cls((matrix.shape[0], matrix.shape[1]), dtype, fingerprint(matrix.contiguous()))
+    from strop.interventions import Decompose
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,10 +80,10 @@ class Recipe:
         provenance: Mapping[str, Any] | None = None,
         head: Head | None = None,
     ) -> "Recipe":
-        """Return a recipe for a model as it stands now.
+        """Return a recipe for a model.
 
         Args:
-            model: the base, with nothing attached.
+            model: the base; what is attached to it does not count.
             interventions: in the order they are to be applied.
             base: the model's identity, where it is at hand.
             family: the spelling of an architecture Strop does not know.
@@ -112,7 +96,7 @@ class Recipe:
             RecipeError: there are more or fewer sets of tensors than interventions.
         """
         anatomy = Anatomy.of(model, family=family)
-        matrices = tuple(MatrixIdentity.of(anatomy.read_weight(model, matrix_of(entry))) for entry in interventions)
+        matrices = tuple(MatrixIdentity.at(model, anatomy, entry) for entry in interventions)
         plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
         return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain, head)
 
@@ -131,7 +115,7 @@ class Recipe:
     def __str__(self) -> str:
         if not self.interventions:
             return f"no edit of {self.base.id}"
-        return f"{self.base.id}: " + "; ".join(in_words(self.describe(), head=self.describe_head()))
+        return f"{self.base.id}: " + "; ".join(self.summary)
 
     def with_factors(
         self, model: PreTrainedModel, *, family: Family | None = None, decompose: "Decompose | None" = None
@@ -148,22 +132,25 @@ class Recipe:
 
         Raises:
             BaseMismatchError: the model is not the recipe's base.
+            InterventionError: something is attached to it.
         """
+        if attachments_of(model):
+            raise InterventionError(
+                "Something is attached to this model already; detach it before factors are computed."
+            )
         anatomy = Anatomy.of(model, family=family)
         self.check(model, family=family)
         decompose = decompose or DecompositionCache().decompose
         tensors: list[Mapping[str, Tensor]] = []
         with contextlib.ExitStack() as stack:
             for index, (entry, carried) in enumerate(zip(self.interventions, self.tensors, strict=True)):
-                if isinstance(entry, LowRankEdit):
+                if entry.kind == "state":
                     tensors.append(carried)
                     continue
                 matrix = anatomy.read_weight(model, entry.site)
-                tensors.append({**carried, **entry.factors(matrix, decompose=decompose)})
-                if any(
-                    not isinstance(later, LowRankEdit) and entry.site.overlaps(later.site)
-                    for later in self.interventions[index + 1 :]
-                ):
+                tensors.append({**carried, **entry.precomputed(matrix, decompose=decompose)})
+                later = self.interventions[index + 1 :]
+                if any(other.kind == "weight" and entry.site.overlaps(other.site) for other in later):
                     stack.enter_context(applied_interventions(model, [entry], anatomy=anatomy, tensors=[tensors[-1]]))
         return dataclasses.replace(self, tensors=tuple(tensors))
 
@@ -187,7 +174,7 @@ class Recipe:
         """Make sure that a model is the one this recipe was made for.
 
         Args:
-            model: as it is now.
+            model: to be compared; what is attached to it does not count.
             family: the spelling of an architecture Strop does not know.
 
         Raises:
@@ -200,19 +187,19 @@ class Recipe:
                 f"The recipe was made for {self.base.id}, a {self.base.architecture}, and this model is a "
                 f"{type(model).__name__}; {remedy}."
             )
-        seen: set[WeightSite] = set()
+        seen: set[tuple[str, WeightSite]] = set()
         for intervention, expected in zip(self.interventions, self.matrices, strict=True):
-            site = matrix_of(intervention)
-            if site in seen:
+            site = intervention.site.writer
+            if (intervention.kind, site) in seen:
                 continue
-            seen.add(site)
+            seen.add((intervention.kind, site))
             sizes = anatomy.stacks.get(site.stack)
             if sizes is not None and site.layer >= sizes.layer_count:
                 raise BaseMismatchError(
                     f"The recipe edits {intervention.site}, and this model has only {sizes.layer_count} layers; {remedy}."
                 )
             try:
-                found = MatrixIdentity.of(anatomy.read_weight(model, site))
+                found = MatrixIdentity.at(model, anatomy, intervention)
             except SiteError as error:
                 reason = str(error).rstrip(".")
                 raise BaseMismatchError(f"The recipe does not fit this model: {reason}; {remedy}.") from None
@@ -226,6 +213,11 @@ class Recipe:
     def describe(self) -> list[dict[str, Any]]:
         """Return the interventions as a recipe's JSON holds them."""
         return [entry.to_json(matrix.shape) for entry, matrix in zip(self.interventions, self.matrices, strict=True)]
+
+    @property
+    def summary(self) -> list[str]:
+        """The interventions in words, those that go together in one line, and the head."""
+        return summarize(self.describe(), head=self.describe_head())
 
     def describe_head(self) -> dict[str, Any] | None:
         """Return the head as a recipe's JSON holds it: its labels, its tensors' names, how many numbers they are."""
@@ -253,8 +245,7 @@ class Recipe:
     def card(self, *, baked: bool = False) -> str:
         """Return the model card that travels with the recipe, or with a checkpoint it was baked into."""
         labels = self.head.labels if self.head is not None else None
-        lines = in_words(self.describe(), head=self.describe_head())
-        return model_card(self.base, lines, self.provenance, labels=labels, baked=baked)
+        return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
 
     def save(self, folder: str | Path) -> Path:
         """Write the recipe as a folder that appears whole or not at all.

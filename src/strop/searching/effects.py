@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import UsageError
-from strop.interventions.base import Decompose
+from strop.interventions.interfaces import Decompose
 from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources, Scorer

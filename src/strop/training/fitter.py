@@ -55,7 +55,7 @@ class Fitter:
         self._goes_on = _has_subspaces(given.start.interventions, plan.train_subspaces)
         new = () if self._goes_on else self._new_edits()
         generator = torch.Generator().manual_seed(plan.seed)
-        drawn = [edit.initial_tensors(anatomy.hidden_size, init=plan.init, generator=generator) for edit in new]
+        drawn = [edit.initial_tensors((anatomy.hidden_size,) * 2, init=plan.init, generator=generator) for edit in new]
         for edit in new:
             edit.refuse_other_subspaces(plan.train_subspaces)
         self._interventions: tuple[Intervention, ...] = (*given.start.interventions, *new)

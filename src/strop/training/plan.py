@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from strop.anatomy import Stream, StreamSite
 from strop.errors import UsageError
 from strop.interventions import LowRankEdit, Positions
-from strop.interventions.low_rank_edit import Activation, Initialisation
+from strop.interventions.formulas import Activation, Initialisation
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]

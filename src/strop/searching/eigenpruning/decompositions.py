@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite
-from strop.interventions.base import Decompose
+from strop.interventions.interfaces import Decompose
 from strop.linalg import SingularValueDecomposition
 from strop.scoring import Resources
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from strop.interventions import WeightIntervention, applied_interventions
-from strop.interventions.base import Decompose
+from strop.interventions.interfaces import Decompose
 from strop.linalg import SingularValueDecomposition
 from strop.scoring import Evaluation, Scorer
 

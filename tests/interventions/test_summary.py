@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from strop.wording import in_words
+from strop.interventions import summarize
 
 
 def reduction(layer: int, **changes: Any) -> dict[str, Any]:
@@ -16,11 +16,11 @@ def pruning(layer: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_no_intervention_has_no_line() -> None:
-    assert in_words([]) == []
+    assert summarize([]) == []
 
 
 def test_each_reduction_has_its_line_with_its_head() -> None:
-    assert in_words([reduction(28), reduction(28), reduction(3, matrix_type="value", head=1)]) == [
+    assert summarize([reduction(28), reduction(28), reduction(3, matrix_type="value", head=1)]) == [
         "layer 28 up: rank reduction to rank 8 (1.5 % kept)",
         "layer 28 up: rank reduction to rank 8 (1.5 % kept)",
         "layer 3 value head 1: rank reduction to rank 8 (1.5 % kept)",
@@ -29,11 +29,11 @@ def test_each_reduction_has_its_line_with_its_head() -> None:
 
 def test_prunings_are_summed_over_heads_and_layers() -> None:
     entries = [pruning(layer, head=head) for layer in range(28) for head in range(3)]
-    assert in_words(entries) == ["key: 420 of 5,376 singular values removed in 28 layers (mean bias)"]
+    assert summarize(entries) == ["key: 420 of 5,376 singular values removed in 28 layers (mean bias)"]
 
 
 def test_prunings_in_one_layer_name_it() -> None:
-    assert in_words([pruning(4, head=0), pruning(4, head=1)]) == [
+    assert summarize([pruning(4, head=0), pruning(4, head=1)]) == [
         "key: 10 of 128 singular values removed in layer 4 (mean bias)"
     ]
 
@@ -46,7 +46,7 @@ def test_each_matrix_type_and_each_bias_has_its_own_line_in_the_order_of_the_fir
         pruning(1),
         pruning(2, bias="position"),
     ]
-    assert in_words(entries) == [
+    assert summarize(entries) == [
         "key: 10 of 128 singular values removed in 2 layers (mean bias)",
         "value: 5 of 64 singular values removed in layer 0",
         "layer 28 up: rank reduction to rank 8 (1.5 % kept)",

@@ -1,0 +1,181 @@
+"""What a method can do: one small interface for edits of weights, and one for edits of hidden states.
+
+A class that has either is a method once it stands in `METHODS`, or was given to `register_method`; nothing else in the
+library knows methods by name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from strop.anatomy import StreamSite, WeightSite
+from strop.interventions.positions import Positions
+from strop.linalg import SingularValueDecomposition
+
+Decompose = Callable[[Tensor], SingularValueDecomposition]
+Entry = Mapping[str, Any]
+"""What a recipe's JSON holds of an intervention."""
+Shape = tuple[int, int]
+"""(out, in) of the matrix an intervention edits, or that writes the hidden states it edits: these are of size out."""
+
+
+class _Common(Protocol):
+    @property
+    def method(self) -> str:
+        """The method's name in a recipe."""
+        ...
+
+    @property
+    def learned_tensors(self) -> tuple[str, ...]:
+        """The names of the tensors it learns; none where it is found without gradients."""
+        ...
+
+    def parameter_count(self, shape: Shape) -> int:
+        """Return how many numbers it learns."""
+        ...
+
+    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return the tensors learning begins with; none where nothing is learned.
+
+        Args:
+            shape: of the matrix.
+            generator: the source of randomness.
+        """
+        ...
+
+    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
+        """Make sure that tensors are what this intervention carries.
+
+        Args:
+            tensors: by name; empty for a bare decision.
+            shape: of the matrix.
+
+        Raises:
+            InterventionError: one is missing, of another name or shape, or not made of finite numbers.
+        """
+        ...
+
+    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Return why a checkpoint's weights cannot hold it, as a sentence that goes on from its address; None where they can."""
+        ...
+
+    def to_json(self, shape: Shape) -> dict[str, Any]:
+        """Return what a recipe writes, `method` and the site's own entries among it.
+
+        Args:
+            shape: of the matrix, for figures a reader wants beside the decision.
+        """
+        ...
+
+    @classmethod
+    def from_json(cls, entry: Entry) -> Any:
+        """Return the intervention that an entry describes.
+
+        Raises:
+            StropError: its fields do not make one; KeyError, TypeError and ValueError do as well.
+        """
+        ...
+
+    @classmethod
+    def summarize(cls, entries: Sequence[Entry]) -> Mapping[int, str]:
+        """Return lines that say what entries of this method do, each under the index of the first entry it speaks of."""
+        ...
+
+    @classmethod
+    def brief(cls, entries: Sequence[Entry]) -> str:
+        """Return in a few words what entries of this method do to one matrix; nothing where they leave it alone."""
+        ...
+
+
+class WeightIntervention(_Common, Protocol):
+    """A frozen decision about one weight matrix."""
+
+    @property
+    def kind(self) -> Literal["weight"]:
+        """What it edits."""
+        ...
+
+    @property
+    def site(self) -> WeightSite:
+        """The matrix it edits."""
+        ...
+
+    def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the edited matrix.
+
+        Where it learns, gradients reach its learned tensors through what it returns.
+
+        Args:
+            matrix: (out, in), as the model holds it; left as it is.
+            decompose: how to come by its decomposition.
+            tensors: what the recipe carries for this intervention, by name; empty for a bare decision.
+
+        Returns:
+            (out, in), in the matrix's dtype and on its device.
+        """
+        ...
+
+    def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the edit adds to the matrix's output: (out,), or (positions, out) for one length; None for nothing.
+
+        Args:
+            tensors: what the recipe carries for this intervention, by name.
+        """
+        ...
+
+    def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
+        """Return tensors that, among those given to `edit`, let it do without a decomposition; none where it needs none."""
+        ...
+
+
+class StateModule(Protocol):
+    """What a StateIntervention edits with: an nn.Module, (tokens, hidden) → (tokens, hidden)."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a recipe keeps of it, detached."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over other tensors, in place.
+
+        Raises:
+            InterventionError: they do not fit.
+        """
+        ...
+
+
+class StateIntervention(_Common, Protocol):
+    """A frozen decision about the hidden states of some tokens."""
+
+    @property
+    def kind(self) -> Literal["state"]:
+        """What it edits."""
+        ...
+
+    @property
+    def site(self) -> StreamSite:
+        """The hidden states it edits."""
+        ...
+
+    @property
+    def positions(self) -> Positions:
+        """The tokens it edits."""
+        ...
+
+    def module(self, tensors: Mapping[str, Tensor], hidden_size: int) -> nn.Module:
+        """Return a `StateModule` that edits the states of the tokens it is given, in their dtype.
+
+        Args:
+            tensors: what the recipe carries for this intervention, by name.
+            hidden_size: of the states.
+
+        Raises:
+            InterventionError: the tensors do not fit.
+        """
+        ...
+
+
+Intervention = WeightIntervention | StateIntervention

@@ -1,0 +1,160 @@
+"""Edits of weights while they learn: live parameters beside a model whose own weights stay as they are."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from strop.anatomy import Anatomy, WeightSite
+from strop.errors import InterventionError
+from strop.interventions.compiled import never_compiled
+from strop.interventions.copies import copy_with_model, refuse_pickling
+from strop.interventions.interfaces import Decompose, WeightIntervention
+
+
+class LearnedTensors(nn.Module):
+    """What a learned edit of a weight is made of: matrix (out, in) → edited matrix, differentiable in its parameters.
+
+    The parameters are in float32, and stay in it whatever the model is cast to.
+
+    Args:
+        entry: the decision, whose `check` the tensors have passed.
+        tensors: all it carries.
+    """
+
+    def __init__(self, entry: WeightIntervention, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.entry = entry
+        self.learned = nn.ParameterDict(
+            {name: nn.Parameter(_own(tensors[name]), requires_grad=False) for name in entry.learned_tensors}
+        )
+        self._carried = {name: tensor for name, tensor in tensors.items() if name not in entry.learned_tensors}
+        self._precomputed: dict[str, Tensor] = {}
+        self._decompose: Decompose | None = None
+
+    def prepare(self, matrix: Tensor | None, decompose: Decompose) -> None:
+        """Compute once what `edit` needs of a matrix that stays as it is; None where edits before this one learn as well."""
+        self._decompose = decompose
+        if matrix is not None:
+            self._precomputed = self.entry.precomputed(matrix, decompose=decompose)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it has learned, detached."""
+        return {name: parameter.detach().clone() for name, parameter in self.learned.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over learned tensors, in place.
+
+        Raises:
+            InterventionError: they do not fit.
+        """
+        for name, parameter in self.learned.items():
+            found = tensors.get(name)
+            if found is None or found.shape != parameter.shape or not bool(torch.isfinite(found).all()):
+                raise InterventionError(
+                    f"{self.entry.site}: its {name} is to be of shape {tuple(parameter.shape)} and made of finite numbers; "
+                    "train anew."
+                )
+        with torch.no_grad():
+            for name, parameter in self.learned.items():
+                parameter.copy_(tensors[name])
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """Return all its tensors on a device, from where gradients come back to its parameters."""
+        everything = {**self._precomputed, **self._carried, **self.learned}
+        return {name: tensor.to(device) for name, tensor in everything.items()}
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """Return the edited matrix, (out, in)."""
+        if self._decompose is None:
+            raise InterventionError(f"{self.entry.site}: the edit was not prepared; attach it to a model.")
+        return self.entry.edit(matrix, decompose=self._decompose, tensors=self.on(matrix.device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LearnedTensors":
+        super()._apply(moved_but_not_cast(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class LearnedWeight:
+    """A hook that adds to a module's output what learned edits of its weight would: x (edit(W) − W)ᵀ.
+
+    Args:
+        module: holds the weight.
+        parameter: the weight's name in the module.
+        anatomy: of the model.
+    """
+
+    def __init__(self, module: nn.Module, parameter: str, anatomy: Anatomy) -> None:
+        self._name, self._anatomy = parameter, anatomy
+        self._edits: dict[WeightSite, tuple[LearnedTensors, ...]] = {}
+        self._handle = module.register_forward_hook(self._added, prepend=True)
+
+    def add(self, learned: LearnedTensors, matrix: Tensor, decompose: Decompose) -> None:
+        """Put an edit on, after those that are on already.
+
+        Args:
+            learned: the edit.
+            matrix: (out, in), as the model holds it.
+            decompose: how to come by decompositions.
+
+        Raises:
+            InterventionError: another one edits a part of the same matrix.
+        """
+        site = learned.entry.site
+        for other in self._edits:
+            if other != site and other.overlaps(site):
+                raise InterventionError(
+                    f"{site}: {other} learns too, and is a part of the same matrix or holds it; let one of them learn."
+                )
+        before = self._edits.get(site, ())
+        learned.prepare(None if before else _wide(matrix), decompose)
+        self._edits[site] = (*before, learned)
+
+    def remove(self) -> None:
+        """Take the hook off."""
+        self._handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedWeight":
+        return copy_with_model(self, memo)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling()
+
+    @never_compiled
+    def _added(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        weight = getattr(module, self._name).detach()
+        for site, edits in self._edits.items():
+            with torch.autocast(output.device.type, enabled=False):
+                matrix = _wide(self._anatomy.matrix_in(weight, site))
+                edited = matrix
+                for learned in edits:
+                    edited = learned(edited)
+                inputs = self._anatomy.inputs_in(arguments[0], site).to(matrix.dtype)
+                change = inputs @ (edited - matrix).T
+                for learned in edits:
+                    shift = learned.entry.output_shift(learned.on(change.device))
+                    change = change if shift is None else change + shift
+            count, features = self._anatomy.output_features(weight, site)
+            change = change.to(output.dtype)
+            output = output + change if len(features) == count else output.index_add(-1, features, change)
+        return output
+
+
+def moved_but_not_cast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return what follows a model to another device, but not to another precision, for a module's `_apply`."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(fn(tensor.new_empty(0)).device)
+
+    return moved
+
+
+def _own(tensor: Tensor) -> Tensor:
+    kept = tensor.detach()
+    return (kept if kept.dtype == torch.float64 else kept.float()).clone(memory_format=torch.contiguous_format)
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    return matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
