@@ -5,10 +5,11 @@ import dataclasses
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.toy_methods import Flip, Nudge, Nudging, Rescale
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -17,12 +18,9 @@ from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite
 from strop.errors import InterventionError, RecipeError, UsageError
 from strop.export import bake
 from strop.interventions import (
-    Decompose,
-    Entry,
     Intervention,
     Positions,
     RankReduction,
-    Shape,
     SingularValuePruning,
     StateIntervention,
     WeightIntervention,
@@ -48,168 +46,6 @@ def only_for_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "_BY_NAME", dict(methods._BY_NAME))
     for method in (Flip, Rescale, Nudge):
         register_method(method)
-
-
-def refuse_others(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: object) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != dict(wanted) or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise InterventionError(f"{where}: its tensors are {found}, not {dict(wanted)} of finite numbers; learn anew.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Flip:
-    """A found edit of a weight: the largest component changes its sign."""
-
-    site: WeightSite
-    method: ClassVar[str] = "flip"
-    kind: ClassVar[Literal["weight"]] = "weight"
-    learned_tensors: ClassVar[tuple[str, ...]] = ()
-
-    def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
-        left, right = decompose(matrix).factors_of([0])
-        return (matrix - 2 * left @ right).to(matrix.dtype)
-
-    def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
-        return None
-
-    def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
-        return {}
-
-    def parameter_count(self, shape: Shape) -> int:
-        return 0
-
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        return {}
-
-    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
-        refuse_others(tensors, {}, self.site)
-
-    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
-        return None
-
-    def to_json(self, shape: Shape) -> dict[str, Any]:
-        return {"method": self.method, **self.site.to_json()}
-
-    @classmethod
-    def from_json(cls, entry: Entry) -> "Flip":
-        return cls(WeightSite.from_json(entry))
-
-    @classmethod
-    def summarize(cls, entries: Sequence[Entry]) -> Mapping[int, str]:
-        return {index: f"layer {entry['layer']}: flipped" for index, entry in enumerate(entries)}
-
-    @classmethod
-    def brief(cls, entries: Sequence[Entry]) -> str:
-        return "flipped"
-
-
-@dataclasses.dataclass(frozen=True)
-class Rescale:
-    """A learned edit of a weight: U diag(σ · (1 + z)) Vᵀ + shift of its output, with z and the shift learned."""
-
-    site: WeightSite
-    count: int = 4
-    method: ClassVar[str] = "rescale"
-    kind: ClassVar[Literal["weight"]] = "weight"
-    learned_tensors: ClassVar[tuple[str, ...]] = ("scale", "shift")
-
-    def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
-        own = {**tensors} if "left" in tensors else {**tensors, **self.precomputed(matrix, decompose=decompose)}
-        left, right = (own[name].to(matrix.device) for name in ("left", "right"))
-        return (matrix + (left * own["scale"].to(left)) @ right).to(matrix.dtype)
-
-    def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
-        return tensors["shift"]
-
-    def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
-        left, right = decompose(matrix).factors_of(range(self.count))
-        return {"left": left.contiguous(), "right": right.contiguous()}
-
-    def parameter_count(self, shape: Shape) -> int:
-        return self.count + shape[0]
-
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        return {"scale": torch.zeros(self.count), "shift": torch.zeros(shape[0])}
-
-    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
-        factors = {"left": (shape[0], self.count), "right": (self.count, shape[1])} if "left" in tensors else {}
-        refuse_others(tensors, {"scale": (self.count,), "shift": (shape[0],), **factors}, self.site)
-
-    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
-        return None
-
-    def to_json(self, shape: Shape) -> dict[str, Any]:
-        return {"method": self.method, **self.site.to_json(), "count": self.count}
-
-    @classmethod
-    def from_json(cls, entry: Entry) -> "Rescale":
-        return cls(WeightSite.from_json(entry), int(entry["count"]))
-
-    @classmethod
-    def summarize(cls, entries: Sequence[Entry]) -> Mapping[int, str]:
-        return {0: f"{len(entries)} matrices rescaled"}
-
-    @classmethod
-    def brief(cls, entries: Sequence[Entry]) -> str:
-        return f"rescaled {len(entries)} times"
-
-
-class Nudging(nn.Module):
-    def __init__(self, direction: Tensor) -> None:
-        super().__init__()
-        self.direction = nn.Parameter(direction.detach().float().clone())
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        return {"direction": self.direction.detach().clone()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.direction.copy_(tensors["direction"])
-
-    def forward(self, states: Tensor) -> Tensor:
-        return states + self.direction.to(states.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Nudge:
-    """A learned edit of hidden states: a direction is added."""
-
-    site: StreamSite
-    positions: Positions = Positions.parse("l2")  # noqa: RUF009
-    method: ClassVar[str] = "nudge"
-    kind: ClassVar[Literal["state"]] = "state"
-    learned_tensors: ClassVar[tuple[str, ...]] = ("direction",)
-
-    def module(self, tensors: Mapping[str, Tensor], hidden_size: int) -> nn.Module:
-        return Nudging(tensors["direction"])
-
-    def parameter_count(self, shape: Shape) -> int:
-        return shape[0]
-
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        return {"direction": torch.zeros(shape[0])}
-
-    def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
-        refuse_others(tensors, {"direction": (shape[0],)}, self.site)
-
-    def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
-        return "no weight holds a nudge."
-
-    def to_json(self, shape: Shape) -> dict[str, Any]:
-        return {"method": self.method, **self.site.to_json(), "positions": str(self.positions)}
-
-    @classmethod
-    def from_json(cls, entry: Entry) -> "Nudge":
-        return cls(StreamSite.from_json(entry), Positions.parse(entry["positions"]))
-
-    @classmethod
-    def summarize(cls, entries: Sequence[Entry]) -> Mapping[int, str]:
-        return {index: f"layer {entry['layer']}: nudged" for index, entry in enumerate(entries)}
-
-    @classmethod
-    def brief(cls, entries: Sequence[Entry]) -> str:
-        return ""
 
 
 UP, QUERY = WeightSite(1, T.UP), WeightSite(0, T.QUERY, head=1)

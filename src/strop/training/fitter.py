@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Stream, StreamSite
+from strop.anatomy import Site
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
 from strop.files import remove_partial_folders
-from strop.interventions import Attachment, Intervention, LowRankEdit, attach_interventions
+from strop.interventions import Attachment, Intervention, Shape, attach_interventions
 from strop.proving import Assignment, CandidateSpace, Choice, Journal, Start, Trial, states_below
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
@@ -53,11 +53,7 @@ class Fitter:
         self._model, self._anatomy, self._plan, self._start = model, anatomy, plan, given.start
         self._head = given.start.head or self._objective.head_of(model)
         self._goes_on = _has_subspaces(given.start.interventions, plan.train_subspaces)
-        new = () if self._goes_on else self._new_edits()
-        generator = torch.Generator().manual_seed(plan.seed)
-        drawn = [edit.initial_tensors((anatomy.hidden_size,) * 2, init=plan.init, generator=generator) for edit in new]
-        for edit in new:
-            edit.refuse_other_subspaces(plan.train_subspaces)
+        new, drawn = ([], []) if self._goes_on else self._new_edits()
         self._interventions: tuple[Intervention, ...] = (*given.start.interventions, *new)
         self._tensors: tuple[Mapping[str, Tensor], ...] = (*given.start.tensors, *drawn)
         self._learning = len(given.start.interventions) if not self._goes_on else 0
@@ -67,25 +63,41 @@ class Fitter:
     def space(self) -> CandidateSpace[int]:
         """How its epochs are kept in a study."""
         return CandidateSpace(
-            method=self._plan.method,
+            method=self._plan.learned_method,
             distributions={"epoch": optuna.distributions.IntDistribution(1, 10**6)},
             spell=lambda epoch: {"epoch": epoch},
             read=lambda settings: int(settings["epoch"]),
         )
 
-    def _new_edits(self) -> list[LowRankEdit]:
+    def _new_edits(self) -> tuple[list[Intervention], list[dict[str, Tensor]]]:
+        """Return what is to learn, with the numbers it begins with."""
+        generator = torch.Generator().manual_seed(self._plan.seed)
+        if self._plan.edits is not None:
+            given = list(self._plan.edits)
+            return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
         layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
         edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer)]
         for edit in edits:
             self._anatomy.stream_module(self._model, edit.site)
-        return edits
+            edit.refuse_other_subspaces(self._plan.train_subspaces)
+        drawn = [
+            edit.initial_tensors(self._shape_at(edit), init=self._plan.init, generator=generator) for edit in edits
+        ]
+        return list(edits), drawn
+
+    def _shape_at(self, edit: Intervention) -> Shape:
+        """Return (out, in) of the matrix an edit changes; hidden states are of size out."""
+        if edit.kind == "weight":
+            matrix = self._anatomy.read_weight(self._model, edit.site)
+            return matrix.shape[0], matrix.shape[1]
+        size = self._anatomy.stacks[edit.site.stack].hidden_size
+        return size, size
 
     @property
-    def lowest(self) -> StreamSite:
+    def lowest(self) -> Site:
         """The site the forward pass meets first at which something learns."""
-        order = (Stream.ATTENTION, Stream.MLP, Stream.BLOCK)
-        learning = (entry for entry in self._interventions[self._learning :] if isinstance(entry, LowRankEdit))
-        return min((entry.site for entry in learning), key=lambda site: (site.layer, order.index(site.stream)))
+        learning = [entry.site for entry in self._interventions[self._learning :] if entry.learned_tensors]
+        return min(learning, key=lambda site: (site.layer, site.after_block))
 
     def choose(self, journal: Journal) -> Choice:
         """Train, and return what the select split chose.
@@ -168,11 +180,16 @@ class Fitter:
 
     def _prepare(self, attachment: Attachment) -> None:
         """Let only what is to learn ask for gradients, set its dropout, and say what the blocks keep."""
-        before = sum(isinstance(entry, LowRankEdit) for entry in self._interventions[: self._learning])
-        for number, edit in enumerate(attachment.edits):
-            edit.train_subspaces(self._plan.train_subspaces if number >= before else ())
-            edit.dropout, edit.drops_state = self._plan.dropout, self._plan.dropout_on == "state"
-        if self._plan.gradient_checkpointing:
+        plan = self._plan
+        for index, (entry, module) in enumerate(zip(attachment.interventions, attachment.modules, strict=True)):
+            if not entry.learned_tensors:
+                continue
+            module.requires_grad_(index >= self._learning)
+            if index >= self._learning and plan.train_subspaces is not None and hasattr(module, "train_subspaces"):
+                module.train_subspaces(plan.train_subspaces)
+            if hasattr(module, "dropout"):
+                module.dropout, module.drops_state = plan.dropout, plan.dropout_on == "state"
+        if plan.gradient_checkpointing:
             _compute_activations_again(self._model)
 
     def _trainer(self, folder: Path, watch: Watch, *, saves: bool) -> EditTrainer:
@@ -229,10 +246,7 @@ def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...
     """Return whether edits that are there already have the subspaces that are to be trained."""
     if wanted is None:
         return False
-    return any(
-        isinstance(entry, LowRankEdit) and set(wanted) <= {name for name, _ in entry.subspaces}
-        for entry in interventions
-    )
+    return any(set(wanted) <= {name for name, _ in getattr(entry, "subspaces", ())} for entry in interventions)
 
 
 def _compute_activations_again(model: PreTrainedModel) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from strop.anatomy import Stream, StreamSite
 from strop.errors import UsageError
-from strop.interventions import LowRankEdit, Positions
+from strop.interventions import Intervention, LowRankEdit, Positions
 from strop.interventions.formulas import Activation, Initialisation
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -26,6 +26,9 @@ class TrainPlan:
 
     method: str = "loreft"
     """One of `strop.interventions.FORMULAS`."""
+    edits: tuple[Intervention, ...] | None = None
+    """What learns, where it is no edit that the settings from `method` to `init` describe: interventions of any method that
+    learns, of weights or of hidden states."""
     layers: tuple[int, ...] | None = None
     """Whose hidden states are edited; all by default."""
     stream: Stream = Stream.BLOCK
@@ -86,6 +89,13 @@ class TrainPlan:
     def __post_init__(self) -> None:
         for site_layer in self.layers or (0,):
             self.edits_at(site_layer)  # refuses what no edit can be
+        if self.edits is not None and not self.edits:
+            raise UsageError("edits names nothing that learns; leave it out for the edits the other settings describe.")
+        for edit in self.edits or ():
+            if not edit.learned_tensors:
+                raise UsageError(
+                    f"{edit.site}: {edit.method} learns nothing; find it by a search, and train on top of it."
+                )
         if self.layers is not None and not self.layers:
             raise UsageError("layers names no layer; leave it out for all.")
         if self.train_subspaces is not None and not self.train_subspaces:
@@ -128,7 +138,14 @@ class TrainPlan:
             for share in shares
         )
 
+    @property
+    def learned_method(self) -> str:
+        """The name of what learns; several methods' names together."""
+        return self.method if self.edits is None else "+".join(sorted({edit.method for edit in self.edits}))
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as config.json holds them."""
-        settings = dataclasses.asdict(self)
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if settings.pop("edits") is not None:
+            settings["edits"] = [str(edit) for edit in self.edits or ()]
         return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}
