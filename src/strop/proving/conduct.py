@@ -21,7 +21,7 @@ from strop.proving.journal import Journal
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.processes import of_all_processes, process_index
-from strop.proving.prove import prove, recipe_of, result_of
+from strop.proving.prove import prove, provenance_of, result_of, unproved_recipe
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
 from strop.recipe import Recipe
@@ -131,20 +131,23 @@ def _lead(
             guards = journal.guards.readings(choice.best.key if choice.edits else None)
         choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
+        recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
-            given,
+            recipe,
             choice,
             measured,
             command=settings.command,
+            task=given.task.name,
             seed=settings.seed,
-            base=base,
             wall_seconds=journal.stopwatch.seconds,
             evaluations=len(study.trials()),
         )
         if options.budget.is_limited:  # no part of the config: whoever resumes may spend more
             plan["budget"] = dataclasses.asdict(options.budget)
             result = dataclasses.replace(result, budget=BudgetUse(**plan["budget"], spent=journal.is_spent))
-        recipe = recipe_of(given, choice, result, base=base, settings=plan, with_factors=options.with_factors)
+        recipe = recipe.with_provenance(provenance_of(given, result, plan))
+        if options.with_factors:
+            recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
         if run is not None:
             run.finish(recipe.save, result)
         path = run.path if run is not None else None

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from strop.checkpoints import BaseIdentity
-from strop.interventions import summarize
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
@@ -76,26 +75,45 @@ def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | Non
     return scorer.states_entering(layer)
 
 
+def unproved_recipe(given: Assignment, choice: Choice, *, base: BaseIdentity) -> Recipe:
+    """Return a choice as a recipe that does not say yet how it was found.
+
+    Args:
+        given: what the run is about.
+        choice: what it chose.
+        base: the model's identity.
+    """
+    edits: Start = choice.edits
+    return Recipe.of(
+        given.model,
+        edits.interventions,
+        tensors=edits.tensors or None,
+        base=base,
+        family=given.anatomy.family,
+        head=edits.head,
+    )
+
+
 def result_of(
-    given: Assignment,
+    recipe: Recipe,
     choice: Choice,
     measured: Measurement,
     *,
     command: str,
+    task: str,
     seed: int,
-    base: BaseIdentity,
     wall_seconds: float,
     evaluations: int,
 ) -> RunResult:
     """Return a run's figures.
 
     Args:
-        given: what the run is about.
-        choice: what it chose.
+        recipe: of the choice.
+        choice: what was chosen.
         measured: what test says of that.
         command: search, prune or train.
+        task: its name.
         seed: of the bootstrap too.
-        base: the model's identity.
         wall_seconds: spent, sittings added up.
         evaluations: trials finished.
     """
@@ -104,23 +122,18 @@ def result_of(
     if choice.started is not None and measured.started is not None:
         start = {"select": choice.started.figures, "test": measured.started.figures}
         comparison["test_over_start"] = compare(measured.started, measured.edited, seed=seed)
-    entries = tuple(
-        entry.to_json(_shape(given.anatomy.read_weight(given.model, entry.site.writer)))
-        for entry in choice.edits.interventions
-    )
     head = choice.edits.head
-    learned = None if head is None else {"labels": list(head.labels), "parameters": head.parameter_count}
     return RunResult(
         command=command,
         seed=seed,
-        base_model=BaseModel(base.id, base.fingerprint),
-        task=TaskUsed(given.task.name, {"select": choice.unedited.key.examples, "test": measured.base.count}),
+        base_model=BaseModel(recipe.base.id, recipe.base.fingerprint),
+        task=TaskUsed(task, {"select": choice.unedited.key.examples, "test": measured.base.count}),
         base={"select": choice.unedited.figures, "test": measured.base.figures},
         edited={"select": choice.best.figures, "test": measured.edited.figures},
         start=start,
         comparison=comparison,
-        interventions=entries,
-        edits=tuple(summarize(entries, head=learned)),
+        interventions=tuple(recipe.describe()),
+        edits=tuple(recipe.summary),
         guards=choice.guards,
         cost=Cost(
             wall_seconds=round(wall_seconds, 3),
@@ -134,48 +147,22 @@ def result_of(
     )
 
 
-def recipe_of(
-    given: Assignment,
-    choice: Choice,
-    result: RunResult,
-    *,
-    base: BaseIdentity,
-    settings: Mapping[str, Any],
-    with_factors: bool,
-) -> Recipe:
-    """Return a choice as a recipe that says how it was found.
+def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe says of how it was found.
 
     Args:
-        given: what the run is about.
-        choice: what it chose.
+        given: what the run was about.
         result: its figures.
-        base: the model's identity.
         settings: all that the answer depends on.
-        with_factors: put low-rank factors into it.
     """
-    edits: Start = choice.edits
-    family = given.anatomy.family
-    recipe = Recipe.of(
-        given.model,
-        edits.interventions,
-        tensors=edits.tensors or None,
-        base=base,
-        family=family,
-        head=edits.head,
-        provenance={
-            "command": result.command,
-            "task": given.task.name,
-            "task_fingerprint": given.task.fingerprint,
-            "seed": result.seed,
-            "plan": dict(settings),
-            "base": result.base["test"].to_json(),
-            "edited": result.edited["test"].to_json(),
-            "comparison": result.comparison["test"].to_json(),
-            "versions": dict(result.versions),
-        },
-    )
-    return recipe.with_factors(given.model, family=family, decompose=given.decompose) if with_factors else recipe
-
-
-def _shape(matrix: Tensor) -> tuple[int, int]:
-    return matrix.shape[0], matrix.shape[1]
+    return {
+        "command": result.command,
+        "task": given.task.name,
+        "task_fingerprint": given.task.fingerprint,
+        "seed": result.seed,
+        "plan": dict(settings),
+        "base": result.base["test"].to_json(),
+        "edited": result.edited["test"].to_json(),
+        "comparison": result.comparison["test"].to_json(),
+        "versions": dict(result.versions),
+    }

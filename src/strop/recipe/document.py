@@ -97,8 +97,9 @@ class Recipe:
         """
         anatomy = Anatomy.of(model, family=family)
         matrices = tuple(MatrixIdentity.at(model, anatomy, entry) for entry in interventions)
-        plain = json.loads(json.dumps(provenance or {}))  # as it will be read back: lists, not tuples
-        return cls(base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), plain, head)
+        return cls(
+            base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), _plain(provenance), head
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
@@ -240,7 +241,7 @@ class Recipe:
 
     def with_provenance(self, provenance: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with another account of how it was made."""
-        return dataclasses.replace(self, provenance=dict(provenance))
+        return dataclasses.replace(self, provenance=_plain(provenance))
 
     def card(self, *, baked: bool = False) -> str:
         """Return the model card that travels with the recipe, or with a checkpoint it was baked into."""
@@ -310,6 +311,12 @@ def _head_read(document: Document, tensors: Mapping[str, Tensor], folder: Path) 
             f"{folder} cannot be read: its head's tensor '{name}' is in only one of recipe.json and tensors.safetensors."
         )
     return Head(entry.labels, tensors) if entry is not None else None
+
+
+def _plain(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return it as it will be read back: with lists, not tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(provenance or {})))
+    return plain
 
 
 def _same_heads(mine: Head | None, theirs: Head | None) -> bool:
