@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from strop.cli.duration import parse_seconds
+from strop.errors import UsageError
 from strop.proving import Claim
 from strop.runs import LOCK_FILE, locked
 
@@ -168,3 +170,16 @@ def test_a_run_that_is_being_worked_on_is_left_alone(
         assert [entry.name for entry in run.iterdir()] == [LOCK_FILE]
     assert strop_command(*search_call, "--quiet").code == 0
     assert not (run / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("1h30m", 5400), ("1h2m3s", 3723)]
+)
+def test_a_duration_reads_as_people_write_it(text: str, seconds: float) -> None:
+    assert parse_seconds(text, "--time-limit") == seconds
+
+
+@pytest.mark.parametrize("text", ["1h30", "2m5", "x", "", "-5", "1 h", "h"])
+def test_a_duration_that_could_mean_two_things_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--time-limit is a duration such as 90s, 30m or 1h30m"):
+        parse_seconds(text, "--time-limit")

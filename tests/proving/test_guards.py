@@ -15,7 +15,7 @@ from strop.errors import StropError, TaskError, UsageError
 from strop.interventions import Positions, RankReduction, applied_interventions, attachments_of
 from strop.proving import Guard, Measure, RunOptions, TaskAccuracy, TextPerplexity, Trial
 from strop.recipe import Recipe
-from strop.runs import RunResult
+from strop.runs import GuardReading, RunResult
 from strop.scoring import text_scorer
 from strop.searching import PrunePlan, SearchPlan, prune, search
 from strop.tasks import Task
@@ -307,3 +307,17 @@ def test_what_a_run_begins_with_is_read_too_where_nothing_is_added(
             "bound_unit": "points",
         }
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("int-mult:2%", "is a task, whose bound is written in points (int-mult:2)")]
+)
+def test_a_task_bounded_by_a_per_cent_sign_is_told_how_tasks_are_bounded(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Guard.parse(text)
+    assert said in str(error.value)
+
+
+def test_a_reading_that_is_not_finite_comes_back_from_a_file_as_one_that_does_not_hold() -> None:
+    content = {"name": "t", "unit": "perplexity", "base": 3.0, "edited": None, "harm": None, "bound": 0.1}
+    assert not GuardReading.from_json({**content, "bound_unit": "share"}).holds

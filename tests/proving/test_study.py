@@ -389,3 +389,11 @@ def test_where_a_file_system_has_no_links_the_tables_are_made_in_place(
     monkeypatch.setattr("strop.proving.storage.os.link", refuse)
     assert Study(f"sqlite:///{tmp_path / 'study.db'}", name="study").trials() == ()
     assert (tmp_path / "study.db").is_file()
+
+
+def test_a_study_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    older = optuna.create_study(storage=address, study_name="study")
+    older.add_trial(optuna.trial.create_trial(value=0.5))
+    with pytest.raises(RunError, match="trials of another version of Strop"):
+        Study(address, name="study").trials()

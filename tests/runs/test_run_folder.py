@@ -268,3 +268,14 @@ def test_a_damaged_result_is_named(tmp_path: Path, damage: Callable[[dict[str, A
 def test_a_missing_result_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"result\.json cannot be read: No such file"):
         RunResult.read(tmp_path / "result.json")
+
+
+def test_a_run_that_was_begun_earlier_is_never_discarded(tmp_path: Path) -> None:
+    config = {"command": "search"}
+    run = RunFolder.start(tmp_path / "run", config, resume=False)
+    (run.path / "checkpoints").mkdir()
+    again = RunFolder.start(tmp_path / "run", config, resume=True)
+    again.discard_if_empty()  # its trials may be in a database that cannot be reached just now
+    assert (run.path / "config.json").is_file()
+    run.discard_if_empty()
+    assert not run.path.exists()

@@ -4,7 +4,8 @@ import re
 
 from strop.errors import UsageError
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}", re.ASCII)
 
 
 def parse_seconds(text: str, option: str) -> float:
@@ -23,5 +24,5 @@ def parse_seconds(text: str, option: str) -> float:
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None or not any(found.groups()):
         raise UsageError(f"{option} is a duration such as 90s, 30m or 1h30m, not '{text}'.")
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    hours, minutes, seconds, bare_seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds + bare_seconds

@@ -127,9 +127,11 @@ def _lead(
         journal = _journal(chooser, options, study, ready, run)
         journal.guards.read_base()
         choice = chooser.choose(journal)
-        with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
-            guards = journal.guards.readings(choice.best.key if choice.edits else None)
-        choice = dataclasses.replace(choice, guards=guards)
+        spent = journal.is_spent  # measuring the choice is no part of the budget
+        if journal.guards:
+            with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+                guards = journal.guards.readings(choice.best.key if choice.edits else None)
+            choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
         recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
@@ -143,8 +145,8 @@ def _lead(
             evaluations=len(study.trials()),
         )
         if options.budget.is_limited:  # no part of the config: whoever resumes may spend more
-            plan["budget"] = dataclasses.asdict(options.budget)
-            result = dataclasses.replace(result, budget=BudgetUse(**plan["budget"], spent=journal.is_spent))
+            plan = {**plan, "budget": dataclasses.asdict(options.budget)}
+            result = dataclasses.replace(result, budget=BudgetUse(**plan["budget"], spent=spent))
         recipe = recipe.with_provenance(provenance_of(given, result, plan))
         if options.with_factors:
             recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)

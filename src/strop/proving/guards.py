@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,9 +57,13 @@ class Guard:
                 f"'{text}' is no guard: write FILE.txt:2% for a text's perplexity, or TASK:1 for points of accuracy on "
                 "another task."
             )
+        path = Path(subject).expanduser()
+        if per_cent and (subject in builtin_tasks() or path.suffix in (".yaml", ".yml")):
+            points = amount.strip().removesuffix("%")
+            raise UsageError(f"'{text}': {subject} is a task, whose bound is written in points ({subject}:{points}).")
         if per_cent:
-            return cls(TextPerplexity.read(Path(subject).expanduser()), bound)
-        if Path(subject).suffix not in (".yaml", ".yml") and subject not in builtin_tasks() and Path(subject).is_file():
+            return cls(TextPerplexity.read(path), bound)
+        if path.suffix not in (".yaml", ".yml") and subject not in builtin_tasks() and path.is_file():
             raise UsageError(
                 f"'{text}': {subject} is a text file, whose bound is written with a per cent sign ({amount}%)."
             )
@@ -120,20 +124,26 @@ class Guards:
         for guard, reader in self._ready:
             self._figure(guard, reader, "base")
 
+    def broken_by(self, key: TrialKey) -> GuardReading | None:
+        """Return the first guard that speaks against a candidate; those behind it are not read.
+
+        Args:
+            key: of the candidate, which is on the model.
+        """
+        return next((reading for reading in self._readings(key) if not reading.holds), None)
+
     def readings(self, key: TrialKey | None) -> tuple[GuardReading, ...]:
-        """Return what the guards say of the model as it stands, up to the first that does not hold.
+        """Return what all guards say of the model as it stands.
 
         Args:
             key: of the candidate that is on the model; None for the model before any edit.
         """
-        found = []
+        return tuple(self._readings(key))
+
+    def _readings(self, key: TrialKey | None) -> Iterator[GuardReading]:
         for guard, reader in self._ready:
             base = self._figure(guard, reader, "base")
-            edited = base if key is None else self._figure(guard, reader, key.text)
-            found.append(guard.read(base, edited))
-            if not found[-1].holds:
-                break
-        return tuple(found)
+            yield guard.read(base, base if key is None else self._figure(guard, reader, key.text))
 
     def _figure(self, guard: Guard, reader: Reader, of: str) -> float:
         name = f"guard {guard.measure.fingerprint} of {of}"

@@ -116,11 +116,12 @@ class Journal:
         Args:
             key: of the candidate.
         """
-        broken = next((reading for reading in self.guards.readings(key) if not reading.holds), None)
+        broken = self.guards.broken_by(key)
         if broken is not None:
+            unit = "%" if broken.bound_unit == "share" else broken.bound_unit
             self.say(
                 f"refused by the guard on {broken.name}: {broken.unit} {broken.base:.4g} -> {broken.edited:.4g}, a harm of "
-                f"{100 * broken.harm:.2f} where {100 * broken.bound:g} is allowed"
+                f"{100 * broken.harm:.2f} {unit} where {100 * broken.bound:g} is allowed"
             )
         return broken is None
 

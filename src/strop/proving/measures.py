@@ -187,5 +187,4 @@ class TaskAccuracy:
 
 
 def _digest(text: str) -> str:
-
     return hashlib.sha256(text.encode()).hexdigest()[:32]

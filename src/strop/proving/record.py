@@ -2,6 +2,7 @@
 
 from optuna.trial import FrozenTrial, TrialState
 
+from strop.errors import RunError
 from strop.proving.trials import Trial, TrialKey
 
 
@@ -10,6 +11,10 @@ class Record:
 
     def __init__(self, kept: FrozenTrial) -> None:
         self.trial_id = kept._trial_id
+        if "key" not in kept.user_attrs:
+            raise RunError(
+                "The study holds trials of another version of Strop, which this one cannot go on with: choose another --out."
+            )
         self.key = TrialKey.read(kept.user_attrs["key"])
         self.finished: Trial | None = None
         self.note(kept)

@@ -22,7 +22,8 @@ class RunFolder:
     result.json is written last, so a folder that has one is a finished run.
     """
 
-    def __init__(self, path: Path, *, run_id: str) -> None:
+    def __init__(self, path: Path, *, run_id: str, begun_earlier: bool = False) -> None:
+        self._begun_earlier = begun_earlier
         self.path = path
         self.id = run_id
         """A name no other run has, kept in config.json."""
@@ -48,7 +49,7 @@ class RunFolder:
                 finished = (path / "result.json").is_file()
                 state = "holds a finished run" if finished else "holds a run that was interrupted"
                 raise RunError(f"{path} {state}: go on with it by --resume, or choose another --out.")
-            run = cls(path, run_id=_same_run(written, config))
+            run = cls(path, run_id=_same_run(written, config), begun_earlier=True)
             run._describe_environment_once(compute or {})
             run.log(f"resumed on {platform.platform()} with {versions()}")
             return run
@@ -62,8 +63,10 @@ class RunFolder:
         return run
 
     def discard_if_empty(self) -> None:
-        """Remove a run that never got as far as a trial."""
-        if not any((self.path / name).exists() for name in ("study.db", "recipe", "result.json")):
+        """Remove a run that this sitting began and that never got as far as a trial; one begun earlier stays."""
+        if not self._begun_earlier and not any(
+            (self.path / name).exists() for name in ("study.db", "recipe", "result.json")
+        ):
             shutil.rmtree(self.path, ignore_errors=True)
 
     @property
@@ -94,9 +97,8 @@ class RunFolder:
             write_recipe: writes the recipe into the folder it is given, which is not there yet.
             result: the figures.
         """
-        (self.path / "result.json").unlink(
-            missing_ok=True
-        )  # of a smaller budget: no recipe stands beside another's figures
+        # the result of a smaller budget goes first, so that no recipe stands beside another's figures
+        (self.path / "result.json").unlink(missing_ok=True)
         shutil.rmtree(self.recipe_folder, ignore_errors=True)
         write_recipe(self.recipe_folder)
         write_json(self.path / "result.json", result.to_json())

@@ -77,6 +77,14 @@ class GuardReading:
     bound_unit: str
     """`share` of the base's figure, or the figure's own unit."""
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "GuardReading":
+        """Return the reading a result file holds, where JSON has null for what is not finite."""
+        figures = {
+            name: float("nan") if content[name] is None else content[name] for name in ("base", "edited", "harm")
+        }
+        return cls(**{**content, **figures})
+
     @property
     def holds(self) -> bool:
         """Whether the harm is within the bound, rounding aside; NaN never is."""
@@ -154,7 +162,7 @@ class RunResult:
         fields["base_model"] = BaseModel(**content["base_model"])
         fields["task"] = TaskUsed(**content["task"])
         fields["cost"] = Cost(**content["cost"])
-        fields["guards"] = tuple(GuardReading(**own) for own in content.get("guards", ()))
+        fields["guards"] = tuple(GuardReading.from_json(own) for own in content.get("guards", ()))
         fields["interventions"] = tuple(content["interventions"])
         fields["edits"] = tuple(content.get("edits", ()))
         budget, head = content.get("budget"), content.get("head")

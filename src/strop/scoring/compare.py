@@ -29,11 +29,10 @@ def compare(base: Evaluation, edited: Evaluation, *, seed: int = 0) -> Compariso
             f"Only evaluations of the same examples can be compared, not {base.count} scored by {base.score} with "
             f"{edited.count} scored by {edited.score}."
         )
-    right_or_wrong = base.correct is not None and edited.correct is not None
+    right_or_wrong = base.correct is not None
+    difference = base.loss - edited.loss
     if base.correct is not None and edited.correct is not None:
         difference = edited.correct.astype(np.float64) - base.correct
-    else:
-        difference = base.loss - edited.loss
     if base.labels is None or base.labels.metric == "accuracy":
         return compare_differences(difference, groups=base.groups, right_or_wrong=right_or_wrong, seed=seed)
     assert base.metric is not None  # evaluations of labels have one

@@ -101,7 +101,10 @@ def on_device(device: torch.device, *, vocabulary: int) -> Resources:
 def _free_bytes(device: torch.device) -> int | None:
     """Return an accelerator's free memory; None for a CPU, or where it is not said."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # PyTorch's own, and free to use
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
     return None

@@ -22,7 +22,7 @@ STATE = "trainer_state.json"
 
 
 class InterventionCheckpoints(Base):  # type: ignore[misc]
-    """What a `Trainer` lacks to keep edits of hidden states: mix it in before the trainer's class.
+    """What a `Trainer` lacks to keep edits that learn: mix it in before the trainer's class.
 
         class MyTrainer(InterventionCheckpoints, SFTTrainer): ...
 

@@ -1,4 +1,4 @@
-"""Fit edits of hidden states to the train split, and let the select split choose the epoch."""
+"""Fit edits to the train split, and let the select split choose the epoch."""
 
 import contextlib
 import tempfile
@@ -163,6 +163,8 @@ class Fitter:
         journal.progress.start("training", self._plan.epochs * steps_of_epoch)
         journal.progress.advance(done)
         if of_all_processes(watch.is_over(done // steps_of_epoch))[0]:
+            if journal.is_spent:
+                journal.say(f"the budget of {journal.budget} is spent: no epoch begins")
             return
         try:
             trainer.train(resume_from_checkpoint=str(kept[-1]) if kept else None)

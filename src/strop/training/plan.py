@@ -15,7 +15,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """How edits of hidden states are trained.
+    """How edits are trained.
 
     By default the paper's settings for commonsense reasoning (Wu, Arora et al., ReFT, arXiv 2404.03592, appendix D), but
     for an edit that begins as the identity and a choice by the select split after each epoch.
@@ -91,6 +91,8 @@ class TrainPlan:
             self.edits_at(site_layer)  # refuses what no edit can be
         if self.edits is not None and not self.edits:
             raise UsageError("edits names nothing that learns; leave it out for the edits the other settings describe.")
+        if self.edits is not None and self.train_subspaces is not None:
+            raise UsageError("train_subspaces goes with the edits the other settings describe; leave out edits or it.")
         for edit in self.edits or ():
             if not edit.learned_tensors:
                 raise UsageError(
@@ -147,5 +149,5 @@ class TrainPlan:
         """Return the settings as config.json holds them."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if settings.pop("edits") is not None:
-            settings["edits"] = [str(edit) for edit in self.edits or ()]
+            settings["edits"] = [edit.to_json((1, 1)) for edit in self.edits or ()]  # the decisions alone, of any shape
         return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}

@@ -18,7 +18,7 @@ def train(
     plan: TrainPlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
-    """Learn edits of hidden states inside low-rank subspaces, and prove the gain on held-out examples.
+    """Learn edits of hidden states inside low-rank subspaces, or of weights, and prove the gain on held-out examples.
 
     Φ(h) = h + Rᵀ(W h + b − R h) at chosen layers and prompt positions, for LoReFT, with all of the model's own weights
     frozen (Wu, Arora et al., ReFT, arXiv 2404.03592). The train split teaches; after each epoch the select split is scored

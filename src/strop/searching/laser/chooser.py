@@ -119,12 +119,19 @@ class ReductionChooser:
 
     def _winner(self, trials: Mapping[RankReduction, Trial], best: Trial) -> tuple[RankReduction, Trial] | None:
         """Return the best candidate that beats what there is and that no guard refuses."""
-        for candidate in sorted(trials, key=lambda edit: trials[edit].merit, reverse=True):
+        given, journal = self.given, self.journal
+        for place, candidate in enumerate(sorted(trials, key=lambda edit: trials[edit].merit, reverse=True)):
             if trials[candidate].merit <= best.merit:
                 return None
-            given = self.given
+            if not journal.guards:
+                return candidate, trials[candidate]
+            if place > 0 and journal.is_spent:  # those before it were refused
+                journal.say(
+                    f"the budget of {journal.budget} is spent, and the guards refused all they were asked about"
+                )
+                return None
             with applied_interventions(given.model, [candidate], anatomy=given.anatomy, decompose=given.decompose):
-                if self.journal.admits(trials[candidate].key):
+                if journal.admits(trials[candidate].key):
                     return candidate, trials[candidate]
         return None
 
