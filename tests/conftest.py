@@ -1,5 +1,6 @@
 """Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -102,11 +103,11 @@ def tiny_classifier() -> Callable[..., torch.nn.Module]:
     return make_tiny_classifier
 
 
-@pytest.fixture
-def cities(tmp_path: Path) -> Callable[..., Path]:
-    """A maker of task files: which country a text is about, in 120 sentences with two labels."""
+@pytest.fixture(scope="session")
+def write_cities() -> Callable[..., Path]:
+    """A maker of task files in a folder: which country a text is about, in 120 sentences with two labels."""
 
-    def write(**keys: object) -> Path:
+    def write(folder: Path, **keys: object) -> Path:
         rows = [
             {"text": f"{opening} {number} the city of {city}", "where": country, "degree": number / 10}
             for number in range(30)
@@ -114,16 +115,22 @@ def cities(tmp_path: Path) -> Callable[..., Path]:
                 ("In", "Near", "12 x", "The capital"), [("Lyon", "france"), ("Curitiba", "brazil")] * 2, strict=True
             )
         ]
-        (tmp_path / "cities.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+        (folder / "cities.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
         content = {
             "name": "cities", "data": "cities.jsonl", "prompt": "{{ text }}", "answer": "{{ where }}", "score": "label",
             "labels": ["france", "brazil"], "splits": {"train": 0.4, "select": 0.2, "test": 0.4}, **keys,
         }  # fmt: skip
-        path = tmp_path / "cities.yaml"
+        path = folder / "cities.yaml"
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
 
     return write
+
+
+@pytest.fixture
+def cities(write_cities: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """A maker of task files in the test's own folder: which country a text is about."""
+    return functools.partial(write_cities, tmp_path)
 
 
 @pytest.fixture(scope="session")

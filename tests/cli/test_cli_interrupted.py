@@ -105,9 +105,30 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     assert "holds a run that was interrupted: go on with it by --resume" in refused.err
 
 
+@pytest.fixture
+def starved_in(start_strop: Any, strop_command: Any) -> dict[str, Callable[..., tuple[int, str, str]]]:
+    """Two ways to run a command whose files may have so many bytes at most; each returns code, output and errors."""
+
+    def own(limit: int, *call: object) -> tuple[int, str, str]:
+        process = start_strop(*call, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def this(limit: int, *call: object) -> tuple[int, str, str]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            outcome = strop_command(*call)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        return outcome.code, outcome.out, outcome.err
+
+    return {"its own process": own, "this process": this}
+
+
 @pytest.mark.parametrize("what", ["study", "trials", "recipe"])
 def test_a_disk_that_fills_up_leaves_nothing_half_written_and_the_search_can_go_on(
-    start_strop: Any, strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path, what: str
+    starved_in: Any, strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path, what: str
 ) -> None:
     run = tmp_path / "run"
     strategy = "exhaustive" if what == "trials" else "gradient"
@@ -125,12 +146,8 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written_and_the_search_can_go_
         empty_study = 114_688
         limit, starved = empty_study + 2_000 if what == "trials" else empty_study // 2, call
 
-    def starve() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = start_strop(*starved, preexec_fn=starve)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, ""), err
+    code, out, err = starved_in["its own process" if what == "trials" else "this process"](limit, *starved)
+    assert (code, out) == (1, ""), err
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
     assert "disk" in err

@@ -133,6 +133,37 @@ def training(tiny: Callable[..., Any], small_tokenizer: Any, planted: Task) -> C
     return run
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An uninterrupted training of a tiny Llama on the planted task, and what was seen of it."""
+
+    outcome: RunOutcome
+    losses: tuple[tuple[int, float], ...]
+
+
+@pytest.fixture(scope="session")
+def whole_trainings() -> dict[TrainPlan, Whole]:
+    """Those done so far."""
+    return {}
+
+
+@pytest.fixture
+def whole(
+    training: Callable[..., RunOutcome], seen: Seen, whole_trainings: dict[TrainPlan, Whole]
+) -> Callable[[TrainPlan], Whole]:
+    """Train by a plan without an interruption, once for all tests: the same settings learn the same to the last bit."""
+
+    def find(plan: TrainPlan) -> Whole:
+        if plan not in whole_trainings:
+            before = dataclasses.replace(seen)
+            seen.losses, seen.epochs = [], []
+            whole_trainings[plan] = Whole(training(plan), tuple(seen.losses))
+            seen.losses, seen.epochs, seen.worst_frame = before.losses, before.epochs, before.worst_frame
+        return whole_trainings[plan]
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def knowing(tiny: Callable[..., Any], small_tokenizer: Any) -> Callable[[], Any]:
     """A maker of tiny models that know the planted task already."""
@@ -173,6 +204,12 @@ def bits() -> Callable[[Any], dict[str, bytes]]:
         name: tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
         for name, tensor in model.state_dict().items()
     }
+
+
+@pytest.fixture(scope="session")
+def write_task() -> Callable[..., Path]:
+    """Write the planted task into a folder."""
+    return write_planted
 
 
 @pytest.fixture

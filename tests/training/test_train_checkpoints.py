@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,20 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run folder is that the tests of this file copy."""
+    return tmp_path_factory.mktemp("stopped") / "run"
+
+
 @pytest.fixture
-def stopped(training: Any, stopped_after: Any, plan: TrainPlan, tmp_path: Path) -> Path:
+def stopped(training: Any, stopped_after: Any, stopped_once: Path, plan: TrainPlan, tmp_path: Path) -> Path:
     """A run folder with one checkpoint, at step 15."""
-    stopped_after(15)
-    with pytest.raises(KeyboardInterrupt):
-        training(plan, out=tmp_path / "run")
-    return tmp_path / "run"
+    if not stopped_once.exists():
+        stopped_after(15)
+        with pytest.raises(KeyboardInterrupt):
+            training(plan, out=stopped_once)
+    return shutil.copytree(stopped_once, tmp_path / "run")
 
 
 def test_a_checkpoint_is_a_recipe_and_nothing_of_the_base(stopped: Path, tiny: Any) -> None:
@@ -76,9 +84,9 @@ def test_one_checkpoint_is_kept(stopped: Path, training: Any, plan: TrainPlan) -
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "trainer_state.json"])
 def test_a_full_disk_leaves_the_checkpoint_before_whole(
-    training: Any, figures: Any, plan: TrainPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    training: Any, whole: Any, figures: Any, plan: TrainPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    whole = training(plan)
+    expected = whole(plan)
     calls = []
 
     def full(*_: Any, **__: Any) -> None:
@@ -114,7 +122,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     assert [path.name for path in folder.iterdir()] == ["checkpoint-24"]
     Recipe.load(folder / "checkpoint-24")
     again = training(plan, out=tmp_path / "run", resume=True)
-    assert (figures(again), again.recipe) == (figures(whole), whole.recipe)
+    assert (figures(again), again.recipe) == (figures(expected.outcome), expected.outcome.recipe)
 
 
 def test_a_checkpoint_of_other_edits_is_refused(stopped: Path, training: Any, plan: TrainPlan) -> None:

@@ -1,5 +1,6 @@
 """Classifiers: edits and head learn together, are saved together, come off together, and prove their gain."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -43,22 +44,53 @@ def said(evaluation: Any) -> list[float]:
     return list(evaluation.predicted)
 
 
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A tiny classifier that was trained, its task, and what training it found."""
+
+    model: Any
+    task: Any
+    found: Any
+    run: Path
+    before: dict[str, torch.Tensor]
+    flags: dict[str, bool]
+    """Which parameters asked for a gradient before."""
+
+
+@pytest.fixture(scope="module")
+def learned(
+    write_cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Learned]:
+    """Train a tiny classifier of a family, once for all tests."""
+    done: dict[str, Learned] = {}
+
+    def find(model_type: str) -> Learned:
+        if model_type not in done:
+            folder, model = tmp_path_factory.mktemp(model_type), tiny_classifier(model_type)
+            task = load_task(write_cities(folder))
+            before, flags = bits(model), {name: own.requires_grad for name, own in model.named_parameters()}
+            found = strop.train(model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=folder / "run"))
+            done[model_type] = Learned(model, task, found, folder / "run", before, flags)
+        return done[model_type]
+
+    return find
+
+
 @pytest.fixture
-def trained(cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any) -> tuple[Any, Any, Any]:
+def trained(learned: Callable[[str], Learned]) -> tuple[Any, Any, Any]:
     """A tiny Llama classifier, its task, and what training it found."""
-    model, task = tiny_classifier("llama"), load_task(cities())
-    return model, task, strop.train(model, small_tokenizer, task, QUICK)
+    llama = learned("llama")
+    return copy.deepcopy(llama.model), llama.task, llama.found
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_planted_task_is_learned_saved_and_reloaded_with_the_same_answers(
-    cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, tmp_path: Path, model_type: str
+    learned: Callable[[str], Learned], tiny_classifier: Classifier, small_tokenizer: Any, model_type: str
 ) -> None:
-    model, task = tiny_classifier(model_type), load_task(cities())
-    before, flags = bits(model), {name: own.requires_grad for name, own in model.named_parameters()}
-    found = strop.train(model, small_tokenizer, task, QUICK, options=strop.RunOptions(out=tmp_path / "run"))
+    once = learned(model_type)
+    model, task, found, before = once.model, once.task, once.found, once.before
     assert same_bits(model, before)
-    assert {name: own.requires_grad for name, own in model.named_parameters()} == flags
+    assert {name: own.requires_grad for name, own in model.named_parameters()} == once.flags
     assert not model.training
     assert model.config.problem_type is None
     edited, comparison = found.result.edited["test"], found.result.comparison["test"]
@@ -67,7 +99,7 @@ def test_a_planted_task_is_learned_saved_and_reloaded_with_the_same_answers(
     assert comparison.p_value < 0.01
 
     other = tiny_classifier(model_type)
-    loaded = Recipe.load(tmp_path / "run" / "recipe")
+    loaded = Recipe.load(once.run / "recipe")
     assert loaded == found.recipe
     assert found.test_evaluations is not None
     with strop.applied(other, loaded):
@@ -80,9 +112,7 @@ def test_a_planted_task_is_learned_saved_and_reloaded_with_the_same_answers(
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_the_heads_parameters_are_told_apart_from_the_edits(
-    cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, model_type: str
-) -> None:
+def test_the_heads_parameters_are_told_apart_from_the_edits(learned: Callable[[str], Learned], model_type: str) -> None:
     names = {
         "llama": {"score.weight"},
         "gpt2": {"score.weight"},
@@ -91,8 +121,7 @@ def test_the_heads_parameters_are_told_apart_from_the_edits(
             "classifier.dense.weight", "classifier.dense.bias", "classifier.out_proj.weight", "classifier.out_proj.bias",
         },
     }[model_type]  # fmt: skip
-    model = tiny_classifier(model_type)
-    found = strop.train(model, small_tokenizer, load_task(cities()), QUICK)
+    model, found = learned(model_type).model, learned(model_type).found
     assert found.recipe.head is not None
     assert set(found.recipe.head.tensors) == names
     assert [entry["parameters"] for entry in found.result.interventions] == [2 * 32 + 1] * 6
@@ -271,11 +300,11 @@ def test_a_model_of_the_wrong_kind_is_not_trained(
 
 @pytest.mark.real
 def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
-    rows = [{"text": f"{a} + {b} = {a + b}", "kind": "sum"} for a in range(2, 12) for b in range(3, 7)]
+    rows = [{"text": f"{a} + {b} = {a + b}", "kind": "sum"} for a in range(2, 7) for b in range(3, 7)]
     rows += [
         {"text": f"The city of {city} is {word} in {land}", "kind": "place"}
         for city, land in (("Lyon", "France"), ("Osaka", "Japan"), ("Graz", "Austria"), ("Cusco", "Peru"))
-        for word in "not surely indeed found still here really just often said".split()
+        for word in "not surely indeed found still".split()
     ]
     (tmp_path / "kinds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "kinds.yaml").write_text(

@@ -14,12 +14,11 @@ from strop.tasks import load_task
 from strop.training import TrainPlan
 
 LEARNS = TrainPlan(
-    rank=8, layers=(1, 2), positions=Positions(0, 1), epochs=24, batch_size=4, accumulate=1, learning_rate=0.03
+    rank=8, layers=(1, 2), positions=Positions(0, 1), epochs=18, batch_size=4, accumulate=1, learning_rate=0.03
 )
 
 
-@pytest.mark.parametrize("method", ["loreft", "direft"])
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(("family", "method"), [("llama", "direft"), ("gpt2", "loreft"), ("gpt_neox", "direft")])
 def test_a_planted_task_is_learned(training: Any, family: str, method: str) -> None:
     found = training(dataclasses.replace(LEARNS, method=method), family=family)
     assert found.result.base["test"].accuracy < 0.1

@@ -117,11 +117,11 @@ def test_an_edit_below_the_prefix_of_a_recipe_to_begin_with_is_in_what_is_reused
 
 
 def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
-    training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
+    training: Any, whole: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reused = training(plan)
+    reused = whole(plan).outcome
     monkeypatch.setattr("strop.scoring.resources.CPU", Resources(state_bytes=1))
-    whole = training(plan)
-    for one, two in zip(reused.trials, whole.trials, strict=True):
+    computed = training(plan)
+    for one, two in zip(reused.trials, computed.trials, strict=True):
         assert one.accuracy == two.accuracy
         assert one.loss == pytest.approx(two.loss, rel=1e-5)

@@ -1,11 +1,11 @@
 """Two processes that torchrun starts learn what one learns from batches of twice the size; only the first writes."""
 
+import dataclasses
 import json
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +54,44 @@ with open(f"{os.path.dirname(__file__)}/found-{rank}.pickle", "wb") as file:
 """
 
 
-@pytest.fixture
-def two_processes(
-    tmp_path: Path, tiny_folder: Path, written_task: Any
-) -> Callable[..., tuple[list[Any], list[Any], str]]:
-    """Train in two processes, several times; return what each found, and what they wrote to their errors."""
+STOPPED = {"dropout": 0.2, "epochs": 2, "gradient_checkpointing": True}
 
-    def run(*sittings: tuple[Path | None, int | None, dict[str, Any]]) -> tuple[list[Any], list[Any], str]:
-        (tmp_path / "train.py").write_text(CODE)
-        spelled = [(out and str(out), stop, changes) for out, stop, changes in sittings]
-        given = (str(Path(__file__).parents[1]), str(tiny_folder), str(written_task()), spelled)
-        call = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        finished = subprocess.run(
-            [sys.executable, *call, str(tmp_path / "train.py"), json.dumps(given)],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        )
-        assert finished.returncode == 0, finished.stderr
-        first, second = (pickle.loads((tmp_path / f"found-{process}.pickle").read_bytes()) for process in (0, 1))
-        return first, second, finished.stderr
 
-    return run
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What two processes found in the same sittings, and what they left."""
+
+    first: list[Any]
+    second: list[Any]
+    said: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, write_task: Any) -> Found:
+    """Train in two processes five times: to the end; without a folder, stopped at a step, going on, and finished."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "train.py").write_text(CODE)
+    run = str(folder / "stopped")
+    sittings = [
+        (str(folder / "run"), None, {"epochs": 4}),
+        (None, None, STOPPED),
+        (run, 7, STOPPED),
+        (run, None, STOPPED),
+        (run, None, STOPPED),
+    ]
+    given = (str(Path(__file__).parents[1]), str(tiny_folder), str(write_task(folder)), sittings)
+    call = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    finished = subprocess.run(
+        [sys.executable, *call, str(folder / "train.py"), json.dumps(given)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    first, second = (pickle.loads((folder / f"found-{process}.pickle").read_bytes()) for process in (0, 1))
+    return Found(first, second, finished.stderr, folder)
 
 
 def same_tensors(one: Any, two: Any) -> bool:
@@ -87,33 +102,34 @@ def same_tensors(one: Any, two: Any) -> bool:
 
 
 def test_two_processes_learn_what_one_does_and_the_first_writes(
-    training: Any, two_processes: Any, plan: TrainPlan, tmp_path: Path
+    whole: Any, two_processes: Found, plan: TrainPlan
 ) -> None:
-    alone = training(plan)
-    ((tensors, result, trials),), second, said = two_processes((tmp_path / "run", None, {"epochs": 4}))
-    assert second[0][1:] == (result, trials) == (result, 5)
-    assert same_tensors(second[0][0], tensors)
-    assert same_tensors(Recipe.load(tmp_path / "run" / "recipe").tensors, tensors)
+    alone = whole(plan).outcome
+    run, (tensors, result, trials), other = (
+        two_processes.folder / "run",
+        two_processes.first[0],
+        two_processes.second[0],
+    )
+    assert other[1:] == (result, trials) == (result, 5)
+    assert same_tensors(other[0], tensors)
+    assert same_tensors(Recipe.load(run / "recipe").tensors, tensors)
     for mine, expected in zip(tensors, alone.recipe.tensors, strict=True):
         for name in expected:
             torch.testing.assert_close(mine[name], expected[name], rtol=1e-2, atol=2e-3)
     assert result["edited"]["select"]["loss"] == pytest.approx(alone.result.edited["select"].loss, rel=1e-3)
-    log = (tmp_path / "run" / "log.txt").read_text()
+    log = (run / "log.txt").read_text()
     assert log.count("started") == log.count("finished") == log.count("epoch 3:") == 1
-    (kept,) = checkpoints_in(tmp_path / "run" / "checkpoints")
+    (kept,) = checkpoints_in(run / "checkpoints")
     assert sorted(path.name for path in kept.glob("randomness*")) == ["randomness-0.json", "randomness-1.json"]
-    assert "Warning" not in said
-    assert "Traceback" not in said
+    assert "Warning" not in two_processes.said
+    assert "Traceback" not in two_processes.said
 
 
-def test_two_processes_stop_at_one_step_and_go_on_to_the_last_bit(two_processes: Any, tmp_path: Path) -> None:
+def test_two_processes_stop_at_one_step_and_go_on_to_the_last_bit(two_processes: Found) -> None:
     """And both read back a run that is finished."""
-    run, changes = tmp_path / "run", {"dropout": 0.2, "epochs": 2, "gradient_checkpointing": True}
-    first, second, _ = two_processes(
-        (None, None, changes), (run, 7, changes), (run, None, changes), (run, None, changes)
-    )
+    first, second = two_processes.first[1:], two_processes.second[1:]
     assert first[1] == second[1] == "interrupted"
-    assert "going on from step 7, in epoch 1" in (run / "log.txt").read_text()
+    assert "going on from step 7, in epoch 1" in (two_processes.folder / "stopped" / "log.txt").read_text()
     expected = first[0]
     for found in (second[0], first[2], second[2], first[3], second[3]):
         assert same_tensors(found[0], expected[0])

@@ -59,15 +59,21 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_sentence(
 
 
 def test_the_run_goes_on_where_it_was_an_accident(
-    training: Any, figures: Any, loss_of_step_30: Any, plan: TrainPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: Any,
+    whole: Any,
+    figures: Any,
+    loss_of_step_30: Any,
+    plan: TrainPlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = training(plan)
+    expected = whole(plan)
     loss_of_step_30(float("nan"))
     with pytest.raises(strop.StropError, match="became nan"):
         training(plan, out=tmp_path / "run")
     monkeypatch.undo()
     again = training(plan, out=tmp_path / "run", resume=True)
-    assert (figures(again), again.recipe) == (figures(whole), whole.recipe)
+    assert (figures(again), again.recipe) == (figures(expected.outcome), expected.outcome.recipe)
 
 
 def test_without_anything_better_nothing_is_said_to_be_kept(

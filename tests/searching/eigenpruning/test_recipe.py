@@ -178,10 +178,10 @@ def test_the_real_model_pruned_bakes_and_reloads_to_the_same_evaluation(real: An
     model, tokenizer = real
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "layers.3." in name}
     task = load_task("int-mult")
-    plan = PrunePlan(iterate=1, fractions=(0.0005,), effect_examples=24, select_limit=16, test_limit=16)
+    plan = PrunePlan(iterate=1, fractions=(0.0005,), effect_examples=12, select_limit=8, test_limit=8)
     found = prune(model, tokenizer, task, plan, options=RunOptions(out=tmp_path / "run"))
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
-    held_out = dataclasses.replace(task, splits={"test": task.examples("test", limit=16)})
+    held_out = dataclasses.replace(task, splits={"test": task.examples("test", limit=8)})
     recipe = strop.Recipe.load(tmp_path / "run" / "recipe")
     assert recipe == found.recipe
     assert recipe.interventions

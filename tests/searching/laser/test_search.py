@@ -80,8 +80,16 @@ def test_trying_all_finds_the_true_best_of_all_single_edits(
     assert truth[best] > figures_by_hand(model, small_tokenizer, select)[:1]
 
 
-@pytest.mark.parametrize("family", THREE_FAMILIES)
-@pytest.mark.parametrize("score", ["first_token", "choice", "perplexity"])
+@pytest.mark.parametrize(
+    ("family", "score"),
+    [
+        ("llama", "first_token"),
+        ("llama", "choice"),
+        ("llama", "perplexity"),
+        ("gpt2", "choice"),
+        ("gpt_neox", "choice"),
+    ],
+)
 def test_every_trial_scores_what_a_whole_pass_of_the_edited_model_scores(
     answering: Callable[..., Any], small_tokenizer: Any, task_scored_by: Callable[[str], Task], family: str, score: str
 ) -> None:
@@ -316,7 +324,7 @@ def test_the_cost_counts_every_evaluation_and_its_tokens(
 def test_the_real_model_answers_more_facts_with_one_matrix_cut_down(real: Any, tmp_path: Path) -> None:
     model, tokenizer = real
     plan = SearchPlan(
-        layers=(28,), matrix_types=(MatrixType.UP,), rank_fractions=(0.01,), select_limit=60, test_limit=120,
+        layers=(28,), matrix_types=(MatrixType.UP,), rank_fractions=(0.01,), select_limit=30, test_limit=60,
         gradient_examples=10,
     )  # fmt: skip
     found = search(model, tokenizer, strop.load_task("world-facts"), plan)
