@@ -11,7 +11,7 @@ import pytest
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import RunError
 from strop.interventions import RankReduction
-from strop.recipe import Recipe, write_recipe
+from strop.recipe import Recipe
 from strop.runs import (
     LOCK_FILE,
     BaseModel,
@@ -59,7 +59,7 @@ def start(path: Path, *, resume: bool = False, **changes: Any) -> RunFolder:
 
 
 def writer_of(recipe: Recipe) -> Callable[[Path], object]:
-    return lambda folder: write_recipe(recipe, folder)
+    return recipe.save
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_recipe_that_cannot_be_written_leaves_the_run_unfinished(
         raise OSError(28, "No space left on device")
 
     run = start(tmp_path / "run")
-    monkeypatch.setattr("strop.recipe.folder.write_text", refuse)
+    monkeypatch.setattr("strop.recipe.files.write_text", refuse)
     with pytest.raises(OSError, match="No space left"):
         run.finish(writer_of(recipe), RESULT)
     assert not run.finished
