@@ -9,6 +9,7 @@ import pytest
 
 import strop
 from strop.proving import Claim, Trial
+from strop.searching import PrunePlan
 
 QUICK = ["--fraction", "0.05,0.1", "--iterate", "2"]
 
@@ -58,12 +59,33 @@ def test_a_person_gets_a_table_few_lines_and_the_next_command(
     ids=["plain", "paper", "paper but", "all"],
 )  # fmt: skip
 def test_every_option_reaches_the_plan(
-    strop_command: Any, prune_call: list[object], tmp_path: Path, options: list[str], plan: dict[str, Any]
+    strop_command: Any,
+    prune_call: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    plan: dict[str, Any],
 ) -> None:
-    outcome = strop_command(*prune_call, *options, "--json", "--quiet")
+    plans: list[PrunePlan] = []
+
+    def planned(_model: object, _tokenizer: object, _task: object, plan: PrunePlan, _options: object) -> None:
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("strop.searching.prune", planned)
+    assert strop_command(*prune_call, *options, "--json", "--quiet").code == 1
+    found = json.loads(json.dumps(plans[0].to_json()))
+    assert {name: found[name] for name in plan} == plan
+
+
+def test_the_plan_is_followed_and_kept(strop_command: Any, prune_call: list[object], tmp_path: Path) -> None:
+    outcome = strop_command(
+        *prune_call, *QUICK, "--compat", "paper", "--bias", "mean", "--layers", "1-2", "--json", "--quiet"
+    )
     assert outcome.code == 0, outcome.err
     found = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]
-    assert {name: found[name] for name in plan} == plan
+    assert (found["bias"], found["layers"], found["counterfactual"]) == ("mean", [1, 2], "roll")
+    assert outcome.json["interventions"]
+    assert {entry["layer"] for entry in outcome.json["interventions"]} <= {1, 2}
     assert {entry["bias"] for entry in outcome.json["interventions"]} <= {found["bias"]}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "pd.read_pickle", "numpy.load", "np.load", "yaml.load", "eval", "exec"}
+UNSAFE_ARGUMENTS = {"trust_remote_code", "allow_pickle"}
 
 
 def lint_imports(folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -73,7 +74,7 @@ def unsafe_uses(source: str) -> list[str]:
             found.append(node.module or "")
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in UNSAFE_CALLS:
             found.append(ast.unparse(node.func))
-        elif isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+        elif isinstance(node, ast.keyword) and node.arg in UNSAFE_ARGUMENTS:
             found.append(node.arg)
     return found
 
@@ -92,6 +93,8 @@ def test_nothing_a_file_says_is_unpickled_or_executed(repository: Path) -> None:
         "import torch\ntorch.load('x')",
         "import yaml\nyaml.load(text)",
         "eval(text)",
+        "exec(text)",
+        "read(path, allow_pickle=True)",
         "load(name, trust_remote_code=True)",
     ],
 )

@@ -605,28 +605,6 @@ def test_a_pickle_in_the_tensors_place_is_refused_and_not_opened(written: Path, 
     assert not (tmp_path / "sprung").exists()
 
 
-OPENS_PICKLES = re.compile(
-    r"torch\.load\b|\bpickle\b|\bjoblib\b|np\.load\b|allow_pickle|trust_remote_code|\beval\(|\bexec\("
-)
-
-
-def test_no_source_file_can_open_a_pickle_or_run_what_it_reads() -> None:
-    sources = sorted(Path(strop.__file__).parent.rglob("*.py"))
-    assert len(sources) > 40
-    found = [
-        f"{path.name}:{number}: {line.strip()}"
-        for path in sources
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if OPENS_PICKLES.search(line) and "model.eval(" not in line
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize("line", ["x = torch.load(p)", "import pickle", "np.load(p)", "exec(text)", "eval(text)"])
-def test_the_search_for_pickles_finds_them(line: str) -> None:
-    assert OPENS_PICKLES.search(line)
-
-
 # The card
 
 
