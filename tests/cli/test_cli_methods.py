@@ -183,3 +183,23 @@ def test_a_duration_reads_as_people_write_it(text: str, seconds: float) -> None:
 def test_a_duration_that_could_mean_two_things_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--time-limit is a duration such as 90s, 30m or 1h30m"):
         parse_seconds(text, "--time-limit")
+
+
+def test_a_run_that_found_nothing_proposes_another_method_and_no_checkpoint(
+    strop_command: Callable[..., Any], search_call: list[object], tmp_path: Path
+) -> None:
+    outcome = strop_command(*search_call, "--max-evaluations", "1", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert "The budget was spent before an edit was found" in outcome.out
+    assert "The budget ended the choice" in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("Next: strop prune ")
+    assert "strop bake" not in outcome.out
+
+
+def test_a_models_folder_is_not_taken_for_a_run(
+    strop_command: Callable[..., Any], search_call: list[object], tiny_folder: Path
+) -> None:
+    call = [tiny_folder if str(word).endswith("run") else word for word in search_call]
+    outcome = strop_command(*call, "--quiet")
+    assert outcome.code == 1
+    assert "is there already and is not a run: choose another --out" in outcome.err

@@ -8,6 +8,7 @@ import rich.console
 
 from strop.report import (
     Table,
+    budget_lines,
     gain_sentence,
     guard_lines,
     intervention_lines,
@@ -17,7 +18,7 @@ from strop.report import (
     to_markdown,
     to_rich,
 )
-from strop.runs import BaseModel, Cost, GuardReading, RunResult, TaskUsed
+from strop.runs import BaseModel, BudgetUse, Cost, GuardReading, RunResult, TaskUsed
 from strop.statistics import Comparison, Figures, spell_p_value
 
 COMPARISON = Comparison(gain=0.0334, ci95=(-0.004, 0.07), p_value=1.2e-9, fixed=400, broken=80)
@@ -87,7 +88,7 @@ def test_each_guard_has_a_line_in_the_unit_of_its_bound() -> None:
     perplexity = GuardReading("notes.txt", "perplexity", 20.0, 20.3, harm=0.015, bound=0.02, bound_unit="share")
     accuracy = GuardReading("boolq", "accuracy", 0.6, 0.61, harm=-0.01, bound=0.01, bound_unit="points")
     assert guard_lines(result(guards=(perplexity, accuracy))) == [
-        "Guard notes.txt: perplexity 20 -> 20.3 (harm +1.50 %, at most 2 allowed).",
+        "Guard notes.txt: perplexity 20 -> 20.3 (harm +1.50 %, at most 2 % allowed).",
         "Guard boolq: accuracy 60.0 % -> 61.0 % (harm -1.00 points, at most 1 allowed).",
     ]
     assert guard_lines(result()) == []
@@ -112,3 +113,16 @@ def test_a_terminal_table_shows_every_cell_as_it_is() -> None:
 
 def test_a_bar_in_a_cell_adds_no_column_to_markdown() -> None:
     assert to_markdown(TRICKY).splitlines()[-1] == "| a\\|b | [/] |"
+
+
+def test_a_choice_its_budget_ended_is_told_so_and_nothing_is_said_of_edits_that_were_never_tried() -> None:
+    spent = result(budget=BudgetUse(seconds=None, evaluations=1, spent=True))
+    assert budget_lines(spent) == [
+        "The budget ended the choice; repeat the command with --resume and a larger one to go on."
+    ]
+    assert intervention_lines(spent) == [
+        "The budget was spent before an edit was found that helps; the recipe is empty."
+    ]
+    assert (
+        budget_lines(result(budget=BudgetUse(seconds=None, evaluations=9, spent=False))) == budget_lines(result()) == []
+    )

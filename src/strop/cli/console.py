@@ -237,6 +237,8 @@ def resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if not (out / "config.json").is_file():
+            raise RunError("Interrupted before the run began; nothing was written.") from None
         raise RunError(
             f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
         ) from None
@@ -244,7 +246,7 @@ def resumable(out: Path) -> Iterator[None]:
 
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import gain_sentence, guard_lines, intervention_lines, run_table
+    from strop.report import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 
     print_table(run_table(result))
     for line in intervention_lines(result):
@@ -256,7 +258,7 @@ def print_run(result: "RunResult") -> None:
         print_line(
             gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
         )
-    for line in guard_lines(result):
+    for line in [*guard_lines(result), *budget_lines(result)]:
         print_line(line)
     cost = result.cost
     print_line(

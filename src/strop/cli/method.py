@@ -116,14 +116,22 @@ class MethodCall:
     def _print(self, result: "RunResult") -> None:
         """Print a finished run, as JSON or for a person with the next command to try.
 
-        What depends on a token's place cannot be baked, and is evaluated instead.
+        What depends on a token's place cannot be baked, and is evaluated instead; where nothing was found another method is
+        next.
         """
         if self.as_json:
             print_json(result.to_json())
             return
         print_run(result)
         recipe = self.out / "recipe"
-        if any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
+        if not result.interventions:
+            other = "prune" if result.command == "search" else "search"
+            classifies = result.metric is not None
+            called = "train --epochs 12" if classifies else other
+            print_line(
+                f"Next: strop {called} {self.model_name} --task {self.task_name} --out {self.out}-{called.split()[0]}"
+            )
+        elif any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
             print_line(f"Next: strop eval {self.model_name} --task {self.task_name} --recipe {recipe}")
         else:
             print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")

@@ -70,5 +70,5 @@ class Budget:
         if self.seconds is not None:
             limits.append(f"{self.seconds:g} s")
         if self.evaluations is not None:
-            limits.append(f"{self.evaluations} evaluations")
+            limits.append(f"{self.evaluations} evaluation{'' if self.evaluations == 1 else 's'}")
         return " or ".join(limits) or "no limit"

@@ -128,6 +128,8 @@ def _lead(
         journal.guards.read_base()
         choice = chooser.choose(journal)
         spent = journal.is_spent  # measuring the choice is no part of the budget
+        if spent:
+            journal.say(f"the budget of {options.budget} is spent: the best so far is chosen")
         if journal.guards:
             with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
                 guards = journal.guards.readings(choice.best.key if choice.edits else None)

@@ -63,12 +63,29 @@ def intervention_lines(result: RunResult) -> list[str]:
     Args:
         result: of a finished run; one that an older version wrote has no words, and shows its entries instead.
     """
+    if not result.interventions and _is_cut_short(result):
+        return ["The budget was spent before an edit was found that helps; the recipe is empty."]
     if not result.interventions:
         return ["No edit helped on the select split; the recipe is empty."]
     return list(result.edits) or [
         f"layer {entry['layer']} {entry.get('matrix_type', entry.get('stream'))}: {entry['method']}"
         for entry in result.interventions
     ]
+
+
+def budget_lines(result: RunResult) -> list[str]:
+    """Return a line that says that the choice was cut short by its budget; none where it was not.
+
+    Args:
+        result: of a finished run.
+    """
+    if not _is_cut_short(result):
+        return []
+    return ["The budget ended the choice; repeat the command with --resume and a larger one to go on."]
+
+
+def _is_cut_short(result: RunResult) -> bool:
+    return result.budget is not None and result.budget.spent
 
 
 def guard_lines(result: RunResult) -> list[str]:
@@ -87,5 +104,7 @@ def _guard_line(reading: GuardReading) -> str:
         if reading.bound_unit == "points"
         else f"{reading.base:.4g} -> {reading.edited:.4g}"
     )
-    harm = f"harm {100 * reading.harm:+.2f} {unit}, at most {100 * reading.bound:g} allowed"
+    harm = (
+        f"harm {100 * reading.harm:+.2f} {unit}, at most {100 * reading.bound:g}{' %' if unit == '%' else ''} allowed"
+    )
     return f"Guard {reading.name}: {reading.unit} {figures} ({harm})."

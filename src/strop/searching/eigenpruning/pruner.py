@@ -128,7 +128,7 @@ class Pruner:
             if since == self.plan.patience:
                 self.journal.say(f"no lower loss in {since} rounds; stopping")
                 break
-        if chosen.count == 0:
+        if chosen.count == 0 and not self.journal.is_spent:
             self.journal.say("nothing tried beats what there is; nothing is pruned")
         return best, chosen
 
