@@ -17,7 +17,7 @@ FIELDS = {"fraction": "fractions", "scope": "scopes", "untied": "tied", "prefix_
 WORDS = {"patience": "never", "rank_fractions": "around the prediction, or LASER's grid"}
 """What is shown where the plan has None, and it is not `all`."""
 NO_SETTINGS = {"compat"}
-WITHOUT_OPTION = {"max_grad_norm"}
+WITHOUT_OPTION = {"max_grad_norm", "edits"}
 RUN_OPTIONS = {field.name for field in dataclasses.fields(MethodCall)} - {
     "layers", "select_limit", "test_limit", "seed",
 }  # fmt: skip

@@ -73,9 +73,9 @@ def _hold(folder: Path) -> int:
             continue  # whoever held it has just removed the folder, which was empty
         try:
             _lock(descriptor, folder)
-            held = os.fstat(descriptor)
-            if path.exists() and os.path.samestat(held, path.stat()):
-                return descriptor
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
