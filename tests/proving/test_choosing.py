@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from strop.progress import SILENT
 from strop.proving import Assignment, Budget, Choice, Chooser, Journal, RunOptions, Study, prove
 from strop.proving.guards import Guards
 from strop.recipe import Recipe
-from strop.runs import Stopwatch, locked
+from strop.runs import RunFolder, Stopwatch, locked
 from strop.scoring import Scorer
 from strop.searching import PrunePlan, Pruner, ReductionChooser, SearchPlan, prune, search
 from strop.tasks import Example, Task
@@ -207,3 +208,25 @@ def test_a_folder_that_is_being_worked_on_is_refused_in_one_sentence(
     assert message.startswith(f"{tmp_path / 'run'} is being worked on by process ")
     assert message.endswith("; wait for it, or choose another --out.")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_study_is_whole_in_its_file_before_a_run_is_said_to_be_finished(
+    answering: Callable[..., Any],
+    small_tokenizer: Any,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    run, plan = METHODS[method]
+    there: list[set[str]] = []
+
+    def looked(folder: RunFolder, *given: Any) -> None:
+        there.append({file.name for file in folder.path.iterdir()})
+
+    monkeypatch.setattr(RunFolder, "finish", looked)
+    run(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run"))
+    (names,) = there
+    assert "study.db" in names
+    assert not {"study.db-wal", "study.db-shm"} & names  # a kill from here on leaves no log beside it

@@ -152,10 +152,12 @@ def _lead(
         recipe = recipe.with_provenance(provenance_of(given, result, plan))
         if options.with_factors:
             recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
+        trials = study.trials()
+        study.close()  # before the result is written: a finished run has its study whole in one file
         if run is not None:
             run.finish(recipe.save, result)
         path = run.path if run is not None else None
-        return RunOutcome(recipe, result, study.trials(), path, (measured.base, measured.edited))
+        return RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
 
 
 def _follow(chooser: Chooser, options: RunOptions) -> None:

@@ -87,8 +87,13 @@ class Study:
                 storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
             )
             self._id = self._storage.get_study_id_from_name(name)
-        if self._database is not None:
-            weakref.finalize(self, hang_up, self._database)
+        self._hang_up = weakref.finalize(self, hang_up, self._database) if self._database is not None else None
+
+    def close(self) -> None:
+        """Close its connections; an SQLite file is whole by itself afterwards, without a log beside it."""
+        with self._at_work():
+            if self._hang_up is not None:
+                self._hang_up()
 
     def enqueue(self, keys: Iterable[TrialKey]) -> None:
         """Put trials at the end of the queue, in this order; those that wait, run or are finished stay where they are.
