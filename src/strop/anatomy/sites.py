@@ -4,9 +4,11 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from strop.errors import SiteError, UsageError
+
+Kind = TypeVar("Kind", bound=enum.StrEnum)
 
 
 class MatrixType(enum.StrEnum):
@@ -31,14 +33,12 @@ class MatrixType(enum.StrEnum):
         <MatrixType.UP: 'up'>
         """
         word = text.strip().lower()
-        if word in set(cls):
-            return cls(word)
         if word in {"embedding", "embeddings", "embed", "embed_tokens", "wte", "lm_head", "head", "unembedding"}:
             raise SiteError(
                 f"'{text}' cannot be edited: embeddings and the LM head are left alone, for they are often one tied "
                 f"matrix; choose among {', '.join(cls)}."
             )
-        raise SiteError(f"'{text}' is not a matrix type; choose among {', '.join(cls)}.")
+        return _named(cls, text, "matrix type")
 
 
 HEADED = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE})
@@ -63,10 +63,7 @@ class Stack(enum.StrEnum):
         >>> Stack.parse("encoder")
         <Stack.ENCODER: 'encoder'>
         """
-        word = text.strip().lower()
-        if word not in set(cls):
-            raise SiteError(f"'{text}' is not a stack of blocks; choose among {', '.join(cls)}.")
-        return cls(word)
+        return _named(cls, text, "stack of blocks")
 
 
 @functools.total_ordering
@@ -174,10 +171,7 @@ class Stream(enum.StrEnum):
         >>> Stream.parse("block")
         <Stream.BLOCK: 'block'>
         """
-        word = text.strip().lower()
-        if word not in set(cls):
-            raise SiteError(f"'{text}' is not a stream of hidden states; choose among {', '.join(cls)}.")
-        return cls(word)
+        return _named(cls, text, "stream of hidden states")
 
 
 @functools.total_ordering
@@ -294,3 +288,11 @@ def parse_layers(text: str, layer_count: int) -> tuple[int, ...]:
             raise SiteError(f"'{text}' names a layer this model has not: it has layers 0 to {layer_count - 1}.")
         layers |= set(range(lowest, highest + 1))
     return tuple(sorted(layers))
+
+
+def _named(kinds: type[Kind], text: str, called: str) -> Kind:
+    """Return the one of a kind that a text names."""
+    word = text.strip().lower()
+    if word not in set(kinds):
+        raise SiteError(f"'{text}' is not a {called}; choose among {', '.join(kinds)}.")
+    return kinds(word)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fixtures.runs import state_of
+from tests.fixtures.runs import assert_figures_are_those_of, evaluated, state_of
 
 import strop
 from strop.anatomy import MatrixType
@@ -16,27 +16,14 @@ from strop.interventions import SingularValuePruning
 from strop.proving import RunOptions
 from strop.recipe import Recipe
 from strop.runs import RunResult
-from strop.scoring import Evaluation
 from strop.searching import PrunePlan
 from strop.searching.eigenpruning import prune
-from strop.statistics import Figures
 from strop.tasks import Task
 
 T = MatrixType
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)
 COMPONENTS = 576
 """Of the tiny Llama: 3 layers of 32 in each head's eight, or each of the three MLP matrices' 32."""
-
-
-def evaluated(model: Any, tokenizer: Any, recipe: Recipe, task: Task, split: str = "test") -> Evaluation:
-    with strop.applied(model, recipe):
-        return strop.evaluate(model, tokenizer, task, split=split)
-
-
-def assert_figures_are_those_of(evaluation: Evaluation, figures: Figures) -> None:
-    assert figures.loss == pytest.approx(evaluation.mean_loss, rel=1e-4)
-    assert figures.accuracy == evaluation.accuracy
-    assert figures.count == evaluation.count
 
 
 @pytest.mark.parametrize("bias", ["none", "mean"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.fixtures.runs import state_of
+from tests.fixtures.runs import assert_figures_are_those_of, evaluated, state_of
 
 import strop
 from strop.anatomy import MatrixType
@@ -18,28 +18,14 @@ from strop.export import bake
 from strop.interventions import SingularValuePruning, attachments_of
 from strop.linalg import DecompositionCache
 from strop.proving import RunOptions
-from strop.recipe import Recipe
-from strop.scoring import Evaluation
 from strop.searching import PrunePlan
 from strop.searching.eigenpruning import prune
-from strop.statistics import Figures
 from strop.tasks import Task, load_task
 
 T = MatrixType
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)
 COMPONENTS = 576
 """Of the tiny Llama: 3 layers of 32 in each head's eight, or each of the three MLP matrices' 32."""
-
-
-def evaluated(model: Any, tokenizer: Any, recipe: Recipe, task: Task, split: str = "test") -> Evaluation:
-    with strop.applied(model, recipe):
-        return strop.evaluate(model, tokenizer, task, split=split)
-
-
-def assert_figures_are_those_of(evaluation: Evaluation, figures: Figures) -> None:
-    assert figures.loss == pytest.approx(evaluation.mean_loss, rel=1e-4)
-    assert figures.accuracy == evaluation.accuracy
-    assert figures.count == evaluation.count
 
 
 def test_a_run_holds_what_the_contract_says(
