@@ -75,7 +75,7 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen() -> Iterator[Seen]:
     """Watch every training of a test."""
     found = Seen()
     compute, on_step_end, score = EditTrainer.compute_loss, Watch.on_step_end, Watch._score
@@ -96,16 +96,20 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         found.epochs.append(epoch)
         return score(self, epoch)
 
-    monkeypatch.setattr(EditTrainer, "compute_loss", computing)
-    monkeypatch.setattr(Watch, "on_step_end", ending)
-    monkeypatch.setattr(Watch, "_score", scoring)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EditTrainer, "compute_loss", computing)
+        patch.setattr(Watch, "on_step_end", ending)
+        patch.setattr(Watch, "_score", scoring)
+        yield found
 
 
 @pytest.fixture
-def stopped_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Ask the next training to stop after so many of its steps, as Ctrl-C does."""
-    with monkeypatch.context() as patch:
+def stopped_after(seen: Seen) -> Iterator[Callable[[int], None]]:
+    """Ask the next training to stop after so many of its steps, as Ctrl-C does.
+
+    What is put in place of a method is put back in the reverse order: ``seen`` comes first, whatever a test names first.
+    """
+    with pytest.MonkeyPatch.context() as patch:
 
         def arm(steps: int) -> None:
             real, done = Watch.on_step_end, []
