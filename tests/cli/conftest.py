@@ -2,18 +2,14 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.warm import StartWarm, WarmProcess
 
-START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from strop.cli import main; main()"
-)
+START = "from strop.cli import main; main()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +65,19 @@ def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., 
 
 
 @pytest.fixture
-def start_strop(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_strop(tmp_path: Path, warm_python: StartWarm) -> Iterator[Callable[..., WarmProcess]]:
     """Start a command in a process of its own, which is ended with the test."""
     started = []
 
-    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", START, *map(str, arguments)],
-                env={**os.environ, "STROP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                **options,
-            )
-        )
+    def start(*arguments: object, most_bytes: int = 0) -> WarmProcess:
+        cache = {"STROP_CACHE": str(tmp_path / "cache")}
+        started.append(warm_python(START, *arguments, environment=cache, most_bytes=most_bytes))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import resource
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from tests.fixtures.warm import WarmProcess
 
 ENOUGH_TRIALS = 5
 
@@ -34,7 +34,7 @@ def count_trials(study: Path) -> int:
     return int(count)
 
 
-def wait_for_trials(process: subprocess.Popen[str], study: Path) -> None:
+def wait_for_trials(process: WarmProcess, study: Path) -> None:
     deadline = time.monotonic() + 60
     while count_trials(study) < ENOUGH_TRIALS:
         assert process.poll() is None, process.communicate()
@@ -95,7 +95,7 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     process = start_strop(*slow_search(run), "--quiet")
     wait_for_trials(process, run / "study.db")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert err == f"Error: Interrupted. Finished trials are kept in {run}; repeat the command with --resume to go on.\n"
     assert not (run / "result.json").exists()
@@ -110,9 +110,9 @@ def starved_in(start_strop: Any, strop_command: Any) -> dict[str, Callable[..., 
     """Two ways to run a command whose files may have so many bytes at most; each returns code, output and errors."""
 
     def own(limit: int, *call: object) -> tuple[int, str, str]:
-        process = start_strop(*call, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
+        process = start_strop(*call, most_bytes=limit)
+        out, err = process.communicate()
+        return process.wait(), out, err
 
     def this(limit: int, *call: object) -> tuple[int, str, str]:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)

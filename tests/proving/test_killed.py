@@ -1,6 +1,6 @@
 """A search that is killed again and again, by a signal nobody can catch, ends as one that was left alone.
 
-Run as a script this file is its supervisor, which loads the library once and forks.
+Run as a script this file is its supervisor, which forks.
 """
 
 import collections
@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,12 +17,14 @@ from typing import Any
 
 import optuna
 import pytest
+from tests.fixtures.warm import StartWarm
 
 from strop.cli import main
 from strop.errors import RunError
 from strop.proving import TrialKey
 from strop.runs import locked
 
+RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 KILLS = 30
 SETTINGS = (
     "--compose", "greedy", "--max-edits", "2", "--layers", "1-2", "--matrix-types", "up,down",
@@ -98,7 +99,7 @@ def supervise(parent: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def supervised(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+def supervised(warm_python: StartWarm, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """The folder of what the supervisor did."""
     if not hasattr(os, "fork"):
         pytest.skip("processes cannot be forked on this system")
@@ -112,12 +113,9 @@ def supervised(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> P
     (folder / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (folder / "facts.yaml").write_text("name: facts\ndata: facts.jsonl\nsplits: {select: 0.5, test: 0.5, seed: 0}\n")
     (folder / "prose.txt").write_text("The city of Lyon is in France and the city of Curitiba is in Brazil. " * 3)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
-                   "HF_HOME": str(folder / "hf")}  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = warm_python(RUN, __file__, folder, environment={"STROP_CACHE": str(folder / "cache")})
+    _, err = done.communicate()
+    assert done.returncode == 0, err[-4000:]
     return folder
 
 

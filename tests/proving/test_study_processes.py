@@ -1,6 +1,6 @@
 """Several processes on one study: every trial is done once, whoever is killed.
 
-Run as a script this file is their supervisor, which loads the library once and forks.
+Run as a script this file is their supervisor, which forks.
 """
 
 import collections
@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from tests.fixtures.warm import StartWarm
 
 from strop.proving import CandidateSpace, Study, Trial, TrialKey
 from strop.runs import locked
@@ -30,9 +30,10 @@ LAYERS: CandidateSpace[int] = CandidateSpace(
     lambda settings: settings["layer"],
 )
 KEYS = [LAYERS.key(layer, stage="search", round=1, split="select", examples=24) for layer in range(80)]
-KILLS = 30
-"""In mid-trial."""
-KILLS_AT_RANDOM = 10
+RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+KILLS = 12
+"""In mid-trial; a whole search is killed thirty times in test_killed.py."""
+KILLS_AT_RANDOM = 6
 """While the study is opened, filled, read, written, whatever comes."""
 WORKERS = 3
 
@@ -126,13 +127,14 @@ def supervise(parent: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def supervised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def supervised(warm_python: StartWarm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what the supervisor did."""
     if not hasattr(os, "fork"):
         pytest.skip("processes cannot be forked on this system")
     folder = tmp_path_factory.mktemp("supervised")
-    done = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = warm_python(RUN, __file__, folder)
+    _, err = done.communicate()
+    assert done.returncode == 0, err[-4000:]
     return folder
 
 
@@ -146,7 +148,7 @@ def test_processes_that_open_fill_and_empty_one_study_at_once_do_every_trial_onc
     assert {trial.key: trial for trial in study.trials()} == {key: trial_of(key) for key in KEYS}
 
 
-def test_thirty_workers_killed_in_mid_trial_leave_the_table_of_an_uninterrupted_run(supervised: Path) -> None:
+def test_workers_killed_in_mid_trial_leave_the_table_of_an_uninterrupted_run(supervised: Path) -> None:
     killed, whole = opened(supervised / "killed"), opened(supervised / "whole")
     assert killed.trials() == whole.trials() == tuple(map(trial_of, KEYS))
     assert killed.unfinished() == ()

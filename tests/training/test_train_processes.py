@@ -1,16 +1,15 @@
-"""Two processes that torchrun starts learn what one learns from batches of twice the size; only the first writes."""
+"""Two processes, in an environment such as torchrun gives, learn what one does with twice the batch; the first writes."""
 
 import dataclasses
 import json
-import os
 import pickle
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.warm import StartWarm
 
 from strop.proving.processes import of_all_processes, process_index
 from strop.recipe import Recipe
@@ -19,7 +18,7 @@ from strop.training.checkpoints import checkpoints_in
 
 CODE = """
 import json, os, pickle, sys
-tests, tokenizer, task, sittings = json.loads(sys.argv[1])
+folder, tests, tokenizer, task, sittings = json.loads(sys.argv[1])
 sys.path.insert(0, tests)
 import torch
 torch.set_num_threads(1)
@@ -49,11 +48,12 @@ for out, stop, changes in sittings:
         results.append((found.recipe.tensors, found.result.to_json(), len(found.trials)))
     except KeyboardInterrupt:
         results.append("interrupted")
-with open(f"{os.path.dirname(__file__)}/found-{rank}.pickle", "wb") as file:
+with open(f"{folder}/found-{rank}.pickle", "wb") as file:
     pickle.dump(results, file)
 """
 
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 STOPPED = {"dropout": 0.2, "epochs": 2, "gradient_checkpointing": True}
 
 
@@ -68,10 +68,11 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, write_task: Any) -> Found:
+def two_processes(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, write_task: Any, warm_python: StartWarm
+) -> Found:
     """Train in two processes five times: to the end; without a folder, stopped at a step, going on, and finished."""
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "train.py").write_text(CODE)
     run = str(folder / "stopped")
     sittings = [
         (str(folder / "run"), None, {"epochs": 4}),
@@ -80,18 +81,21 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, w
         (run, None, STOPPED),
         (run, None, STOPPED),
     ]
-    given = (str(Path(__file__).parents[1]), str(tiny_folder), str(write_task(folder)), sittings)
-    call = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    finished = subprocess.run(
-        [sys.executable, *call, str(folder / "train.py"), json.dumps(given)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-    )
-    assert finished.returncode == 0, finished.stderr
-    first, second = (pickle.loads((folder / f"found-{process}.pickle").read_bytes()) for process in (0, 1))
-    return Found(first, second, finished.stderr, folder)
+    given = (str(folder), str(Path(__file__).parents[1]), str(tiny_folder), str(write_task(folder)), sittings)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    processes = [
+        warm_python(
+            CODE, json.dumps(given), environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **NO_GPU}
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    first, second = (pickle.loads((folder / f"found-{rank}.pickle").read_bytes()) for rank in (0, 1))
+    return Found(first, second, "".join(said), folder)
 
 
 def same_tensors(one: Any, two: Any) -> bool:

@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.warm import StartWarm
 
 import strop
 from strop.files import replacing_folder
@@ -228,6 +227,7 @@ def test_a_training_killed_goes_on_from_the_last_epoch(
     tmp_path: Path,
     written_task: Any,
     tiny_folder: Path,
+    warm_python: StartWarm,
 ) -> None:
     plan = dataclasses.replace(plan, dropout=0.1)
     expected = whole(plan)
@@ -237,8 +237,9 @@ def test_a_training_killed_goes_on_from_the_last_epoch(
         task=str(written_task()),
         out=str(tmp_path / "run"),
     )
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = warm_python(code)
+    _, err = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, err
     partial = tmp_path / "run" / "checkpoints" / ".checkpoint-36.abc.partial"
     partial.mkdir()
     (partial / "recipe.json").write_text("{")
