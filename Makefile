@@ -30,15 +30,17 @@ bench: $(VENV)/.develops  ## ratios against baselines, as JSON in benchmarks/res
 docs: $(VENV)/.develops  ## the site, in site/
 	$(BIN)/mkdocs build --strict
 
-$(VENV)/.runs: pyproject.toml constraints/ci.txt
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Strop needs Python 3.11 or later; say which with make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runs: pyproject.toml constraints/ci.txt | $(BIN)/python
 	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.develops: $(VENV)/.runs
+$(VENV)/.develops: pyproject.toml constraints/ci.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
-	touch $@
+	touch $(VENV)/.runs $@
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
