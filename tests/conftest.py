@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,8 @@ def real() -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWarm]:
     """Start code in a process of its own that need not load the library; what still runs is ended with the session."""
+    if not hasattr(os, "fork"):
+        pytest.skip("processes cannot be forked on this system")
     started: list[WarmProcess] = []
     yield starter(tmp_path_factory.mktemp("warm"), started)
     for process in started:
@@ -211,12 +214,15 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWarm]
 
 
 @pytest.fixture(autouse=True)
-def own_cache_of_decompositions(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Keep tiny models' decompositions out of the user's cache; the real model's are worth keeping."""
-    if "real" not in request.keywords:
-        monkeypatch.setattr("strop.linalg.cache.cache_folder", lambda: tmp_path / "cache")
+def own_cache_of_decompositions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Keep tiny models' decompositions out of the user's cache; the real model's are worth keeping.
+
+    By a patch of its own, which stays where a test takes back its own in the middle.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if "real" not in request.keywords:
+            patch.setattr("strop.linalg.cache.cache_folder", lambda: tmp_path / "cache")
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -101,8 +101,6 @@ def supervise(parent: Path) -> None:
 @pytest.fixture(scope="module")
 def supervised(warm_python: StartWarm, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """The folder of what the supervisor did."""
-    if not hasattr(os, "fork"):
-        pytest.skip("processes cannot be forked on this system")
     folder = tmp_path_factory.mktemp("killed")
     (folder / "tiny").symlink_to(tiny_folder)
     rows = [

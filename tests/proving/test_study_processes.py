@@ -129,8 +129,6 @@ def supervise(parent: Path) -> None:
 @pytest.fixture(scope="module")
 def supervised(warm_python: StartWarm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what the supervisor did."""
-    if not hasattr(os, "fork"):
-        pytest.skip("processes cannot be forked on this system")
     folder = tmp_path_factory.mktemp("supervised")
     done = warm_python(RUN, __file__, folder)
     _, err = done.communicate()
