@@ -155,20 +155,14 @@ def test_a_run_killed_as_its_budget_was_spent_ends_as_if_it_had_not_been(
     answering: Callable[..., Any],
     small_tokenizer: Any,
     task: Task,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    finished_trials: Callable[..., list[Trial]],
+    gone_on: Callable[..., tuple[RunOutcome, list[Trial]]],
     method: str,
     limit: int,
 ) -> None:
     run, plan = METHODS[method]
     budget = Budget(evaluations=limit)
-    finished = finished_trials(limit)
-    with pytest.raises(KeyboardInterrupt):
-        run(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run", budget=budget))
-    again = run(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run", budget=budget, resume=True))
-    assert len(finished) == len(again.trials) == limit
-    monkeypatch.undo()
+    again, _ = gone_on(lambda options: run(answering(), small_tokenizer, task, plan, options), limit, budget=budget)
+    assert len(again.trials) == limit
     whole = run(answering(), small_tokenizer, task, plan, RunOptions(budget=budget))
     assert figures_of(again) == figures_of(whole)
     assert again.recipe == whole.recipe

@@ -60,21 +60,13 @@ def test_a_pruning_interrupted_after_any_trial_goes_on_and_repeats_none(
     answering: Callable[..., Any],
     small_tokenizer: Any,
     even: Task,
-    tmp_path: Path,
-    finished_trials: Callable[..., list[Trial]],
-    monkeypatch: pytest.MonkeyPatch,
+    gone_on: Callable[..., tuple[RunOutcome, list[Trial]]],
     whole: Callable[[Any], RunOutcome],
     bias: Any,
     stop: int,
 ) -> None:
     plan = dataclasses.replace(QUICK, bias=bias)
-    finished = finished_trials(stop)
-    with pytest.raises(KeyboardInterrupt):
-        prune(answering(), small_tokenizer, even, plan, options=RunOptions(out=tmp_path / "run"))
-    assert not (tmp_path / "run" / "result.json").exists()
-    again = prune(answering(), small_tokenizer, even, plan, options=RunOptions(out=tmp_path / "run", resume=True))
-    assert len({trial.key for trial in finished}) == len(finished) == len(again.trials)
-    monkeypatch.undo()
+    again, finished = gone_on(lambda options: prune(answering(), small_tokenizer, even, plan, options), stop)
     expected = whole(bias)
     assert max(trial.key.round for trial in expected.trials) == 3
     assert expected.recipe.interventions
@@ -120,20 +112,12 @@ def test_a_pruning_after_a_recipe_goes_on_too(
     small_tokenizer: Any,
     task: Task,
     tmp_path: Path,
-    finished_trials: Callable[..., list[Trial]],
-    monkeypatch: pytest.MonkeyPatch,
+    gone_on: Callable[..., tuple[RunOutcome, list[Trial]]],
     stop: int,
 ) -> None:
     model = answering()
     after = Recipe.of(model, [RankReduction(WeightSite(1, MatrixType.UP), 0.25)])
-    finished = finished_trials(stop)
-    with pytest.raises(KeyboardInterrupt):
-        prune(model, small_tokenizer, task, QUICK, options=RunOptions(after=after, out=tmp_path / "run"))
-    again = prune(
-        model, small_tokenizer, task, QUICK, options=RunOptions(after=after, out=tmp_path / "run", resume=True)
-    )
-    assert len({trial.key for trial in finished}) == len(finished) == len(again.trials)
-    monkeypatch.undo()
+    again, _ = gone_on(lambda options: prune(model, small_tokenizer, task, QUICK, options), stop, after=after)
     whole = prune(model, small_tokenizer, task, QUICK, options=RunOptions(after=after))
     assert (figures_of(again), again.recipe) == (figures_of(whole), whole.recipe)
     with pytest.raises(strop.StropError, match=r"began with plan\.after = \[\{.*, and now it is None: resume with"):

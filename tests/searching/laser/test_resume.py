@@ -12,7 +12,7 @@ from tests.fixtures.runs import figures_of, trials_of
 import strop
 from strop.anatomy import MatrixType
 from strop.linalg import DecompositionCache
-from strop.proving import RunOptions, Trial
+from strop.proving import RunOptions, RunOutcome, Trial
 from strop.scoring import Scorer
 from strop.searching import SearchPlan
 from strop.searching.laser import search
@@ -47,8 +47,7 @@ def test_a_search_that_was_interrupted_goes_on_and_repeats_nothing(
     small_tokenizer: Any,
     task: Task,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    finished_trials: Callable[..., list[Trial]],
+    gone_on: Callable[..., tuple[RunOutcome, list[Trial]]],
     strategy: Any,
     stop: int,
 ) -> None:
@@ -56,12 +55,7 @@ def test_a_search_that_was_interrupted_goes_on_and_repeats_nothing(
         strategy=strategy, compose="greedy", max_edits=2, layers=(2,), rank_fractions=(0.0, 0.5), gradient_examples=8,
         matrix_types=(T.KEY, T.VALUE, T.UP, T.DOWN), finalists=3,
     )  # fmt: skip
-    finished = finished_trials(stop)
-    with pytest.raises(KeyboardInterrupt):
-        search(answering(), small_tokenizer, task, plan, options=RunOptions(out=tmp_path / "run"))
-    again = search(answering(), small_tokenizer, task, plan, options=RunOptions(out=tmp_path / "run", resume=True))
-    assert len({trial.key for trial in finished}) == len(finished) == len(again.trials)
-    monkeypatch.undo()
+    again, finished = gone_on(lambda options: search(answering(), small_tokenizer, task, plan, options), stop)
     whole = search(
         answering(),
         small_tokenizer,
