@@ -1,0 +1,41 @@
+"""The card that travels with a recipe."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from tests.fixtures.recipes import EDITS, PROVENANCE
+from torch import nn
+
+from strop.recipe import Recipe
+
+
+def test_the_card_names_base_edits_figures_and_how_to_use_it(llama: nn.Module, tmp_path: Path) -> None:
+    recipe = Recipe.of(llama, EDITS, provenance=PROVENANCE)
+    base = dataclasses.replace(recipe.base, id="someone/their-model", revision="0123abc")
+    dataclasses.replace(recipe, base=base).save(tmp_path / "facts")
+    card = (tmp_path / "facts" / "README.md").read_text(encoding="utf-8")
+    for part in (
+        "base_model: someone/their-model",
+        "# someone/their-model for small-facts",
+        "(LlamaForCausalLM)",
+        "- layer 1 up: rank reduction to rank 8 (25.0 % kept)",
+        "- layer 2 value head 1: rank reduction to rank 4",
+        "On 400 held-out examples the accuracy went from 0.0521 to 0.1312",
+        "a gain of 0.0791 (95 % interval 0.05 to 0.11",
+        "40 examples fixed, 8 broken",
+        'strop.load("someone/their-model")',
+    ):
+        assert part in card, part
+    assert card.startswith("---\n")
+
+
+@pytest.mark.parametrize("base", ["smollm2-135m", "/home/someone/model", "./model", "models/mine", "LlamaForCausalLM"])
+def test_the_card_gives_no_hub_id_to_a_base_that_has_none(base: str, llama: nn.Module, tmp_path: Path) -> None:
+    recipe = Recipe.of(llama, EDITS)
+    recipe = dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, id=base))
+    recipe.save(tmp_path / "facts")
+    card = (tmp_path / "facts" / "README.md").read_text(encoding="utf-8")
+    assert "base_model" not in card
+    assert f"# {base}, edited" in card
+    assert "held-out" not in card
