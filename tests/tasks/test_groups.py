@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from strop.errors import TaskError
 from strop.scoring import Evaluation, Scorer, compare
 from strop.tasks import Example, load_task
+from strop.tasks.examples import group_indices, group_key
 
 
 def evaluation(correct: list[bool], groups: list[int] | None) -> Evaluation:
@@ -57,3 +59,37 @@ def test_a_row_repeated_in_a_given_file_counts_once(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"prompt": p, "answer": " x"}) for p in prompts))
     (tmp_path / "t.yaml").write_text("name: t\nsplits: {files: {select: select.jsonl, test: test.jsonl}}\n")
     assert load_task(tmp_path / "t.yaml").counts == {"select": 2, "test": 2}
+
+
+SPELLINGS = ("Zürich", "ZÜRICH", "  zu\u0308rich ", "Zurich")
+
+
+@pytest.mark.parametrize("other", SPELLINGS)
+def test_spellings_of_one_group_are_one(other: str) -> None:
+    assert group_key(other) == group_key("Zürich")
+    assert group_indices([Example("a", " x", group="Zürich"), Example("b", " x", group=other)]).tolist() == [0, 0]
+
+
+def test_names_that_differ_in_more_than_accents_and_case_are_several() -> None:
+    names = ["San José", "San Jose 2", "Sanjosé", "か", "が", "मत", "मति"]
+    assert len({group_key(name) for name in names}) == len(names)
+
+
+def test_spellings_of_one_group_never_stand_in_two_splits(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{s} {n}", "answer": " a", "city": f"{s}{n}"} for n in range(30) for s in ("Zürich", "ZURICH")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "t.yaml").write_text("name: t\ndata: t.jsonl\ngroup: city\nsplits: {select: 0.4, test: 0.6}\n")
+    splits = load_task(tmp_path / "t.yaml").splits
+    held = {name: {example.group or "" for example in examples} for name, examples in splits.items()}
+    assert (len(held["select"]), len(held["test"])) == (24, 36)  # the spelling stays
+    assert {group_key(name) for name in held["select"]}.isdisjoint(group_key(name) for name in held["test"])
+
+
+def test_given_files_with_spellings_of_one_group_overlap(tmp_path: Path) -> None:
+    for name, city in (("select", "Zürich"), ("test", "ZURICH")):
+        rows = [{"prompt": f"{name} {n}", "answer": " a", "city": f"{city}{n}"} for n in range(2)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = "name: t\ngroup: city\nsplits: {files: {select: select.jsonl, test: test.jsonl}}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(TaskError, match="have the same group 'ZURICH0'"):
+        load_task(tmp_path / "t.yaml")

@@ -11,7 +11,7 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 
 from strop.errors import TaskError, UsageError
-from strop.tasks import Example, SplitSettings, load_task
+from strop.tasks import Example, SplitSettings, load_task, refuse_objective
 from strop.tasks.splits import SPLITS, deal
 
 SHARES = st.sampled_from([(0.0, 0.5, 0.5), (0.5, 0.2, 0.3), (0.1, 0.1, 0.8), (0.0, 0.2, 0.3), (0.3, 0.3, 0.1)])
@@ -206,3 +206,48 @@ def test_the_fingerprint_tells_examples_splits_and_scores_apart(write_task: Call
     assert load_task(write_task(splits={"select": 0.4, "test": 0.6, "seed": 1})).fingerprint != first
     assert load_task(write_task(prompt="{{ prompt }} ")).fingerprint != first
     assert load_task(write_task(counterfactual="{{ key }} + 1 =")).fingerprint != first
+    assert load_task(write_task(category="key")).fingerprint != first
+
+
+def test_a_task_without_categories_keeps_the_fingerprint_older_runs_know() -> None:
+    assert load_task("int-mult").fingerprint == "5508df0a9af579b2cf298cfa15ddaee5"
+
+
+KINDS = [
+    {"prompt": f"{kind} {n}", "answer": " a", "kind": kind}
+    for kind, count in (("city", 90), ("sum", 30))
+    for n in range(count)
+]
+
+
+def test_a_category_has_no_more_rows_than_the_task_file_says(write_task: Callable[..., Path]) -> None:
+    task = load_task(write_task(KINDS, category="kind", per_category=40))
+    taken = [example for examples in task.splits.values() for example in examples]
+    assert Counter(example.category for example in taken) == {"city": 40, "sum": 30}
+    assert load_task(write_task(KINDS, category="kind", per_category=40)).splits == task.splits
+    other = load_task(
+        write_task(KINDS, category="kind", per_category=40, splits={"select": 0.4, "test": 0.6, "seed": 1})
+    )
+    assert {example.prompt for examples in other.splits.values() for example in examples} != {e.prompt for e in taken}
+    assert max(example.row for example in taken if example.category == "city") > 60  # a sample, and not the first ones
+
+
+def test_a_bound_that_no_category_reaches_changes_nothing(write_task: Callable[..., Path]) -> None:
+    bounded = load_task(write_task(KINDS, category="kind", per_category=90))
+    assert bounded.splits == load_task(write_task(KINDS, category="kind")).splits
+
+
+def test_rows_with_a_blank_category_are_bounded_as_one(write_task: Callable[..., Path]) -> None:
+    rows = [{**row, "kind": row["kind"] if row["kind"] == "sum" else (" ", None)[n % 2]} for n, row in enumerate(KINDS)]
+    task = load_task(write_task(rows, category="kind", per_category=10))
+    taken = Counter(example.category for examples in task.splits.values() for example in examples)
+    assert taken == {None: 10, "sum": 10}
+
+
+def test_a_macro_average_without_categories_is_refused(write_task: Callable[..., Path]) -> None:
+    refuse_objective(load_task(write_task()), "average")
+    refuse_objective(load_task(write_task(category="key")), "macro")
+    with pytest.raises(UsageError, match="made has no categories, which objective 'macro'"):
+        refuse_objective(load_task(write_task()), "macro")
+    with pytest.raises(UsageError, match="made is scored by loss alone"):
+        refuse_objective(load_task(write_task(category="key", score="perplexity")), "macro")

@@ -1,5 +1,6 @@
 """The shipped facts hold what docs/world-facts.md promises of them."""
 
+import importlib.util
 import json
 import re
 from collections import Counter, defaultdict
@@ -8,9 +9,13 @@ from typing import Any
 
 import pytest
 
-DATA = Path(__file__).resolve().parents[2] / "src" / "strop" / "tasks" / "builtin" / "world-facts.jsonl"
-DOC = Path(__file__).resolve().parents[2] / "docs" / "world-facts.md"
-KEYS = {"prompt", "answer", "paraphrases", "relation", "subject", "popularity"}
+from strop.tasks import Example, load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "src" / "strop" / "tasks" / "builtin" / "world-facts.jsonl"
+DOC = ROOT / "docs" / "world-facts.md"
+TASKS = ("world-facts", "world-facts-all")
+KEYS = {"prompt", "answer", "paraphrases", "relation", "subject", "group", "popularity"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,9 @@ def test_file_is_plain_utf8_json_lines() -> None:
 def test_every_row_has_the_same_keys_of_the_right_types(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         assert set(row) == KEYS
-        assert all(isinstance(row[key], str) and row[key] for key in ("prompt", "answer", "relation", "subject"))
+        assert all(
+            isinstance(row[key], str) and row[key] for key in ("prompt", "answer", "relation", "subject", "group")
+        )
         assert row["popularity"] is None or type(row["popularity"]) is int
 
 
@@ -153,7 +160,69 @@ def test_ambiguous_facts_are_absent(rows: list[dict[str, Any]], relation: str, s
     assert (relation, subject) not in {(row["relation"], row["subject"]) for row in rows}
 
 
+def facts_of(examples: tuple[Example, ...]) -> set[tuple[str, str]]:
+    """Return subject and answer of each row, without case and article."""
+    told = ((example.columns["subject"], example.answer.strip()) for example in examples)
+    return {(one.casefold(), other.removeprefix("the ").casefold()) for one, other in told}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_fact_of_one_split_has_its_reverse_in_another(name: str) -> None:
+    splits = {split: facts_of(examples) for split, examples in load_task(name).splits.items()}
+    reversed_facts = {split: {(answer, subject) for subject, answer in facts} for split, facts in splits.items()}
+    assert all(splits[split] & reversed_facts[split] for split in splits)  # there are some, side by side
+    assert [(a, b) for a in splits for b in splits if a != b and splits[a] & reversed_facts[b]] == []
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_relation_is_in_every_split(name: str, rows: list[dict[str, Any]]) -> None:
+    for examples in load_task(name).splits.values():
+        assert {example.category for example in examples} == {row["relation"] for row in rows}
+
+
+def test_the_balanced_task_takes_two_hundred_facts_of_a_relation_at_most(rows: list[dict[str, Any]]) -> None:
+    taken = Counter(example.category for examples in load_task("world-facts").splits.values() for example in examples)
+    assert taken == {relation: min(count, 200) for relation, count in Counter(row["relation"] for row in rows).items()}
+    assert sum(load_task("world-facts-all").counts.values()) == len(rows)
+
+
+def test_the_facts_of_a_country_its_capital_and_its_own_currency_share_a_group(rows: list[dict[str, Any]]) -> None:
+    group = {(row["relation"], row["subject"]): row["group"] for row in rows}
+    japan = (
+        ("country-capital", "Japan"),
+        ("capital-country", "Tokyo"),
+        ("city-country", "Tokyo"),
+        ("currency-code-name", "JPY"),
+    )
+    assert {group[fact] for fact in japan} == {"Japan"}
+    gold = ("element-symbol", "gold"), ("symbol-element", "Au"), ("element-number", "gold"), ("number-element", "79")
+    assert {group[fact] for fact in gold} == {"gold"}
+    assert group["city-country", "Reykjavík"] == group["capital-country", "Reykjavik"] == "Iceland"
+    assert group["currency-code-name", "EUR"] == "EUR"  # many countries' own
+    assert group["city-country", "Osaka"] == "Osaka"
+
+
+def test_the_groups_are_those_the_script_gives(rows: list[dict[str, Any]]) -> None:
+    spec = importlib.util.spec_from_file_location("group_world_facts", ROOT / "scripts" / "group_world_facts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    grouping = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(grouping)
+    bare = [{column: value for column, value in row.items() if column != "group"} for row in rows]
+    assert grouping.text_of(grouping.with_groups(bare)) == DATA.read_text(encoding="utf-8")
+    assert grouping.with_groups(rows) == rows
+
+
+def table_of(page: str) -> dict[str, list[int]]:
+    """Return the numbers of each row of the page's table that begins with a relation."""
+    lines = re.findall(r"^\| `([a-z-]+)` \|((?: [0-9,]+ \|)+)", page, flags=re.MULTILINE)
+    return {name: [int(cell.replace(",", "")) for cell in cells.split("|") if cell.strip()] for name, cells in lines}
+
+
 def test_page_states_the_true_counts(rows: list[dict[str, Any]]) -> None:
-    stated = dict(re.findall(r"^\| `([a-z-]+)` \| ([0-9,]+) \|", DOC.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    counts = Counter(row["relation"] for row in rows)
-    assert {relation: int(count.replace(",", "")) for relation, count in stated.items()} == counts
+    splits = load_task("world-facts").splits
+    counts = {split: Counter(example.category for example in examples) for split, examples in splits.items()}
+    assert table_of(DOC.read_text(encoding="utf-8")) == {
+        relation: [count, counts["train"][relation], counts["select"][relation], counts["test"][relation]]
+        for relation, count in Counter(row["relation"] for row in rows).items()
+    }

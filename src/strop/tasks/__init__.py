@@ -1,8 +1,8 @@
-"""Data: files, rows, prompts, splits, groups; it knows no model."""
+"""Data: files, rows, prompts, splits, groups, categories; it knows no model."""
 
 from strop.tasks.examples import Example
 from strop.tasks.labels import Labels
-from strop.tasks.task import Task, builtin_tasks, load_task, refuse_labels
+from strop.tasks.task import Task, builtin_tasks, load_task, refuse_labels, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "load_task",
     "read_task_file",
     "refuse_labels",
+    "refuse_objective",
 ]

@@ -1,8 +1,9 @@
 """Examples: a row's prompt, answer, choices and paraphrases, rendered from the task file's templates."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import jinja2.sandbox
@@ -15,6 +16,11 @@ from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.task_file import GenerateSettings, TaskFile
+
+OTHER = "other"
+"""The category of examples that have none, beside some that have one."""
+ACCENTS = dict.fromkeys(range(768, 880))
+"""Combining marks that stand on letters; those of other scripts tell words apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Example:
     """Where given, prompts are a user's messages, in the words of the tokenizer's chat template."""
     pair: str | None = None
     """A second text, which a classifier reads beside the prompt."""
+    category: str | None = None
+    """The kind of example it is, by which figures are shown; None where it has none."""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -49,11 +57,28 @@ class Example:
         return (self.prompt, self.answer) if self.pair is None else (self.prompt, self.pair, self.answer)
 
 
+def group_key(group: str) -> str:
+    """Return what a group is compared by: its name without accents, case and repeated spaces.
+
+    >>> group_key("Reykjavík") == group_key(" REYKJAVIK")
+    True
+    """
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", group).casefold()).translate(ACCENTS)
+    return " ".join(plain.split())
+
+
 def group_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Number the groups of examples, (examples,); an example without one is a group of its own."""
     numbers: dict[object, int] = {}
-    keys = (index if example.group is None else example.group for index, example in enumerate(examples))
+    keys = (index if example.group is None else group_key(example.group) for index, example in enumerate(examples))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def categories_of(examples: Sequence[Example]) -> tuple[str, ...] | None:
+    """Return the category of each example, `other` where it has none; None where no example has one."""
+    if all(example.category is None for example in examples):
+        return None
+    return tuple(OTHER if example.category is None else example.category for example in examples)
 
 
 def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
@@ -149,13 +174,14 @@ class _Renderer:
             answer,
             choices,
             self._paraphrases(row, where),
-            self._group(row, where),
+            self._name(row, where, "group"),
             number,
             row,
             self._counterfactual(row, where),
             None if self.gold is None else self._render(self.gold, row, where, "generate.gold"),
             self._chat(row, where),
             pair,
+            self._name(row, where, "category"),
         )
         if self.generate is None:
             return example
@@ -216,8 +242,9 @@ class _Renderer:
             return None
         return Chat(None if self.system is None else self._render(self.system, row, where, "system"))
 
-    def _group(self, row: Row, where: str) -> str | None:
-        if self.task_file.group is None:
+    def _name(self, row: Row, where: str, key: Literal["group", "category"]) -> str | None:
+        column = getattr(self.task_file, key)
+        if column is None:
             return None
-        value = self._column(row, self.task_file.group, where, "group")
-        return None if value is None or str(value).strip() == "" else str(value)  # a blank is no group
+        value = self._column(row, column, where, key)
+        return None if value is None or str(value).strip() == "" else str(value)  # a blank is no name

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from strop.errors import TaskError
-from strop.tasks.examples import Example
+from strop.tasks.examples import Example, group_key
 from strop.tasks.task_file import SplitSettings
 
 SPLITS = ("train", "select", "test")
@@ -13,11 +13,30 @@ HELD_MANY, HELD_SELECT = 5000, 1000
 """Where there are more held examples than the first, select gets the second; else half of them."""
 
 
+def sample_categories(examples: Sequence[Example], most: int, *, seed: int) -> list[Example]:
+    """Return the examples in their order, of each category a random sample where it has too many.
+
+    A repeated example is kept once. Examples without a category are one of their own.
+
+    Args:
+        examples: of one source.
+        most: of one category.
+        seed: of the samples; a sample of n holds every smaller one.
+    """
+    distinct = without_repeats(examples)
+    taken: dict[str | None, list[int]] = {}
+    for index in np.random.default_rng(seed).permutation(len(distinct)).tolist():
+        own = taken.setdefault(distinct[index].category, [])
+        if len(own) < most:
+            own.append(index)
+    return [distinct[index] for index in sorted(index for own in taken.values() for index in own)]
+
+
 def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tuple[Example, ...]]:
     """Deal examples out by shares, keeping together what belongs together.
 
-    Two examples belong together when they are the same (prompt, pair, answer) or share a group. A repeated example is kept
-    once. The order is a shuffle by the seed, so any first n of a split are a random sample of it.
+    Two examples belong together when they are the same (prompt, pair, answer) or share a group (see `group_key`). A
+    repeated example is kept once. The order is a shuffle by the seed, so any first n of a split are a random sample of it.
 
     Args:
         examples: of one source.
@@ -85,7 +104,8 @@ def _bundles(examples: Sequence[Example]) -> list[list[Example]]:
     """Return examples in bundles that belong together, in the order of their first."""
     bundles: dict[object, list[Example]] = {}
     for example in examples:
-        bundles.setdefault(example.identity if example.group is None else example.group, []).append(example)
+        key = example.identity if example.group is None else group_key(example.group)
+        bundles.setdefault(key, []).append(example)
     return list(bundles.values())
 
 
@@ -116,7 +136,11 @@ def refuse_overlap(splits: Mapping[str, Sequence[Example]]) -> None:
         for other in held[index + 1 :]:
             for key, theirs in _keys(splits[other]).items():
                 if key in mine:
-                    what = "the same prompt and answer" if isinstance(key[1], tuple) else f"the same group '{key[1]}'"
+                    what = (
+                        "the same prompt and answer"
+                        if isinstance(key[1], tuple)
+                        else f"the same group '{mine[key].group}'"
+                    )
                     raise TaskError(
                         f"The {name} and {other} splits overlap: row {mine[key].row} of {name} and row {theirs.row} of "
                         f"{other} have {what}; remove one, for a gain measured on seen examples is none."
@@ -128,5 +152,5 @@ def _keys(examples: Sequence[Example]) -> dict[tuple[str, object], Example]:
     for example in examples:
         keys.setdefault(("identity", example.identity), example)
         if example.group is not None:
-            keys.setdefault(("group", example.group), example)
+            keys.setdefault(("group", group_key(example.group)), example)
     return keys

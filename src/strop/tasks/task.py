@@ -14,7 +14,15 @@ from strop.errors import TaskError, UsageError
 from strop.tasks.examples import Example, render_examples
 from strop.tasks.labels import Labels
 from strop.tasks.rows import HUB, read_rows
-from strop.tasks.splits import SPLITS, deal, refuse_overlap, share_held, without_overlap, without_repeats
+from strop.tasks.splits import (
+    SPLITS,
+    deal,
+    refuse_overlap,
+    sample_categories,
+    share_held,
+    without_overlap,
+    without_repeats,
+)
 from strop.tasks.task_file import GenerateSettings, Score, TaskFile, read_task_file
 
 
@@ -61,7 +69,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all splits' examples, their counterfactuals included, and how they are scored."""
+        """32 hexadecimal digits over all splits' examples, counterfactuals and categories included, and how they are scored."""
         digest = hashlib.sha256(self.score.encode())
         if self.generate is not None:
             digest.update(self.generate.model_dump_json(exclude={"gold"}).encode())
@@ -73,6 +81,7 @@ class Task:
                 own += [{"gold": example.gold}] if example.gold is not None else []
                 own += [{"system": example.chat.system}] if example.chat is not None else []
                 own += [{"pair": example.pair}] if example.pair is not None else []
+                own += [{"category": example.category}] if example.category is not None else []
                 digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
 
@@ -88,6 +97,27 @@ def refuse_labels(task: Task, command: str) -> None:
         raise UsageError(
             f"Task {task.name} has score: label, which a classifier is scored by, and strop {command} edits language models; "
             "use strop train."
+        )
+
+
+def refuse_objective(task: Task, objective: str) -> None:
+    """Raise UsageError if a task has not what an objective averages over: `macro` needs categories, and right answers.
+
+    Args:
+        task: that is to be improved.
+        objective: `average` or `macro`.
+    """
+    if objective != "macro":
+        return
+    if task.score == "perplexity" or (task.labels is not None and not task.labels.names):
+        raise UsageError(
+            f"Task {task.name} is scored by loss alone, and objective 'macro' (--objective macro) averages accuracies; leave "
+            "it out."
+        )
+    if all(example.category is None for split in ("select", "test") for example in task.splits.get(split, ())):
+        raise UsageError(
+            f"Task {task.name} has no categories, which objective 'macro' (--objective macro) averages over; name their "
+            "column under category: in the task file."
         )
 
 
@@ -136,6 +166,9 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
         refuse_overlap(splits)
     else:
         assert task_file.data is not None  # the task file's own rule
-        splits = deal(examples_of(task_file.data), task_file.splits)
+        examples = examples_of(task_file.data)
+        if task_file.per_category is not None:
+            examples = sample_categories(examples, task_file.per_category, seed=task_file.splits.seed)
+        splits = deal(examples, task_file.splits)
     generate = GenerateSettings() if task_file.score == "generate" else None
     return Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())

@@ -86,6 +86,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     paraphrases: str | None = None
     counterfactual: str | None = None
     group: str | None = None
+    category: str | None = None
+    per_category: Annotated[int, pydantic.Field(gt=0)] | None = None
     pair: str | None = None
     labels: tuple[Annotated[str, pydantic.Field(strict=True)], ...] | Literal["number"] | None = None
     metric: Literal["accuracy", "f1", "matthews", "pearson", "spearman"] | None = None
@@ -117,6 +119,10 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
                 raise ValueError(f"{name} goes with score: label, not with score: {self.score}")
         if self.pair is not None and self.chat:
             raise ValueError("a chat has one text; write both into prompt and leave out pair")
+        if self.per_category is not None and self.category is None:
+            raise ValueError("per_category needs category, the column that says of which kind a row is")
+        if self.per_category is not None and self.data is None:
+            raise ValueError("per_category goes with data, one source; files that are split already are used whole")
         try:
             self.label_settings()
         except TaskError as error:

@@ -327,6 +327,6 @@ def test_the_real_model_answers_more_facts_with_one_matrix_cut_down(real: Any, t
         layers=(28,), matrix_types=(MatrixType.UP,), rank_fractions=(0.01,), select_limit=30, test_limit=60,
         gradient_examples=10,
     )  # fmt: skip
-    found = search(model, tokenizer, strop.load_task("world-facts"), plan)
+    found = search(model, tokenizer, strop.load_task("world-facts-all"), plan)
     assert [(edit.site.layer, edit.rank_fraction) for edit in found.recipe.interventions] == [(28, 0.01)]
     assert found.result.comparison["test"].gain > 0
