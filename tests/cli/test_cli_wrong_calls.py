@@ -33,7 +33,10 @@ def test_a_misspelt_zoo_name_lists_the_zoo(refused: Any) -> None:
 def test_a_misspelt_task_is_named_before_a_model_is_loaded(refused: Any, tmp_path: Path) -> None:
     message = refused("eval", "no-such-model-either", "--task", "world-fact")
     assert "There is no task 'world-fact'" in message
-    assert "int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts" in message
+    assert (
+        "int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts, world-facts-all"
+        in message
+    )
     assert "cannot be read: No such file" in refused("eval", "x", "--task", tmp_path / "gone.yaml")
 
 
@@ -87,6 +90,16 @@ def test_an_evaluation_is_refused_where_it_cannot_be(refused: Any, tiny_folder: 
     assert "500 new ones (generate.max_new_tokens) do not fit the model's context of 128" in refused(*call)
     facts.write_text(facts.read_text().replace("max_new_tokens: 500", "extract: '('"))
     assert "key generate.extract: '(' is not a regular expression" in refused(*call)
+
+
+@pytest.mark.parametrize("command", ["search", "prune", "train"])
+def test_a_macro_average_without_categories_is_refused_before_a_model_is_loaded(
+    refused: Any, facts: Path, tmp_path: Path, command: str
+) -> None:
+    call = [command, tmp_path / "no-such-model", "--task", facts, "--out", tmp_path / "run", "--objective", "macro"]
+    assert "Task small-facts has no categories" in refused(*call, code=2)
+    facts.write_text(facts.read_text() + "category: subject\n")
+    assert "no-such-model" in refused(*call)
 
 
 def test_inspecting_what_is_not_there_is_refused(refused: Any, tiny_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Trials as values: one text per key, everything comes back as it was written."""
 
 import copy
+import json
 import math
 import pickle
 
@@ -9,6 +10,7 @@ import pytest
 
 from strop.errors import UsageError
 from strop.proving import CandidateSpace, Trial, TrialKey
+from strop.statistics import Figures, ObjectiveName
 
 KEY = TrialKey("cut", "search", 1, "select", 24, {"layer": 2, "rank_fraction": 0.25, "matrix_type": "up"})
 SPACE: CandidateSpace[tuple[int, float]] = CandidateSpace(
@@ -115,3 +117,19 @@ def test_accuracy_counts_first_and_then_the_lower_loss_and_a_metric_in_its_place
     assert sorted([best, second, worst, third], key=lambda trial: trial.merit) == [worst, third, second, best]
     assert Trial(KEY, None, 2.0).merit > Trial(KEY, None, 3.0).merit
     assert Trial(KEY, 0.5, 2.0, ("f1", 0.9)).merit > Trial(KEY, 0.6, 1.0, ("f1", 0.8)).merit
+
+
+@pytest.mark.parametrize("macro", [None, 0.25])
+def test_a_trial_comes_back_with_its_macro_average_and_what_its_run_maximises(macro: float | None) -> None:
+    objective: ObjectiveName = "average" if macro is None else "macro"
+    trial = Trial.of(KEY, Figures(0.5, 2.0, 24, macro=macro), elapsed_seconds=1.5, objective=objective)
+    kept = json.loads(json.dumps(trial.scores()))
+    assert Trial.read(KEY, kept) == trial
+    assert trial.figures.macro == macro
+    assert trial.merit == (0.5 if macro is None else macro, -2.0)
+
+
+def test_scores_of_a_run_without_categories_are_those_older_versions_read_and_wrote() -> None:
+    scores = {"accuracy": 0.5, "loss": 2.0, "metric": None, "elapsed_seconds": 1.5}
+    assert Trial.of(KEY, Figures(0.5, 2.0, 24), elapsed_seconds=1.5).scores() == scores
+    assert Trial.read(KEY, scores).merit == (0.5, -2.0)

@@ -57,6 +57,15 @@ def test_the_table_of_a_task_without_right_and_wrong_has_no_accuracy() -> None:
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
+def test_the_table_of_a_task_with_categories_has_macro_averages() -> None:
+    splits = {split: Figures(0.05, 6.5, 1000, macro=macro) for split, macro in (("select", 0.04), ("test", 0.031))}
+    edited = {split: Figures(0.1, 5.5, 1000, macro=0.02) for split in splits}
+    table = run_table(dataclasses.replace(result(), base=splits, edited=edited))
+    assert table.columns[2:6] == ("accuracy before", "after", "macro before", "after")
+    assert [row[4:6] for row in table.rows] == [("4.0 %", "2.0 %"), ("3.1 %", "2.0 %")]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
 def test_the_gain_in_accuracy_is_in_points_with_its_interval() -> None:
     sentence = gain_sentence(COMPARISON, in_accuracy=True)
     assert "+3.3 points (95 % interval -0.4 to +7.0" in sentence

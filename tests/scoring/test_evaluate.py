@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import strop
-from strop.errors import TaskError
+from strop.errors import TaskError, UsageError
 from strop.progress import Progress
-from strop.scoring import evaluate_paraphrases, greedy_continuations
-from strop.tasks import load_task
+from strop.scoring import Evaluation, Scorer, evaluate_paraphrases, greedy_continuations
+from strop.tasks import Example, load_task
 
 WriteTask = Callable[..., Path]
 
@@ -120,3 +120,47 @@ def test_the_real_model_knows_some_facts_and_scores_them_as_by_hand(real: Any, b
     assert found.correct is not None
     assert found.correct[:5].tolist() == rights
     assert json.dumps(found.figures.to_json())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        'score: choice\nchoices: [" France", " Brazil"]\n',
+        "score: first_token\n",
+        "score: generate\ngenerate: {max_new_tokens: 2}\n",
+        "score: perplexity\n",
+    ],
+    ids=["exact", "choice", "first_token", "generate", "perplexity"],
+)
+def test_every_score_tells_each_examples_category(
+    answering: Callable[..., Any], small_tokenizer: Any, facts: Path, lines: str
+) -> None:
+    model = answering()
+    assert strop.evaluate(model, small_tokenizer, load_task(facts), limit=3).categories is None
+    facts.write_text(facts.read_text() + f"category: answer\n{lines}")
+    task = load_task(facts)
+    found = strop.evaluate(model, small_tokenizer, task)
+    assert found.categories == tuple(example.answer for example in task.examples("test"))
+    if found.correct is None:
+        assert found.macro is None
+    else:
+        of_each = [
+            np.mean([right for right, own in zip(found.correct, found.categories, strict=True) if own == name])
+            for name in (" France", " Brazil")
+        ]
+        assert found.macro == pytest.approx(np.mean(of_each))
+        assert found.figures.macro == found.macro
+
+
+def test_an_example_without_a_category_counts_among_the_others(
+    answering: Callable[..., Any], small_tokenizer: Any
+) -> None:
+    examples = [Example(f"The city of {n}", " France", category=own) for n, own in enumerate(("x", None, "other"))]
+    found = Scorer(answering(), small_tokenizer, examples, "exact").evaluate()
+    assert found.categories == ("x", "other", "other")
+
+
+def test_an_evaluation_has_as_many_categories_as_examples() -> None:
+    with pytest.raises(UsageError, match="with 2 losses has 1 values of categories"):
+        Evaluation("exact", np.ones(2), np.ones(2, dtype=np.int64), categories=("x",))

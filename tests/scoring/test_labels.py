@@ -147,6 +147,18 @@ def test_a_batch_says_what_each_text_says_by_itself(
     assert model.config.problem_type is None
 
 
+def test_a_classifiers_evaluation_tells_categories(
+    cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any
+) -> None:
+    task = load_task(cities(category="where"))
+    found = strop.evaluate(tiny_classifier("llama", 2), small_tokenizer, task)
+    assert found.categories == tuple(example.answer for example in task.examples("test"))
+    said = found.predicted
+    assert said is not None
+    assert found.actual is not None
+    assert found.macro == pytest.approx(np.mean([(said[found.actual == label] == label).mean() for label in (0, 1)]))
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "gptj"])
 def test_left_padding_says_what_right_padding_says_with_edits_on(
     cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, model_type: str

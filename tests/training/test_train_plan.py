@@ -50,7 +50,7 @@ def test_a_plan_as_json_names_every_setting() -> None:
     assert content["positions"] == "f3+l2"
     assert content["subspaces"] == {"a": 5, "b": 3}
     assert content["layers"] == [4]
-    assert set(content) == set(vars(plan)) - {"edits"}  # said only where they are given
+    assert set(content) == set(vars(plan)) - {"edits", "objective"}  # said only where they are given
 
 
 def test_untied_edits_are_one_for_each_end() -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +53,7 @@ class MethodCall:
     layers: str | None
     select_limit: int | None
     test_limit: int | None
+    objective: str | None
     seed: int | None
     storage: str | None
     with_factors: bool
@@ -74,11 +75,12 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
-        from strop.tasks import load_task
+        from strop.tasks import load_task, refuse_objective
 
-        given = {"select_limit": self.select_limit, "test_limit": self.test_limit, "seed": self.seed}
+        given = {name: getattr(self, name) for name in ("select_limit", "test_limit", "objective", "seed")}
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
         task = load_task(self.task_name)
+        refuse_objective(task, plan.objective)
         if refuse is not None:
             refuse(task)
         options = self._options()
@@ -168,6 +170,13 @@ def _shared(
     ] = None,
     select_limit: Annotated[int | None, typer.Option(help="Most examples to choose by.", show_default="1000")] = None,
     test_limit: Annotated[int | None, typer.Option(help="Most examples to measure on.", show_default="all")] = None,
+    objective: Annotated[
+        Literal["average", "macro"] | None,
+        typer.Option(
+            help="Choose by accuracy over all examples, or by its mean over the task's categories.",
+            show_default="average",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of samples, initial edits and the bootstrap.", show_default="0")
     ] = None,

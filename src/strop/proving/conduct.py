@@ -27,6 +27,7 @@ from strop.proving.trials import CandidateSpace
 from strop.recipe import Recipe
 from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
 from strop.scoring import ClassScorer, Scorer, scorer_of
+from strop.statistics import ObjectiveName
 
 Command = Literal["search", "prune", "train"]
 
@@ -41,6 +42,8 @@ class RunSettings:
     seed: int
     test_limit: int | None
     """Most test examples to measure the choice on; None for all."""
+    objective: ObjectiveName = "average"
+    """Which accuracy the choice maximises."""
     together: bool = False
     """Several processes work on it, and all of them take part in the choice."""
 
@@ -90,7 +93,7 @@ def conduct(
         outcome = _lead(chooser, settings, options, check_test)
         of_all_processes(outcome)
         return outcome
-    _follow(chooser, options)
+    _follow(chooser, settings, options)
     found: list[RunOutcome | None] = of_all_processes(None)
     return next(outcome for outcome in found if outcome is not None)
 
@@ -124,7 +127,7 @@ def _lead(
                 return RunOutcome(Recipe.load(run.recipe_folder), earlier, (), run.path)
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
-        journal = _journal(chooser, options, study, ready, run)
+        journal = _journal(chooser, settings, options, study, ready, run)
         journal.guards.read_base()
         choice = chooser.choose(journal)
         spent = journal.is_spent  # measuring the choice is no part of the budget
@@ -160,14 +163,15 @@ def _lead(
         return RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
 
 
-def _follow(chooser: Chooser, options: RunOptions) -> None:
+def _follow(chooser: Chooser, settings: RunSettings, options: RunOptions) -> None:
     """Take part in the choice, silently; the first process writes result.json only when all have."""
     folder = options.folder
     run = RunFolder(folder, run_id="") if folder is not None else None
     if run is None or not run.finished or _goes_on(run.result(), options.budget):
         silent = dataclasses.replace(options, progress=SILENT)
         study = Study(None, name="followed", spaces=[chooser.space])
-        chooser.choose(dataclasses.replace(_journal(chooser, silent, study, (), None), folder=folder))
+        journal = _journal(chooser, settings, silent, study, (), None)
+        chooser.choose(dataclasses.replace(journal, folder=folder))
 
 
 def _goes_on(finished: RunResult, budget: Budget) -> bool:
@@ -180,7 +184,9 @@ def _goes_on(finished: RunResult, budget: Budget) -> bool:
     )
 
 
-def _journal(chooser: Chooser, options: RunOptions, study: Study, ready: Ready, run: RunFolder | None) -> Journal:
+def _journal(
+    chooser: Chooser, settings: RunSettings, options: RunOptions, study: Study, ready: Ready, run: RunFolder | None
+) -> Journal:
     earlier_seconds = max((trial.elapsed_seconds for trial in study.trials()), default=0.0)
     return Journal(
         study=study,
@@ -190,6 +196,7 @@ def _journal(chooser: Chooser, options: RunOptions, study: Study, ready: Ready, 
         stopwatch=Stopwatch(earlier_seconds),
         budget=options.budget,
         guards=Guards(ready, study=study),
+        objective=settings.objective,
         run=run,
         folder=run.path if run is not None else None,
     )

@@ -13,6 +13,7 @@ from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.runs import RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
+from strop.statistics import ObjectiveName
 
 BASE, START = "base", "start"
 """The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
@@ -32,6 +33,8 @@ class Journal:
     """Runs since the choice began, earlier sittings included."""
     budget: Budget
     guards: Guards
+    objective: ObjectiveName = "average"
+    """Which accuracy the run maximises."""
     run: RunFolder | None = None
     """The folder whose log is written, where there is one."""
     folder: Path | None = None
@@ -85,7 +88,8 @@ class Journal:
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
-            trial = Trial.of(key, evaluate().figures, elapsed_seconds=self.stopwatch.seconds)
+            figures = evaluate().figures
+            trial = Trial.of(key, figures, elapsed_seconds=self.stopwatch.seconds, objective=self.objective)
             claim.finish(trial)
         return trial
 
@@ -147,5 +151,6 @@ def describe_trial(trial: Trial) -> str:
     """Return a trial's figures as a log line ends with them."""
     figures = {} if trial.accuracy is None else {"accuracy": trial.accuracy}
     figures |= {trial.metric[0]: trial.metric[1]} if trial.metric is not None else {}
+    figures |= {"macro": trial.macro} if trial.macro is not None else {}
     shown = "".join(f"{name} {value:.4f}, " for name, value in figures.items())
     return f"{shown}loss {trial.loss:.4f} on {trial.key.split}"

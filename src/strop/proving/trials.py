@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import optuna
 
 from strop.errors import UsageError
-from strop.statistics import Figures, Merit
+from strop.statistics import Figures, Merit, ObjectiveName
 
 C = TypeVar("C")
 Setting = str | int | float
@@ -94,35 +94,45 @@ class Trial:
     """The name and value of the metric a classifier is judged by; None for a language model."""
     elapsed_seconds: float = 0.0
     """From the run's beginning to this trial's end, sittings added up."""
+    macro: float | None = None
+    """Mean over the task's categories of the accuracy in each, 0 to 1; None where it has none."""
+    objective: ObjectiveName = "average"
+    """Which accuracy the run maximises."""
 
     @classmethod
-    def of(cls, key: TrialKey, figures: Figures, *, elapsed_seconds: float = 0.0) -> "Trial":
+    def of(
+        cls, key: TrialKey, figures: Figures, *, elapsed_seconds: float = 0.0, objective: ObjectiveName = "average"
+    ) -> "Trial":
         """Return the trial of a key that scored these figures.
 
         Args:
             key: of the trial.
             figures: of the candidate.
             elapsed_seconds: from the run's beginning, sittings added up.
+            objective: which accuracy the run maximises.
         """
-        return cls(key, figures.accuracy, figures.loss, figures.metric, elapsed_seconds)
+        return cls(key, figures.accuracy, figures.loss, figures.metric, elapsed_seconds, figures.macro, objective)
 
     @property
     def figures(self) -> Figures:
         """What a result file holds of it."""
-        return Figures(self.accuracy, self.loss, self.key.examples, metric=self.metric)
+        return Figures(self.accuracy, self.loss, self.key.examples, metric=self.metric, macro=self.macro)
 
     @property
     def merit(self) -> Merit:
-        """What is maximised; see `merit_of`."""
-        return self.figures.merit
+        """What is maximised; see `Figures.merit_by`."""
+        return self.figures.merit_by(self.objective)
 
     def scores(self) -> dict[str, Any]:
-        """Return all but the key as JSON can hold it."""
+        """Return all but the key as JSON can hold it; what a run without categories has not is left out."""
+        spread: dict[str, Any] = {} if self.macro is None else {"macro": float(self.macro)}
+        spread |= {} if self.objective == "average" else {"objective": self.objective}
         return {
             "accuracy": None if self.accuracy is None else float(self.accuracy),
             "loss": float(self.loss),
             "metric": None if self.metric is None else [self.metric[0], float(self.metric[1])],
             "elapsed_seconds": float(self.elapsed_seconds),
+            **spread,
         }
 
     @classmethod
@@ -140,6 +150,8 @@ class Trial:
             loss=scores["loss"],
             metric=None if metric is None else (str(metric[0]), float(metric[1])),
             elapsed_seconds=scores["elapsed_seconds"],
+            macro=scores.get("macro"),
+            objective=scores.get("objective", "average"),
         )
 
 

@@ -16,6 +16,7 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     shown = {name: report[name] for name in ("base", "edited") if name in report}
     first = shown["base"]
     optional: dict[str, tuple[str, Callable[[float], str]]] = {
+        "macro": ("macro", percent),
         "top 5": ("top5", percent),
         "top 10": ("top10", percent),
         "perplexity": ("perplexity", lambda value: f"{value:.3f}"),

@@ -14,6 +14,7 @@ def run_table(result: RunResult) -> Table:
     """
     rows = []
     in_accuracy = result.base["test"].accuracy is not None
+    by_category = result.base["test"].macro is not None
     metric = result.metric if result.metric != "accuracy" else None
     for split in ("select", "test"):
         base, edited = result.base[split], result.edited[split]
@@ -21,11 +22,13 @@ def run_table(result: RunResult) -> Table:
         accuracies = (percent(base.accuracy), percent(edited.accuracy)) if base.accuracy is not None else ()
         judged = metric is not None and base.metric is not None and edited.metric is not None
         metrics = (f"{base.metric[1]:.4f}", f"{edited.metric[1]:.4f}") if judged else ()  # type: ignore[index]
-        rows.append((name, str(base.count), *metrics, *accuracies, f"{base.loss:.3f}", f"{edited.loss:.3f}"))
+        macros = (percent(base.macro), percent(edited.macro)) if by_category else ()
+        rows.append((name, str(base.count), *metrics, *accuracies, *macros, f"{base.loss:.3f}", f"{edited.loss:.3f}"))
     accuracy_columns = ("accuracy before", "after") if in_accuracy else ()
     metric_columns = (f"{metric} before", "after") if metric is not None else ()
-    title = f"{result.base_model.id} on {result.task.name}"
-    return Table(title, ("examples", "count", *metric_columns, *accuracy_columns, "loss before", "after"), tuple(rows))
+    macro_columns = ("macro before", "after") if by_category else ()
+    columns = ("examples", "count", *metric_columns, *accuracy_columns, *macro_columns, "loss before", "after")
+    return Table(f"{result.base_model.id} on {result.task.name}", columns, tuple(rows))
 
 
 def gain_sentence(

@@ -16,7 +16,7 @@ from strop.scoring.evaluation import Evaluation
 from strop.scoring.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
 from strop.scoring.resources import Resources
 from strop.statistics.metrics import require
-from strop.tasks.examples import Example, group_indices
+from strop.tasks.examples import Example, categories_of, group_indices
 from strop.tasks.labels import Labels
 
 
@@ -55,7 +55,7 @@ class ClassScorer:
         self.example_count = len(examples)
         longest = context_of(model, self.anatomy, tokenizer)
         self._texts = encode_labelled(examples, tokenizer, labels, longest=longest)
-        self._groups = group_indices(examples)
+        self._groups, self._categories = group_indices(examples), categories_of(examples)
         pad = pad_token_of(model)
         self.batches = [
             padded(self._texts, members, pad=pad, classes=bool(labels.names))
@@ -105,6 +105,7 @@ class ClassScorer:
             np.ones(self.example_count, dtype=np.int64),
             predicted == actual if self.labels.names else None,
             groups=self._groups,
+            categories=self._categories,
             actual=actual,
             predicted=predicted,
             labels=self.labels,

@@ -32,6 +32,8 @@ class Evaluation:
     """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
     groups: NDArray[np.int64] | None = None
     """(examples,): which examples belong together and are no independent evidence; None where each stands alone."""
+    categories: tuple[str, ...] | None = None
+    """The kind of each example, by name; None where the task has no categories."""
     generated: tuple[str, ...] | None = None
     """What the model wrote after each prompt; only for `generate`."""
     extracted: tuple[str | None, ...] | None = None
@@ -50,7 +52,7 @@ class Evaluation:
                 raise UsageError(
                     f"An evaluation with {self.loss.shape[0]} losses has {other.shape[0]} values of {name}."
                 )
-        for name in ("generated", "extracted"):
+        for name in ("categories", "generated", "extracted"):
             texts = getattr(self, name)
             if texts is not None and len(texts) != self.count:
                 raise UsageError(f"An evaluation with {self.count} losses has {len(texts)} values of {name}.")
@@ -64,6 +66,15 @@ class Evaluation:
     def accuracy(self) -> float | None:
         """Share of examples answered right, 0 to 1; None for `perplexity` and for numbers."""
         return None if self.correct is None else float(self.correct.mean())
+
+    @property
+    def macro(self) -> float | None:
+        """Mean over the categories of the share answered right in each, 0 to 1; None without categories or right answers."""
+        if self.correct is None or self.categories is None:
+            return None
+        names, of_each = np.unique(np.array(self.categories), return_inverse=True)
+        right = np.bincount(of_each, weights=self.correct, minlength=len(names))
+        return float((right / np.bincount(of_each)).mean())
 
     @property
     def mean_loss(self) -> float:
@@ -97,6 +108,7 @@ class Evaluation:
             top10=self.top(10),
             perplexity=self.perplexity if self.score == "perplexity" else None,
             metric=self.metric,
+            macro=self.macro,
         )
 
     def of_example(self, index: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from strop.scoring.encoding import Batch, batches_of, encode
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.generation import Generator
 from strop.scoring.resources import Resources
-from strop.tasks.examples import Example, group_indices
+from strop.tasks.examples import Example, categories_of, group_indices
 from strop.tasks.task_file import GenerateSettings, Score
 
 PositionScores = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
@@ -70,7 +70,7 @@ class Scorer:
             if score == "generate"
             else None
         )
-        self._groups = group_indices(examples)
+        self._groups, self._categories = group_indices(examples), categories_of(examples)
         self._answers = [
             example.choices.index(example.answer) if score == "choice" and example.choices else 0
             for example in examples
@@ -215,12 +215,12 @@ class Scorer:
             of_each = np.split(log_probability, first_of[1:])
             best = [first + int(own.argmax()) for first, own in zip(first_of, of_each, strict=True)]
             loss, tokens, correct = -log_probability[right] / counted[right], counted[right], np.array(best) == right
-            return Evaluation("choice", loss, tokens, correct, groups=self._groups)
+            return Evaluation("choice", loss, tokens, correct, groups=self._groups, categories=self._categories)
         loss = -log_probability / counted
         if self.score == "perplexity":
-            return Evaluation("perplexity", loss, counted, groups=self._groups)
+            return Evaluation("perplexity", loss, counted, groups=self._groups, categories=self._categories)
         ranks = rank if self.score == "first_token" else None
-        return Evaluation(self.score, loss, counted, all_first, ranks, groups=self._groups)
+        return Evaluation(self.score, loss, counted, all_first, ranks, groups=self._groups, categories=self._categories)
 
 
 def refuse_no_language_model(model: PreTrainedModel, anatomy: Anatomy, score: Score) -> None:

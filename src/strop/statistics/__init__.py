@@ -2,7 +2,7 @@
 
 from strop.statistics.comparison import Comparison, compare_differences, compare_metric, spell_p_value
 from strop.statistics.figures import Figures
-from strop.statistics.merit import Merit, merit_of
+from strop.statistics.merit import Merit, ObjectiveName, merit_of
 from strop.statistics.metrics import METRICS
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Comparison",
     "Figures",
     "Merit",
+    "ObjectiveName",
     "compare_differences",
     "compare_metric",
     "merit_of",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from strop.statistics.merit import Merit, merit_of
+from strop.statistics.merit import Merit, ObjectiveName, merit_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +29,33 @@ class Figures:
     """Exp of the mean −log p over all answer tokens; only for `perplexity`."""
     metric: tuple[str, float] | None = None
     """The name and value of the metric a classifier is judged by; None for a language model."""
+    macro: float | None = None
+    """Mean over the task's categories of the accuracy in each, 0 to 1; None where it has none."""
 
     @property
     def merit(self) -> Merit:
-        """What a search maximises; see `merit_of`."""
+        """What a search maximises unless it is told otherwise; see `merit_of`."""
+        return self.merit_by("average")
+
+    def merit_by(self, objective: ObjectiveName) -> Merit:
+        """Return what a search maximises: by `macro` the macro average, else the metric or accuracy; then minus the loss.
+
+        Args:
+            objective: which accuracy counts.
+
+        >>> Figures(0.5, 2.0, 10, macro=0.25).merit_by("macro")
+        (0.25, -2.0)
+        """
+        if objective == "macro":
+            return merit_of(self.macro, self.loss)
         return merit_of(self.metric[1] if self.metric is not None else self.accuracy, self.loss)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a result file holds."""
         content: dict[str, Any] = {"accuracy": self.accuracy, "loss": self.loss, "count": self.count}
-        content |= {name: own for name in ("top5", "top10", "perplexity") if (own := getattr(self, name)) is not None}
+        content |= {
+            name: own for name in ("top5", "top10", "perplexity", "macro") if (own := getattr(self, name)) is not None
+        }
         if self.metric is not None:
             content |= {"metric": self.metric[0], self.metric[0]: self.metric[1]}
         return content
@@ -59,4 +76,5 @@ class Figures:
             top10=content.get("top10"),
             perplexity=content.get("perplexity"),
             metric=(name, content[name]) if name is not None else None,
+            macro=content.get("macro"),
         )

@@ -1,6 +1,10 @@
 """What a choice maximises."""
 
 import math
+from typing import Literal
+
+ObjectiveName = Literal["average", "macro"]
+"""Which accuracy a choice maximises: over all examples, or its mean over categories, each of the same weight."""
 
 Merit = tuple[float, float]
 """The figure that counts, and among equals minus the loss."""

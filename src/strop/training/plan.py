@@ -8,6 +8,7 @@ from strop.anatomy import Stream, StreamSite
 from strop.errors import UsageError
 from strop.interventions import Intervention, LowRankEdit, Positions
 from strop.interventions.formulas import Activation, Initialisation
+from strop.statistics import ObjectiveName
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -83,6 +84,8 @@ class TrainPlan:
     """Most examples to measure on."""
     report_to: tuple[str, ...] = ()
     """Where the Trainer reports losses: tensorboard, wandb and their like."""
+    objective: ObjectiveName = "average"
+    """Which accuracy the choice maximises: of all select examples, or `macro`, the mean over the task's categories."""
     seed: int = 0
     """Of the initial edits, the order of examples, dropout and the bootstrap."""
 
@@ -121,6 +124,7 @@ class TrainPlan:
             ("precision", get_args(Precision)),
             ("schedule", get_args(Schedule)),
             ("init", get_args(Initialisation)),
+            ("objective", get_args(ObjectiveName)),
         ):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is one of {', '.join(known)}, not '{getattr(self, name)}'.")
@@ -146,8 +150,10 @@ class TrainPlan:
         return self.method if self.edits is None else "+".join(sorted({edit.method for edit in self.edits}))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as config.json holds them."""
+        """Return the settings as config.json holds them; an objective where it is not the default, for older runs have none."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.objective == "average":
+            del settings["objective"]
         if settings.pop("edits") is not None:
             settings["edits"] = [edit.to_json((1, 1)) for edit in self.edits or ()]  # the decisions alone, of any shape
         return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}

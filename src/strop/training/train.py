@@ -6,7 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
 from strop.proving.processes import join_processes
 from strop.scoring import using
-from strop.tasks import Task
+from strop.tasks import Task, refuse_objective
 from strop.training.fitter import Fitter
 from strop.training.plan import TrainPlan
 
@@ -44,20 +44,26 @@ def train(
         TaskError: a row does not fit the model, or there is no train split.
         SiteError: the model has no such layer.
         TrainingError: the loss became NaN; the best edits so far are kept in the run folder's `best`.
-        UsageError: a rank is above the hidden size, there is nothing to resume, or the model is not of the kind the task is
-            for.
+        UsageError: a rank is above the hidden size, there is nothing to resume, the model is not of the kind the task is
+            for, or the task lacks the categories that `macro` averages over.
 
     >>> import strop
     >>> model, tokenizer = strop.load("smollm2-135m")  # doctest: +SKIP
     >>> result = strop.train(model, tokenizer, strop.load_task("int-sum"))  # doctest: +SKIP
     """
     plan, options = plan or TrainPlan(), options or RunOptions()
+    refuse_objective(task, plan.objective)
     together = join_processes(model.device)
     if together and model.device.type == "cuda":
         model.to(torch.device("cuda", torch.cuda.current_device()))  # each process has a device of its own
     with using(options.resources):
         fitter = Fitter(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings(
-            command="train", plan=plan.to_json(), seed=plan.seed, test_limit=plan.test_limit, together=together
+            command="train",
+            plan=plan.to_json(),
+            seed=plan.seed,
+            test_limit=plan.test_limit,
+            objective=plan.objective,
+            together=together,
         )
         return conduct(fitter, settings, options)

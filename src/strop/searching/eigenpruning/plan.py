@@ -8,6 +8,7 @@ from strop.errors import UsageError
 from strop.interventions import Bias
 from strop.linalg import Reduction
 from strop.searching.effects import Counterfactual, EffectPlan
+from strop.statistics import ObjectiveName
 
 Scope = Literal["global", "per-type", "per-matrix"]
 """Among which components a fraction is taken: all that are considered, those of a matrix type, or those of one matrix."""
@@ -58,12 +59,16 @@ class PrunePlan:
     """Most select examples to choose by; None for all."""
     test_limit: int | None = None
     """Most test examples to measure the choice on; None for all."""
+    objective: ObjectiveName = "average"
+    """Which accuracy the choice maximises: of all select examples, or `macro`, the mean over the task's categories."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         EffectPlan(counterfactual=self.counterfactual, reduction=self.reduction, steps=self.steps)
         if self.bias not in get_args(Bias):
             raise UsageError(f"bias is one of {', '.join(get_args(Bias))}, not '{self.bias}'.")
+        if self.objective not in get_args(ObjectiveName):
+            raise UsageError(f"objective is one of {', '.join(get_args(ObjectiveName))}, not '{self.objective}'.")
         for scope in self.scopes:
             if scope not in get_args(Scope):
                 raise UsageError(f"scopes are among {', '.join(get_args(Scope))}, not '{scope}'.")
@@ -109,5 +114,8 @@ class PrunePlan:
         return EffectPlan(counterfactual=self.counterfactual, reduction=self.reduction, steps=self.steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds."""
-        return dataclasses.asdict(self)
+        """Return what a run's config.json holds; an objective where it is not the default, for older runs have none."""
+        settings = dataclasses.asdict(self)
+        if self.objective == "average":
+            del settings["objective"]
+        return settings

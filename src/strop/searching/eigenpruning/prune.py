@@ -9,7 +9,7 @@ from strop.scoring import ClassScorer, Scorer, using
 from strop.searching.averages import refuse_mixed_lengths
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.pruner import Pruner
-from strop.tasks import Task, refuse_labels
+from strop.tasks import Task, refuse_labels, refuse_objective
 
 
 def prune(
@@ -39,13 +39,21 @@ def prune(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the counterfactual or the bias does not fit the examples, or the task has labels.
+        UsageError: the counterfactual or the bias does not fit the examples, or the task has labels, or lacks the categories
+            that `macro` averages over.
     """
     plan, options = plan or PrunePlan(), options or RunOptions()
     refuse_labels(task, "prune")
+    refuse_objective(task, plan.objective)
     with using(options.resources):
         pruner = Pruner(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings(command="prune", plan=plan.to_json(), seed=plan.seed, test_limit=plan.test_limit)
+        settings = RunSettings(
+            command="prune",
+            plan=plan.to_json(),
+            seed=plan.seed,
+            test_limit=plan.test_limit,
+            objective=plan.objective,
+        )
         return conduct(pruner, settings, options, check_test=_one_length(pruner) if plan.bias == "position" else None)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from strop.anatomy import MatrixType
 from strop.errors import UsageError
 from strop.linalg import rank_for_fraction
+from strop.statistics import ObjectiveName
 
 Strategy = Literal["gradient", "exhaustive"]
 Compose = Literal["none", "greedy"]
@@ -47,10 +48,16 @@ class SearchPlan:
     """How many of the matrices the gradient ranks highest are tried, `gradient` only."""
     finalists: int = 8
     """How many candidates the screening leaves to be scored on all select examples, `gradient` only."""
+    objective: ObjectiveName = "average"
+    """Which accuracy the choice maximises: of all select examples, or `macro`, the mean over the task's categories."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("strategy", get_args(Strategy)), ("compose", get_args(Compose))):
+        for name, allowed in (
+            ("strategy", get_args(Strategy)),
+            ("compose", get_args(Compose)),
+            ("objective", get_args(ObjectiveName)),
+        ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
         for name in ("max_edits", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists"):
@@ -78,5 +85,8 @@ class SearchPlan:
         return 1 if self.compose == "none" else GREEDY_EDITS
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds."""
-        return {**dataclasses.asdict(self), "max_edits": self.edit_limit}
+        """Return what a run's config.json holds; an objective where it is not the default, for older runs have none."""
+        settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
+        if self.objective == "average":
+            del settings["objective"]
+        return settings

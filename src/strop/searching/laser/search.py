@@ -6,7 +6,7 @@ from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, condu
 from strop.scoring import using
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
-from strop.tasks import Task, refuse_labels
+from strop.tasks import Task, refuse_labels, refuse_objective
 
 
 def search(
@@ -35,11 +35,18 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the task has labels, which a classifier says.
+        UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
     """
     plan, options = plan or SearchPlan(), options or RunOptions()
     refuse_labels(task, "search")
+    refuse_objective(task, plan.objective)
     with using(options.resources):
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings(command="search", plan=plan.to_json(), seed=plan.seed, test_limit=plan.test_limit)
+        settings = RunSettings(
+            command="search",
+            plan=plan.to_json(),
+            seed=plan.seed,
+            test_limit=plan.test_limit,
+            objective=plan.objective,
+        )
         return conduct(chooser, settings, options)
