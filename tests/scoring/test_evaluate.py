@@ -164,3 +164,15 @@ def test_an_example_without_a_category_counts_among_the_others(
 def test_an_evaluation_has_as_many_categories_as_examples() -> None:
     with pytest.raises(UsageError, match="with 2 losses has 1 values of categories"):
         Evaluation("exact", np.ones(2), np.ones(2, dtype=np.int64), categories=("x",))
+
+
+def test_equal_shares_in_other_categories_make_the_same_macro_average_to_the_last_bit() -> None:
+    def macro(*right: int) -> float | None:
+        correct = np.concatenate([np.arange(10) < count for count in right])
+        names = tuple(f"kind {number}" for number in range(len(right)) for _ in range(10))
+        return Evaluation(
+            "exact", np.ones(len(names)), np.ones(len(names), dtype=np.int64), correct, categories=names
+        ).macro
+
+    assert macro(1, 2, 3) == macro(3, 2, 1)
+    assert macro(1, 2, 3) != macro(1, 2, 4)
