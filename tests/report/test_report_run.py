@@ -105,8 +105,10 @@ def test_each_guard_has_a_line_in_the_unit_of_its_bound() -> None:
 
 def test_figures_are_spelt_with_sign_and_unit() -> None:
     assert (percent(None), percent(0), percent(1), percent(0.99999)) == ("–", "0.0 %", "100.0 %", "100.0 %")
-    assert (signed_points(0), signed_points(-0.0123)) == ("+0.0", "-1.2")
+    assert (signed_points(0), signed_points(-1e-9), signed_points(-0.0123)) == ("+0.0", "+0.0", "-1.2")
+    assert (signed_points(0.0004), signed_points(-0.00002)) == ("+0.04", "-0.002")  # not 0, so not spelt as if it were
     assert [spell_p_value(p) for p in (1.0, 0.001, 0.00099)] == ["p = 1.000", "p = 0.001", "p = 9.9e-04"]
+    assert [spell_p_value(p) for p in (0.05, 0.0499, 0.04949)] == ["p = 0.050", "p < 0.050", "p = 0.049"]
 
 
 TRICKY = Table("[title]", ("[name]", "figure"), (("[bold]layer[/bold]", "1"), ("a|b", "[/]")))

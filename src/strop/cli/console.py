@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from strop.anatomy import Anatomy, MatrixType
     from strop.report import Table
     from strop.runs import RunResult
+    from strop.statistics import Spread
     from strop.tasks import Task
 
 ModelArgument = Annotated[
@@ -244,6 +245,16 @@ def resumable(out: Path) -> Iterator[None]:
         ) from None
 
 
+def print_spread(spread: "Spread | None") -> None:
+    """Print how a gain is spread over categories, where there are any."""
+    from strop.report import category_table, spread_lines
+
+    if spread is not None:
+        print_table(category_table(spread))
+        for line in spread_lines(spread):
+            print_line(line)
+
+
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
     from strop.report import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
@@ -258,6 +269,7 @@ def print_run(result: "RunResult") -> None:
         print_line(
             gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
         )
+    print_spread(result.categories)
     for line in [*guard_lines(result), *budget_lines(result)]:
         print_line(line)
     cost = result.cost

@@ -21,13 +21,14 @@ from strop.cli.console import (
     load_for_command,
     print_json,
     print_line,
+    print_spread,
     print_table,
     showing_progress,
 )
 
 if TYPE_CHECKING:
     from strop.scoring import Evaluation, ParaphraseRobustness
-    from strop.statistics import Comparison
+    from strop.statistics import Comparison, Spread
     from strop.tasks import Example
 
 
@@ -62,7 +63,7 @@ def evaluate(
     from strop.checkpoints import identify
     from strop.files import refuse_occupied, write_json
     from strop.recipe import Recipe, applied
-    from strop.scoring import compare, evaluate_paraphrases
+    from strop.scoring import compare, evaluate_paraphrases, spread
     from strop.scoring import evaluate as evaluate_task
     from strop.tasks import load_task
 
@@ -91,6 +92,7 @@ def evaluate(
                         model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                     )
     comparison = compare(scored["base"], scored["edited"]) if loaded else None
+    by_category = spread(scored["base"], scored["edited"]) if loaded else None
     report: dict[str, Any] = {
         "format": 1,
         "command": "eval",
@@ -99,6 +101,7 @@ def evaluate(
         "recipes": [str(folder) for folder in recipes or []],
         **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
         **({"comparison": comparison.to_json()} if comparison is not None else {}),
+        **({"categories": by_category.to_json()} if by_category is not None else {}),
         **({"paraphrases": {name: dataclasses.asdict(own) for name, own in asked.items()}} if asked else {}),
     }
     if out is not None:
@@ -106,13 +109,13 @@ def evaluate(
     if as_json:
         print_json(report)
         return
-    _print(report, comparison)
+    _print(report, comparison, by_category)
     if not loaded:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
 
 
-def _print(report: dict[str, Any], comparison: "Comparison | None") -> None:
+def _print(report: dict[str, Any], comparison: "Comparison | None", by_category: "Spread | None") -> None:
     """Print the figures for a person."""
     from strop.report import evaluation_table, gain_sentence, paraphrase_lines
 
@@ -120,6 +123,7 @@ def _print(report: dict[str, Any], comparison: "Comparison | None") -> None:
     if comparison is not None:
         in_accuracy = report["base"]["accuracy"] is not None
         print_line(gain_sentence(comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
+    print_spread(by_category)
     for line in paraphrase_lines(report):
         print_line(line)
 

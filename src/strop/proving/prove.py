@@ -12,7 +12,7 @@ from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
-from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare
+from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, spread
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def result_of(
         measured: what test says of that.
         command: search, prune or train.
         task: its name.
-        seed: of the bootstrap too.
+        seed: of the tests and intervals too.
         wall_seconds: spent, sittings added up.
         evaluations: trials finished.
     """
@@ -144,6 +144,7 @@ def result_of(
         versions=versions(),
         metric=measured.base.metric[0] if measured.base.metric is not None else None,
         head=TrainedHead(head.labels, head.parameter_count) if head is not None else None,
+        categories=spread(measured.base, measured.edited, seed=seed),
     )
 
 
@@ -155,6 +156,7 @@ def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, A
         result: its figures.
         settings: all that the answer depends on.
     """
+    spread_over = result.categories.macro_to_json() if result.categories is not None else None
     return {
         "command": result.command,
         "task": given.task.name,
@@ -164,5 +166,6 @@ def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, A
         "base": result.base["test"].to_json(),
         "edited": result.edited["test"].to_json(),
         "comparison": result.comparison["test"].to_json(),
+        **({"categories": spread_over} if spread_over is not None else {}),
         "versions": dict(result.versions),
     }

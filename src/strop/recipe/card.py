@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.checkpoints import BaseIdentity
-from strop.statistics import spell_p_value
+from strop.statistics import interval_from_json, spell_p_value
 
 
 def model_card(
@@ -65,11 +65,23 @@ def _figures(provenance: Any) -> list[str]:
     if not comparison:
         return []
     base, edited = provenance["base"], provenance["edited"]
-    low, high = comparison["ci95"]
+    low, high = interval_from_json(comparison["ci95"])
     measured = base.get("metric") or ("accuracy" if base.get("accuracy") is not None else "loss")
     return [
         f"On {base['count']} held-out examples the {measured} went from {base[measured]:.4g} to {edited[measured]:.4g}: "
         f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, {spell_p_value(comparison['p_value'])}; "
         f"{comparison['fixed']} examples fixed, {comparison['broken']} broken).",
+        "",
+        *_categories(provenance.get("categories")),
+    ]
+
+
+def _categories(averages: Mapping[str, Any] | None) -> list[str]:
+    if averages is None:
+        return []
+    low, high = interval_from_json(averages["macro_ci95"])
+    return [
+        f"{averages['sentence']} The average {averages['measure']} over categories went from {averages['macro_base']:.4g} to "
+        f"{averages['macro_edited']:.4g}: a gain of {averages['macro_gain']:.4g} (95 % interval {low:.4g} to {high:.4g}).",
         "",
     ]

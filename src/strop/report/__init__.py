@@ -1,5 +1,6 @@
 """Tables and sentences for people, from typed values; no torch here."""
 
+from strop.report.categories import category_table, spread_lines, spread_sentence
 from strop.report.evaluation import evaluation_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
@@ -8,6 +9,7 @@ from strop.report.tables import Table, to_markdown, to_rich
 __all__ = [
     "Table",
     "budget_lines",
+    "category_table",
     "evaluation_table",
     "gain_sentence",
     "guard_lines",
@@ -16,6 +18,8 @@ __all__ = [
     "percent",
     "run_table",
     "signed_points",
+    "spread_lines",
+    "spread_sentence",
     "to_markdown",
     "to_rich",
 ]

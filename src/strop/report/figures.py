@@ -11,9 +11,11 @@ def percent(fraction: float | None) -> str:
 
 
 def signed_points(fraction: float) -> str:
-    """Spell a difference of two fractions in percentage points.
+    """Spell a difference of two fractions in percentage points, with more digits where fewer would make it 0.
 
-    >>> signed_points(0.095)
-    '+9.5'
+    >>> signed_points(0.095), signed_points(-0.0003)
+    ('+9.5', '-0.03')
     """
-    return f"{100 * fraction:+.1f}"
+    points = 100 * fraction
+    digits = next((digits for digits in (1, 2, 3) if round(points, digits)), 1)
+    return f"{round(points, digits) + 0.0:+.{digits}f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import RunError
-from strop.statistics import Comparison, Figures
+from strop.statistics import Comparison, Figures, Spread
 
 FORMAT = 1
 
@@ -130,6 +130,8 @@ class RunResult:
     """What gains are measured in where a classifier is judged, and the name of its figure beside accuracy and loss."""
     head: TrainedHead | None = None
     """None where no classification head was trained."""
+    categories: Spread | None = None
+    """How the gain on test is spread over the task's categories; None where it names none, or nothing was edited."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
@@ -139,7 +141,8 @@ class RunResult:
         content["comparison"] = {name: found.to_json() for name, found in self.comparison.items()}
         for name in ("interventions", "edits", "guards"):
             content[name] = list(content[name])
-        for name in ("start", "guards", "budget", "metric", "head"):
+        content["categories"] = self.categories.to_json() if self.categories is not None else None
+        for name in ("start", "guards", "budget", "metric", "head", "categories"):
             if not content[name]:
                 del content[name]
         return content
@@ -167,6 +170,8 @@ class RunResult:
         fields["edits"] = tuple(content.get("edits", ()))
         budget, head = content.get("budget"), content.get("head")
         fields["budget"] = None if budget is None else BudgetUse(**budget)
+        categories = content.get("categories")
+        fields["categories"] = Spread.from_json(categories) if categories else None
         fields["head"] = None if head is None else TrainedHead(tuple(head["labels"]), head["parameters"])
         return cls(**fields)
 

@@ -1,7 +1,7 @@
 """A model on a task: encoding, scorers, generation, evaluation."""
 
 from strop.scoring.class_scorer import ClassScorer
-from strop.scoring.compare import compare
+from strop.scoring.compare import compare, spread
 from strop.scoring.encoding import Batch
 from strop.scoring.evaluate import (
     ParaphraseRobustness,
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate_paraphrases",
     "greedy_continuations",
     "scorer_of",
+    "spread",
     "text_scorer",
     "using",
 ]

@@ -45,6 +45,8 @@ class Evaluation:
     """(examples,): what the model says in its place; only for `label`."""
     labels: Labels | None = None
     """What a classifier was to say; only for `label`."""
+    categories: tuple[str, ...] | None = None
+    """The kind of each example, by which gains are shown; None where the task names none."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "correct", "rank", "groups", "actual", "predicted"):

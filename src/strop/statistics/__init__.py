@@ -1,18 +1,24 @@
-"""Figures, metrics and paired tests of them: numpy and scipy only, no model and no file."""
+"""Figures, metrics, paired tests and intervals of them: numpy and scipy only, no model and no file."""
 
 from strop.statistics.comparison import Comparison, compare_differences, compare_metric, spell_p_value
 from strop.statistics.figures import Figures
+from strop.statistics.intervals import interval_from_json
 from strop.statistics.merit import Merit, ObjectiveName, merit_of
 from strop.statistics.metrics import METRICS
+from strop.statistics.spread import CategoryGain, Spread, spread_of
 
 __all__ = [
     "METRICS",
+    "CategoryGain",
     "Comparison",
     "Figures",
     "Merit",
     "ObjectiveName",
+    "Spread",
     "compare_differences",
     "compare_metric",
+    "interval_from_json",
     "merit_of",
     "spell_p_value",
+    "spread_of",
 ]

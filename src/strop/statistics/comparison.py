@@ -1,38 +1,49 @@
 """Two models on the same examples, paired: the gain, its interval, and how surely it is none by chance."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.stats
-from numpy.typing import NDArray
+import scipy.special
 
-from strop.statistics.metrics import METRICS, Floats
-
-RESAMPLES = 10_000
+from strop.statistics.flips import sign_flip_p_value
+from strop.statistics.groups import Floats, Indices, number_groups, totals_of
+from strop.statistics.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    critical_value,
+    interval_from_json,
+    interval_to_json,
+    mean_interval,
+    score_interval,
+)
+from strop.statistics.metrics import METRICS
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What an edit changed on the same examples."""
+    """What an edit changed on the same examples; p < 0.05 exactly where the interval leaves out 0."""
 
     gain: float
     """Edited minus base accuracy, as a fraction; for `label`, of the task's metric; for `perplexity`, base minus edited mean
     loss, in nats per token."""
-    ci95: tuple[float, float]
-    """Percentile bootstrap over groups of examples."""
+    ci95: Interval
+    """Tango's score interval for right and wrong answers, t and bootstrap-t for losses, a bootstrap for other metrics than
+    accuracy; each counts groups of examples, and holds 0 where the test does not refuse it."""
     p_value: float
-    """Two-sided: McNemar's exact test; for `perplexity`, Wilcoxon's signed ranks; for other metrics than accuracy, a paired
-    permutation test."""
+    """Two-sided, by turning whole groups: exact for right and wrong answers (McNemar's test where each example is a group),
+    sign flips for `perplexity`, a paired permutation test for other metrics than accuracy."""
     fixed: int
     """Examples wrong before and right after; for `perplexity` and for numbers, those whose loss fell."""
     broken: int
     """Examples right before and wrong after; for `perplexity` and for numbers, those whose loss rose."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a result file holds."""
-        return {**dataclasses.asdict(self), "ci95": list(self.ci95)}
+        """Return what a result file holds, with null for a bound that is none."""
+        return {**dataclasses.asdict(self), "ci95": interval_to_json(self.ci95)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Comparison":
@@ -41,38 +52,68 @@ class Comparison:
         Raises:
             KeyError: a field is missing.
         """
-        low, high = content["ci95"]
         fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**fields, "ci95": (low, high)})
+        return cls(**{**fields, "ci95": interval_from_json(content["ci95"])})
 
 
 def compare_differences(
-    difference: Floats, *, groups: NDArray[np.int64] | None, right_or_wrong: bool, seed: int = 0
+    difference: Floats, *, groups: Indices | None, right_or_wrong: bool, seed: int = 0
 ) -> Comparison:
     """Compare two models by what changed on each example.
 
-    p = P(min(fixed, broken) or fewer of fixed + broken tosses of a fair coin), two-sided (McNemar, 1947, exact form), or
-    Wilcoxon's signed ranks where differences are of losses; the interval is the 2.5 % and 97.5 % point of the mean
-    difference over 10,000 resamples of whole groups.
+    p = P(|Σ_g ε_g D_g| ≥ |Σ_g D_g|) over random signs ε_g of the groups' totals D_g (see `sign_flip_p_value`); for right and
+    wrong answers without groups this is McNemar's exact test. The interval is `score_interval` of right and wrong answers,
+    `mean_interval` of losses. Both are made to agree by `agreeing`.
 
     Args:
         difference: (examples,), edited minus base: −1, 0 or 1 where answers are right or wrong; base minus edited loss.
         groups: (examples,), the number of each example's group; None where each stands alone.
         right_or_wrong: the differences are of answers that are right or wrong; else of losses.
-        seed: of the resampling.
+        seed: of random signs and resamples of losses.
 
     >>> found = compare_differences(np.array([1.0, 1.0, 0.0, -1.0]), groups=None, right_or_wrong=True)
     >>> found.gain, found.fixed, found.broken
     (0.25, 2, 1)
     """
-    fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
-    return Comparison(
-        gain=float(difference.mean()),
-        ci95=_bootstrap(difference, groups, seed),
-        p_value=_p_value(difference, fixed, broken, counts=right_or_wrong),
-        fixed=fixed,
-        broken=broken,
+    index = number_groups(groups, len(difference))
+    gain = float(difference.mean())
+    p_value = sign_flip_p_value(totals_of(difference, index), counts=right_or_wrong, seed=seed)
+    interval = score_interval(difference, index) if right_or_wrong else mean_interval(difference, index, seed=seed)
+    interval, p_value = agreeing(gain, interval, p_value)
+    return Comparison(gain, interval, p_value, *_changed(difference))
+
+
+def agreeing(gain: float, interval: Interval, p_value: float) -> tuple[Interval, float]:
+    """Return an interval and a p-value of which neither claims what the other denies, each the more cautious of the two.
+
+    Where p ≥ 0.05 the interval is widened to reach 0; where p < 0.05 and the interval holds 0, p becomes that of the interval,
+    2 (1 − Φ(1.96 gain / r)), with r the interval's reach from the gain towards 0, which is at least 0.05.
+
+    Args:
+        gain: what the interval is of, and inside it.
+        interval: of 95 %.
+        p_value: that there is no gain.
+
+    >>> agreeing(0.2, (0.1, 0.3), 0.2), agreeing(0.2, (0.1, 0.3), 0.01)
+    (((0.0, 0.3), 0.2), ((0.1, 0.3), 0.01))
+    >>> interval, p_value = agreeing(0.1, (-0.1, 0.3), 0.01)
+    >>> interval, round(p_value, 2)
+    ((-0.1, 0.3), 0.33)
+    """
+    low, high = min(interval[0], gain), max(interval[1], gain)  # they differ where rounding does
+    if p_value >= LEVEL:
+        return (min(low, 0.0), max(high, 0.0)), p_value
+    if not low <= 0 <= high:
+        return (low, high), p_value
+    reach = gain - low if gain > 0 else high - gain
+    distances = 0.0 if gain == 0 else abs(gain) / reach
+    return (low, high), max(
+        p_value, LEVEL, float(scipy.special.erfc(critical_value(math.inf) * distances / math.sqrt(2)))
     )
+
+
+def _changed(difference: Floats) -> tuple[int, int]:
+    return int((difference > 0).sum()), int((difference < 0).sum())
 
 
 def compare_metric(
@@ -83,13 +124,15 @@ def compare_metric(
     *,
     label_count: int,
     values: tuple[float, float],
-    groups: NDArray[np.int64] | None,
+    groups: Indices | None,
     seed: int = 0,
 ) -> Comparison:
     """Compare two classifiers by a metric that is a function of sums over examples.
 
-    The interval is that of the metric's difference over 10,000 resamples of whole groups, and p the share of as many
-    exchanges, of the two models' predictions in half of the groups, that move the metric as far.
+    p is the share of 10,000 exchanges, of the two models' predictions in half of the groups, that move the metric as far.
+    The interval is that of the metric's difference over as many resamples of whole groups, widened by t/z √(G / (G − 1)) for G
+    groups (the expanded percentile interval: Hesterberg, 2015, doi:10.1080/00031305.2015.1089789), and for labels reaching
+    no less far than `score_interval` of the answers that changed. Both are made to agree by `agreeing`.
 
     Args:
         name: one of `METRICS`.
@@ -101,71 +144,62 @@ def compare_metric(
         groups: (examples,), the number of each example's group; None where each stands alone.
         seed: of the resampling.
     """
-    fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
     gain = values[1] - values[0]
-    value = METRICS[name].value
+    index = number_groups(groups, len(difference))
     each = np.concatenate([METRICS[name].addends(actual, own, label_count) for own in predictions], axis=1)
-    kinds, counts = _kinds_of_groups(each, groups)
+    gains, exchanged = _resampled(name, each, index, seed)
+    low, high = (float(bound) for bound in np.quantile(gains, [LEVEL / 2, 1 - LEVEL / 2]))
+    shares = np.bincount(index) / len(index)
+    groups_worth = float(1 / (shares**2).sum())
+    wider = critical_value(groups_worth) / critical_value(math.inf) * math.sqrt(len(shares) / max(len(shares) - 1, 1))
+    below, above = wider * max(gain - low, 0.0), wider * max(high - gain, 0.0)
+    if METRICS[name].classes:
+        answers = score_interval(difference, index)
+        centre = float(difference.mean())
+        below, above = max(below, centre - answers[0]), max(above, answers[1] - centre)
+    as_far = int((np.abs(exchanged) >= abs(gain) - 1e-12).sum())
+    interval, p_value = agreeing(gain, (gain - below, gain + above), (1 + as_far) / (1 + RESAMPLES))
+    return Comparison(gain, interval, p_value, *_changed(difference))
+
+
+def _resampled(name: str, each: Floats, index: Indices, seed: int) -> tuple[Floats, Floats]:
+    """Return a metric's gain over resamples of groups, and over exchanges of two models' predictions in half of them."""
+    value = METRICS[name].value
+    kinds, counts = _kinds_of_groups(each, index)
     half = kinds.shape[1] // 2
     generator = np.random.default_rng(seed)
     gains, exchanged = np.empty(RESAMPLES), np.empty(RESAMPLES)
     turned = np.concatenate([kinds[:, half:], kinds[:, :half]], axis=1)
-    for start, stop in _steps(len(counts)):
+    step = max(1, 2_000_000 // len(counts))  # a few at a time, so that not too much of memory is held
+    for start in range(0, RESAMPLES, step):
+        stop = min(start + step, RESAMPLES)
         drawn = generator.multinomial(counts.sum(), counts / counts.sum(), size=stop - start) @ kinds
         gains[start:stop] = value(drawn[:, half:]) - value(drawn[:, :half])
         kept = generator.binomial(counts, 0.5, size=(stop - start, len(counts)))
         mixed = kept @ kinds + (counts - kept) @ turned
         exchanged[start:stop] = value(mixed[:, half:]) - value(mixed[:, :half])
-    low, high = np.quantile(gains, [0.025, 0.975])
-    as_far = int((np.abs(exchanged) >= abs(gain) - 1e-12).sum())
-    return Comparison(gain, (float(low), float(high)), (1 + as_far) / (1 + RESAMPLES), fixed, broken)
+    return gains, exchanged
 
 
-def _kinds_of_groups(each: Floats, groups: NDArray[np.int64] | None) -> tuple[Floats, NDArray[np.int64]]:
+def _kinds_of_groups(each: Floats, index: Indices) -> tuple[Floats, Indices]:
     """Return what groups of examples add to the metric's sums of both models, each kind of group once, and how many."""
-    index = np.arange(len(each)) if groups is None else groups
     sums = np.zeros((int(index.max()) + 1, each.shape[1]))
     np.add.at(sums, index, each)
-    kinds, counts = np.unique(sums[np.bincount(index) > 0], axis=0, return_counts=True)
+    kinds, counts = np.unique(sums, axis=0, return_counts=True)
     return kinds, counts
-
-
-def _steps(kinds: int) -> list[tuple[int, int]]:
-    """Return the resamples a few at a time, so that not too much of memory is held."""
-    step = max(1, 2_000_000 // kinds)
-    return [(start, min(start + step, RESAMPLES)) for start in range(0, RESAMPLES, step)]
-
-
-def _p_value(difference: NDArray[np.float64], fixed: int, broken: int, *, counts: bool) -> float:
-    if fixed + broken == 0:
-        return 1.0
-    if counts:
-        return float(scipy.stats.binomtest(min(fixed, broken), fixed + broken, 0.5).pvalue)
-    return float(scipy.stats.wilcoxon(difference).pvalue)
-
-
-def _bootstrap(difference: NDArray[np.float64], groups: NDArray[np.int64] | None, seed: int) -> tuple[float, float]:
-    """Resample whole groups of examples: those of one group are no independent evidence."""
-    generator = np.random.default_rng(seed)
-    index = np.arange(len(difference)) if groups is None else groups
-    totals = np.bincount(index, weights=difference)
-    sizes = np.bincount(index)
-    kinds, counts = np.unique(np.stack([totals[sizes > 0], sizes[sizes > 0]]), axis=1, return_counts=True)
-    group_count = int(counts.sum())
-    means = np.empty(RESAMPLES)
-    for start, stop in _steps(counts.shape[0]):  # resampling groups of few kinds is one multinomial draw
-        drawn = generator.multinomial(group_count, counts / group_count, size=stop - start)
-        means[start:stop] = (drawn @ kinds[0]) / (drawn @ kinds[1])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def spell_p_value(p_value: float) -> str:
     """Return what a test says; where the number is too small for the machine, how small it is at most.
 
-    >>> spell_p_value(0.04), spell_p_value(7.6e-41), spell_p_value(0.0)
-    ('p = 0.040', 'p = 7.6e-41', 'p < 1e-300')
+    What lies below 0.05 is never spelt as if it did not.
+
+    >>> spell_p_value(0.04), spell_p_value(7.6e-41), spell_p_value(0.0), spell_p_value(0.04997)
+    ('p = 0.040', 'p = 7.6e-41', 'p < 1e-300', 'p < 0.050')
     """
     if p_value < 1e-300:
         return "p < 1e-300"
-    return f"p = {p_value:.3f}" if p_value >= 0.001 else f"p = {p_value:.1e}"
+    if p_value >= 0.001:
+        spelt = f"{p_value:.3f}"
+        return "p < 0.050" if p_value < LEVEL and spelt == "0.050" else f"p = {spelt}"
+    return f"p = {p_value:.1e}"
