@@ -30,6 +30,17 @@ def test_the_card_names_base_edits_figures_and_how_to_use_it(llama: nn.Module, t
     assert card.startswith("---\n")
 
 
+def test_the_card_says_how_the_gain_is_spread(llama: nn.Module, tmp_path: Path) -> None:
+    averages = {
+        "count": 19, "measure": "accuracy", "macro_base": 0.05, "macro_edited": 0.071, "macro_gain": 0.021,
+        "macro_ci95": [0.011, 0.034], "sentence": "Most of the gain is in 1 of 19 categories (city); 5 fall.",
+    }  # fmt: skip
+    Recipe.of(llama, EDITS, provenance={**PROVENANCE, "categories": averages}).save(tmp_path / "facts")
+    card = (tmp_path / "facts" / "README.md").read_text(encoding="utf-8")
+    assert f"{averages['sentence']} The average accuracy over categories went from 0.05 to 0.071" in card
+    assert "a gain of 0.021 (95 % interval 0.011 to 0.034)" in card
+
+
 @pytest.mark.parametrize("base", ["smollm2-135m", "/home/someone/model", "./model", "models/mine", "LlamaForCausalLM"])
 def test_the_card_gives_no_hub_id_to_a_base_that_has_none(base: str, llama: nn.Module, tmp_path: Path) -> None:
     recipe = Recipe.of(llama, EDITS)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from strop.anatomy import MatrixType, WeightSite
@@ -24,7 +25,7 @@ from strop.runs import (
     TrainedHead,
     describe_environment,
 )
-from strop.statistics import Comparison, Figures
+from strop.statistics import Comparison, Figures, spread_of
 
 CONFIG = {"command": "search", "plan": {"seed": 0, "layers": (1, 2)}, "task": {"name": "facts"}}
 RESULT = RunResult(
@@ -51,6 +52,7 @@ EVERYTHING = dataclasses.replace(
     budget=BudgetUse(60.0, None, spent=True),
     metric="f1",
     head=TrainedHead(("no", "yes"), 66),
+    categories=spread_of(np.zeros(4), np.array([1, 1, 0, 1]), categories=["a", "a", "b", "b"]),
 )
 
 
@@ -232,7 +234,9 @@ def test_a_result_survives_the_disk(tmp_path: Path, result: RunResult) -> None:
 
 
 def test_what_a_run_did_not_have_is_not_in_its_result() -> None:
-    assert set(EVERYTHING.to_json()) - set(RESULT.to_json()) == {"start", "guards", "budget", "metric", "head"}
+    assert set(EVERYTHING.to_json()) - set(RESULT.to_json()) == {
+        "start", "guards", "budget", "metric", "head", "categories",
+    }  # fmt: skip
 
 
 def test_a_result_written_before_edits_were_told_in_words_is_read(tmp_path: Path) -> None:

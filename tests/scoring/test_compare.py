@@ -1,5 +1,6 @@
 """Comparing two evaluations pair by pair: the p-value counts groups, the interval holds the gain, and they agree."""
 
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strop.errors import UsageError
-from strop.scoring import Evaluation, compare
+from strop.scoring import Evaluation, compare, spread
 from strop.statistics import Comparison
 
 
@@ -97,7 +98,6 @@ def test_a_lower_loss_is_a_gain_where_loss_is_the_measure() -> None:
     assert found.gain == pytest.approx(2.0 - edited.loss.mean())
     assert found.gain > 0
     assert (found.fixed, found.broken) == (11, 1)
-    assert found.p_value == 26 / 2**12  # signs of twelve falls of which one is negative and not the least
     assert found.p_value == pytest.approx(
         scipy.stats.permutation_test(
             (base.loss - edited.loss,), np.mean, permutation_type="samples", n_resamples=np.inf
@@ -122,3 +122,45 @@ def test_a_comparison_is_plain_json() -> None:
     assert json.loads(json.dumps(found.to_json())) == {
         "gain": found.gain, "ci95": list(found.ci95), "p_value": found.p_value, "fixed": 10, "broken": 2,
     }  # fmt: skip
+
+
+def by_kind(correct: list[bool] | None, loss: list[float] | None = None, kinds: str = "aabb") -> Evaluation:
+    score = "exact" if correct is not None else "perplexity"
+    return dataclasses.replace(evaluation(correct, loss, score), categories=tuple(kinds), groups=np.array([0, 1, 1, 2]))
+
+
+def test_the_spread_is_that_of_right_answers_by_category() -> None:
+    found = spread(by_kind([False, False, True, True]), by_kind([True, True, False, True]))
+    assert found is not None
+    assert [(each.name, each.gain, each.count) for each in found.categories] == [("a", 1.0, 2), ("b", -0.5, 2)]
+    assert (found.measure, found.macro_gain) == ("accuracy", 0.25)
+
+
+def test_the_spread_is_that_of_losses_where_nothing_is_right_or_wrong() -> None:
+    found = spread(by_kind(None, [2.0, 2.0, 3.0, 3.0]), by_kind(None, [1.5, 1.5, 3.5, 3.25]))
+    assert found is not None
+    assert [(each.name, each.gain) for each in found.categories] == [("a", 0.5), ("b", -0.375)]
+    assert found.measure == "loss"
+
+
+def test_without_categories_or_an_edit_there_is_no_spread() -> None:
+    one = by_kind([True, False, True, True])
+    assert spread(one, one) is None
+    assert spread(evaluation([True]), evaluation([False])) is None
+
+
+def test_categories_fit_the_examples() -> None:
+    with pytest.raises(UsageError, match="2 losses has 3 values of categories"):
+        dataclasses.replace(evaluation([True, False]), categories=("a", "b", "c"))
+    one = by_kind([True, False, True, True])
+    for judge in (compare, spread):
+        with pytest.raises(UsageError, match="Only evaluations of the same examples"):
+            judge(one, by_kind([True, False, True, True], kinds="abab"))
+
+
+def test_groups_are_counted_by_the_p_value() -> None:
+    before, after = evaluation([False] * 40), evaluation([True] * 40)
+    grouped = [dataclasses.replace(each, groups=np.arange(40) // 10) for each in (before, after)]
+    assert compare(before, after).p_value == pytest.approx(2 / 2**40)
+    assert compare(*grouped).p_value == pytest.approx(2 / 2**4)
+    assert compare(*grouped).ci95[0] <= 0

@@ -45,9 +45,10 @@ class RunOutcome:
         else:
             measured, before, after, unit = "loss", base.loss, edited.loss, " nats per token"
         low, high = comparison.ci95
+        spread = f"\n{self.result.categories.sentence}" if self.result.categories is not None else ""
         return (
             f"{self.recipe}\n"
             f"{measured} on {base.count} held-out examples: {before:.4f} -> {after:.4f}{unit} "
             f"(gain {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
-            f"{spell_p_value(comparison.p_value)})"
+            f"{spell_p_value(comparison.p_value)}){spread}"
         )

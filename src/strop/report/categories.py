@@ -20,7 +20,7 @@ def category_table(spread: Spread, *, most_rows: int = MOST_ROWS) -> Table:
         between = (f"({len(shown) - most_rows} others)", *("" for _ in range(6)))
         shown = [*shown[:first], between, *shown[len(shown) - last :]]
     average = (
-        "average of categories",
+        "average",
         str(spread.count),
         *(_figure(value, spread) for value in (spread.macro_base, spread.macro_edited)),
         _gain(spread.macro_gain, spread),

@@ -12,9 +12,9 @@ LEVEL = 0.05
 RESAMPLES = 10_000
 FEWEST_TO_RESAMPLE = 10
 """Groups below which resampling them says too little of how skewed they are."""
-PRIOR_GROUPS = 2.0
-"""Unseen groups of examples that all change alike, which count beside those seen to change: two changes tell little of
-whether more come together."""
+UNSEEN_GROUPS = 2.0
+"""Groups that change as one, which count beside those seen to change: few changes tell little of whether more come together.
+Where every group changed nothing is unseen, and they do not count."""
 
 Interval = tuple[float, float]
 
@@ -56,7 +56,7 @@ def score_interval(
     does not refuse: |b − c − nδ| ≤ t √(n (2 q(δ) + δ (1 − δ))), with q(δ) the likeliest share of broken answers were δ the truth.
     Therefore it does not shrink to a point where nothing changed. b and c are the fixed and broken answers of as many independent
     examples as the groups are worth: n = N / deff with deff the ratio of the cluster-robust variance to that of
-    independent examples (Kish, 1965; Rao and Scott, 1992, doi:10.2307/2532311), at least 1, drawn towards that of groups
+    independent examples (Kish, 1965; Rao and Scott, 1992, doi:10.2307/2532311), at least 1, and drawn towards that of groups
     that change as one where few groups change; t is Student's with one less than the number of groups.
 
     Args:
@@ -95,7 +95,8 @@ def _independent_count(found: GroupedMean, shares: Floats, changed: int, spread:
     each = most  # 1 / n, were examples independent
     if spread > 1e-12:
         each = max(most, found.variance / spread * (1 - most))
-    return (changed + PRIOR_GROUPS) / (changed * each + PRIOR_GROUPS * least)
+    unseen = UNSEEN_GROUPS * (1 - changed / len(found.residuals))
+    return (changed + unseen) / (changed * each + unseen * least)
 
 
 def _score_limit(fixed: float, broken: float, count: float, critical: float) -> float:

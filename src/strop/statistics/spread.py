@@ -163,7 +163,8 @@ def spread_of(
 
     macro gain = (1/C) Σ_c mean_{i in c} d_i, with d_i what changed on example i. Its interval takes the categories as given and
     counts groups within them; that of the plain gain by categories takes each category as one group, as if they had been
-    drawn from many (see `score_interval` for right and wrong answers, `mean_interval` for losses).
+    drawn from many, and is no narrower than by groups (see `score_interval` for right and wrong answers, `mean_interval` for
+    losses).
 
     Args:
         base: (examples,), of the model as it was: 1 or true for a right answer, 0 or false for a wrong one; or losses.
@@ -205,7 +206,9 @@ def spread_of(
         macro_edited=float((shares * after).sum()),
         macro_gain=float((shares * difference).sum()),
         macro_ci95=_interval(difference, index, measure, seed, shares=shares, strata=strata),
-        ci95_categories=_interval(difference, strata, measure, seed),
+        ci95_categories=_wider(
+            _interval(difference, strata, measure, seed), _interval(difference, index, measure, seed)
+        ),
     )
 
 
@@ -221,6 +224,10 @@ def _interval(
     if measure == "accuracy":
         return score_interval(difference, groups, shares=shares, strata=strata)
     return mean_interval(difference, groups, shares=shares, strata=strata, seed=seed)
+
+
+def _wider(one: Interval, other: Interval) -> Interval:
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _category(
