@@ -17,7 +17,7 @@ def category_table(spread: Spread, *, most_rows: int = MOST_ROWS) -> Table:
     shown: list[tuple[str, ...]] = [_row(category, spread) for category in spread.categories]
     if len(shown) > most_rows:
         first, last = most_rows - most_rows // 2, most_rows // 2
-        between = (f"({len(shown) - most_rows} others)", *("" for _ in range(6)))
+        between = (f"({len(shown) - most_rows} others)", *("" for _ in range(5)))
         shown = [*shown[:first], between, *shown[len(shown) - last :]]
     average = (
         "average",
@@ -25,11 +25,10 @@ def category_table(spread: Spread, *, most_rows: int = MOST_ROWS) -> Table:
         *(_figure(value, spread) for value in (spread.macro_base, spread.macro_edited)),
         _gain(spread.macro_gain, spread),
         _interval(spread.macro_ci95, spread),
-        "",
     )
     gain = "points" if spread.measure == "accuracy" else "nats"
-    columns = ("category", "count", f"{spread.measure} before", "after", gain, "95 % interval", "fixed / broken")
-    return Table("By category", columns, (*shown, average))
+    columns = ("category", "count", "before", "after", gain, "95 % interval")
+    return Table(f"{spread.measure.capitalize()} by category", columns, (*shown, average))
 
 
 def _row(category: CategoryGain, spread: Spread) -> tuple[str, ...]:
@@ -40,7 +39,6 @@ def _row(category: CategoryGain, spread: Spread) -> tuple[str, ...]:
         _figure(category.edited, spread),
         _gain(category.gain, spread),
         _interval(category.ci95, spread),
-        f"{category.fixed} / {category.broken}",
     )
 
 

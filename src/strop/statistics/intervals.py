@@ -12,6 +12,8 @@ LEVEL = 0.05
 RESAMPLES = 10_000
 FEWEST_TO_RESAMPLE = 10
 """Groups below which resampling them says too little of how skewed they are."""
+FARTHEST = 3.0
+"""Times what Student's interval reaches, the most that resampling adds."""
 UNSEEN_GROUPS = 2.0
 """Groups that change as one, which count beside those seen to change: few changes tell little of whether more come together.
 Where every group changed nothing is unseen, and they do not count."""
@@ -124,6 +126,23 @@ def _score(difference: float, fixed: float, broken: float, count: float) -> floa
     return distance * math.sqrt(count / variance)
 
 
+def student_interval(found: GroupedMean) -> Interval:
+    """Return the 95 % interval of t cluster-robust standard errors, with t Student's of one less than the number of groups.
+
+    Args:
+        found: a mean of values in groups.
+
+    >>> low, high = student_interval(grouped_mean(np.array([0.0, 0.2, 0.4]), np.arange(3)))
+    >>> round(low, 3), round(high, 3)
+    (-0.297, 0.697)
+    """
+    critical = critical_value(found.effective_groups)
+    if math.isinf(critical):
+        return -math.inf, math.inf
+    reach = critical * math.sqrt(found.variance)
+    return found.mean - reach, found.mean + reach
+
+
 def mean_interval(
     difference: Floats,
     groups: Indices | None = None,
@@ -136,8 +155,9 @@ def mean_interval(
 
     The wider on either side of two: the gain plus or minus t cluster-robust standard errors, with t Student's of one less than the
     number of groups; and, with ten groups or more, the bootstrap-t interval (Efron, 1981; Hall, 1988,
-    doi:10.1214/aos/1176350933) of 10,000 resamples of whole groups, which holds where differences are skewed. A single
-    group says nothing of its error; its interval has no bounds.
+    doi:10.1214/aos/1176350933) of 10,000 resamples of whole groups, which holds where differences are skewed; it reaches
+    three times as far at most, as it has no end where one group makes all the difference. A single group says nothing of its
+    error; its interval has no bounds.
 
     Args:
         difference: (examples,), any numbers.
@@ -153,15 +173,14 @@ def mean_interval(
     if not np.any(difference):
         return 0.0, 0.0  # not one loss is another's to the last bit: it is the same model
     found = grouped_mean(difference, number_groups(groups, len(difference)), shares=shares, strata=strata)
-    critical = critical_value(found.effective_groups)
-    if math.isinf(critical):
-        return -math.inf, math.inf
+    low, high = student_interval(found)
     error = math.sqrt(found.variance)
-    below, above = critical * error, critical * error
     if len(found.residuals) >= FEWEST_TO_RESAMPLE and error > 0:
-        low, high = np.quantile(_resampled_pivots(found, seed), [LEVEL / 2, 1 - LEVEL / 2])
-        below, above = max(below, float(high) * error), max(above, -float(low) * error)
-    return found.mean - below, found.mean + above
+        least, most = np.quantile(_resampled_pivots(found, seed), [LEVEL / 2, 1 - LEVEL / 2])
+        farthest = FARTHEST * (high - found.mean)
+        low = min(low, found.mean - min(float(most) * error, farthest))
+        high = max(high, found.mean + min(-float(least) * error, farthest))
+    return low, high
 
 
 def _resampled_pivots(found: GroupedMean, seed: int) -> Floats:

@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from strop.errors import UsageError
 from strop.statistics.comparison import compare_differences
-from strop.statistics.groups import Floats, Indices, number_groups
-from strop.statistics.intervals import Interval, interval_from_json, interval_to_json, mean_interval, score_interval
+from strop.statistics.groups import Floats, Indices, grouped_mean, number_groups
+from strop.statistics.intervals import (
+    Interval,
+    interval_from_json,
+    interval_to_json,
+    mean_interval,
+    score_interval,
+    student_interval,
+)
 
 Measure = Literal["accuracy", "loss"]
 OTHER = "other"
@@ -162,9 +169,9 @@ def spread_of(
     """Return how a gain is spread over categories.
 
     macro gain = (1/C) Σ_c mean_{i in c} d_i, with d_i what changed on example i. Its interval takes the categories as given and
-    counts groups within them; that of the plain gain by categories takes each category as one group, as if they had been
-    drawn from many, and is no narrower than by groups (see `score_interval` for right and wrong answers, `mean_interval` for
-    losses).
+    counts groups within them (see `score_interval` for right and wrong answers, `mean_interval` for losses). That of the plain
+    gain by categories takes each category as one observation, as if they had been drawn from many: t standard errors, with
+    t Student's of one less than their number, and no narrower than the interval by groups.
 
     Args:
         base: (examples,), of the model as it was: 1 or true for a right answer, 0 or false for a wrong one; or losses.
@@ -206,9 +213,7 @@ def spread_of(
         macro_edited=float((shares * after).sum()),
         macro_gain=float((shares * difference).sum()),
         macro_ci95=_interval(difference, index, measure, seed, shares=shares, strata=strata),
-        ci95_categories=_wider(
-            _interval(difference, strata, measure, seed), _interval(difference, index, measure, seed)
-        ),
+        ci95_categories=_by_categories(difference, strata, _interval(difference, index, measure, seed), measure),
     )
 
 
@@ -226,8 +231,11 @@ def _interval(
     return mean_interval(difference, groups, shares=shares, strata=strata, seed=seed)
 
 
-def _wider(one: Interval, other: Interval) -> Interval:
-    return min(one[0], other[0]), max(one[1], other[1])
+def _by_categories(difference: Floats, strata: Indices, by_groups: Interval, measure: Measure) -> Interval:
+    """Return the interval of the mean with each category as one observation, no narrower than that by groups."""
+    low, high = student_interval(grouped_mean(difference, strata))
+    low, high = min(low, by_groups[0]), max(high, by_groups[1])
+    return (max(low, -1.0), min(high, 1.0)) if measure == "accuracy" else (low, high)
 
 
 def _category(
