@@ -53,7 +53,7 @@ def totals_of(values: Floats, index: Indices) -> Floats:
     >>> totals_of(np.array([1.0, 2.0, 4.0]), np.array([0, 1, 0])).tolist()
     [5.0, 2.0]
     """
-    return np.bincount(index, weights=values)
+    return np.bincount(index, weights=values).astype(np.float64)
 
 
 def grouped_mean(
