@@ -54,7 +54,7 @@ def test_losses_in_groups(drawn: tuple[list[float], list[int]]) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["f1", "matthews", "pearson"]), st.sampled_from([None, 4]))
+@given(st.integers(0, 10**6), st.sampled_from(["f1", "matthews", "pearson"]), st.sampled_from([None, 4, 48]))
 def test_other_metrics(seed: int, name: str, size: int | None) -> None:
     generator = np.random.default_rng(seed)
     actual = generator.integers(0, 2, 48).astype(float)

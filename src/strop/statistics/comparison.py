@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 
 from strop.statistics.flips import sign_flip_p_value
-from strop.statistics.groups import Floats, Indices, number_groups, totals_of
+from strop.statistics.groups import Floats, Indices, grouped_mean, number_groups, totals_of
 from strop.statistics.intervals import (
     LEVEL,
     RESAMPLES,
@@ -131,8 +131,9 @@ def compare_metric(
 
     p is the share of 10,000 exchanges, of the two models' predictions in half of the groups, that move the metric as far.
     The interval is that of the metric's difference over as many resamples of whole groups, widened by t/z √(G / (G − 1)) for G
-    groups (the expanded percentile interval: Hesterberg, 2015, doi:10.1080/00031305.2015.1089789), and for labels reaching
-    no less far than `score_interval` of the answers that changed. Both are made to agree by `agreeing`.
+    groups (the expanded percentile interval: Hesterberg, 2015, doi:10.1080/00031305.2015.1089789). For labels it reaches no
+    less far than `score_interval` of the answers that changed, times how much more than accuracy the metric moves over
+    resamples, so that it holds where few answers change. Both are made to agree by `agreeing`.
 
     Args:
         name: one of `METRICS`.
@@ -148,18 +149,34 @@ def compare_metric(
     index = number_groups(groups, len(difference))
     each = np.concatenate([METRICS[name].addends(actual, own, label_count) for own in predictions], axis=1)
     gains, exchanged = _resampled(name, each, index, seed)
-    low, high = (float(bound) for bound in np.quantile(gains, [LEVEL / 2, 1 - LEVEL / 2]))
-    shares = np.bincount(index) / len(index)
-    groups_worth = float(1 / (shares**2).sum())
-    wider = critical_value(groups_worth) / critical_value(math.inf) * math.sqrt(len(shares) / max(len(shares) - 1, 1))
-    below, above = wider * max(gain - low, 0.0), wider * max(high - gain, 0.0)
-    if METRICS[name].classes:
-        answers = score_interval(difference, index)
-        centre = float(difference.mean())
-        below, above = max(below, centre - answers[0]), max(above, answers[1] - centre)
+    below, above = _reach_of_metric(gain, gains, index, difference if METRICS[name].classes else None)
     as_far = int((np.abs(exchanged) >= abs(gain) - 1e-12).sum())
     interval, p_value = agreeing(gain, (gain - below, gain + above), (1 + as_far) / (1 + RESAMPLES))
     return Comparison(gain, interval, p_value, *_changed(difference))
+
+
+def _reach_of_metric(gain: float, gains: Floats, index: Indices, answers: Floats | None) -> Interval:
+    """Return how far the interval of a metric's gain reaches below it and above it.
+
+    Args:
+        gain: the metric's.
+        gains: the same over resamples of groups.
+        index: (examples,), groups numbered from 0.
+        answers: (examples,), which were fixed and broken; None for numbers.
+    """
+    shares = np.bincount(index) / len(index)
+    student = critical_value(float(1 / (shares**2).sum())) / critical_value(math.inf)
+    if math.isinf(student):
+        return math.inf, math.inf
+    wider = student * math.sqrt(len(shares) / max(len(shares) - 1, 1))
+    low, high = (float(bound) for bound in np.quantile(gains, [LEVEL / 2, 1 - LEVEL / 2]))
+    below, above = wider * max(gain - low, 0.0), wider * max(high - gain, 0.0)
+    if answers is None:
+        return below, above
+    found = grouped_mean(answers, index)
+    moves = float(gains.std()) / math.sqrt(found.variance) if found.variance > 0 else 1.0
+    low, high = score_interval(answers, index)
+    return max(below, max(1.0, moves) * (found.mean - low)), max(above, max(1.0, moves) * (high - found.mean))
 
 
 def _resampled(name: str, each: Floats, index: Indices, seed: int) -> tuple[Floats, Floats]:
