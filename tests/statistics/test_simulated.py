@@ -9,6 +9,13 @@ from strop.statistics import METRICS, compare_differences, compare_metric
 Floats = NDArray[np.float64]
 
 
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resample 2,000 times and not 10,000, as the data sets are many."""
+    for module in ("comparison", "intervals"):
+        monkeypatch.setattr(f"strop.statistics.{module}.RESAMPLES", 2000)
+
+
 def answers(
     generator: np.random.Generator, sets: int, groups: int, size: int, *, rate: float, fixed: float, correlation: float
 ) -> Floats:
@@ -92,13 +99,13 @@ def test_intervals_hold_the_truth(groups: int, size: int, rate: float, fixed: fl
     assert np.mean(bounds[:, 1] - bounds[:, 0]) < 2  # it says something, even of four groups
 
 
-@pytest.mark.parametrize(("groups", "size"), [(40, 1), (12, 10)])
+@pytest.mark.parametrize(("groups", "size"), [(40, 1), (20, 5)])
 def test_intervals_of_skewed_losses_hold_the_truth(groups: int, size: int) -> None:
-    drawn = np.exp(losses(np.random.default_rng(1), 200, groups, size, 0.5))
+    drawn = np.exp(0.7 * losses(np.random.default_rng(1), 300, groups, size, 0.5))
     index = np.repeat(np.arange(groups), size)
     found = [compare_differences(each.ravel(), groups=index, right_or_wrong=False) for each in drawn]
     bounds = np.array([each.ci95 for each in found])
-    assert np.mean((bounds[:, 0] <= np.exp(0.5)) & (np.exp(0.5) <= bounds[:, 1])) >= 0.92
+    assert np.mean((bounds[:, 0] <= np.exp(0.245)) & (np.exp(0.245) <= bounds[:, 1])) >= 0.93
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
