@@ -11,9 +11,9 @@ Floats = NDArray[np.float64]
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resample 2,000 times and not 10,000, as the data sets are many."""
+    """Resample 1,000 times and not 10,000, as the data sets are many."""
     for module in ("comparison", "intervals"):
-        monkeypatch.setattr(f"strop.statistics.{module}.RESAMPLES", 2000)
+        monkeypatch.setattr(f"strop.statistics.{module}.RESAMPLES", 1000)
 
 
 def answers(
@@ -90,7 +90,7 @@ def test_losses_that_did_not_fall_say_so_nineteen_times_in_twenty() -> None:
 )
 def test_intervals_hold_the_truth(groups: int, size: int, rate: float, fixed: float, correlation: float) -> None:
     generator = np.random.default_rng(groups + size)
-    drawn = answers(generator, 400, groups, size, rate=rate, fixed=fixed, correlation=correlation)
+    drawn = answers(generator, 300, groups, size, rate=rate, fixed=fixed, correlation=correlation)
     truth = rate * (2 * fixed - 1)
     index = np.repeat(np.arange(groups), size) if size > 1 else None
     found = [compare_differences(each.ravel(), groups=index, right_or_wrong=True) for each in drawn]
@@ -124,7 +124,7 @@ def test_intervals_of_other_metrics_hold_the_truth(rate: float) -> None:
     actual, before, after = labelled(generator, 400_000)
     truth = matthews(actual, after) - matthews(actual, before)
     held = []
-    for _ in range(60):
+    for _ in range(50):
         actual, before, after = labelled(generator, 60)
         low, high = compare_metric(
             "matthews",

@@ -1,6 +1,7 @@
 """The test of a paired difference: how surely it is none by chance, by turning the signs of whole groups."""
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 from strop.statistics.groups import Floats
@@ -50,12 +51,20 @@ def _exact(changed: Floats, observed: float) -> float:
         return float(scipy.stats.binomtest(fewer, int(groups[0]), 0.5).pvalue)
     chance, least = np.ones(1), 0
     for value, count in zip(values.tolist(), groups.tolist(), strict=True):
-        each = scipy.stats.binom.pmf(np.arange(count + 1), count, 0.5)
         turned = np.zeros(value * count + 1)
-        turned[::value] = each
+        turned[::value] = _coins(count)
         chance, least = np.convolve(chance, turned), least - value * count
     sums = least + 2 * np.arange(len(chance))
     return min(1.0, float(chance[np.abs(sums) >= observed - 0.5].sum()))
+
+
+def _coins(count: int) -> Floats:
+    """Return the chance of each number of heads among fair coins, (count + 1,)."""
+    heads = np.arange(count + 1)
+    ways = (
+        scipy.special.gammaln(count + 1) - scipy.special.gammaln(heads + 1) - scipy.special.gammaln(count - heads + 1)
+    )
+    return np.exp(ways - count * np.log(2)).astype(np.float64)
 
 
 def _random_as_far(changed: Floats, reach: float, seed: int) -> int:
