@@ -64,7 +64,8 @@ def _coins(count: int) -> Floats:
     ways = (
         scipy.special.gammaln(count + 1) - scipy.special.gammaln(heads + 1) - scipy.special.gammaln(count - heads + 1)
     )
-    return np.exp(ways - count * np.log(2)).astype(np.float64)
+    chances: Floats = np.exp(ways - count * np.log(2))
+    return chances
 
 
 def _random_as_far(changed: Floats, reach: float, seed: int) -> int:
