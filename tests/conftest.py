@@ -225,6 +225,24 @@ def own_cache_of_decompositions(request: pytest.FixtureRequest, tmp_path: Path) 
         yield
 
 
+@pytest.fixture(scope="session")
+def texts_of_tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what tiny models write themselves is kept: the same model writes once for all tests."""
+    return tmp_path_factory.mktemp("texts")
+
+
+@pytest.fixture(autouse=True)
+def few_texts_of_tiny_models(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, texts_of_tiny_models: Path
+) -> None:
+    """Measure the drift of tiny models on a few texts: how many there are changes no law."""
+    if "real" not in request.keywords:
+        monkeypatch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)
+        monkeypatch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
+        monkeypatch.setattr("strop.proving.drift.TEXTS", 4)
+        monkeypatch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
+
+
 @pytest.fixture(autouse=True)
 def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run tiny models on one thread: beside other work two threads wait for each other longer than either computes."""

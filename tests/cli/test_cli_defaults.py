@@ -19,7 +19,7 @@ WORDS = {"patience": "never", "rank_fractions": "around the prediction, or LASER
 NO_SETTINGS = {"compat"}
 WITHOUT_OPTION = {"max_grad_norm", "edits"}
 RUN_OPTIONS = {field.name for field in dataclasses.fields(MethodCall)} - {
-    "layers", "select_limit", "test_limit", "seed",
+    "layers", "select_limit", "test_limit", "objective", "seed",
 }  # fmt: skip
 
 

@@ -129,8 +129,8 @@ def test_a_guard_refuses_what_would_harm_and_says_so(
 @pytest.mark.parametrize(
     ("option", "said", "code"),
     [
-        (["--guard", "{notes}"], "is no guard: write FILE.txt:2% for a text's perplexity, or TASK:1 for points", 2),
-        (["--guard", "{notes}:lots"], "is no guard: write FILE.txt:2%", 2),
+        (["--guard", "{notes}"], "is no guard: write drift:0.05 for nats per token away from the base, FILE.txt:2%", 2),
+        (["--guard", "{notes}:lots"], "is no guard: write drift:0.05", 2),
         (["--guard", ":2%"], "':2%' is no guard", 2),
         (["--guard", "{notes}:1"], "notes.txt is a text file, whose bound is written with a per cent sign (1%)", 2),
         (["--guard", "{notes}:-1%"], "The guard on notes.txt has a bound of 0 or more, not -0.01", 2),

@@ -39,6 +39,7 @@ class Scripted:
     unit: str = "points"
     bound_unit: Any = "points"
     fingerprint: str = "scripted"
+    base_figure: float | None = None
 
     def harm(self, base: float, edited: float) -> float:
         return edited - base
@@ -75,7 +76,11 @@ def test_what_the_command_line_spells_is_read(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("notes.txt", UsageError, r"'notes\.txt' is no guard: write FILE\.txt:2% for .*, or TASK:1 for points"),
+        (
+            "notes.txt",
+            UsageError,
+            r"'notes\.txt' is no guard: write drift:0\.05 for .*, FILE\.txt:2% for .*, or TASK:1 for points",
+        ),
         ("notes.txt:", UsageError, "is no guard"),
         ("notes.txt:two%", UsageError, "is no guard"),
         (":2%", UsageError, "is no guard"),

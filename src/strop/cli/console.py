@@ -54,6 +54,15 @@ FamilyOption = Annotated[
         show_default=False,
     ),
 ]
+DriftTextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--drift-text",
+        metavar="FILE",
+        help="Measure drift from the base on this text.",
+        show_default="text the base writes itself",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")
 ]
@@ -257,7 +266,7 @@ def print_spread(spread: "Spread | None") -> None:
 
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
+    from strop.report import budget_lines, gain_sentence, guard_lines, intervention_lines, price_lines, run_table
 
     print_table(run_table(result))
     for line in intervention_lines(result):
@@ -270,7 +279,7 @@ def print_run(result: "RunResult") -> None:
             gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
         )
     print_spread(result.categories)
-    for line in [*guard_lines(result), *budget_lines(result)]:
+    for line in [*price_lines(result.price), *guard_lines(result), *budget_lines(result)]:
         print_line(line)
     cost = result.cost
     print_line(

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from strop.cli.console import (
     DeviceOption,
+    DriftTextOption,
     DtypeOption,
     FamilyOption,
     JsonOption,
@@ -27,6 +28,13 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from strop.anatomy import Anatomy
+    from strop.checkpoints import BaseIdentity
+    from strop.progress import Progress
+    from strop.recipe import Recipe
+    from strop.runs import Price
     from strop.scoring import Evaluation, ParaphraseRobustness
     from strop.statistics import Comparison, Spread
     from strop.tasks import Example
@@ -46,6 +54,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", metavar="F", help="Write per-example scores to this JSON file.", show_default=False),
     ] = None,
+    drift_text: DriftTextOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Apply a recipe although it was made for another base.")
     ] = False,
@@ -79,11 +88,17 @@ def evaluate(
             model_name, progress, revision=revision, device=device, dtype=dtype, task=task
         )
         base = identify(model)
-        family = anatomy_for_command(model, family_file).family
-        for name in ("base", "edited") if loaded else ("base",):
+        anatomy = anatomy_for_command(model, family_file)
+        family = anatomy.family
+
+        def edited() -> contextlib.ExitStack:
             with contextlib.ExitStack() as stack:
-                for recipe in loaded if name == "edited" else ():
+                for recipe in loaded:
                     stack.enter_context(applied(model, recipe, force=force, family=family))
+                return stack.pop_all()
+
+        for name in ("base", "edited") if loaded else ("base",):
+            with edited() if name == "edited" else contextlib.nullcontext():
                 scored[name] = evaluate_task(
                     model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                 )
@@ -91,6 +106,11 @@ def evaluate(
                     asked[name] = evaluate_paraphrases(
                         model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                     )
+        price = (
+            _price_of(loaded, model, tokenizer, edited, drift_text, anatomy=anatomy, base=base, progress=progress)
+            if loaded
+            else None
+        )
     comparison = compare(scored["base"], scored["edited"]) if loaded else None
     by_category = spread(scored["base"], scored["edited"]) if loaded else None
     report: dict[str, Any] = {
@@ -102,6 +122,7 @@ def evaluate(
         **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
         **({"comparison": comparison.to_json()} if comparison is not None else {}),
         **({"categories": by_category.to_json()} if by_category is not None else {}),
+        **({"price": price.to_json()} if price is not None else {}),
         **({"paraphrases": {name: dataclasses.asdict(own) for name, own in asked.items()}} if asked else {}),
     }
     if out is not None:
@@ -109,22 +130,51 @@ def evaluate(
     if as_json:
         print_json(report)
         return
-    _print(report, comparison, by_category)
+    _print(report, comparison, by_category, price)
     if not loaded:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
 
 
-def _print(report: dict[str, Any], comparison: "Comparison | None", by_category: "Spread | None") -> None:
+def _price_of(
+    loaded: "Sequence[Recipe]",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    edited: "Callable[[], contextlib.ExitStack]",
+    drift_text: Path | None,
+    *,
+    anatomy: "Anatomy",
+    base: "BaseIdentity",
+    progress: "Progress",
+) -> "Price":
+    """Measure what recipes cost on text that has nothing to do with the task."""
+    from strop.proving import DriftText, price_of
+
+    layers = [edit.site.layer for recipe in loaded for edit in recipe.interventions]
+    return price_of(
+        model,
+        tokenizer,
+        edited,
+        anatomy=anatomy,
+        lowest=min(layers, default=0),
+        text=DriftText.read(drift_text) if drift_text is not None else DriftText(),
+        fingerprint=base.fingerprint,
+        progress=progress,
+    ).price
+
+
+def _print(
+    report: dict[str, Any], comparison: "Comparison | None", by_category: "Spread | None", price: "Price | None"
+) -> None:
     """Print the figures for a person."""
-    from strop.report import evaluation_table, gain_sentence, paraphrase_lines
+    from strop.report import evaluation_table, gain_sentence, paraphrase_lines, price_lines
 
     print_table(evaluation_table(report))
     if comparison is not None:
         in_accuracy = report["base"]["accuracy"] is not None
         print_line(gain_sentence(comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
     print_spread(by_category)
-    for line in paraphrase_lines(report):
+    for line in [*price_lines(price), *paraphrase_lines(report)]:
         print_line(line)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from strop.cli.console import (
     DeviceOption,
+    DriftTextOption,
     DtypeOption,
     FamilyOption,
     JsonOption,
@@ -48,6 +49,7 @@ class MethodCall:
     out: Path
     after: Path | None
     guard: list[str] | None
+    drift_text: Path | None
     time_limit: str | None
     max_evaluations: int | None
     layers: str | None
@@ -101,14 +103,16 @@ class MethodCall:
         self._print(found.result)
 
     def _options(self) -> "RunOptions":
-        from strop.proving import Budget, Guard, RunOptions
+        from strop.proving import Budget, DriftText, Guard, RunOptions
         from strop.recipe import Recipe
 
         seconds = parse_seconds(self.time_limit, "--time-limit") if self.time_limit is not None else None
+        drift_text = DriftText.read(self.drift_text) if self.drift_text is not None else DriftText()
         return RunOptions(
             out=self.out,
             after=Recipe.load(self.after) if self.after is not None else None,
-            guards=tuple(Guard.parse(text) for text in self.guard or ()),
+            guards=tuple(Guard.parse(text, drift_text=drift_text) for text in self.guard or ()),
+            drift_text=drift_text,
             budget=Budget(seconds=seconds, evaluations=self.max_evaluations),
             storage=self.storage,
             resume=self.resume,
@@ -154,11 +158,12 @@ def _shared(
         typer.Option(
             "--guard",
             metavar="WHAT:BOUND",
-            help="What the choice may not harm: notes.txt:2% (perplexity of a text), boolq:1 (points of accuracy on another "
-            "task); may be repeated.",
+            help="What the choice may not harm: drift:0.05 (nats per token away from the base), notes.txt:2% (perplexity of a "
+            "text), boolq:1 (points of accuracy on another task); may be repeated.",
             show_default=False,
         ),
     ] = None,
+    drift_text: DriftTextOption = None,
     time_limit: Annotated[
         str | None,
         typer.Option(

@@ -4,11 +4,13 @@ from strop.proving.assignment import Assignment
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.choice import Choice, Start
 from strop.proving.conduct import Chooser, RunSettings, conduct
+from strop.proving.drift import DriftFromBase, DriftText
 from strop.proving.guards import Guard
 from strop.proving.journal import Journal, describe_trial
 from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
+from strop.proving.price import price_of
 from strop.proving.prove import Measurement, prove, states_below
 from strop.proving.study import Claim, Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
@@ -21,6 +23,8 @@ __all__ = [
     "Choice",
     "Chooser",
     "Claim",
+    "DriftFromBase",
+    "DriftText",
     "Guard",
     "Journal",
     "Measure",
@@ -37,6 +41,7 @@ __all__ = [
     "TrialKey",
     "conduct",
     "describe_trial",
+    "price_of",
     "prove",
     "states_below",
 ]

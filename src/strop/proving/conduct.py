@@ -20,6 +20,7 @@ from strop.proving.guards import Guards, Ready, ready_guards
 from strop.proving.journal import Journal
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
+from strop.proving.price import Priced, prepared_for, price_of
 from strop.proving.processes import of_all_processes, process_index
 from strop.proving.prove import prove, provenance_of, result_of, unproved_recipe
 from strop.proving.study import Study
@@ -138,11 +139,13 @@ def _lead(
                 guards = journal.guards.readings(choice.best.key if choice.edits else None)
             choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
+        priced = _price(given, choice, options, ready, base.fingerprint)
         recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
             recipe,
             choice,
             measured,
+            priced,
             command=settings.command,
             task=given.task.name,
             seed=settings.seed,
@@ -161,6 +164,21 @@ def _lead(
             run.finish(recipe.save, result)
         path = run.path if run is not None else None
         return RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
+
+
+def _price(given: Assignment, choice: Choice, options: RunOptions, ready: Ready, fingerprint: str) -> Priced:
+    """Measure what a choice costs on text that has nothing to do with the task."""
+    return price_of(
+        given.model,
+        given.tokenizer,
+        lambda: choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose),
+        anatomy=given.anatomy,
+        lowest=min((edit.site.layer for edit in choice.edits.interventions), default=0),
+        text=options.drift_text,
+        fingerprint=fingerprint,
+        prepared=prepared_for(options.drift_text, ready),
+        progress=options.progress,
+    )
 
 
 def _follow(chooser: Chooser, settings: RunSettings, options: RunOptions) -> None:
@@ -225,6 +243,8 @@ def _plan_of(settings: RunSettings, options: RunOptions) -> dict[str, Any]:
     plan = dict(settings.plan)
     if options.after is not None or settings.command != "search":
         plan["after"] = options.after.describe_exactly() if options.after is not None else None
+    if options.drift_text.text is not None:
+        plan["drift_text"] = options.drift_text.fingerprint
     if options.guards:
         plan["guards"] = [guard.fingerprint for guard in options.guards]
     return plan

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
 from strop.errors import UsageError
+from strop.proving.drift import DriftFromBase, DriftText
 from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.study import Study
 from strop.proving.trials import TrialKey
@@ -36,11 +37,15 @@ class Guard:
             raise UsageError(f"The guard on {self.measure.name} has a bound of 0 or more, not {self.bound:g}.")
 
     @classmethod
-    def parse(cls, text: str) -> "Guard":
-        """Return the guard a text such as `notes.txt:2%` or `boolq:1` names.
+    def parse(cls, text: str, *, drift_text: DriftText | None = None) -> "Guard":
+        """Return the guard a text such as `drift:0.05`, `notes.txt:2%` or `boolq:1` names.
 
-        `FILE:2%` bounds the growth of the perplexity of a text file; `TASK:1` what is lost of the accuracy on another task,
-        in percentage points.
+        `drift:0.05` bounds KL(base ‖ edited) in nats per token, on text the base writes itself; `FILE:2%` the growth of the
+        perplexity of a text file; `TASK:1` what is lost of the accuracy on another task, in percentage points.
+
+        Args:
+            text: what is guarded, a colon, and the bound.
+            drift_text: what drift is measured on; text the base writes itself by default.
 
         Raises:
             UsageError: the text is not of that form, or there is no such file.
@@ -54,9 +59,13 @@ class Guard:
             colon = ""
         if not colon or not subject.strip():
             raise UsageError(
-                f"'{text}' is no guard: write FILE.txt:2% for a text's perplexity, or TASK:1 for points of accuracy on "
-                "another task."
+                f"'{text}' is no guard: write drift:0.05 for nats per token away from the base, FILE.txt:2% for a text's "
+                "perplexity, or TASK:1 for points of accuracy on another task."
             )
+        if subject == "drift":
+            if per_cent:
+                raise UsageError(f"'{text}': drift is bounded in nats per token, such as drift:0.05.")
+            return cls(DriftFromBase(drift_text or DriftText()), float(amount))
         path = Path(subject).expanduser()
         if per_cent and (subject in builtin_tasks() or path.suffix in (".yaml", ".yml")):
             points = amount.strip().removesuffix("%")
@@ -147,6 +156,9 @@ class Guards:
 
     def _figure(self, guard: Guard, reader: Reader, of: str) -> float:
         name = f"guard {guard.measure.fingerprint} of {of}"
+        known = guard.measure.base_figure if of == "base" else None
+        if known is not None:
+            return known
         known = self._study.recall(name)
         if known is None:
             known = reader()

@@ -11,7 +11,7 @@ from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.guards import Guards
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
-from strop.runs import RunFolder, Stopwatch
+from strop.runs import GuardReading, RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
 from strop.statistics import ObjectiveName
 
@@ -122,11 +122,7 @@ class Journal:
         """
         broken = self.guards.broken_by(key)
         if broken is not None:
-            unit = "%" if broken.bound_unit == "share" else broken.bound_unit
-            self.say(
-                f"refused by the guard on {broken.name}: {broken.unit} {broken.base:.4g} -> {broken.edited:.4g}, a harm of "
-                f"{100 * broken.harm:.2f} {unit} where {100 * broken.bound:g} is allowed"
-            )
+            self.say(f"refused by the guard on {broken.name}: {_harm_in_words(broken)}")
         return broken is None
 
     def remember(self, name: str, value: Any) -> None:
@@ -145,6 +141,16 @@ class Journal:
         """
         own = (self.space.method, BASE, START)
         return sum(tokens(trial.key) for trial in self.study.trials() if trial.key.method in own)
+
+
+def _harm_in_words(broken: GuardReading) -> str:
+    if broken.bound_unit == "nats":
+        return f"{broken.edited:.2g} {broken.unit} where {broken.bound:g} are allowed"
+    unit = "%" if broken.bound_unit == "share" else broken.bound_unit
+    return (
+        f"{broken.unit} {broken.base:.4g} -> {broken.edited:.4g}, a harm of {100 * broken.harm:.2f} {unit} where "
+        f"{100 * broken.bound:g} is allowed"
+    )
 
 
 def describe_trial(trial: Trial) -> str:

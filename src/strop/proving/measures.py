@@ -12,8 +12,8 @@ from strop.errors import UsageError
 from strop.scoring import scorer_of, text_scorer
 from strop.tasks import Task
 
-BoundUnit = Literal["share", "points"]
-"""In what a harm is counted: a share of the base's figure, or the difference of two fractions."""
+BoundUnit = Literal["share", "points", "nats"]
+"""In what a harm is counted: a share of the base's figure, the difference of two fractions, or nats per token."""
 
 
 class Reader(Protocol):
@@ -40,6 +40,11 @@ class Measure(Protocol):
     @property
     def bound_unit(self) -> BoundUnit:
         """Of its harm."""
+        ...
+
+    @property
+    def base_figure(self) -> float | None:
+        """What it is of the base by definition; None where that must be read."""
         ...
 
     @property
@@ -105,6 +110,11 @@ class TextPerplexity:
         return "share"
 
     @property
+    def base_figure(self) -> float | None:
+        """It must be read."""
+        return None
+
+    @property
     def fingerprint(self) -> str:
         """Of the text."""
         return f"text {_digest(self.text)}"
@@ -158,6 +168,11 @@ class TaskAccuracy:
     def bound_unit(self) -> BoundUnit:
         """The harm is a difference of fractions."""
         return "points"
+
+    @property
+    def base_figure(self) -> float | None:
+        """It must be read."""
+        return None
 
     @property
     def fingerprint(self) -> str:

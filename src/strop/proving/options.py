@@ -9,6 +9,7 @@ from strop.errors import UsageError
 from strop.linalg import DecompositionCache
 from strop.progress import SILENT, Progress
 from strop.proving.budget import Budget
+from strop.proving.drift import DriftText
 from strop.proving.guards import Guard
 from strop.recipe import Recipe
 from strop.scoring import Resources
@@ -31,6 +32,8 @@ class RunOptions:
     """A recipe to begin with; the one that comes out holds its interventions first."""
     guards: Sequence[Guard] = ()
     """What a choice may not harm by more than a bound; see `Guard`."""
+    drift_text: DriftText = dataclasses.field(default_factory=DriftText)
+    """What the choice's drift from the base is measured on; text the base writes itself by default."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """What the choice may spend; without limits by default."""
     storage: str | None = None

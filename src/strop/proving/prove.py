@@ -10,6 +10,7 @@ from strop.checkpoints import BaseIdentity
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
+from strop.proving.price import Priced
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
 from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, spread
@@ -98,6 +99,7 @@ def result_of(
     recipe: Recipe,
     choice: Choice,
     measured: Measurement,
+    priced: Priced,
     *,
     command: str,
     task: str,
@@ -111,6 +113,7 @@ def result_of(
         recipe: of the choice.
         choice: what was chosen.
         measured: what test says of that.
+        priced: what other text says of it.
         command: search, prune or train.
         task: its name.
         seed: of the tests and intervals too.
@@ -135,10 +138,11 @@ def result_of(
         interventions=tuple(recipe.describe()),
         edits=tuple(recipe.summary),
         guards=choice.guards,
+        price=priced.price,
         cost=Cost(
             wall_seconds=round(wall_seconds, 3),
             evaluations=evaluations + measured.passes,
-            tokens=choice.tokens + measured.tokens,
+            tokens=choice.tokens + measured.tokens + priced.tokens,
             peak_rss_bytes=peak_rss_bytes(),
         ),
         versions=versions(),
@@ -167,5 +171,6 @@ def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, A
         "edited": result.edited["test"].to_json(),
         "comparison": result.comparison["test"].to_json(),
         **({"categories": spread_over} if spread_over is not None else {}),
+        **({"price": result.price.to_json()} if result.price is not None else {}),
         "versions": dict(result.versions),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.checkpoints import BaseIdentity
-from strop.statistics import interval_from_json, spell_p_value
+from strop.statistics import Drift, interval_from_json, spell_p_value
 
 
 def model_card(
@@ -61,6 +61,18 @@ def _loading(base: BaseIdentity, labels: Sequence[str] | None) -> str:
 
 
 def _figures(provenance: Any) -> list[str]:
+    return [*_gain(provenance), *_price(provenance.get("price") or {})]
+
+
+def _price(price: Mapping[str, Any]) -> list[str]:
+    """Say how far the model is from its base on other text, where that was measured."""
+    if not price.get("drift"):
+        return []
+    drift = Drift.from_json(price["drift"])
+    return [f"On other text it {drift.verdict} ({drift}).", ""]
+
+
+def _gain(provenance: Any) -> list[str]:
     comparison = provenance.get("comparison")
     if not comparison:
         return []

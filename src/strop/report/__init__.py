@@ -3,6 +3,7 @@
 from strop.report.categories import category_table, spread_lines, spread_sentence
 from strop.report.evaluation import evaluation_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
+from strop.report.price import price_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 from strop.report.tables import Table, to_markdown, to_rich
 
@@ -16,6 +17,7 @@ __all__ = [
     "intervention_lines",
     "paraphrase_lines",
     "percent",
+    "price_lines",
     "run_table",
     "signed_points",
     "spread_lines",

@@ -101,6 +101,8 @@ def guard_lines(result: RunResult) -> list[str]:
 
 
 def _guard_line(reading: GuardReading) -> str:
+    if reading.bound_unit == "nats":
+        return f"Guard {reading.name}: {reading.edited:.2g} {reading.unit}, at most {reading.bound:g} allowed."
     unit = "%" if reading.bound_unit == "share" else reading.bound_unit
     figures = (
         f"{percent(reading.base)} -> {percent(reading.edited)}"

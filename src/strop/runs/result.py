@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import RunError
+from strop.runs.price import Price
 from strop.statistics import Comparison, Figures, Spread
 
 FORMAT = 1
@@ -124,6 +125,8 @@ class RunResult:
     """split → the figures of the model with the recipe the run set out from; empty without one."""
     guards: tuple[GuardReading, ...] = ()
     """What was measured beside the score, for base and choice."""
+    price: Price | None = None
+    """How far the choice is from the base on other text; None in what an older version wrote."""
     budget: BudgetUse | None = None
     """None where it had no limits."""
     metric: str | None = None
@@ -142,7 +145,8 @@ class RunResult:
         for name in ("interventions", "edits", "guards"):
             content[name] = list(content[name])
         content["categories"] = self.categories.to_json() if self.categories is not None else None
-        for name in ("start", "guards", "budget", "metric", "head", "categories"):
+        content["price"] = self.price.to_json() if self.price is not None else None
+        for name in ("start", "guards", "price", "categories", "budget", "metric", "head"):
             if not content[name]:
                 del content[name]
         return content
@@ -168,7 +172,8 @@ class RunResult:
         fields["guards"] = tuple(GuardReading.from_json(own) for own in content.get("guards", ()))
         fields["interventions"] = tuple(content["interventions"])
         fields["edits"] = tuple(content.get("edits", ()))
-        budget, head = content.get("budget"), content.get("head")
+        price, budget, head = content.get("price"), content.get("budget"), content.get("head")
+        fields["price"] = None if price is None else Price.from_json(price)
         fields["budget"] = None if budget is None else BudgetUse(**budget)
         categories = content.get("categories")
         fields["categories"] = Spread.from_json(categories) if categories else None

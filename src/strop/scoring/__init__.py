@@ -2,6 +2,7 @@
 
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
+from strop.scoring.drift import DriftScorer
 from strop.scoring.encoding import Batch
 from strop.scoring.evaluate import (
     ParaphraseRobustness,
@@ -11,6 +12,8 @@ from strop.scoring.evaluate import (
     scorer_of,
 )
 from strop.scoring.evaluation import Evaluation
+from strop.scoring.generation import generating_by
+from strop.scoring.own_text import Texts, own_texts, texts_in
 from strop.scoring.resources import Resources, using
 from strop.scoring.scorer import Scorer
 from strop.scoring.text import text_scorer
@@ -18,16 +21,21 @@ from strop.scoring.text import text_scorer
 __all__ = [
     "Batch",
     "ClassScorer",
+    "DriftScorer",
     "Evaluation",
     "ParaphraseRobustness",
     "Resources",
     "Scorer",
+    "Texts",
     "compare",
     "evaluate",
     "evaluate_paraphrases",
+    "generating_by",
     "greedy_continuations",
+    "own_texts",
     "scorer_of",
     "spread",
     "text_scorer",
+    "texts_in",
     "using",
 ]

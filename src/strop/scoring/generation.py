@@ -137,19 +137,35 @@ def _meets(
 def _greedy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings
 ) -> Iterator[GenerationConfig]:
-    """Give a model settings of greedy decoding and nothing else for the length of a block, such as no penalties."""
-    own = model.generation_config
-    ends = _end_tokens(own.eos_token_id) | _end_tokens(tokenizer.eos_token_id)
+    """Let a model decode greedily to an end of text for the length of a block."""
+    ends = _end_tokens(model.generation_config.eos_token_id) | _end_tokens(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with generating_by(model, settings.max_new_tokens, ends=sorted(ends), pad=pad if pad is not None else 0) as config:
+        yield config
+
+
+@contextlib.contextmanager
+def generating_by(
+    model: PreTrainedModel, new_tokens: int, *, ends: Sequence[int] = (), pad: int = 0
+) -> Iterator[GenerationConfig]:
+    """Let a model take the likeliest token after the other for the length of a block, without penalties of its own.
+
+    Args:
+        model: a causal language model.
+        new_tokens: most of them.
+        ends: tokens that end a text; without any every text has all its new tokens.
+        pad: what stands behind the end of a text.
+    """
+    own = model.generation_config
     model.generation_config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=new_tokens,
         do_sample=False,
         num_beams=1,
         temperature=None,
         top_p=None,
         top_k=None,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=pad if pad is not None else 0,
+        eos_token_id=list(ends) or None,
+        pad_token_id=pad,
     )
     try:
         yield model.generation_config

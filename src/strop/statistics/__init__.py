@@ -1,6 +1,7 @@
 """Figures, metrics, paired tests and intervals of them: numpy and scipy only, no model and no file."""
 
 from strop.statistics.comparison import Comparison, compare_differences, compare_metric, spell_p_value
+from strop.statistics.drift import Drift
 from strop.statistics.figures import Figures
 from strop.statistics.intervals import interval_from_json
 from strop.statistics.merit import Merit, ObjectiveName, merit_of
@@ -11,6 +12,7 @@ __all__ = [
     "METRICS",
     "CategoryGain",
     "Comparison",
+    "Drift",
     "Figures",
     "Merit",
     "ObjectiveName",

@@ -1,0 +1,147 @@
+"""Drift from the base: what it is measured on, and as a measure that a guard can bound."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy
+from strop.checkpoints import identify
+from strop.errors import UsageError
+from strop.progress import SILENT, Progress
+from strop.proving.measures import BoundUnit
+from strop.scoring import DriftScorer, Texts, own_texts, texts_in
+
+TEXTS = 64
+"""How many are read: on two cores that takes less than a tenth of the shortest search."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DriftText:
+    """What drift is measured on: text the base writes itself, or a user's own.
+
+    Raises:
+        UsageError: the user's text is blank.
+
+    >>> DriftText().name
+    'base'
+    """
+
+    name: str = "base"
+    """`base`, or the file's name."""
+    text: str | None = None
+    """None for text the base writes itself."""
+
+    def __post_init__(self) -> None:
+        if self.text is not None and not self.text.strip():
+            raise UsageError(f"The text {self.name} is empty; give a file with some pages of plain text.")
+
+    @classmethod
+    def read(cls, path: Path) -> "DriftText":
+        """Read a user's text from a file.
+
+        Raises:
+            UsageError: there is no such file, or it is not UTF-8 text.
+        """
+        try:
+            return cls(path.name, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise UsageError(f"The text {path} for drift cannot be read: {reason}.") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from another text."""
+        return f"own {TEXTS}" if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    def texts(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        anatomy: Anatomy,
+        fingerprint: str | None = None,
+        progress: Progress = SILENT,
+    ) -> tuple[Texts, ...]:
+        """Return the texts as tokens; those of the base are sampled from it, or read from the cache.
+
+        Args:
+            model: as it is before any edit.
+            tokenizer: the model's.
+            anatomy: the model's.
+            fingerprint: of the model's weights, where it is at hand.
+            progress: told of each chunk that is sampled.
+
+        Raises:
+            UsageError: the model predicts no next token, or the user's text is too short.
+        """
+        if model.get_output_embeddings() is None or not anatomy.family.causal:
+            raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
+        if self.text is not None:
+            return texts_in(self.text, tokenizer, name=self.name, count=TEXTS, context=anatomy.context(model))
+        known = fingerprint if fingerprint is not None else identify(model).fingerprint
+        return own_texts(model, tokenizer, fingerprint=known, count=TEXTS, progress=progress)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DriftFromBase:
+    """KL(base ‖ edited) in nats per token, on text that has nothing to do with the task; the harm is the figure itself.
+
+    Args:
+        text: what it is measured on.
+
+    >>> DriftFromBase().harm(0.0, 0.02)
+    0.02
+    """
+
+    text: DriftText = dataclasses.field(default_factory=DriftText)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "drift"
+
+    @property
+    def unit(self) -> str:
+        """Of the figure."""
+        return "nats per token"
+
+    @property
+    def bound_unit(self) -> BoundUnit:
+        """The harm is the figure."""
+        return "nats"
+
+    @property
+    def base_figure(self) -> float | None:
+        """A model is nowhere away from itself."""
+        return 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts."""
+        return f"drift {self.text.fingerprint}"
+
+    def harm(self, base: float, edited: float) -> float:
+        """Return the edited model's drift beyond the base's, which is 0."""
+        return edited - base
+
+    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> "DriftReader":
+        """Let the base read the texts, once.
+
+        Raises:
+            UsageError: the model predicts no next token, or the text is too short.
+        """
+        texts = self.text.texts(model, tokenizer, anatomy=anatomy)
+        return DriftReader(DriftScorer(model, texts, anatomy=anatomy, source=self.text.name))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DriftReader:
+    """Drift, made ready for one model."""
+
+    scorer: DriftScorer
+
+    def __call__(self) -> float:
+        """Return the drift of the model as it stands."""
+        return self.scorer.read().kl

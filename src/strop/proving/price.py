@@ -1,0 +1,112 @@
+"""What a choice costs: how far it is from the base on text that has nothing to do with the task."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.anatomy import Anatomy, evaluating, input_device
+from strop.errors import StropError
+from strop.progress import SILENT, Progress
+from strop.proving.drift import DriftFromBase, DriftReader, DriftText
+from strop.proving.guards import Ready
+from strop.runs import Continuation, Price
+from strop.scoring import DriftScorer, Texts, generating_by
+
+CONTINUED, CONTINUATION_TOKENS, SHOWN_CHARACTERS = 3, 20, 60
+"""How many texts are shown going on before and after, how far, and how much of what comes before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Priced:
+    """A price, and the tokens that were read to know it."""
+
+    price: Price
+    tokens: int = 0
+
+
+def price_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    edited: Callable[[], AbstractContextManager[object]],
+    *,
+    anatomy: Anatomy,
+    lowest: int = 0,
+    text: DriftText,
+    fingerprint: str | None = None,
+    prepared: DriftScorer | None = None,
+    progress: Progress = SILENT,
+) -> Priced:
+    """Return what edits cost, with a few texts that go on before and after.
+
+    Where it cannot be measured, as of a classifier, the price says why.
+
+    Args:
+        model: as it is before any edit.
+        tokenizer: the model's.
+        edited: puts the edits on the model for a `with` block.
+        anatomy: the model's.
+        lowest: the lowest layer anything edits.
+        text: what drift is measured on.
+        fingerprint: of the model's weights, where it is at hand.
+        prepared: what has read the same texts of the base already, for a guard.
+        progress: told how far it is.
+    """
+    writer = _Writer(model, tokenizer, anatomy)
+    try:
+        texts = text.texts(model, tokenizer, anatomy=anatomy, fingerprint=fingerprint, progress=progress)
+        progress.start("measuring drift from the base", 3)
+        scorer = prepared or DriftScorer(model, texts, anatomy=anatomy, source=text.name, lowest=lowest)
+        progress.advance()
+        before = writer.continuations(texts[0])
+        progress.advance()
+        with edited():
+            drift = scorer.read()
+            after = writer.continuations(texts[0])
+        progress.advance()
+    except StropError as error:
+        return Priced(Price(None, reason=str(error)))
+    prompts = [writer.last_words(row[: texts[0].prompt_tokens]) for row in texts[0].ids[:CONTINUED]]
+    shown = tuple(Continuation(*each) for each in zip(prompts, before, after, strict=True))
+    return Priced(Price(drift, shown), (1 if prepared else 2) * scorer.tokens)
+
+
+def prepared_for(text: DriftText, ready: Ready) -> DriftScorer | None:
+    """Return what a guard on drift has read of the base already, where it read the same text; else None.
+
+    Args:
+        text: what drift is measured on.
+        ready: the run's guards.
+    """
+    for guard, reader in ready:
+        if isinstance(reader, DriftReader) and guard.measure.fingerprint == DriftFromBase(text).fingerprint:
+            return reader.scorer
+    return None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Writer:
+    """A model that goes on with texts, word by likeliest word."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+
+    def continuations(self, texts: Texts) -> list[str]:
+        """Return how the first texts' prompts go on."""
+        prompts = texts.ids[:CONTINUED, : texts.prompt_tokens].to(input_device(self.model))
+        tokens = min(CONTINUATION_TOKENS, self.anatomy.context(self.model) - texts.prompt_tokens)
+        with torch.inference_mode(), evaluating(self.model), generating_by(self.model, tokens):
+            written = self.model.generate(input_ids=prompts, attention_mask=torch.ones_like(prompts))
+        return [self._decoded(row[texts.prompt_tokens :]) for row in torch.as_tensor(written)]
+
+    def last_words(self, ids: Tensor) -> str:
+        """Return how a prompt ends."""
+        text = self._decoded(ids)
+        return text if len(text) <= SHOWN_CHARACTERS else "… " + text[-SHOWN_CHARACTERS:].partition(" ")[2]
+
+    def _decoded(self, ids: Tensor) -> str:
+        return " ".join(str(self.tokenizer.decode(ids, skip_special_tokens=True)).split())

@@ -1,0 +1,135 @@
+"""How far an edit moves a model from its base: both read the same texts, and their predictions are compared."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
+from strop.errors import UsageError
+from strop.interventions import prompt_lengths
+from strop.scoring.own_text import Texts
+from strop.scoring.resources import Resources
+from strop.statistics import Drift
+
+
+class DriftScorer:
+    """Texts read by the base once, ready to be read by the model as often as its edits change.
+
+    Of the base only hidden states are kept: what leaves its last block at the places that are compared, and, where an edit
+    is known to begin at a layer, what enters that layer. The norm and the LM head make logits of them again.
+
+    Args:
+        model: as it is before any edit; it is read at once.
+        texts: the prompt part of each is read, and the tokens behind it are compared.
+        anatomy: the model's.
+        source: who wrote the texts: `base`, or the name of a file.
+        lowest: the lowest layer anything edits; what lies below is read once.
+
+    Raises:
+        UsageError: the model does not predict the next token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        texts: Sequence[Texts],
+        *,
+        anatomy: Anatomy,
+        source: str = "base",
+        lowest: int = 0,
+    ) -> None:
+        if model.get_output_embeddings() is None or not anatomy.family.causal:
+            raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
+        self._model, self._anatomy, self._source = model, anatomy, source
+        resources = Resources.of(model)
+        self._positions = resources.scored_positions
+        self._batches = [
+            Texts(rows.to(input_device(model)), chunk.prompt_tokens)
+            for chunk in texts
+            for rows in chunk.ids.split(max(1, resources.batch_tokens // chunk.ids.shape[1]))
+        ]
+        bytes_entering = self.tokens * anatomy.hidden_size * model.dtype.itemsize
+        self._lowest = lowest if bytes_entering <= resources.state_bytes else 0
+        self._entering: list[Tensor | None] = []
+        self._base: list[Tensor] = []
+        with torch.inference_mode(), evaluating(model):
+            for batch in self._batches:
+                state = self._reach(batch, self._lowest, start=0, state=None) if self._lowest else None
+                self._entering.append(state)
+                self._base.append(self._leaving(batch, state).cpu())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one whole reading."""
+        return sum(batch.ids.numel() for batch in self._batches)
+
+    @torch.inference_mode()
+    def read(self) -> Drift:
+        """Return how far the model, as it stands, is from its base.
+
+        KL(base ‖ edited) = Σ_v p(v) (log p(v) − log q(v)), averaged over tokens, from logits in float32 whatever the
+        model's dtype. Of a model that nothing changed it is exactly 0.
+        """
+        divergence = changed = base_loss = edited_loss = 0.0
+        count = 0
+        with evaluating(self._model):
+            for batch, state, base in zip(self._batches, self._entering, self._base, strict=True):
+                edited = self._leaving(batch, state)
+                targets = batch.ids[:, batch.prompt_tokens :].flatten()
+                for start in range(0, len(targets), self._positions):
+                    part = slice(start, start + self._positions)
+                    log_p = self._log_probabilities(batch, base.to(edited.device), part)
+                    log_q = self._log_probabilities(batch, edited, part)
+                    wanted = targets[part].to(log_p.device)[:, None]
+                    divergence += _total(log_p.exp() * (log_p - log_q))
+                    changed += int((log_p.argmax(-1) != log_q.argmax(-1)).sum())
+                    base_loss -= _total(log_p.gather(-1, wanted))
+                    edited_loss -= _total(log_q.gather(-1, wanted))
+                    count += len(wanted)
+        return Drift(
+            kl=max(divergence / count, 0.0) if divergence == divergence else math.nan,
+            changed=changed / count,
+            perplexity=_exp(base_loss / count),
+            perplexity_ratio=_exp((edited_loss - base_loss) / count),
+            texts=sum(len(batch.ids) for batch in self._batches),
+            tokens=count,
+            source=self._source,
+        )
+
+    def _leaving(self, batch: Texts, state: Tensor | None) -> Tensor:
+        """Return what leaves the last block at the places whose next token is compared, (texts, places, hidden)."""
+        start = self._lowest if state is not None else 0
+        left = self._reach(batch, self._anatomy.layer_count, start=start, state=state)
+        return left[:, batch.prompt_tokens - 1 : -1]
+
+    def _reach(self, batch: Texts, layer: int, *, start: int, state: Tensor | None) -> Tensor:
+        with prompt_lengths([batch.prompt_tokens] * len(batch.ids)):
+            return hidden_states_entering(self._model, self._anatomy, batch.ids, layer=layer, start=start, state=state)
+
+    def _log_probabilities(self, batch: Texts, left: Tensor, part: slice) -> Tensor:
+        """Return log p of every token of the vocabulary at some of the places, (places, vocabulary)."""
+        texts, places = left.shape[:2]
+        index = torch.arange(texts * places, device=batch.ids.device)[part]
+        with prompt_lengths([places] * texts):  # no block runs, so that no edit asks for more
+            logits = logits_at(
+                self._model,
+                self._anatomy,
+                batch.ids[:, :places],
+                index // places,
+                index % places,
+                start=self._anatomy.layer_count,
+                state=left,
+            )
+        return logits.float().log_softmax(-1)
+
+
+def _total(values: Tensor) -> float:
+    """Return a sum, over the vocabulary in the values' own precision and over places in float64."""
+    return float(values.sum(-1).cpu().double().sum())
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

@@ -1,0 +1,109 @@
+"""How far an edit moves a model away from its base, on text that has nothing to do with the task."""
+
+import dataclasses
+import fractions
+from collections.abc import Mapping
+from typing import Any
+
+from strop.errors import UsageError
+
+HARDLY, SOME = 0.02, 0.1
+"""Shares of changed words up to which an edit is hardly noticed elsewhere, and up to which other uses are to be tried."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """The distance of an edited model from its base on the same tokens of the same texts.
+
+    Raises:
+        UsageError: a share outside 0 to 1, or no texts.
+
+    >>> Drift(kl=0.0, changed=0.0, perplexity=11.2, perplexity_ratio=1.0, texts=64, tokens=3072).identical
+    True
+    """
+
+    kl: float
+    """Mean over tokens of KL(base ‖ edited) = Σ_v p(v) log(p(v) / q(v)) over the vocabulary, in nats per token."""
+    changed: float
+    """Share of tokens, 0 to 1, in whose place the edited model's likeliest token is another than the base's."""
+    perplexity: float
+    """Of the base on these tokens."""
+    perplexity_ratio: float
+    """PPL(edited) / PPL(base) on these tokens."""
+    texts: int
+    """How many were read."""
+    tokens: int
+    """At how many of their places the two models were compared."""
+    source: str = "base"
+    """Who wrote the texts: `base` for the base model itself, else the name of a file."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.changed <= 1:
+            raise UsageError(f"A share is from 0 to 1, not {self.changed:g}.")
+        if self.texts < 1 or self.tokens < 1:
+            raise UsageError(f"Drift is measured on one text or more, not on {self.texts} of {self.tokens} tokens.")
+
+    @property
+    def identical(self) -> bool:
+        """Whether the two models predict the same to the last bit."""
+        return self.kl == 0 and self.changed == 0 and self.perplexity_ratio == 1
+
+    @property
+    def verdict(self) -> str:
+        """What it means in plain words for other uses of the model.
+
+        >>> Drift(kl=0.6, changed=0.4, perplexity=9.0, perplexity_ratio=1.74, texts=64, tokens=3072).verdict
+        'changes 2 of 5 words the base would say: for this task only'
+        """
+        if self.identical:
+            return "changes nothing the base would say"
+        if self.changed == 0:
+            return "changes no word the base would say"
+        words = f"changes {_in_words(self.changed)} words the base would say"
+        if self.changed <= HARDLY:
+            return f"{words}: hardly noticed in other uses"
+        return f"{words}: {'try your other uses first' if self.changed <= SOME else 'for this task only'}"
+
+    def __str__(self) -> str:
+        """Spell the three figures, and on what they were measured.
+
+        >>> str(Drift(kl=0.6, changed=0.4, perplexity=9.0, perplexity_ratio=1.74, texts=64, tokens=3072))
+        'drift 0.60 nats per token, 40.0 % of words changed, perplexity × 1.740 (64 texts the base wrote itself)'
+        """
+        texts = (
+            f"{self.texts} texts the base wrote itself"
+            if self.source == "base"
+            else f"{self.texts} parts of {self.source}"
+        )
+        return (
+            f"drift {_two_digits(self.kl)} nats per token, {100 * self.changed:.1f} % of words changed, "
+            f"perplexity × {self.perplexity_ratio:.3f} ({texts})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a result file holds."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Drift":
+        """Return the drift a result file holds, where JSON has null for what is not finite.
+
+        Raises:
+            KeyError: a figure is missing.
+        """
+        fields = {field.name: content.get(field.name, field.default) for field in dataclasses.fields(cls)}
+        for name in ("kl", "changed", "perplexity", "perplexity_ratio"):
+            fields[name] = float("nan") if content[name] is None else content[name]
+        return cls(**fields)
+
+
+def _in_words(share: float) -> str:
+    """Spell a share as a fraction that people can picture."""
+    if share < 0.3:
+        return f"1 of {round(1 / share)}"
+    near = fractions.Fraction(share).limit_denominator(5)
+    return "all" if near == 1 else f"{near.numerator} of {near.denominator}"
+
+
+def _two_digits(kl: float) -> str:
+    return f"{kl:.2f}" if kl >= 0.1 or kl != kl else f"{kl:.2g}"
