@@ -15,7 +15,7 @@ from strop.tasks import load_task
 
 RESULT_KEYS = [
     "format", "command", "seed", "base_model", "task", "base", "edited", "comparison", "interventions", "cost", "versions",
-    "edits", "price",
+    "edits", "price", "rivals",
 ]  # fmt: skip
 
 
@@ -166,8 +166,10 @@ def test_eval_agrees_with_the_search_that_found_the_recipe(
 ) -> None:
     result = json.loads((run / "result.json").read_text())
     found = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", "--json").json
-    assert set(found) == {"format", "command", "base_model", "task", "recipes", "base", "edited", "comparison", "price"}
     assert found["price"] == result["price"]
+    assert set(found) == {
+        "format", "command", "base_model", "task", "recipes", "base", "edited", "comparison", "rivals", "price",
+    }  # fmt: skip
     assert found["task"] == {"name": "small-facts", "score": "exact", "split": "test"}
     assert found["recipes"] == [str(run / "recipe")]
     assert found["base_model"] == result["base_model"]

@@ -75,7 +75,7 @@ def test_a_search_stops_after_the_evaluations_it_may_spend(
     finished: list[object] = []
     real = Claim.finish
     monkeypatch.setattr(Claim, "finish", lambda self, trial: (real(self, trial), finished.append(trial.key)))
-    outcome = strop_command(*search_call, "--max-evaluations", "3", "--json")
+    outcome = strop_command(*search_call, "--max-evaluations", "3", "--no-rivals", "--json")
     assert outcome.code == 0, outcome.err
     assert len(finished) == 3
     assert outcome.json["cost"]["evaluations"] == 3 + (2 if outcome.json["interventions"] else 1)
@@ -88,7 +88,7 @@ def test_a_choice_without_time_is_no_edit(
     strop_command: Any, tiny_folder: Path, facts: Path, tmp_path: Path, command: str
 ) -> None:
     call = [command, tiny_folder, "--task", facts, "--out", tmp_path / "run", "--json"]
-    outcome = strop_command(*call, "--time-limit", "0.001s")
+    outcome = strop_command(*call, "--time-limit", "0.001s", "--no-rivals")
     assert outcome.code == 0, outcome.err
     assert outcome.json["interventions"] == []
     assert outcome.json["cost"]["evaluations"] == 2

@@ -67,6 +67,12 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+ShotsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shots", metavar="K", help="Put K solved train rows before each prompt.", show_default="the task's own"
+    ),
+]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
@@ -266,7 +272,15 @@ def print_spread(spread: "Spread | None") -> None:
 
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import budget_lines, gain_sentence, guard_lines, intervention_lines, price_lines, run_table
+    from strop.report import (
+        budget_lines,
+        gain_sentence,
+        guard_lines,
+        intervention_lines,
+        price_lines,
+        rival_lines,
+        run_table,
+    )
 
     print_table(run_table(result))
     for line in intervention_lines(result):
@@ -279,7 +293,8 @@ def print_run(result: "RunResult") -> None:
             gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
         )
     print_spread(result.categories)
-    for line in [*price_lines(result.price), *guard_lines(result), *budget_lines(result)]:
+    lines = [*rival_lines(result.rivals), *price_lines(result.price), *guard_lines(result), *budget_lines(result)]
+    for line in lines:
         print_line(line)
     cost = result.cost
     print_line(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from strop.cli.console import (
     ModelArgument,
     QuietOption,
     RevisionOption,
+    ShotsOption,
     TaskOption,
     anatomy_for_command,
     load_for_command,
@@ -30,14 +32,14 @@ from strop.cli.console import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from strop.anatomy import Anatomy
+    from strop.anatomy import Anatomy, Family
     from strop.checkpoints import BaseIdentity
     from strop.progress import Progress
     from strop.recipe import Recipe
     from strop.runs import Price
     from strop.scoring import Evaluation, ParaphraseRobustness
-    from strop.statistics import Comparison, Spread
-    from strop.tasks import Example
+    from strop.statistics import Comparison, Rivals, Spread
+    from strop.tasks import Example, Task
 
 
 def evaluate(
@@ -64,6 +66,7 @@ def evaluate(
     family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
+    shots: ShotsOption = None,
 ) -> None:
     """Score a model on a split of a task; with a recipe, before and after.
 
@@ -71,12 +74,13 @@ def evaluate(
     """
     from strop.checkpoints import identify
     from strop.files import refuse_occupied, write_json
-    from strop.recipe import Recipe, applied
-    from strop.scoring import compare, evaluate_paraphrases, spread
+    from strop.recipe import Recipe
     from strop.scoring import evaluate as evaluate_task
+    from strop.scoring import evaluate_paraphrases
     from strop.tasks import load_task
 
     task = load_task(task_name)
+    task = task.with_shots(shots) if shots is not None else task
     examples = task.examples(split, limit=limit)
     if out is not None and out.is_dir():
         refuse_occupied(out, remedy="name a file")
@@ -90,13 +94,7 @@ def evaluate(
         base = identify(model)
         anatomy = anatomy_for_command(model, family_file)
         family = anatomy.family
-
-        def edited() -> contextlib.ExitStack:
-            with contextlib.ExitStack() as stack:
-                for recipe in loaded:
-                    stack.enter_context(applied(model, recipe, force=force, family=family))
-                return stack.pop_all()
-
+        edited = functools.partial(_applied, loaded, model, force=force, family=family)
         for name in ("base", "edited") if loaded else ("base",):
             with edited() if name == "edited" else contextlib.nullcontext():
                 scored[name] = evaluate_task(
@@ -106,23 +104,20 @@ def evaluate(
                     asked[name] = evaluate_paraphrases(
                         model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
                     )
-        price = (
-            _price_of(loaded, model, tokenizer, edited, drift_text, anatomy=anatomy, base=base, progress=progress)
-            if loaded
-            else None
-        )
-    comparison = compare(scored["base"], scored["edited"]) if loaded else None
-    by_category = spread(scored["base"], scored["edited"]) if loaded else None
+        found = _Found()
+        if loaded:
+            price = _price_of(
+                loaded, model, tokenizer, edited, drift_text, anatomy=anatomy, base=base, progress=progress
+            )
+            found = _Found.of(task, examples, scored["base"], scored["edited"], price)
     report: dict[str, Any] = {
         "format": 1,
         "command": "eval",
         "base_model": {"id": base.id, "fingerprint": base.fingerprint},
-        "task": {"name": task.name, "score": task.score, "split": split},
+        "task": {"name": task.name, "score": task.score, "split": split, **_shots_of(task)},
         "recipes": [str(folder) for folder in recipes or []],
         **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
-        **({"comparison": comparison.to_json()} if comparison is not None else {}),
-        **({"categories": by_category.to_json()} if by_category is not None else {}),
-        **({"price": price.to_json()} if price is not None else {}),
+        **found.to_json(),
         **({"paraphrases": {name: dataclasses.asdict(own) for name, own in asked.items()}} if asked else {}),
     }
     if out is not None:
@@ -130,10 +125,52 @@ def evaluate(
     if as_json:
         print_json(report)
         return
-    _print(report, comparison, by_category, price)
+    _print(report, found)
     if not loaded:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What recipes changed; nothing without one."""
+
+    comparison: "Comparison | None" = None
+    categories: "Spread | None" = None
+    price: "Price | None" = None
+    rivals: "Rivals | None" = None
+
+    @classmethod
+    def of(
+        cls, task: "Task", examples: "Sequence[Example]", base: "Evaluation", edited: "Evaluation", price: "Price"
+    ) -> "_Found":
+        """Compare two evaluations of the same examples."""
+        from strop.proving import free_rivals
+        from strop.scoring import compare, spread
+
+        rivals = free_rivals(task, examples, base, edited)
+        return cls(compare(base, edited), spread(base, edited), price, rivals or None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the report holds of it."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part.to_json() for name, part in parts.items() if part is not None}
+
+
+def _shots_of(task: "Task") -> dict[str, int]:
+    return {"shots": task.shots.count} if task.shots is not None else {}
+
+
+def _applied(
+    loaded: "Sequence[Recipe]", model: "PreTrainedModel", *, force: bool, family: "Family"
+) -> contextlib.ExitStack:
+    """Put recipes on a model, one after the other, for a `with` block."""
+    from strop.recipe import applied
+
+    with contextlib.ExitStack() as stack:
+        for recipe in loaded:
+            stack.enter_context(applied(model, recipe, force=force, family=family))
+        return stack.pop_all()
 
 
 def _price_of(
@@ -163,18 +200,16 @@ def _price_of(
     ).price
 
 
-def _print(
-    report: dict[str, Any], comparison: "Comparison | None", by_category: "Spread | None", price: "Price | None"
-) -> None:
+def _print(report: dict[str, Any], found: _Found) -> None:
     """Print the figures for a person."""
-    from strop.report import evaluation_table, gain_sentence, paraphrase_lines, price_lines
+    from strop.report import evaluation_table, gain_sentence, paraphrase_lines, price_lines, rival_lines
 
     print_table(evaluation_table(report))
-    if comparison is not None:
+    if found.comparison is not None:
         in_accuracy = report["base"]["accuracy"] is not None
-        print_line(gain_sentence(comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
-    print_spread(by_category)
-    for line in [*price_lines(price), *paraphrase_lines(report)]:
+        print_line(gain_sentence(found.comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
+    print_spread(found.categories)
+    for line in [*rival_lines(found.rivals), *price_lines(found.price), *paraphrase_lines(report)]:
         print_line(line)
 
 

@@ -22,6 +22,7 @@ from strop.cli.console import (
     ModelArgument,
     QuietOption,
     RevisionOption,
+    ShotsOption,
     TaskOption,
     anatomy_for_command,
     load_for_command,
@@ -66,6 +67,8 @@ class MethodCall:
     family_file: Path | None
     as_json: bool
     quiet: bool
+    shots: int | None
+    no_rivals: bool
 
     def run(
         self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
@@ -83,6 +86,7 @@ class MethodCall:
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
         task = load_task(self.task_name)
         refuse_objective(task, plan.objective)
+        task = task.with_shots(self.shots) if self.shots is not None else task
         if refuse is not None:
             refuse(task)
         options = self._options()
@@ -117,6 +121,7 @@ class MethodCall:
             storage=self.storage,
             resume=self.resume,
             with_factors=self.with_factors,
+            rivals=not self.no_rivals,
         )
 
     def _print(self, result: "RunResult") -> None:
@@ -130,15 +135,14 @@ class MethodCall:
             return
         print_run(result)
         recipe = self.out / "recipe"
+        asked = f"--task {self.task_name}{f' --shots {self.shots}' if self.shots is not None else ''}"
         if not result.interventions:
             other = "prune" if result.command == "search" else "search"
             classifies = result.metric is not None
             called = "train --epochs 12" if classifies else other
-            print_line(
-                f"Next: strop {called} {self.model_name} --task {self.task_name} --out {self.out}-{called.split()[0]}"
-            )
+            print_line(f"Next: strop {called} {self.model_name} {asked} --out {self.out}-{called.split()[0]}")
         elif any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
-            print_line(f"Next: strop eval {self.model_name} --task {self.task_name} --recipe {recipe}")
+            print_line(f"Next: strop eval {self.model_name} {asked} --recipe {recipe}")
         else:
             print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")
 
@@ -200,6 +204,13 @@ def _shared(
     family_file: FamilyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
+    shots: ShotsOption = None,
+    no_rivals: Annotated[
+        bool,
+        typer.Option(
+            "--no-rivals", help="Do not measure what a constant answer and examples in the prompt would give."
+        ),
+    ] = False,
 ) -> None:
     """Hold the shared options; its signature is all that is used."""
 

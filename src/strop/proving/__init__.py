@@ -12,6 +12,7 @@ from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.price import price_of
 from strop.proving.prove import Measurement, prove, states_below
+from strop.proving.rivals import free_rivals, measure_rivals
 from strop.proving.study import Claim, Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 
@@ -41,6 +42,8 @@ __all__ = [
     "TrialKey",
     "conduct",
     "describe_trial",
+    "free_rivals",
+    "measure_rivals",
     "price_of",
     "prove",
     "states_below",

@@ -22,13 +22,14 @@ from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.price import Priced, prepared_for, price_of
 from strop.proving.processes import of_all_processes, process_index
-from strop.proving.prove import prove, provenance_of, result_of, unproved_recipe
+from strop.proving.prove import Measurement, prove, provenance_of, result_of, unproved_recipe
+from strop.proving.rivals import MeasuredRivals, measure_rivals
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
 from strop.recipe import Recipe
 from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
 from strop.scoring import ClassScorer, Scorer, scorer_of
-from strop.statistics import ObjectiveName
+from strop.statistics import ObjectiveName, Rivals
 
 Command = Literal["search", "prune", "train"]
 
@@ -140,6 +141,7 @@ def _lead(
             choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
         priced = _price(given, choice, options, ready, base.fingerprint)
+        rivals = _rivals(given, choice, measured, test, settings, options)
         recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
             recipe,
@@ -147,11 +149,12 @@ def _lead(
             measured,
             priced,
             command=settings.command,
-            task=given.task.name,
+            task=given.task,
             seed=settings.seed,
             wall_seconds=journal.stopwatch.seconds,
             evaluations=len(study.trials()),
         )
+        result = rivals.added_to(result)
         if options.budget.is_limited:  # no part of the config: whoever resumes may spend more
             plan = {**plan, "budget": dataclasses.asdict(options.budget)}
             result = dataclasses.replace(result, budget=BudgetUse(**plan["budget"], spent=spent))
@@ -177,6 +180,27 @@ def _price(given: Assignment, choice: Choice, options: RunOptions, ready: Ready,
         text=options.drift_text,
         fingerprint=fingerprint,
         prepared=prepared_for(options.drift_text, ready),
+        progress=options.progress,
+    )
+
+
+def _rivals(
+    given: Assignment,
+    choice: Choice,
+    measured: Measurement,
+    test: Scorer | ClassScorer,
+    settings: RunSettings,
+    options: RunOptions,
+) -> MeasuredRivals:
+    if not options.rivals:
+        return MeasuredRivals(Rivals())
+    return measure_rivals(
+        given,
+        measured,
+        test,
+        test_limit=settings.test_limit,
+        run_tokens=choice.tokens + measured.tokens,
+        seed=settings.seed,
         progress=options.progress,
     )
 

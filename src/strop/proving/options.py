@@ -50,6 +50,8 @@ class RunOptions:
     """What batches and what is kept in memory may take; what suits the model's device by default."""
     progress: Progress = SILENT
     """Told how far it is."""
+    rivals: bool = True
+    """Measure, once the choice is made, what a user would do instead; see `strop.statistics.Rivals`."""
 
     def __post_init__(self) -> None:
         if self.out is None and self.resume:

@@ -14,6 +14,7 @@ from strop.proving.price import Priced
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
 from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, spread
+from strop.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def result_of(
     priced: Priced,
     *,
     command: str,
-    task: str,
+    task: Task,
     seed: int,
     wall_seconds: float,
     evaluations: int,
@@ -115,7 +116,7 @@ def result_of(
         measured: what test says of that.
         priced: what other text says of it.
         command: search, prune or train.
-        task: its name.
+        task: what was chosen for.
         seed: of the tests and intervals too.
         wall_seconds: spent, sittings added up.
         evaluations: trials finished.
@@ -130,7 +131,11 @@ def result_of(
         command=command,
         seed=seed,
         base_model=BaseModel(recipe.base.id, recipe.base.fingerprint),
-        task=TaskUsed(task, {"select": choice.unedited.key.examples, "test": measured.base.count}),
+        task=TaskUsed(
+            task.name,
+            {"select": choice.unedited.key.examples, "test": measured.base.count},
+            task.shots.count if task.shots is not None else 0,
+        ),
         base={"select": choice.unedited.figures, "test": measured.base.figures},
         edited={"select": choice.best.figures, "test": measured.edited.figures},
         start=start,
@@ -173,4 +178,6 @@ def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, A
         **({"categories": spread_over} if spread_over is not None else {}),
         **({"price": result.price.to_json()} if result.price is not None else {}),
         "versions": dict(result.versions),
+        **({"shots": given.task.shots.model_dump()} if given.task.shots is not None else {}),
+        **({"rivals": result.rivals.to_json()} if result.rivals is not None else {}),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.checkpoints import BaseIdentity
-from strop.statistics import Drift, interval_from_json, spell_p_value
+from strop.statistics import Answer, Drift, Rival, Rivals, interval_from_json, spell_p_value
 
 
 def model_card(
@@ -33,6 +33,7 @@ def model_card(
     )
     task = provenance.get("task")
     title = f"{base.id} for {task}" if task else f"{base.id}, edited"
+    shots = provenance.get("shots")
     lines = ["---", data.to_yaml(), "---", f"# {title}", ""]
     lines.append(
         "An ordinary checkpoint with low-rank interventions baked into its weights:"
@@ -40,6 +41,11 @@ def model_card(
         else f"Low-rank interventions on `{base.id}` ({base.architecture}), as a Strop recipe:"
     )
     lines += ["", *(f"- {line}" for line in edits), ""]
+    if shots:
+        lines += [
+            f"Each prompt began with examples from the task's train split: {shots['count']} (seed {shots['seed']}).",
+            "",
+        ]
     lines += _figures(provenance)
     if not baked:
         lines += [
@@ -61,7 +67,8 @@ def _loading(base: BaseIdentity, labels: Sequence[str] | None) -> str:
 
 
 def _figures(provenance: Any) -> list[str]:
-    return [*_gain(provenance), *_price(provenance.get("price") or {})]
+    rivals = Rivals.from_json(provenance.get("rivals") or {})
+    return [*_gain(provenance), *_rivals(rivals), *_price(provenance.get("price") or {})]
 
 
 def _price(price: Mapping[str, Any]) -> list[str]:
@@ -97,3 +104,38 @@ def _categories(averages: Mapping[str, Any] | None) -> list[str]:
         f"{averages['macro_edited']:.4g}: a gain of {averages['macro_gain']:.4g} (95 % interval {low:.4g} to {high:.4g}).",
         "",
     ]
+
+
+def _rivals(rivals: Rivals) -> list[str]:
+    """Return a line for each thing a user would do instead, and one on an answer the edited model has fallen to."""
+    if not rivals:
+        return []
+    lines = [f"- {_rival(name, rival)}" for name, rival in rivals.measured.items()]
+    said = rivals.collapse
+    if said is not None:
+        lines.append(
+            f"- The edited model has collapsed to one answer, {_quoted(said.answer)}: it gives it on a share of "
+            f"{said.share:.4g} of the examples and is right with it on {said.right_share:.4g}; the base gives it on "
+            f"{said.base_share:.4g}."
+        )
+    return ["What one would do instead, on the same examples:", "", *lines, ""] if lines else []
+
+
+def _rival(name: str, rival: Rival) -> str:
+    called = (
+        f"Always answering {_quoted(rival.answer)}"
+        if rival.answer is not None
+        else f"The base with {name.removeprefix('shots_')} of the train rows in the prompt"
+    )
+    measured, value = rival.metric or ("accuracy", rival.accuracy)
+    cost = (
+        f", at {rival.tokens_per_request:.4g} tokens a request in the place of {rival.edited_tokens_per_request:.4g}"
+        if rival.tokens_per_request is not None and rival.edited_tokens_per_request is not None
+        else ""
+    )
+    verdict = "; the edited model is not surely better" if rival.is_as_good else ""
+    return f"{called}: {measured} {value:.4g} on {rival.count}{cost}{verdict}."
+
+
+def _quoted(answer: Answer) -> str:
+    return f"choice {answer}" if isinstance(answer, int) else f"`{answer}`"

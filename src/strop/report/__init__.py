@@ -4,6 +4,7 @@ from strop.report.categories import category_table, spread_lines, spread_sentenc
 from strop.report.evaluation import evaluation_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
 from strop.report.price import price_lines
+from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 from strop.report.tables import Table, to_markdown, to_rich
 
@@ -18,6 +19,7 @@ __all__ = [
     "paraphrase_lines",
     "percent",
     "price_lines",
+    "rival_lines",
     "run_table",
     "signed_points",
     "spread_lines",

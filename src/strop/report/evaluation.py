@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from strop.report.figures import percent
+from strop.report.figures import percent, shots_phrase
 from strop.report.tables import Table
 
 
@@ -35,7 +35,8 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
         )
         for name, figures in shown.items()
     )
-    title = f"{report['base_model']['id']} on {report['task']['name']}/{report['task']['split']}"
+    task = report["task"]
+    title = f"{report['base_model']['id']} on {task['name']}/{task['split']}{shots_phrase(task.get('shots', 0))}"
     return Table(title, ("model", "count", "accuracy", "loss", *extra), rows)
 
 

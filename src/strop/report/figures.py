@@ -10,6 +10,15 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def shots_phrase(count: int) -> str:
+    """Say that a task was asked with examples in the prompt; nothing where it was not.
+
+    >>> shots_phrase(1), shots_phrase(0)
+    (', 1 example in each prompt', '')
+    """
+    return f", {count} example{'' if count == 1 else 's'} in each prompt" if count else ""
+
+
 def signed_points(fraction: float) -> str:
     """Spell a difference of two fractions in percentage points, with more digits where fewer would make it 0.
 

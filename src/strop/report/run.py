@@ -1,6 +1,6 @@
 """The table a finished run ends with, and the sentences below it."""
 
-from strop.report.figures import percent, signed_points
+from strop.report.figures import percent, shots_phrase, signed_points
 from strop.report.tables import Table
 from strop.runs import GuardReading, RunResult
 from strop.statistics import Comparison, spell_p_value
@@ -28,7 +28,8 @@ def run_table(result: RunResult) -> Table:
     metric_columns = (f"{metric} before", "after") if metric is not None else ()
     macro_columns = ("macro before", "after") if by_category else ()
     columns = ("examples", "count", *metric_columns, *accuracy_columns, *macro_columns, "loss before", "after")
-    return Table(f"{result.base_model.id} on {result.task.name}", columns, tuple(rows))
+    title = f"{result.base_model.id} on {result.task.name}{shots_phrase(result.task.shots)}"
+    return Table(title, columns, tuple(rows))
 
 
 def gain_sentence(

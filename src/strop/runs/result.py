@@ -8,7 +8,7 @@ from typing import Any
 
 from strop.errors import RunError
 from strop.runs.price import Price
-from strop.statistics import Comparison, Figures, Spread
+from strop.statistics import Comparison, Figures, Rivals, Spread
 
 FORMAT = 1
 
@@ -33,6 +33,8 @@ class TaskUsed:
     name: str
     counts: Mapping[str, int]
     """split → examples used."""
+    shots: int = 0
+    """Train rows before each prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,8 @@ class RunResult:
     """None where no classification head was trained."""
     categories: Spread | None = None
     """How the gain on test is spread over the task's categories; None where it names none, or nothing was edited."""
+    rivals: Rivals | None = None
+    """What a user would do instead; None where it was not measured."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
@@ -146,7 +150,10 @@ class RunResult:
             content[name] = list(content[name])
         content["categories"] = self.categories.to_json() if self.categories is not None else None
         content["price"] = self.price.to_json() if self.price is not None else None
-        for name in ("start", "guards", "price", "categories", "budget", "metric", "head"):
+        content["rivals"] = self.rivals.to_json() if self.rivals is not None else {}
+        if not self.task.shots:
+            del content["task"]["shots"]
+        for name in ("start", "guards", "price", "categories", "rivals", "budget", "metric", "head"):
             if not content[name]:
                 del content[name]
         return content
@@ -178,6 +185,7 @@ class RunResult:
         categories = content.get("categories")
         fields["categories"] = Spread.from_json(categories) if categories else None
         fields["head"] = None if head is None else TrainedHead(tuple(head["labels"]), head["parameters"])
+        fields["rivals"] = Rivals.from_json(content["rivals"]) if content.get("rivals") else None
         return cls(**fields)
 
     @classmethod

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,7 +110,13 @@ class ClassScorer:
             actual=actual,
             predicted=predicted,
             labels=self.labels,
+            said=self._in_words(predicted),
+            wanted=self._in_words(actual),
         )
+
+    def _in_words(self, values: NDArray[np.float64]) -> tuple[str, ...] | None:
+        names = self.labels.names
+        return tuple(names[int(value)] for value in values) if names else None
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:

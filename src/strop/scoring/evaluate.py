@@ -10,7 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, Family, evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
+from strop.scoring.chat_template import prompt_of
 from strop.scoring.class_scorer import ClassScorer
+from strop.scoring.encoding import adds_special_tokens
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.scorer import Scorer
 from strop.tasks.examples import Example
@@ -152,7 +154,9 @@ def greedy_continuations(
     written = []
     with evaluating(model), torch.inference_mode():
         for example in examples:
-            encoded = tokenizer(example.prompt, return_tensors="pt").to(input_device(model))
+            encoded = tokenizer(
+                prompt_of(example, tokenizer), return_tensors="pt", add_special_tokens=adds_special_tokens([example])
+            ).to(input_device(model))
             length = encoded["input_ids"].shape[1]
             generated = model.generate(
                 **encoded,

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import UsageError
-from strop.statistics import Figures
+from strop.statistics import Answer, Figures
 from strop.statistics.metrics import measure
 from strop.tasks.labels import Labels
 from strop.tasks.task_file import Score
@@ -47,6 +48,11 @@ class Evaluation:
     """What a classifier was to say; only for `label`."""
     categories: tuple[str, ...] | None = None
     """The kind of each example, by which gains are shown; None where the task names none."""
+    said: tuple[Answer | None, ...] | None = None
+    """What the model answers: the text, or the place of its choice where each example has choices of its own; for `exact`
+    and `first_token` the first token in the answer's place. None where there is no right or wrong."""
+    wanted: tuple[Answer, ...] | None = None
+    """What would have been right, spelled as `said` is."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "correct", "rank", "groups", "actual", "predicted"):
@@ -55,10 +61,21 @@ class Evaluation:
                 raise UsageError(
                     f"An evaluation with {self.loss.shape[0]} losses has {other.shape[0]} values of {name}."
                 )
-        for name in ("categories", "generated", "extracted"):
+        for name in ("categories", "generated", "extracted", "said", "wanted"):
             texts = getattr(self, name)
             if texts is not None and len(texts) != self.count:
                 raise UsageError(f"An evaluation with {self.count} losses has {len(texts)} values of {name}.")
+
+    def of_examples(self, indices: Sequence[int]) -> "Evaluation":
+        """Return the evaluation of some of the examples, in the order of their indices."""
+        own: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                own[field.name] = value[list(indices)]
+            elif isinstance(value, tuple):
+                own[field.name] = tuple(value[index] for index in indices)
+        return dataclasses.replace(self, **own)
 
     @property
     def count(self) -> int:

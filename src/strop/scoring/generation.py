@@ -18,7 +18,8 @@ from strop.scoring.chat_template import prompt_of
 from strop.scoring.encoding import adds_special_tokens, place_of
 from strop.scoring.resources import Resources
 from strop.tasks.examples import Example, gold_of
-from strop.tasks.extraction import extract, is_right, until_stop
+from strop.tasks.extraction import extract, is_right, spelled_alike, until_stop
+from strop.tasks.few_shot import stops_of_shots
 from strop.tasks.task_file import GenerateSettings
 
 
@@ -32,6 +33,10 @@ class Generated:
     """None where the pattern found nothing."""
     correct: NDArray[np.bool_]
     """(examples,): whether what was extracted matches the gold."""
+    said: tuple[str | None, ...]
+    """What was extracted, spelled so that what matches the same gold by its number is the same text."""
+    wanted: tuple[str, ...]
+    """The gold answers, spelled as `said` is."""
 
 
 class Generator:
@@ -57,6 +62,7 @@ class Generator:
         *,
         longest: int,
     ) -> None:
+        settings = settings.model_copy(update={"stop": (*settings.stop, *stops_of_shots(examples))})
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
@@ -93,7 +99,18 @@ class Generator:
                 progress.advance()
         extracted = tuple(extract(text, self.settings) for text in texts)
         right = [is_right(own, gold, self.settings) for own, gold in zip(extracted, self._golds, strict=True)]
-        return Generated(tuple(texts), extracted, np.array(right, dtype=bool))
+        return Generated(
+            tuple(texts),
+            extracted,
+            np.array(right, dtype=bool),
+            said=tuple(None if own is None else spelled_alike(own, self.settings) for own in extracted),
+            wanted=tuple(spelled_alike(gold, self.settings) for gold in self._golds),
+        )
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, padding left out."""
+        return sum(map(len, self._prompts))
 
     def _write(self, prompts: Sequence[tuple[int, ...]], config: GenerationConfig) -> list[str]:
         width = max(map(len, prompts))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from strop.scoring.encoding import Batch, batches_of, encode
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.generation import Generator
 from strop.scoring.resources import Resources
+from strop.scoring.said import Said
+from strop.scoring.shared_prefix import SharedPrefix
 from strop.tasks.examples import Example, categories_of, group_indices
 from strop.tasks.task_file import GenerateSettings, Score
 
-PositionScores = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
+PositionScores = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class Scorer:
@@ -35,6 +38,8 @@ class Scorer:
         anatomy: the model's, where it is at hand.
         counterfactuals: encode each example's counterfactual prompt too.
         fewest: sequences of a batch, however long they are.
+        share_prefix: read what all sequences begin with once, where the model allows it; only for a model that nothing is
+            attached to.
 
     Raises:
         TaskError: a row does not fit the model.
@@ -52,6 +57,7 @@ class Scorer:
         anatomy: Anatomy | None = None,
         counterfactuals: bool = False,
         fewest: int = 1,
+        share_prefix: bool = False,
     ) -> None:
         if not examples:
             raise UsageError("There are no examples to score.")
@@ -62,9 +68,12 @@ class Scorer:
         self.example_count = len(examples)
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
         self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
-        self.batches = batches_of(
-            self._sequences, score, device=input_device(model), fewest=fewest, resources=Resources.of(model)
-        )
+        resources, read = Resources.of(model), self._sequences
+        self._prefix = SharedPrefix.of(model, read) if share_prefix else None
+        if self._prefix is not None:
+            read = self._prefix.rest_of(read)
+            resources = self._prefix.within(resources, longest=max(len(sequence.ids) for sequence in read))
+        self.batches = batches_of(read, score, device=input_device(model), fewest=fewest, resources=resources)
         self._generator = (
             Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest)
             if score == "generate"
@@ -75,12 +84,21 @@ class Scorer:
             example.choices.index(example.answer) if score == "choice" and example.choices else 0
             for example in examples
         ]
+        self._said = Said(examples, tokenizer)
 
     @property
     def tokens(self) -> int:
         """Tokens of one whole pass, padding included, and all that could be generated."""
         read = sum(batch.input_ids.numel() for batch in self.batches)
+        read += self._prefix.length if self._prefix is not None else 0
         return read + (self._generator.tokens if self._generator is not None else 0)
+
+    @property
+    def tokens_per_request(self) -> float:
+        """Mean length of a prompt."""
+        if self._generator is not None:
+            return self._generator.prompt_tokens / self.example_count
+        return sum(sequence.first_scored for sequence in self._sequences) / len(self._sequences)
 
     @property
     def steps(self) -> int:
@@ -139,22 +157,33 @@ class Scorer:
         all_first = np.ones(len(self._sequences), dtype=bool)
         counted = np.zeros(len(self._sequences), dtype=np.int64)
         rank = np.zeros(len(self._sequences), dtype=np.int64)
+        token = np.zeros((2, len(self._sequences)), dtype=np.int64)
         with evaluating(self.model):
             for index, batch in enumerate(self.batches):
                 state = states[index] if states is not None else None
                 with batch.with_prompts_known():
-                    own, first, likelier = self._score(batch, start, state)
-                where = np.asarray(batch.members)[batch.rows.cpu().numpy()]
+                    own, likeliest, likelier = self._score(batch, start, state)
+                rows, targets = batch.rows.cpu().numpy(), batch.targets.cpu().numpy()
+                where = np.asarray(batch.members)[rows]
+                firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+                token[:, where[firsts]] = likeliest[firsts], targets[firsts]
                 np.add.at(log_probability, where, own)
                 np.add.at(counted, where, 1)
-                np.logical_and.at(all_first, where, first)
+                np.logical_and.at(all_first, where, likeliest == targets)
                 rank[where] = likelier
                 progress.advance()
-        found = self._gather(log_probability, all_first, counted, rank)
+        found = self._gather(log_probability, all_first, counted, rank, token)
         if self._generator is None:
             return found
         written = self._generator.generate(progress=progress)
-        return dataclasses.replace(found, correct=written.correct, generated=written.texts, extracted=written.extracted)
+        return dataclasses.replace(
+            found,
+            correct=written.correct,
+            generated=written.texts,
+            extracted=written.extracted,
+            said=written.said,
+            wanted=written.wanted,
+        )
 
     def _refuse_other_lengths(self) -> None:
         """Raise InterventionError where padding would hide from a bias by position that a sequence is shorter."""
@@ -174,9 +203,11 @@ class Scorer:
             )
 
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
-        """Return for each scored position its target's log p, whether it is the arg max, how many tokens are likelier."""
+        """Return for each scored position its target's log p, the arg max, and how many tokens are likelier."""
         parts = batch.slices()
-        if len(parts) > 1:  # a row so long that the logits of all its positions would not do at once
+        if (
+            len(parts) > 1 and self._prefix is None
+        ):  # a row so long that the logits of all its positions would not do at once
             top = self.anatomy.layer_count
             state = hidden_states_entering(
                 self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state
@@ -192,14 +223,15 @@ class Scorer:
                     batch.columns[part],
                     start=start,
                     state=state,
+                    caller=self._prefix.caller(self.model) if self._prefix is not None else None,
                 ),
                 batch.targets[part],
                 ranks=self.score == "first_token",
             )
             for part in parts
         ]
-        own, first, likelier = (np.concatenate(of_parts) for of_parts in zip(*scores, strict=True))
-        return own, first, likelier
+        own, likeliest, likelier = (np.concatenate(of_parts) for of_parts in zip(*scores, strict=True))
+        return own, likeliest, likelier
 
     def _gather(
         self,
@@ -207,7 +239,9 @@ class Scorer:
         all_first: NDArray[np.bool_],
         counted: NDArray[np.int64],
         rank: NDArray[np.int64],
+        token: NDArray[np.int64],
     ) -> Evaluation:
+        belonging: dict[str, Any] = {"groups": self._groups, "categories": self._categories}
         owner = np.array([sequence.owner for sequence in self._sequences])
         if self.score == "choice":
             first_of = np.searchsorted(owner, np.arange(self.example_count))
@@ -215,12 +249,14 @@ class Scorer:
             of_each = np.split(log_probability, first_of[1:])
             best = [first + int(own.argmax()) for first, own in zip(first_of, of_each, strict=True)]
             loss, tokens, correct = -log_probability[right] / counted[right], counted[right], np.array(best) == right
-            return Evaluation("choice", loss, tokens, correct, groups=self._groups, categories=self._categories)
+            said, wanted = self._said.choices(np.array(best) - first_of), self._said.choices(np.array(self._answers))
+            return Evaluation("choice", loss, tokens, correct, said=said, wanted=wanted, **belonging)
         loss = -log_probability / counted
         if self.score == "perplexity":
-            return Evaluation("perplexity", loss, counted, groups=self._groups, categories=self._categories)
+            return Evaluation("perplexity", loss, counted, **belonging)
         ranks = rank if self.score == "first_token" else None
-        return Evaluation(self.score, loss, counted, all_first, ranks, groups=self._groups, categories=self._categories)
+        said, wanted = (self._said.tokens(own) for own in token)
+        return Evaluation(self.score, loss, counted, all_first, ranks, said=said, wanted=wanted, **belonging)
 
 
 def refuse_no_language_model(model: PreTrainedModel, anatomy: Anatomy, score: Score) -> None:
@@ -241,6 +277,6 @@ def _score_positions(logits: Tensor, targets: Tensor, *, ranks: bool) -> Positio
     logits = logits.float()
     own = logits.gather(-1, targets[:, None])[:, 0]
     log_probability = own.cpu().double() - logits.logsumexp(-1).cpu().double()
-    first = logits.argmax(-1) == targets
+    likeliest = logits.argmax(-1)
     likelier = (logits > own[:, None]).sum(-1) if ranks else torch.zeros_like(targets)
-    return log_probability.numpy(), first.cpu().numpy(), likelier.cpu().numpy()
+    return log_probability.numpy(), likeliest.cpu().numpy(), likelier.cpu().numpy()

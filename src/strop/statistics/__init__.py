@@ -6,16 +6,21 @@ from strop.statistics.figures import Figures
 from strop.statistics.intervals import interval_from_json
 from strop.statistics.merit import Merit, ObjectiveName, merit_of
 from strop.statistics.metrics import METRICS
+from strop.statistics.rivals import Answer, MostSaid, Rival, Rivals
 from strop.statistics.spread import CategoryGain, Spread, spread_of
 
 __all__ = [
     "METRICS",
+    "Answer",
     "CategoryGain",
     "Comparison",
     "Drift",
     "Figures",
     "Merit",
+    "MostSaid",
     "ObjectiveName",
+    "Rival",
+    "Rivals",
     "Spread",
     "compare_differences",
     "compare_metric",

@@ -1,15 +1,17 @@
 """Data: files, rows, prompts, splits, groups, categories; it knows no model."""
 
-from strop.tasks.examples import Example
+from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
 from strop.tasks.task import Task, builtin_tasks, load_task, refuse_labels, refuse_objective
-from strop.tasks.task_file import GenerateSettings, Score, SplitSettings, TaskFile, read_task_file
+from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
 
 __all__ = [
     "Example",
     "GenerateSettings",
     "Labels",
     "Score",
+    "Shot",
+    "ShotSettings",
     "SplitSettings",
     "Task",
     "TaskFile",

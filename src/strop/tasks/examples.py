@@ -24,6 +24,16 @@ ACCENTS = dict.fromkeys(range(768, 880))
 
 
 @dataclasses.dataclass(frozen=True)
+class Shot:
+    """A solved example that is shown before a prompt."""
+
+    prompt: str
+    answer: str
+    end: str = "\n"
+    """What parts it from what follows; a chat's turns need none."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
     """One prompt with its right answer."""
 
@@ -50,6 +60,8 @@ class Example:
     """A second text, which a classifier reads beside the prompt."""
     category: str | None = None
     """The kind of example it is, by which figures are shown; None where it has none."""
+    shots: tuple[Shot, ...] = ()
+    """What is shown before the prompt; no part of what the example is."""
 
     @property
     def identity(self) -> tuple[str, ...]:

@@ -44,6 +44,16 @@ def last_number(text: str) -> float | None:
     return float(found[-1]) if found else None
 
 
+def spelled_alike(text: str, settings: GenerateSettings) -> str:
+    """Return a text so that what matches by its number is spelled the same.
+
+    >>> spelled_alike("it is 1,234.0", GenerateSettings(match="number"))
+    '1234'
+    """
+    number = last_number(text) if settings.match in ("number", "number_or_option") else None
+    return text.strip() if number is None else f"{number:g}"
+
+
 def is_right(extracted: str | None, gold: str, settings: GenerateSettings) -> bool:
     """Say whether what was extracted matches the gold by the settings' `match`; nothing extracted is wrong.
 

@@ -1,6 +1,7 @@
 """A task: examples in their splits, and how their answers are scored."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from strop.errors import TaskError, UsageError
-from strop.tasks.examples import Example, render_examples
+from strop.tasks.examples import Example, Shot, render_examples
+from strop.tasks.few_shot import with_shots_before
 from strop.tasks.labels import Labels
 from strop.tasks.rows import HUB, read_rows
 from strop.tasks.splits import (
@@ -23,7 +25,7 @@ from strop.tasks.splits import (
     without_overlap,
     without_repeats,
 )
-from strop.tasks.task_file import GenerateSettings, Score, TaskFile, read_task_file
+from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, TaskFile, read_task_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Task:
     generate: GenerateSettings | None = None
     labels: Labels | None = None
     """What a classifier is to say; None for a language model's task."""
+    shots: ShotSettings | None = None
+    """Which train rows stand before each prompt; None for none."""
 
     def examples(self, split: str, *, limit: int | None = None) -> tuple[Example, ...]:
         """Return a split's examples, or a random sample of them that every call with the same limit repeats.
@@ -62,6 +66,42 @@ class Task:
         order = np.random.default_rng(0).permutation(len(members))[:limit]
         return tuple(members[index] for index in order)
 
+    def with_shots(self, count: int, *, seed: int | None = None) -> "Task":
+        """Return the task with solved train rows before each prompt, in the place of those it has.
+
+        They are drawn once and are the same for every prompt, as a deployed prompt's would be; those of a smaller count
+        come first among those of a larger. A train row is never shown to itself or to its group.
+
+        Args:
+            count: how many; 0 for none.
+            seed: of the draw; that of the task's own shots by default, or 0.
+
+        Raises:
+            UsageError: the count is negative, or the task asks for no written answers.
+            TaskError: there is no train split, or it has too few rows.
+
+        >>> task = load_task("int-sum").with_shots(2)
+        >>> example = task.examples("test")[0]
+        >>> len(example.shots), example.prompt == load_task("int-sum").examples("test")[0].prompt
+        (2, True)
+        """
+        if count < 0:
+            raise UsageError(f"A prompt has 0 shots or more, not {count}.")
+        if count == 0:
+            splits = {
+                name: tuple(dataclasses.replace(example, shots=()) for example in members)
+                for name, members in self.splits.items()
+            }
+            return dataclasses.replace(self, splits=splits, shots=None)
+        if self.score in ("perplexity", "label"):
+            raise UsageError(
+                f"Task {self.name} has score: {self.score}, and shots go with answers that are written; leave them out."
+            )
+        own = self.shots.seed if self.shots is not None else 0
+        settings = ShotSettings(count=count, seed=own if seed is None else seed)
+        splits = with_shots_before(self.splits, settings, task=self.name)
+        return dataclasses.replace(self, splits=splits, shots=settings)
+
     @property
     def counts(self) -> dict[str, int]:
         """How many examples each split that is not empty has."""
@@ -82,8 +122,14 @@ class Task:
                 own += [{"system": example.chat.system}] if example.chat is not None else []
                 own += [{"pair": example.pair}] if example.pair is not None else []
                 own += [{"category": example.category}] if example.category is not None else []
+                own += [{"shots": _digest_of(example.shots)}] if example.shots else []
                 digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=64)  # most examples have the same ones
+def _digest_of(shots: tuple[Shot, ...]) -> str:
+    return hashlib.sha256(json.dumps([dataclasses.astuple(shot) for shot in shots]).encode()).hexdigest()
 
 
 def refuse_labels(task: Task, command: str) -> None:
@@ -171,4 +217,5 @@ def _build(task_file: TaskFile, folder: Path) -> Task:
             examples = sample_categories(examples, task_file.per_category, seed=task_file.splits.seed)
         splits = deal(examples, task_file.splits)
     generate = GenerateSettings() if task_file.score == "generate" else None
-    return Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())
+    task = Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())
+    return task if task_file.shots is None else task.with_shots(task_file.shots.count, seed=task_file.shots.seed)

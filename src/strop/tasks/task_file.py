@@ -75,6 +75,13 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
         return self
 
 
+class ShotSettings(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How many rows of the train split are shown before each prompt, and by which seed they are drawn."""
+
+    count: Annotated[int, pydantic.Field(gt=0)]
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+
+
 class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     """A task file's content, checked."""
 
@@ -97,6 +104,7 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     chat: bool = False
     system: str | None = None
     splits: SplitSettings = SplitSettings()
+    shots: ShotSettings | None = None
 
     @pydantic.model_validator(mode="after")
     def _belongs_together(self) -> "TaskFile":
@@ -117,6 +125,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
         for name in ("labels", "pair", "metric", "max_tokens"):
             if getattr(self, name) is not None and self.score != "label":
                 raise ValueError(f"{name} goes with score: label, not with score: {self.score}")
+        if self.shots is not None and self.score in ("perplexity", "label"):
+            raise ValueError(f"shots go with answers that are written, not with score: {self.score}; leave them out")
         if self.pair is not None and self.chat:
             raise ValueError("a chat has one text; write both into prompt and leave out pair")
         if self.per_category is not None and self.category is None:
@@ -159,7 +169,11 @@ def read_task_file(path: Path) -> TaskFile:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            keys_of = {"generate": GenerateSettings.model_fields, "splits": SplitSettings.model_fields}
+            keys_of = {
+                "generate": GenerateSettings.model_fields,
+                "splits": SplitSettings.model_fields,
+                "shots": ShotSettings.model_fields,
+            }
             block = str(first["loc"][0]) if len(first["loc"]) > 1 else ""
             known = keys_of.get(block, TaskFile.model_fields)
             message = f"there is no such key; {f'{block}:' if block else 'a task file'} has {', '.join(known)}"
