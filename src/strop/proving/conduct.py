@@ -130,15 +130,8 @@ def _lead(
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
         journal = _journal(chooser, settings, options, study, ready, run)
-        journal.guards.read_base()
-        choice = chooser.choose(journal)
+        choice = _choose(chooser, journal)
         spent = journal.is_spent  # measuring the choice is no part of the budget
-        if spent:
-            journal.say(f"the budget of {options.budget} is spent: the best so far is chosen")
-        if journal.guards:
-            with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
-                guards = journal.guards.readings(choice.best.key if choice.edits else None)
-            choice = dataclasses.replace(choice, guards=guards)
         measured = prove(given, choice, test, progress=options.progress)
         priced = _price(given, choice, options, ready, base.fingerprint)
         rivals = _rivals(given, choice, measured, test, settings, options)
@@ -167,6 +160,20 @@ def _lead(
             run.finish(recipe.save, result)
         path = run.path if run is not None else None
         return RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
+
+
+def _choose(chooser: Chooser, journal: Journal) -> Choice:
+    """Let select choose, and read what the guards say of that."""
+    given = chooser.given
+    journal.guards.read_base()
+    choice = chooser.choose(journal)
+    if journal.is_spent:
+        journal.say(f"the budget of {journal.budget} is spent: the best so far is chosen")
+    if not journal.guards:
+        return choice
+    with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+        guards = journal.guards.readings(choice.best.key if choice.edits else None)
+    return dataclasses.replace(choice, guards=guards)
 
 
 def _price(given: Assignment, choice: Choice, options: RunOptions, ready: Ready, fingerprint: str) -> Priced:

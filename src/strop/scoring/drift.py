@@ -49,7 +49,7 @@ class DriftScorer:
         self._batches = [
             Texts(rows.to(input_device(model)), chunk.prompt_tokens)
             for chunk in texts
-            for rows in chunk.ids.split(max(1, resources.batch_tokens // chunk.ids.shape[1]))
+            for rows in torch.split(chunk.ids, max(1, resources.batch_tokens // chunk.ids.shape[1]))
         ]
         bytes_entering = self.tokens * anatomy.hidden_size * model.dtype.itemsize
         self._lowest = lowest if bytes_entering <= resources.state_bytes else 0

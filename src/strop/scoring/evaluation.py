@@ -34,8 +34,6 @@ class Evaluation:
     """(examples,): how many tokens the model found likelier than the answer's first; only for `first_token`."""
     groups: NDArray[np.int64] | None = None
     """(examples,): which examples belong together and are no independent evidence; None where each stands alone."""
-    categories: tuple[str, ...] | None = None
-    """The kind of each example, by name; None where the task has no categories."""
     generated: tuple[str, ...] | None = None
     """What the model wrote after each prompt; only for `generate`."""
     extracted: tuple[str | None, ...] | None = None

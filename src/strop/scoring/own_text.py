@@ -150,8 +150,10 @@ class _Writer:
         before, found, after = text.partition(mark)
         if not found:
             return None
-        encode = lambda part: tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"])  # noqa: E731
-        return encode(before), encode(after)
+        return self._ids(before), self._ids(after)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def write(self, chunk: int, template: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Texts:
         """Sample one chunk of texts; the same chunk is the same again."""
@@ -177,7 +179,7 @@ class _Writer:
         return torch.as_tensor(written).cpu()
 
 
-class _Sampling(LogitsProcessor):
+class _Sampling(LogitsProcessor):  # type: ignore[misc]
     """Leave of all tokens one that is drawn at temperature 1, by random numbers of the CPU, the same on every device."""
 
     def __init__(self, generator: torch.Generator, banned: Sequence[int]) -> None:
