@@ -78,3 +78,13 @@ class TrainingError(StropError):
 
 class RunError(StropError):
     """A run folder that cannot be started, resumed or read."""
+
+
+def reason_in(error: BaseException) -> str:
+    r"""Return what an error says as a part of a sentence: its first line without a full stop, or the name of its kind.
+
+    >>> reason_in(ValueError("no such file.\nSee the manual.")), reason_in(KeyError())
+    ('no such file', 'KeyError')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

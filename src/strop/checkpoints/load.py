@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from strop.checkpoints.quiet import quiet_transformers
 from strop.checkpoints.zoo import ZOO, Announce, pull
-from strop.errors import CheckpointError
+from strop.errors import CheckpointError, reason_in
 
 if TYPE_CHECKING:
     import torch
@@ -81,8 +81,7 @@ def read_pretrained(
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"The model '{name}' cannot be loaded: {reason}.") from error
+        raise CheckpointError(f"The model '{name}' cannot be loaded: {reason_in(error)}.") from error
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "

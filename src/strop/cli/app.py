@@ -16,7 +16,7 @@ from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
 from strop.cli.train import train
-from strop.errors import StropError, UsageError
+from strop.errors import StropError, UsageError, reason_in
 
 app = typer.Typer(
     name="strop",
@@ -96,8 +96,7 @@ def _storage_failure(error: Exception) -> str | None:
     root: BaseException = error
     while root.__cause__ is not None:  # optuna's own message guesses; the driver's beneath it knows
         root = root.__cause__
-    text = str(root).strip()
-    first = text.splitlines()[0].rstrip(".") if text else type(root).__name__
+    text, first = str(root), reason_in(root)
     if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
         return f"The disk is full: {first}; free some space, then go on with --resume or repeat the command."
     if type(error).__module__.startswith(("sqlalchemy", "optuna")):

@@ -173,7 +173,7 @@ def device_for_command(name: str | None) -> "torch.device":
     """Return the device that is named; without a name CUDA, else MPS, where there is one, else the CPU."""
     import torch
 
-    from strop.errors import UsageError
+    from strop.errors import UsageError, reason_in
 
     if not name:
         if torch.cuda.is_available():
@@ -183,7 +183,7 @@ def device_for_command(name: str | None) -> "torch.device":
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = reason_in(error)
         best = device_for_command(None)
         raise UsageError(f"--device {name} cannot be used here: {reason}; leave it out to run on {best}.") from None
     return device

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import InterventionError
+from strop.errors import InterventionError, reason_in
 from strop.export.biases import room_for_biases, under_config
 from strop.files import making_folder, write_json, write_text
 from strop.interventions import attachments_of
@@ -63,8 +63,7 @@ def bake(
         try:
             model.save_pretrained(temporary, state_dict={**zeros, **model.state_dict()})
         except ValueError as error:  # what transformers finds wrong with a configuration
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise InterventionError(f"transformers refuses to save this model: {reason}.") from error
+            raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         write_text(temporary / "README.md", recipe.card(baked=True))

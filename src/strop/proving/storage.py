@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.exc import SQLAlchemyError
 
-from strop.errors import RunError
+from strop.errors import RunError, reason_in
 from strop.files import PARTIAL
 from strop.runs.environment import without_password
 
@@ -117,7 +117,7 @@ def in_one_sentence(address: str | None, done: str, *kinds: type[Exception]) -> 
         yield
     except kinds as error:
         cause = error.__cause__ or error  # Optuna wraps what SQLAlchemy says in a guess of its own
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+        reason = reason_in(cause)
         raise RunError(
             f"The study storage {without_password(str(address))} cannot be {done}: {without_password(reason)}; see to its "
             "address, its server or its disk, then repeat the command with --resume."

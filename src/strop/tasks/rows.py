@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from strop.errors import TaskError
+from strop.errors import TaskError, reason_in
 
 Row = Mapping[str, Any]
 HUB = "hf://"
@@ -94,7 +94,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             loaded = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
         yield from loaded
     except Exception as error:  # datasets wraps whatever its readers raise in classes of its own
-        raise TaskError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
+        raise TaskError(f"{path} cannot be read as Parquet: {reason_in(error)}.") from None
 
 
 def _read_hub(source: str, relative_to: Path) -> list[Row]:
@@ -119,12 +119,12 @@ def _read_hub(source: str, relative_to: Path) -> list[Row]:
         if folder is None:
             raise TaskError(
                 f"The data set {source} is not under STROP_DATA ({os.environ.get('STROP_DATA') or 'not set'}) and cannot "
-                f"be had from the hub: {_first_line(error)}; give owner/name as on the hub, or set STROP_DATA to a FOLDER "
+                f"be had from the hub: {reason_in(error)}; give owner/name as on the hub, or set STROP_DATA to a FOLDER "
                 f"that holds it, put there by hf download {repository} --repo-type dataset --local-dir "
                 f"FOLDER/{repository}."
             ) from None
         raise TaskError(
-            f"The data set {source} cannot be loaded from {folder}: {_first_line(error)}. "
+            f"The data set {source} cannot be loaded from {folder}: {reason_in(error)}. "
             "Give a config and a split that it has, or fetch it anew."
         ) from None
     parts = loaded.values() if isinstance(loaded, dict) else [loaded]
@@ -187,8 +187,3 @@ def _quiet_datasets() -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
         if bars:
             datasets.enable_progress_bars()
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from strop.errors import TrainingError, UsageError
+from strop.errors import TrainingError, UsageError, reason_in
 from strop.training.checkpoints import InterventionCheckpoints
 from strop.training.objective import Objective
 
@@ -83,8 +83,7 @@ def refuse_unknown_reports(names: Sequence[str]) -> None:
             for report in get_reporting_integration_callbacks([name]):
                 report()
         except (ValueError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UsageError(f"Losses cannot be reported to {name}: {reason}.") from None
+            raise UsageError(f"Losses cannot be reported to {name}: {reason_in(error)}.") from None
 
 
 def release(trainer: EditTrainer) -> None:
