@@ -28,7 +28,7 @@ def test_a_person_gets_a_table_few_lines_and_the_next_command(
         assert shown in outcome.out
     assert "no edit: accuracy" in outcome.err
     assert "round 1: " in outcome.err
-    assert len(outcome.out.splitlines()) < 30
+    assert len(outcome.out.splitlines()) < 36
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,15 @@ def test_drift_grows_with_what_an_edit_takes(tiny: Callable[..., Any], small_tok
     assert read() == 0.0
     assert found == sorted(found)
     assert found[0] > 0
+
+
+def test_a_choice_is_not_lost_where_measuring_its_price_fails(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("out of memory\nand much more")
+
+    monkeypatch.setattr(DriftScorer, "read", failing)
+    found = search(answering(), small_tokenizer, task, SEARCH)
+    assert found.recipe.interventions
+    assert found.result.price == Price(None, reason="measuring it failed: RuntimeError: out of memory")

@@ -73,14 +73,30 @@ def test_of_the_identity_it_is_exactly_nothing_and_two_readings_are_the_same_byt
         assert scorer.read().identical
 
 
-def test_a_model_in_bfloat16_is_measured_in_float32(tiny: Callable[..., Any], texts: tuple[Texts, ...]) -> None:
-    """Divergences of a bfloat16 softmax would be wrong in the second digit."""
+@pytest.mark.parametrize("cut", [0.5, 0.95])
+def test_a_model_in_bfloat16_is_measured_in_float32(
+    cut: float, tiny: Callable[..., Any], texts: tuple[Texts, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits rounded to bfloat16 would differ by more than a small edit changes them."""
+    monkeypatch.setattr("strop.scoring.drift.HEAD_ROWS", 100)
     model = tiny("llama").to(torch.bfloat16)
-    anatomy, edit = Anatomy.of(model), RankReduction(UP, 0.5)
+    anatomy, edit = Anatomy.of(model), RankReduction(UP, cut)
+
+    def log_probabilities(ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            left = model.model(ids).last_hidden_state.double()
+        return (left @ model.lm_head.weight.detach().double().T).log_softmax(-1)
+
     scorer = DriftScorer(model, texts, anatomy=anatomy)
+    base = [log_probabilities(chunk.ids) for chunk in texts]
     with applied_interventions(model, [edit], anatomy=anatomy):
         found = scorer.read()
-    assert found.kl == pytest.approx(by_hand(model, texts, edit)[0], rel=1e-2)
+        edited = [log_probabilities(chunk.ids) for chunk in texts]
+    expected = sum(
+        float((p.exp() * (p - q))[:, chunk.prompt_tokens - 1 : -1].sum())
+        for p, q, chunk in zip(base, edited, texts, strict=True)
+    )
+    assert found.kl == pytest.approx(expected / found.tokens, rel=1e-3)
 
 
 @pytest.mark.parametrize("positions", ["f2", "l1", "prompt"])

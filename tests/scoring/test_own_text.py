@@ -148,3 +148,36 @@ def test_a_users_text_that_is_too_short_is_refused(small_tokenizer: Any) -> None
 def test_texts_have_a_prompt_and_something_behind_it(shape: tuple[int, ...], prompt: int) -> None:
     with pytest.raises(UsageError, match="Texts are one or more rows"):
         Texts(torch.zeros(shape, dtype=torch.long), prompt)
+
+
+def test_a_template_that_prints_the_date_makes_the_same_texts_every_day(
+    tiny: Callable[..., Any], small_tokenizer: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for today in ("{{ strftime_now('%d %b %Y') }}", "{{ date_string }}"):
+        monkeypatch.setattr(small_tokenizer, "chat_template", f"{today} {TEMPLATE}", raising=False)
+        found.append(own_texts(tiny("llama"), small_tokenizer, fingerprint="a", count=4)[1])
+    assert torch.equal(found[0].ids, found[1].ids)
+    text = small_tokenizer.decode(found[0].ids[0], skip_special_tokens=True)
+    assert text.startswith("1 January 2025 ")
+
+
+def test_plain_text_does_not_begin_as_a_conversation_does(
+    tiny: Callable[..., Any], small_tokenizer: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama")
+    plain = own_texts(model, small_tokenizer, fingerprint="a", count=1)[0].ids[0, 0].item()
+    opening = small_tokenizer("The", add_special_tokens=False)["input_ids"][0]
+    model.config.bos_token_id = opening
+    monkeypatch.setattr(small_tokenizer, "chat_template", TEMPLATE, raising=False)
+    assert own_texts(model, small_tokenizer, fingerprint="b", count=1)[0].ids[0, 0].item() == plain != opening
+
+
+def test_a_model_whose_predictions_are_not_finite_writes_nothing(
+    tiny: Callable[..., Any], small_tokenizer: Any, folder: Path
+) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("nan")
+    with pytest.raises(UsageError, match="predictions are not finite, so that it can write no text of its own"):
+        own_texts(model, small_tokenizer, fingerprint="a", count=1)

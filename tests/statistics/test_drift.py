@@ -22,7 +22,7 @@ NOTHING = dataclasses.replace(LASER, kl=0.0, changed=0.0, perplexity_ratio=1.0)
         (0.05, "changes 1 of 20 words the base would say: try your other uses first"),
         (0.012, "changes 1 of 83 words the base would say: hardly noticed in other uses"),
         (1.0, "changes all words the base would say: for this task only"),
-        (0.98, "changes all words the base would say: for this task only"),
+        (0.98, "changes nearly all words the base would say: for this task only"),
         (0.0, "changes no word the base would say"),
     ],
 )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from strop.anatomy import Anatomy, Family
     from strop.checkpoints import BaseIdentity
     from strop.progress import Progress
+    from strop.proving import DriftText
     from strop.recipe import Recipe
     from strop.runs import Price
     from strop.scoring import Evaluation, ParaphraseRobustness
@@ -85,6 +86,7 @@ def evaluate(
     if out is not None and out.is_dir():
         refuse_occupied(out, remedy="name a file")
     loaded = [Recipe.load(folder) for folder in recipes or []]
+    text = _drift_text(drift_text, loaded)
     scored: dict[str, Evaluation] = {}
     asked: dict[str, ParaphraseRobustness] = {}
     with showing_progress(quiet=quiet) as progress:
@@ -106,9 +108,7 @@ def evaluate(
                     )
         found = _Found()
         if loaded:
-            price = _price_of(
-                loaded, model, tokenizer, edited, drift_text, anatomy=anatomy, base=base, progress=progress
-            )
+            price = _price_of(loaded, model, tokenizer, edited, text, anatomy=anatomy, base=base, progress=progress)
             found = _Found.of(task, examples, scored["base"], scored["edited"], price)
     report: dict[str, Any] = {
         "format": 1,
@@ -173,19 +173,30 @@ def _applied(
         return stack.pop_all()
 
 
+def _drift_text(path: Path | None, loaded: "Sequence[Recipe]") -> "DriftText":
+    from strop.errors import UsageError
+    from strop.proving import DriftText
+
+    if path is None:
+        return DriftText()
+    if not loaded:
+        raise UsageError("--drift-text measures what a recipe changes; give one with --recipe.")
+    return DriftText.read(path)
+
+
 def _price_of(
     loaded: "Sequence[Recipe]",
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     edited: "Callable[[], contextlib.ExitStack]",
-    drift_text: Path | None,
+    text: "DriftText",
     *,
     anatomy: "Anatomy",
     base: "BaseIdentity",
     progress: "Progress",
 ) -> "Price":
     """Measure what recipes cost on text that has nothing to do with the task."""
-    from strop.proving import DriftText, price_of
+    from strop.proving import price_of
 
     layers = [edit.site.layer for recipe in loaded for edit in recipe.interventions]
     return price_of(
@@ -194,7 +205,7 @@ def _price_of(
         edited,
         anatomy=anatomy,
         lowest=min(layers, default=0),
-        text=DriftText.read(drift_text) if drift_text is not None else DriftText(),
+        text=text,
         fingerprint=base.fingerprint,
         progress=progress,
     ).price

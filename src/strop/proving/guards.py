@@ -156,9 +156,9 @@ class Guards:
 
     def _figure(self, guard: Guard, reader: Reader, of: str) -> float:
         name = f"guard {guard.measure.fingerprint} of {of}"
-        known = guard.measure.base_figure if of == "base" else None
+        known = getattr(guard.measure, "base_figure", None) if of == "base" else None
         if known is not None:
-            return known
+            return float(known)
         known = self._study.recall(name)
         if known is None:
             known = reader()

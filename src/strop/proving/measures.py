@@ -25,7 +25,10 @@ class Reader(Protocol):
 
 
 class Measure(Protocol):
-    """Something a choice may harm. A new one is one class with these members."""
+    """Something a choice may harm. A new one is one class with these members.
+
+    One that is known of the base by definition, and need not be read, says so in a property `base_figure`.
+    """
 
     @property
     def name(self) -> str:
@@ -40,11 +43,6 @@ class Measure(Protocol):
     @property
     def bound_unit(self) -> BoundUnit:
         """Of its harm."""
-        ...
-
-    @property
-    def base_figure(self) -> float | None:
-        """What it is of the base by definition; None where that must be read."""
         ...
 
     @property
@@ -110,11 +108,6 @@ class TextPerplexity:
         return "share"
 
     @property
-    def base_figure(self) -> float | None:
-        """It must be read."""
-        return None
-
-    @property
     def fingerprint(self) -> str:
         """Of the text."""
         return f"text {_digest(self.text)}"
@@ -168,11 +161,6 @@ class TaskAccuracy:
     def bound_unit(self) -> BoundUnit:
         """The harm is a difference of fractions."""
         return "points"
-
-    @property
-    def base_figure(self) -> float | None:
-        """It must be read."""
-        return None
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, evaluating, input_device
-from strop.errors import StropError
+from strop.errors import StropError, reason_in
 from strop.progress import SILENT, Progress
 from strop.proving.drift import DriftFromBase, DriftReader, DriftText
 from strop.proving.guards import Ready
@@ -69,6 +69,8 @@ def price_of(
         progress.advance()
     except StropError as error:
         return Priced(Price(None, reason=str(error)))
+    except Exception as error:  # a choice that is made and measured is not lost for want of its price
+        return Priced(Price(None, reason=f"Measuring it failed: {type(error).__name__}: {reason_in(error)}."))
     prompts = [writer.last_words(row[: texts[0].prompt_tokens]) for row in texts[0].ids[:CONTINUED]]
     shown = tuple(Continuation(*each) for each in zip(prompts, before, after, strict=True))
     return Priced(Price(drift, shown), (1 if prepared else 2) * scorer.tokens)

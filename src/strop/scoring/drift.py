@@ -1,10 +1,12 @@
 """How far an edit moves a model from its base: both read the same texts, and their predictions are compared."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
@@ -13,6 +15,9 @@ from strop.interventions import prompt_lengths
 from strop.scoring.own_text import Texts
 from strop.scoring.resources import Resources
 from strop.statistics import Drift
+
+HEAD_ROWS = 16_384
+"""Of the LM head's weight that are widened to float32 at once."""
 
 
 class DriftScorer:
@@ -113,7 +118,7 @@ class DriftScorer:
         """Return log p of every token of the vocabulary at some of the places, (places, vocabulary)."""
         texts, places = left.shape[:2]
         index = torch.arange(texts * places, device=batch.ids.device)[part]
-        with prompt_lengths([places] * texts):  # no block runs, so that no edit asks for more
+        with prompt_lengths([places] * texts), _head_in_float32(self._model):  # no block runs, so no edit asks for more
             logits = logits_at(
                 self._model,
                 self._anatomy,
@@ -124,6 +129,30 @@ class DriftScorer:
                 state=left,
             )
         return logits.float().log_softmax(-1)
+
+
+@contextlib.contextmanager
+def _head_in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Let the LM head of a model in half precision compute its logits in float32 for a `with` block.
+
+    Rounded to bfloat16 they differ by some hundredths of a nat, more than a small edit changes them.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+        yield
+        return
+
+    def widely(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        given = arguments[0].float()
+        parts = torch.split(head.weight, HEAD_ROWS)
+        logits = torch.cat([nn.functional.linear(given, part.float()) for part in parts], dim=-1)
+        return logits if head.bias is None else logits + head.bias.float()
+
+    handle = head.register_forward_hook(widely)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _total(values: Tensor) -> float:

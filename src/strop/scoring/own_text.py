@@ -26,7 +26,10 @@ TEXT_TOKENS = 96
 TURN_TOKENS = 32
 """Tokens of a user's turn, where the model has a chat template."""
 
-CHUNK_TEXTS = 32
+DATE = "1 January 2025"
+"""What a chat template that prints today's date is given in its place."""
+
+CHUNK_TEXTS = 16
 """Texts that are sampled and kept together: any number of chunks holds the same first texts."""
 
 
@@ -109,7 +112,7 @@ def texts_in(
         UsageError: the text is too short for one window.
     """
     begins = _first_ids(tokenizer)
-    width = min(TEXT_TOKENS, context) - len(begins)
+    width = max(min(TEXT_TOKENS, context) - len(begins), 2)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     starts = list(range(0, len(ids) - width + 1, width))
     if not starts:
@@ -128,11 +131,14 @@ class _Writer:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.first = _first_ids(tokenizer) or (_any_first_id(model, tokenizer),)
         self.banned = sorted({int(one) for one in tokenizer.all_special_ids} | _end_ids(model))
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or TEXT_TOKENS
         self.tokens = min(TEXT_TOKENS, int(context))
-        self.template = self._template() if self.tokens == TEXT_TOKENS else None
+        template = self._template() if self.tokens == TEXT_TOKENS else None
+        longest = sum(map(len, template)) + TURN_TOKENS + TEXT_TOKENS // 2 if template is not None else 0
+        self.template = template if longest <= int(context) else None
+        taken = {token for part in template or () for token in part}
+        self.first = _first_ids(tokenizer) or (_any_first_id(model, tokenizer, taken),)
 
     def _template(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Return the tokens before and after a user's turn; None where the tokenizer has no template for one."""
@@ -142,7 +148,11 @@ class _Writer:
         try:
             text = str(
                 self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+                    [{"role": "user", "content": mark}],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    date_string=DATE,
+                    strftime_now=lambda _: DATE,  # a template that prints the date would make other texts every day
                 )
             )
         except Exception:  # a template is a program somebody else wrote; without it there is the plain text
@@ -176,7 +186,7 @@ class _Writer:
         sampler = LogitsProcessorList([_Sampling(generator, self.banned)])
         with torch.inference_mode(), evaluating(self.model), generating_by(self.model, tokens, pad=self.first[0]):
             written = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), logits_processor=sampler)
-        return torch.as_tensor(written).cpu()
+        return torch.as_tensor(written).cpu().clone()  # one that gradients may be asked of
 
 
 class _Sampling(LogitsProcessor):  # type: ignore[misc]
@@ -188,6 +198,8 @@ class _Sampling(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
         logits = scores.detach().float().cpu()
+        if not bool(torch.isfinite(logits).all()):
+            raise UsageError("The base model's predictions are not finite, so that it can write no text of its own.")
         logits[:, [one for one in self._banned if one < logits.shape[1]]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1), 1, generator=self._generator).to(input_ids.device)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
@@ -201,14 +213,16 @@ def _first_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(ids[:before])
 
 
-def _any_first_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token a text begins with where the tokenizer puts none before it."""
+def _any_first_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, taken: set[int]) -> int:
+    """Return the token a text begins with where the tokenizer puts none before it.
+
+    One that the chat template uses would begin a conversation.
+    """
     own = model.config.get_text_config()
-    named = (tokenizer.bos_token_id, own.bos_token_id, tokenizer.eos_token_id, own.eos_token_id)
-    for one in named:
-        if one is not None:
-            return int(one[0] if isinstance(one, (list, tuple)) else one)
-    return 0
+    ends = own.eos_token_id if isinstance(own.eos_token_id, (list, tuple)) else [own.eos_token_id]
+    named = [tokenizer.bos_token_id, own.bos_token_id, tokenizer.eos_token_id, *ends, tokenizer.unk_token_id]
+    known = [int(one) for one in named if one is not None]
+    return next((one for one in known if one not in taken), known[0] if known else 0)
 
 
 def _end_ids(model: PreTrainedModel) -> set[int]:

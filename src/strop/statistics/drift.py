@@ -102,7 +102,9 @@ def _in_words(share: float) -> str:
     if share < 0.3:
         return f"1 of {round(1 / share)}"
     near = fractions.Fraction(share).limit_denominator(5)
-    return "all" if near == 1 else f"{near.numerator} of {near.denominator}"
+    if near == 1:
+        return "all" if share == 1 else "nearly all"
+    return f"{near.numerator} of {near.denominator}"
 
 
 def _two_digits(kl: float) -> str:
