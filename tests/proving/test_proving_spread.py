@@ -47,7 +47,7 @@ def test_a_run_says_how_its_gain_is_spread(
     assert {each.name for each in expected.categories} == {"even", "odd"}
     assert expected.gain == pytest.approx(found.result.comparison["test"].gain)
 
-    assert str(found).endswith(f")\n{expected.sentence}")
+    assert f")\n{expected.sentence}\n" in str(found)
 
     written = RunResult.read(tmp_path / "run" / "result.json")
     assert written.categories == expected

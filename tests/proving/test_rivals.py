@@ -12,6 +12,7 @@ from tests.fixtures.runs import figures_of
 import strop
 from strop.progress import Progress
 from strop.proving import RunOptions, free_rivals, rivals
+from strop.report import gain_sentence
 from strop.runs import RunResult
 from strop.scoring import Evaluation, Scorer
 from strop.searching import SearchPlan, search
@@ -19,6 +20,7 @@ from strop.statistics import Rivals
 from strop.tasks import Example, GenerateSettings, Labels, Task
 from strop.training import TrainPlan, train
 
+pytestmark = pytest.mark.rivals
 PLAN = SearchPlan(strategy="exhaustive", layers=(1,), rank_fractions=(0.1, 0.5))
 NAMES = ["constant", "shots_1", "shots_5"]
 
@@ -131,6 +133,26 @@ def test_an_edit_that_learns_the_majority_class_is_named() -> None:
     assert free_rivals(task, task.examples("test"), edited, edited).collapse is None
 
 
+def test_no_gain_is_claimed_of_a_task_whose_answers_were_shuffled(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task
+) -> None:
+    claimed = []
+    for seed in range(8):
+        splits = {
+            name: tuple(
+                dataclasses.replace(example, answer=examples[other].answer)
+                for example, other in zip(examples, np.random.default_rng(seed).permutation(len(examples)), strict=True)
+            )
+            for name, examples in task.splits.items()
+        }
+        result = search(answering(), small_tokenizer, dataclasses.replace(task, splits=splits), PLAN).result
+        compared = result.comparison["test"]
+        claimed.append(compared.ci95[0] > 0)
+        said = gain_sentence(compared, in_accuracy=True)
+        assert claimed[-1] or not result.interventions or said.endswith(("holds 0.", "worse than before."))
+    assert sum(claimed) <= 1
+
+
 def test_no_rivals_where_nothing_is_right_or_wrong(tiny: Callable[..., Any], small_tokenizer: Any, task: Task) -> None:
     other = dataclasses.replace(task, score="perplexity")
     assert search(tiny("llama"), small_tokenizer, other, PLAN).result.rivals is None
@@ -152,6 +174,35 @@ def test_prompts_that_do_not_fit_the_model_are_skipped_with_the_reason(
     found = found_by(answering(max_position_embeddings=40), small_tokenizer, task)
     assert list(found.measured) == ["constant", "shots_1"]
     assert "do not fit the model's context of 40" in found.skipped["shots_5"]
+
+
+def test_a_rival_that_fails_does_not_cost_the_run_its_choice(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Scorer.evaluate
+
+    def failing(self: Scorer, **options: Any) -> Evaluation:
+        if self.tokens_per_request > 20:
+            raise RuntimeError("out of memory.\nTry a smaller batch.")
+        return real(self, **options)
+
+    monkeypatch.setattr(Scorer, "evaluate", failing)
+    result = search(answering(), small_tokenizer, task, PLAN).result
+    assert result.rivals is not None
+    assert list(result.rivals.measured) == ["constant", "shots_1"]
+    assert result.rivals.skipped == {"shots_5": "measuring it failed: RuntimeError: out of memory."}
+    assert RunResult.from_json(result.to_json()) == result
+
+
+def test_the_outcome_names_those_that_do_as_well(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task
+) -> None:
+    found = search(answering(), small_tokenizer, task, PLAN)
+    assert found.result.rivals is not None
+    as_good = found.result.rivals.as_good
+    assert as_good
+    assert str(found).endswith(f"\nas good without an edit: {', '.join(as_good)}")
+    assert "nats per token, " in str(found).splitlines()[-2]
 
 
 def test_the_base_with_as_many_examples_as_the_tasks_own_is_not_measured_twice(
@@ -220,8 +271,9 @@ def test_they_are_looked_at_only_once_the_choice_is_proved(
             self.seen.append(stage)
 
     search(answering(), small_tokenizer, task, PLAN, RunOptions(progress=Stages()))
-    assert Stages.seen[-3:] == [
+    assert Stages.seen[-4:] == [
         "measuring on held-out examples",
+        "measuring drift from the base",
         "measuring the base with 1 example in the prompt",
         "measuring the base with 5 examples in the prompt",
     ]

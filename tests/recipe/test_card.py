@@ -50,3 +50,36 @@ def test_the_card_gives_no_hub_id_to_a_base_that_has_none(base: str, llama: nn.M
     assert "base_model" not in card
     assert f"# {base}, edited" in card
     assert "held-out" not in card
+
+
+PRICE = {
+    "drift": {"kl": 0.6, "changed": 0.4, "perplexity": 9.0, "perplexity_ratio": 1.74, "texts": 64, "tokens": 3072},
+    "continuations": [{"prompt": "The `name` of", "base": "the rose", "edited": "of of of"}],
+}
+
+
+def card_with(llama: nn.Module, tmp_path: Path, **provenance: object) -> str:
+    Recipe.of(llama, EDITS, provenance={**PROVENANCE, **provenance}).save(tmp_path / "facts")
+    return (tmp_path / "facts" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_says_what_the_gain_is_paid_with_and_shows_it(llama: nn.Module, tmp_path: Path) -> None:
+    card = card_with(llama, tmp_path, price=PRICE)
+    assert "On other text it changes 2 of 5 words the base would say: for this task only (drift 0.60 nats" in card
+    assert "- `The 'name' of`\n  - before: `the rose`\n  - after: `of of of`\n" in card
+
+
+def test_the_card_says_why_a_price_is_not_known(llama: nn.Module, tmp_path: Path) -> None:
+    card = card_with(llama, tmp_path, price={"drift": None, "reason": "A classifier predicts no next token."})
+    assert "on other text is not known. A classifier predicts no next token.\n" in card
+
+
+def test_the_card_claims_no_gain_that_may_be_chance(llama: nn.Module, tmp_path: Path) -> None:
+    assert "No gain is shown" not in card_with(llama, tmp_path / "sure")
+    unsure = {**PROVENANCE["comparison"], "ci95": [-0.01, 0.11]}
+    assert "broken). No gain is shown: the interval holds 0.\n" in card_with(llama, tmp_path, comparison=unsure)
+
+
+def test_the_card_names_rivals_that_were_not_measured(llama: nn.Module, tmp_path: Path) -> None:
+    card = card_with(llama, tmp_path, rivals={"shots_5": {"skipped": "row 3 does not fit."}})
+    assert "- The base with 5 of the train rows in the prompt: not measured, row 3 does not fit.\n" in card

@@ -4,6 +4,7 @@ import dataclasses
 import io
 from typing import Any
 
+import pytest
 import rich.console
 
 from strop.report import (
@@ -77,6 +78,21 @@ def test_the_gain_over_a_recipe_to_begin_with_is_called_so() -> None:
     sentence = gain_sentence(COMPARISON, in_accuracy=True, held_out=True, over_start=True)
     assert sentence.startswith("Held-out gain over the recipe it began with: +3.3 points")
     assert gain_sentence(COMPARISON, in_accuracy=True, held_out=True).startswith("Held-out gain: +3.3 points")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.001, 0.07, ""),
+        (-0.004, 0.07, "No gain is shown: the interval holds 0."),
+        (0.0, 0.07, "No gain is shown: the interval holds 0."),
+        (-0.07, -0.001, "It is worse than before."),
+        (0.0, 0.0, ""),
+    ],
+)
+def test_a_gain_that_may_be_chance_is_not_claimed(low: float, high: float, said: str) -> None:
+    sentence = gain_sentence(dataclasses.replace(COMPARISON, ci95=(low, high)), in_accuracy=True)
+    assert sentence.partition("). ")[2] == said
 
 
 def test_the_gain_in_loss_is_in_nats() -> None:

@@ -65,6 +65,22 @@ def test_where_nothing_was_gained_one_in_twenty_data_sets_says_otherwise(correla
     assert np.mean([each.p_value < 0.05 for each in blind]) > 0.25
 
 
+@pytest.mark.parametrize("candidates", [1, 200])
+def test_however_many_candidates_select_looks_at_test_owes_them_nothing(candidates: int) -> None:
+    """Candidates that change answers at random: the best of them gains on select by choice alone, and on test by none."""
+    generator = np.random.default_rng(3)
+    on_select, claims = [], []
+    for _ in range(300):
+        select, test = (
+            generator.choice([-1.0, 0.0, 1.0], size=(candidates, size), p=[0.1, 0.8, 0.1]) for size in (100, 300)
+        )
+        best = int(np.argmax(select.sum(1)))
+        on_select.append(select[best].mean())
+        claims.append(compare_differences(test[best], groups=None, right_or_wrong=True).p_value < 0.05)
+    assert (np.mean(on_select) > 0.09) == (candidates > 1)
+    assert 0.02 <= np.mean(claims) <= 0.07
+
+
 def test_losses_that_did_not_fall_say_so_nineteen_times_in_twenty() -> None:
     drawn = losses(np.random.default_rng(5), 300, 12, 10, 0.5)
     found = [compare_differences(each.ravel(), groups=GROUPS[:120], right_or_wrong=False) for each in drawn]

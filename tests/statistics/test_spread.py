@@ -49,6 +49,8 @@ def test_the_sentence_says_where_the_gain_is_and_what_falls() -> None:
     assert even.sentence == "Most of the gain is in 2 of 3 categories; none falls."
     fallen = of_counts(a=(0, 1, 5, 0), b=(0, 0, 5, 0))
     assert fallen.sentence == "None of 2 categories gains; 1 falls."
+    lost = of_counts(a=(1, 0, 0, 5), b=(0, 4, 5, 0))
+    assert lost.sentence == "1 of 2 categories gains a part of what others lose; 1 falls."
     assert of_counts(a=(3, 0, 0, 1)).sentence == "Most of the gain is in 1 of 1 category; none falls."
 
 

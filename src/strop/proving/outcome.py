@@ -46,9 +46,14 @@ class RunOutcome:
             measured, before, after, unit = "loss", base.loss, edited.loss, " nats per token"
         low, high = comparison.ci95
         spread = f"\n{self.result.categories.sentence}" if self.result.categories is not None else ""
+        price, rivals = self.result.price, self.result.rivals
+        drift = f"\n{price.drift}; it {price.drift.verdict}" if price is not None and price.drift is not None else ""
+        as_good = (
+            f"\nas good without an edit: {', '.join(rivals.as_good)}" if rivals is not None and rivals.as_good else ""
+        )
         return (
             f"{self.recipe}\n"
             f"{measured} on {base.count} held-out examples: {before:.4f} -> {after:.4f}{unit} "
             f"(gain {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
-            f"{spell_p_value(comparison.p_value)}){spread}"
+            f"{spell_p_value(comparison.p_value)}){spread}{drift}{as_good}"
         )

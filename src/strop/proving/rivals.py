@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.errors import TaskError
+from strop.errors import TaskError, reason_in
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.prove import Measurement
@@ -75,18 +75,21 @@ def measure_rivals(
     if isinstance(test, ClassScorer):
         reasons = {f"shots_{count}": "a classifier reads no examples in a prompt." for count in SHOT_COUNTS}
         return MeasuredRivals(dataclasses.replace(free, skipped=reasons))
-    most_tokens = int(run_tokens * SHARE_OF_RUN / len(SHOT_COUNTS))
+    most_tokens = int(run_tokens * SHARE_OF_RUN / max(len(SHOT_COUNTS), 1))
     asked = _Asked(given, test_limit, measured.edited, test, most_tokens, seed)
     found, skipped, passes, tokens = dict(free.measured), {}, 0, 0
     for count in SHOT_COUNTS:
         name = f"shots_{count}"
         try:
             scorer, rows = asked.scorer(count)
+            progress.start(f"measuring the base with {count} example{'s'[: count > 1]} in the prompt", scorer.steps)
+            found[name] = asked.rival(scorer, rows, scorer.evaluate(progress=progress))
         except _NotMeasuredError as reason:
             skipped[name] = str(reason)
             continue
-        progress.start(f"measuring the base with {count} example{'s' if count > 1 else ''} in the prompt", scorer.steps)
-        found[name] = asked.rival(scorer, rows, scorer.evaluate(progress=progress))
+        except Exception as error:  # a choice that is made and measured is not lost for want of its rivals
+            skipped[name] = f"measuring it failed: {type(error).__name__}: {reason_in(error)}."
+            continue
         passes, tokens = passes + 1, tokens + scorer.tokens
     return MeasuredRivals(dataclasses.replace(free, measured=found, skipped=skipped), passes, tokens)
 
@@ -172,6 +175,7 @@ class _Asked:
             comparison=_paired(found, edited, self.seed),
             tokens_per_request=scorer.tokens_per_request,
             edited_tokens_per_request=self.test.tokens_per_request,
+            macro=found.figures.macro,
         )
 
     def _of(self, examples: Sequence[Example]) -> Scorer:
@@ -203,7 +207,8 @@ def _constant(
     answer = given.most_common(1)[0][0]
     right = np.array([_is_answered(example, answer, task.generate) for example in examples])
     always = dataclasses.replace(edited, correct=right)
-    return Rival(always.accuracy, None, always.count, _paired(always, edited, seed), answer=answer)
+    compared = _paired(always, edited, seed)
+    return Rival(always.accuracy, None, always.count, compared, answer=answer, macro=always.figures.macro)
 
 
 def _answers(example: Example, settings: GenerateSettings | None) -> list[Answer]:
@@ -233,4 +238,12 @@ def _constant_label(task: Task, known: Sequence[Example], edited: Evaluation, se
     predicted = np.full_like(edited.actual, label)
     always = dataclasses.replace(edited, correct=predicted == edited.actual, predicted=predicted)
     compared = _paired(always, edited, seed)
-    return Rival(always.accuracy, None, always.count, compared, answer=labels.names[label], metric=always.metric)
+    return Rival(
+        always.accuracy,
+        None,
+        always.count,
+        compared,
+        answer=labels.names[label],
+        metric=always.metric,
+        macro=always.figures.macro,
+    )

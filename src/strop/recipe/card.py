@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from strop.checkpoints import BaseIdentity
-from strop.statistics import Answer, Drift, Rival, Rivals, interval_from_json, spell_p_value
+from strop.statistics import Answer, Comparison, Drift, Rival, Rivals, interval_from_json, spell_p_value
 
 
 def model_card(
@@ -73,10 +73,19 @@ def _figures(provenance: Any) -> list[str]:
 
 def _price(price: Mapping[str, Any]) -> list[str]:
     """Say how far the model is from its base on other text, where that was measured."""
-    if not price.get("drift"):
+    if not price:
         return []
+    if not price.get("drift"):
+        return [f"How far it is from the base on other text is not known. {price['reason']}", ""]
     drift = Drift.from_json(price["drift"])
-    return [f"On other text it {drift.verdict} ({drift}).", ""]
+    lines = [f"On other text it {drift.verdict} ({drift}).", ""]
+    for each in price.get("continuations", ()) if not drift.identical else ():
+        lines += [
+            f"- {_quoted(each['prompt'])}",
+            f"  - before: {_quoted(each['base'])}",
+            f"  - after: {_quoted(each['edited'])}",
+        ]
+    return lines if len(lines) == 2 else [*lines, ""]
 
 
 def _gain(provenance: Any) -> list[str]:
@@ -89,7 +98,8 @@ def _gain(provenance: Any) -> list[str]:
     return [
         f"On {base['count']} held-out examples the {measured} went from {base[measured]:.4g} to {edited[measured]:.4g}: "
         f"a gain of {comparison['gain']:.4g} (95 % interval {low:.4g} to {high:.4g}, {spell_p_value(comparison['p_value'])}; "
-        f"{comparison['fixed']} examples fixed, {comparison['broken']} broken).",
+        f"{comparison['fixed']} examples fixed, {comparison['broken']} broken). "
+        f"{Comparison.from_json(comparison).verdict}".rstrip(),
         "",
         *_categories(provenance.get("categories")),
     ]
@@ -111,6 +121,7 @@ def _rivals(rivals: Rivals) -> list[str]:
     if not rivals:
         return []
     lines = [f"- {_rival(name, rival)}" for name, rival in rivals.measured.items()]
+    lines += [f"- {_called(name)}: not measured, {reason}" for name, reason in rivals.skipped.items()]
     said = rivals.collapse
     if said is not None:
         lines.append(
@@ -122,11 +133,7 @@ def _rivals(rivals: Rivals) -> list[str]:
 
 
 def _rival(name: str, rival: Rival) -> str:
-    called = (
-        f"Always answering {_quoted(rival.answer)}"
-        if rival.answer is not None
-        else f"The base with {name.removeprefix('shots_')} of the train rows in the prompt"
-    )
+    called = f"Always answering {_quoted(rival.answer)}" if rival.answer is not None else _called(name)
     measured, value = rival.metric or ("accuracy", rival.accuracy)
     cost = (
         f", at {rival.tokens_per_request:.4g} tokens a request in the place of {rival.edited_tokens_per_request:.4g}"
@@ -137,5 +144,11 @@ def _rival(name: str, rival: Rival) -> str:
     return f"{called}: {measured} {value:.4g} on {rival.count}{cost}{verdict}."
 
 
+def _called(name: str) -> str:
+    if name == "constant":
+        return "One constant answer"
+    return f"The base with {name.removeprefix('shots_')} of the train rows in the prompt"
+
+
 def _quoted(answer: Answer) -> str:
-    return f"choice {answer}" if isinstance(answer, int) else f"`{answer}`"
+    return f"choice {answer}" if isinstance(answer, int) else "`" + answer.replace("`", "'") + "`"

@@ -54,7 +54,8 @@ def _line(name: str, rival: Rival) -> str:
         cost = f", at {rival.tokens_per_request:.1f} tokens a request"
         if rival.edited_tokens_per_request is not None:
             cost += f" in the place of {rival.edited_tokens_per_request:.1f}"
-    return f"Rival, {_called(name, rival.answer)}: {_figure(rival)}{cost}."
+    macro = f", {percent(rival.macro)} as an average over categories" if rival.macro is not None else ""
+    return f"Rival, {_called(name, rival.answer)}: {_figure(rival)}{macro}{cost}."
 
 
 def _verdict(name: str, rival: Rival, *, majority: bool) -> str:

@@ -58,7 +58,7 @@ def gain_sentence(
     else:
         gain = f"{comparison.gain:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
     name = f"{'Held-out gain' if held_out else 'Gain'}{' over the recipe it began with' if over_start else ''}"
-    return f"{name}: {gain}; {changed})."
+    return f"{name}: {gain}; {changed}). {comparison.verdict}".rstrip()
 
 
 def intervention_lines(result: RunResult) -> list[str]:

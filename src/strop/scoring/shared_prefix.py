@@ -53,12 +53,7 @@ class SharedPrefix:
                     return None
                 found = cls(length, cache)
                 return found if found._is_true_of(model, [sequences[0], sequences[-1]]) else None
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-            NotImplementedError,
-        ):  # a model that takes no cache, or another kind
+        except Exception:  # whatever a model does that takes no cache, or another kind: the whole is run then
             return None
 
     def rest_of(self, sequences: Sequence[TokenSequence]) -> list[TokenSequence]:

@@ -41,6 +41,18 @@ class Comparison:
     broken: int
     """Examples right before and wrong after; for `perplexity` and for numbers, those whose loss rose."""
 
+    @property
+    def verdict(self) -> str:
+        """What may not be claimed of it; empty where the gain is beyond chance, or nothing was edited.
+
+        >>> Comparison(gain=0.01, ci95=(-0.02, 0.04), p_value=0.6, fixed=9, broken=7).verdict
+        'No gain is shown: the interval holds 0.'
+        """
+        low, high = self.ci95
+        if low > 0 or low == high == 0:
+            return ""
+        return "It is worse than before." if high < 0 else "No gain is shown: the interval holds 0."
+
     def to_json(self) -> dict[str, Any]:
         """Return what a result file holds, with null for a bound that is none."""
         return {**dataclasses.asdict(self), "ci95": interval_to_json(self.ci95)}

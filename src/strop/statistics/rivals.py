@@ -35,6 +35,8 @@ class Rival:
     """Mean length of the prompts the edited model was given."""
     metric: tuple[str, float] | None = None
     """The name and value of the metric a classifier is judged by; None for a language model."""
+    macro: float | None = None
+    """Mean over the task's categories of the accuracy in each; None where it has none."""
 
     @property
     def is_as_good(self) -> bool:
@@ -58,7 +60,7 @@ class Rival:
         content: dict[str, Any] = {"accuracy": self.accuracy, "loss": self.loss, "count": self.count}
         if self.metric is not None:
             content |= {"metric": self.metric[0], self.metric[0]: self.metric[1]}
-        optional = ("answer", "tokens_per_request", "edited_tokens_per_request")
+        optional = ("macro", "answer", "tokens_per_request", "edited_tokens_per_request")
         content |= {name: own for name in optional if (own := getattr(self, name)) is not None}
         return {**content, "comparison": self.comparison.to_json()}
 
@@ -79,6 +81,7 @@ class Rival:
             tokens_per_request=content.get("tokens_per_request"),
             edited_tokens_per_request=content.get("edited_tokens_per_request"),
             metric=(name, content[name]) if name is not None else None,
+            macro=content.get("macro"),
         )
 
 
@@ -127,6 +130,11 @@ class Rivals:
 
     def __bool__(self) -> bool:
         return bool(self.measured or self.skipped or self.answers)
+
+    @property
+    def as_good(self) -> tuple[str, ...]:
+        """The names of those that the edited model is not surely better than."""
+        return tuple(name for name, rival in self.measured.items() if rival.is_as_good)
 
     @property
     def collapse(self) -> MostSaid | None:

@@ -68,9 +68,9 @@ def test_hundreds_of_prunings_are_told_in_few_lines(
     found = prune(model, small_tokenizer, task, plan, options=RunOptions(out=tmp_path / "run"))
     assert len(found.recipe.interventions) > 200
     assert len(found.result.edits) == 7
-    assert len(str(found).splitlines()) == 2
+    assert len(str(found).splitlines()) <= 4
     card = (tmp_path / "run" / "recipe" / "README.md").read_text()
-    assert len(card.splitlines()) < 40
+    assert len(card.splitlines()) < 50
     assert "singular values removed in 9 layers" in card
 
 
