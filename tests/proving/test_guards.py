@@ -39,7 +39,6 @@ class Scripted:
     unit: str = "points"
     bound_unit: Any = "points"
     fingerprint: str = "scripted"
-    base_figure: float | None = None
 
     def harm(self, base: float, edited: float) -> float:
         return edited - base
@@ -326,3 +325,14 @@ def test_a_task_bounded_by_a_per_cent_sign_is_told_how_tasks_are_bounded(text: s
 def test_a_reading_that_is_not_finite_comes_back_from_a_file_as_one_that_does_not_hold() -> None:
     content = {"name": "t", "unit": "perplexity", "base": 3.0, "edited": None, "harm": None, "bound": 0.1}
     assert not GuardReading.from_json({**content, "bound_unit": "share"}).holds
+
+
+def test_a_guard_on_other_text_is_refused_where_a_bias_holds_for_one_length_only(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task
+) -> None:
+    plan = PrunePlan(bias="position", fractions=(0.1,), iterate=1)
+    for guard in (Guard.parse("drift:0.05"), Guard(TextPerplexity("notes", "Some words. " * 400), 0.1)):
+        with pytest.raises(
+            UsageError, match=rf"the guard on {guard.measure.name} reads other text; prune with --bias mean"
+        ):
+            prune(answering(), small_tokenizer, task, plan, RunOptions(guards=(guard,)))

@@ -1,10 +1,20 @@
 """Eigenpruning: remove the singular values that hurt a task, and prove the gain on held-out examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
+from strop.errors import UsageError
+from strop.proving import (
+    Assignment,
+    DriftFromBase,
+    Guard,
+    RunOptions,
+    RunOutcome,
+    RunSettings,
+    TextPerplexity,
+    conduct,
+)
 from strop.scoring import ClassScorer, Scorer, using
 from strop.searching.averages import refuse_mixed_lengths
 from strop.searching.eigenpruning.plan import PrunePlan
@@ -45,6 +55,8 @@ def prune(
     plan, options = plan or PrunePlan(), options or RunOptions()
     refuse_labels(task, "prune")
     refuse_objective(task, plan.objective)
+    if plan.bias == "position":
+        _refuse_other_text(options.guards)
     with using(options.resources):
         pruner = Pruner(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings(
@@ -55,6 +67,16 @@ def prune(
             objective=plan.objective,
         )
         return conduct(pruner, settings, options, check_test=_one_length(pruner) if plan.bias == "position" else None)
+
+
+def _refuse_other_text(guards: Sequence[Guard]) -> None:
+    """Refuse guards that read text of other lengths than those a bias at each position is taken from."""
+    for guard in guards:
+        if isinstance(guard.measure, (DriftFromBase, TextPerplexity)):
+            raise UsageError(
+                f"A bias at each position holds for prompts of one length, and the guard on {guard.measure.name} reads other "
+                "text; prune with --bias mean or none, or leave the guard out."
+            )
 
 
 def _one_length(pruner: Pruner) -> Callable[[Scorer | ClassScorer], None]:
