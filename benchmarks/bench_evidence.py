@@ -1,0 +1,230 @@
+"""Every method beside every rival on five tasks: what each gains, how it is spread, what it costs, and how long it takes.
+
+On SmolLM2-135M: the best constant answer, the base with 0, 1, 5 and 8 train rows before each prompt, LASER, eigenpruning,
+LoReFT, and a LoRA of as many parameters. Runs that are finished already are read back. The rows of arc-easy and boolq come
+from the hub, or from a folder named by --data.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import strop
+from common import write_result
+from lora import Settings, train_lora
+from strop.anatomy import Anatomy
+from strop.files import write_json
+from strop.interventions import Positions
+from strop.proving import RunOutcome, free_rivals
+from strop.runs import Price, RunResult
+from strop.scoring import Evaluation, Scorer, compare
+from strop.statistics import Comparison, Figures, compare_differences
+from strop.tasks import Task
+
+MODEL = "smollm2-135m"
+TASK_FILES = Path(__file__).parent / "tasks"
+SHOTS = (0, 1, 5, 8)
+LAYERS = tuple(range(15, 30))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How much of a task is read, and how its methods are run.
+
+    Of several learning rates of the LoRA select chooses one.
+    """
+
+    train: int | None
+    select: int
+    test: int | None
+    guide: int
+    """Examples of the gradient a search ranks by; a pruning's effects take twice as many."""
+    rounds: int
+    """Most of a pruning."""
+    epochs: int
+    loreft_rate: float
+    lora_rates: tuple[float, ...]
+
+
+SETTINGS = {
+    "world-facts": Setting(600, 400, None, 100, 3, 3, 2e-3, (6e-3,)),
+    "int-sum": Setting(600, 200, 400, 50, 3, 3, 6e-3, (6e-3,)),
+    "int-mult": Setting(None, 80, None, 50, 3, 6, 6e-3, (6e-3,)),
+    "arc-easy-choice": Setting(80, 40, 80, 10, 1, 2, 2e-3, (2e-3,)),
+    "boolq-choice": Setting(200, 80, 200, 20, 2, 2, 2e-3, (2e-3,)),
+}
+
+
+def task_of(name: str) -> Task:
+    """Return a built-in task, or one described beside this file."""
+    path = TASK_FILES / f"{name}.yaml"
+    return strop.load_task(str(path) if path.is_file() else name)
+
+
+def row_of(figures: Figures, comparison: Comparison, price: Price | None, seconds: float) -> dict[str, Any]:
+    """Return one line of the table."""
+    drift = price.drift if price is not None else None
+    return {
+        "accuracy": figures.accuracy,
+        "count": figures.count,
+        "macro": figures.macro,
+        "loss": figures.loss,
+        "gain": comparison.gain,
+        "gain_ci95": list(comparison.ci95),
+        "p_value": comparison.p_value,
+        "drift": drift.to_json() if drift is not None else None,
+        "seconds": seconds,
+    }
+
+
+def accuracy_interval(evaluation: Evaluation) -> list[float]:
+    """Return the interval of an accuracy: of the gain over a model that is never right."""
+    assert evaluation.correct is not None
+    right = evaluation.correct.astype(float)
+    return list(compare_differences(right, groups=evaluation.groups, right_or_wrong=True).ci95)
+
+
+def prompted(task: Task, setting: Setting) -> dict[str, Any]:
+    """Measure the base with examples in its prompt, and the best constant answer."""
+    model, tokenizer = strop.load(MODEL)
+    anatomy = Anatomy.of(model)
+    found: dict[str, Any] = {}
+    base: Evaluation | None = None
+    for count in SHOTS:
+        asked = task.with_shots(count) if count else task
+        examples = asked.examples("test", limit=setting.test)
+        started = time.monotonic()
+        scorer = Scorer(
+            model, tokenizer, examples, task.score, generate=task.generate, anatomy=anatomy, share_prefix=True
+        )
+        evaluation = scorer.evaluate()
+        seconds = time.monotonic() - started
+        if base is None:
+            base = evaluation
+            constant = free_rivals(task, examples, base, base).measured["constant"]
+            low, high = constant.comparison.ci95
+            found["constant"] = {
+                "accuracy": constant.accuracy,
+                "count": constant.count,
+                "macro": constant.macro,
+                "answer": constant.answer,
+                "gain": -constant.comparison.gain,
+                "gain_ci95": [-high, -low],
+                "p_value": constant.comparison.p_value,
+                "seconds": 0.0,
+            }
+        evaluation = dataclasses.replace(evaluation, tokens=base.tokens)
+        found[f"shots_{count}"] = {
+            **row_of(evaluation.figures, compare(base, evaluation), None, seconds),
+            "accuracy_ci95": accuracy_interval(evaluation),
+            "tokens_per_request": scorer.tokens_per_request,
+        }
+    return found
+
+
+def by_strop(name: str, folder: Path, run: Callable[[strop.RunOptions], RunOutcome]) -> dict[str, Any]:
+    """Run a method as the command line would, and return its line."""
+    if not (folder / "result.json").is_file():
+        run(strop.RunOptions(out=folder, resume=True, rivals=False))
+    result = RunResult.read(folder / "result.json")
+    return {
+        **row_of(result.edited["test"], result.comparison["test"], result.price, result.cost.wall_seconds),
+        "select": [result.base["select"].accuracy, result.edited["select"].accuracy],
+        "spread": result.categories.sentence if result.categories is not None else None,
+        "edits": list(result.edits)[:8],
+        "method": name,
+    }
+
+
+def by_lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
+    """Train a LoRA at each rate and return the line of the one that select prefers."""
+    trained = {
+        rate: train_lora(
+            MODEL,
+            task,
+            Settings(LAYERS, setting.train, setting.select, setting.test, setting.epochs, 16, rate),
+            folder,
+        )
+        for rate in setting.lora_rates
+    }
+    rate = max(trained, key=lambda each: trained[each].select_merit)
+    best = trained[rate]
+    return {
+        **row_of(best.edited.figures, compare(best.base, best.edited), best.price, best.seconds),
+        "learning_rate": rate,
+        "parameters": best.parameters,
+    }
+
+
+def methods(task: Task, setting: Setting, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return how each line is measured, by its name."""
+    search = strop.SearchPlan(select_limit=setting.select, test_limit=setting.test, gradient_examples=setting.guide)
+    prune = strop.PrunePlan(
+        select_limit=setting.select,
+        test_limit=setting.test,
+        effect_examples=2 * setting.guide,
+        iterate=setting.rounds,
+    )
+    train = strop.TrainPlan(
+        method="loreft",
+        layers=LAYERS,
+        rank=8,
+        positions=Positions.parse("f7+l7"),
+        epochs=setting.epochs,
+        batch_size=16,
+        accumulate=1,
+        learning_rate=setting.loreft_rate,
+        train_limit=setting.train,
+        select_limit=setting.select,
+        test_limit=setting.test,
+    )
+    return {
+        "laser": lambda: by_strop(
+            "laser", folder / "laser", lambda options: strop.search(*strop.load(MODEL), task, search, options)
+        ),
+        "eigenpruning": lambda: by_strop(
+            "eigenpruning", folder / "pruned", lambda options: strop.prune(*strop.load(MODEL), task, prune, options)
+        ),
+        "loreft": lambda: by_strop(
+            "loreft", folder / "loreft", lambda options: strop.train(*strop.load(MODEL), task, train, options)
+        ),
+        "lora": lambda: by_lora(task, setting, folder),
+    }
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Run what is not finished yet, and write down all that is."""
+    tables: dict[str, Any] = {}
+    for name in names:
+        task, setting, own = task_of(name), SETTINGS[name], folder / name
+        own.mkdir(parents=True, exist_ok=True)
+        rows = _kept(own / "prompted.json", functools.partial(prompted, task, setting))
+        for method, measure in methods(task, setting, own).items():
+            rows[method] = _kept(own / f"{method}.json", measure)
+            print(f"{name}, {method}: {rows['shots_0']['accuracy']:.4f} -> {rows[method]['accuracy']:.4f}", flush=True)
+        tables[name] = {"setting": dataclasses.asdict(setting), "rows": rows}
+        write_result("evidence", {"model": MODEL, "layers": [LAYERS[0], LAYERS[-1]], "tasks": tables})
+
+
+def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was measured and written down earlier, or measure it now."""
+    if not path.is_file():
+        write_json(path, measure())
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=list(SETTINGS), help=", ".join(SETTINGS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder the runs are kept in")
+    parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
+    asked = parser.parse_args()
+    if asked.data is not None:
+        os.environ["STROP_DATA"] = str(asked.data.absolute())
+    main(asked.runs, asked.tasks)
