@@ -232,15 +232,27 @@ def texts_of_tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def few_texts_of_tiny_models(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, texts_of_tiny_models: Path
-) -> None:
-    """Measure the drift of tiny models on a few texts: how many there are changes no law."""
-    if "real" not in request.keywords:
-        monkeypatch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)
-        monkeypatch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
-        monkeypatch.setattr("strop.proving.drift.TEXTS", 4)
-        monkeypatch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
+def few_texts(request: pytest.FixtureRequest, texts_of_tiny_models: Path) -> Iterator[None]:
+    """Measure drift on a few texts: how many there are changes no law.
+
+    By patches of its own, which a test that takes back its own in the middle leaves in place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
+        patch.setattr("strop.proving.drift.TEXTS", 4)
+        patch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
+        if "real" not in request.keywords:
+            patch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def rivals_that_cost_no_pass(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the base with examples in its prompt to the tests that are about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("rivals") is None:
+            patch.setattr("strop.proving.rivals.SHOT_COUNTS", ())
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.rivals
+
 
 @pytest.fixture
 def search_call(tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path) -> list[object]:

@@ -77,7 +77,7 @@ def test_where_nothing_helps_further_the_start_is_the_answer_and_is_measured_onc
             block.self_attn.o_proj.weight.zero_()
             block.mlp.down_proj.weight.zero_()
     start = Recipe.of(model, laser.interventions[:1])
-    found = search(model, small_tokenizer, task, PLAN, RunOptions(after=start, rivals=False))
+    found = search(model, small_tokenizer, task, PLAN, RunOptions(after=start))
     assert found.recipe.interventions == start.interventions
     assert found.result.edited == found.result.start
     assert found.result.start != found.result.base

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fixtures.runs import Notes, assert_figures_are_those_of, evaluated
+from tests.fixtures.runs import Notes, assert_figures_are_those_of, evaluated, read_for_the_price
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
@@ -249,4 +249,5 @@ def test_the_cost_counts_every_pass(
     assert found.recipe.interventions
     assert found.result.cost.evaluations == len(read)
     (guide,) = {tokens for count, tokens in read if count == len(task.examples("train"))}
-    assert found.result.cost.tokens == sum(tokens for _, tokens in read) + QUICK.iterate * 3 * guide
+    gradients = QUICK.iterate * 3 * guide
+    assert found.result.cost.tokens == sum(tokens for _, tokens in read) + gradients + read_for_the_price(found)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.fixtures.runs import reduction_of
+from tests.fixtures.runs import read_for_the_price, reduction_of
 
 import strop
 from strop.anatomy import Anatomy, MatrixType, WeightSite
@@ -317,7 +317,7 @@ def test_the_cost_counts_every_evaluation_and_its_tokens(
     assert {trial.key.examples for trial in found.trials} == {8, 24}  # some were screened on a sample
     assert found.result.cost.evaluations == len(counted)
     gradient = min(counted)  # is taken over the sample that candidates are screened on
-    assert found.result.cost.tokens == sum(counted) + gradient
+    assert found.result.cost.tokens == sum(counted) + gradient + read_for_the_price(found)
 
 
 @pytest.mark.real
