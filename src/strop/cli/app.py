@@ -9,6 +9,7 @@ import typer
 
 from strop import __version__
 from strop.cli.bake import bake
+from strop.cli.compare import compare
 from strop.cli.demo import demo
 from strop.cli.eval import evaluate
 from strop.cli.inspect import inspect
@@ -53,6 +54,7 @@ for _command, _name in (
     (search, "search"),
     (prune, "prune"),
     (train, "train"),
+    (compare, "compare"),
     (bake, "bake"),
     (demo, "demo"),
 ):

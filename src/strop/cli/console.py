@@ -1,7 +1,7 @@
 """What the commands share: options, progress on standard error, results on standard output."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from strop.anatomy import Anatomy, MatrixType
+    from strop.proving import DriftText
     from strop.report import Table
     from strop.runs import RunResult
     from strop.statistics import Spread
@@ -169,6 +170,30 @@ def load_for_command(
     )
 
 
+def task_for_command(name: str, shots: int | None) -> "Task":
+    """Load a task for a command, with `shots` examples before each prompt where a number is given."""
+    from strop.tasks import load_task
+
+    task = load_task(name)
+    return task if shots is None else task.with_shots(shots)
+
+
+def drift_text_for_command(path: Path | None) -> "DriftText":
+    """Return what drift is measured on: a user's text, or what the base writes itself."""
+    from strop.proving import DriftText
+
+    return DriftText() if path is None else DriftText.read(path)
+
+
+def can_be_baked(interventions: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether edits fit into an ordinary checkpoint: none depends on a token's place.
+
+    Args:
+        interventions: as a recipe's JSON holds them.
+    """
+    return not any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+
+
 def device_for_command(name: str | None) -> "torch.device":
     """Return the device that is named; without a name CUDA, else MPS, where there is one, else the CPU."""
     import torch
@@ -260,12 +285,12 @@ def resumable(out: Path) -> Iterator[None]:
         ) from None
 
 
-def print_spread(spread: "Spread | None") -> None:
+def print_spread(spread: "Spread | None", names: tuple[str, str] = ("before", "after")) -> None:
     """Print how a gain is spread over categories, where there are any."""
     from strop.report import category_table, spread_lines
 
     if spread is not None:
-        print_table(category_table(spread))
+        print_table(category_table(spread, names=names))
         for line in spread_lines(spread):
             print_line(line)
 

@@ -25,6 +25,8 @@ from strop.cli.console import (
     ShotsOption,
     TaskOption,
     anatomy_for_command,
+    can_be_baked,
+    drift_text_for_command,
     load_for_command,
     parse_layers_option,
     print_json,
@@ -32,6 +34,7 @@ from strop.cli.console import (
     print_run,
     resumable,
     showing_progress,
+    task_for_command,
 )
 from strop.cli.duration import parse_seconds
 
@@ -80,13 +83,12 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
-        from strop.tasks import load_task, refuse_objective
+        from strop.tasks import refuse_objective
 
         given = {name: getattr(self, name) for name in ("select_limit", "test_limit", "objective", "seed")}
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
-        task = load_task(self.task_name)
+        task = task_for_command(self.task_name, self.shots)
         refuse_objective(task, plan.objective)
-        task = task.with_shots(self.shots) if self.shots is not None else task
         if refuse is not None:
             refuse(task)
         options = self._options()
@@ -107,11 +109,11 @@ class MethodCall:
         self._print(found.result)
 
     def _options(self) -> "RunOptions":
-        from strop.proving import Budget, DriftText, Guard, RunOptions
+        from strop.proving import Budget, Guard, RunOptions
         from strop.recipe import Recipe
 
         seconds = parse_seconds(self.time_limit, "--time-limit") if self.time_limit is not None else None
-        drift_text = DriftText.read(self.drift_text) if self.drift_text is not None else DriftText()
+        drift_text = drift_text_for_command(self.drift_text)
         return RunOptions(
             out=self.out,
             after=Recipe.load(self.after) if self.after is not None else None,
@@ -141,7 +143,7 @@ class MethodCall:
             classifies = result.metric is not None
             called = "train --epochs 12" if classifies else other
             print_line(f"Next: strop {called} {self.model_name} {asked} --out {self.out}-{called.split()[0]}")
-        elif any("stream" in entry or entry.get("bias") == "position" for entry in result.interventions):
+        elif not can_be_baked(result.interventions):
             print_line(f"Next: strop eval {self.model_name} {asked} --recipe {recipe}")
         else:
             print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")

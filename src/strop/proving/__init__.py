@@ -3,6 +3,7 @@
 from strop.proving.assignment import Assignment
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.choice import Choice, Start
+from strop.proving.compare import RecipePair, compare_recipes
 from strop.proving.conduct import Chooser, RunSettings, conduct
 from strop.proving.drift import DriftFromBase, DriftText
 from strop.proving.guards import Guard
@@ -14,6 +15,7 @@ from strop.proving.price import price_of
 from strop.proving.prove import Measurement, prove, states_below
 from strop.proving.rivals import free_rivals, measure_rivals
 from strop.proving.study import Claim, Study
+from strop.proving.together import Together, change_of
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Measure",
     "Measurement",
     "Reader",
+    "RecipePair",
     "RunOptions",
     "RunOutcome",
     "RunSettings",
@@ -38,8 +41,11 @@ __all__ = [
     "Study",
     "TaskAccuracy",
     "TextPerplexity",
+    "Together",
     "Trial",
     "TrialKey",
+    "change_of",
+    "compare_recipes",
     "conduct",
     "describe_trial",
     "free_rivals",

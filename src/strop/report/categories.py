@@ -7,12 +7,15 @@ from strop.statistics import CategoryGain, Spread
 MOST_ROWS = 24
 
 
-def category_table(spread: Spread, *, most_rows: int = MOST_ROWS) -> Table:
+def category_table(
+    spread: Spread, *, most_rows: int = MOST_ROWS, names: tuple[str, str] = ("before", "after")
+) -> Table:
     """Return the table of gains by category, what adds most to the gain first, and the average over categories last.
 
     Args:
         spread: of a gain.
         most_rows: where there are more categories, those in the middle are left out and counted.
+        names: of the two models.
     """
     shown: list[tuple[str, ...]] = [_row(category, spread) for category in spread.categories]
     if len(shown) > most_rows:
@@ -27,7 +30,7 @@ def category_table(spread: Spread, *, most_rows: int = MOST_ROWS) -> Table:
         _interval(spread.macro_ci95, spread),
     )
     gain = "points" if spread.measure == "accuracy" else "nats"
-    columns = ("category", "count", "before", "after", gain, "95 % interval")
+    columns = ("category", "count", *names, gain, "95 % interval")
     return Table(f"{spread.measure.capitalize()} by category", columns, (*shown, average))
 
 

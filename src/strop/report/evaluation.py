@@ -15,16 +15,7 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     """
     shown = {name: report[name] for name in ("base", "edited") if name in report}
     first = shown["base"]
-    optional: dict[str, tuple[str, Callable[[float], str]]] = {
-        "macro": ("macro", percent),
-        "top 5": ("top5", percent),
-        "top 10": ("top10", percent),
-        "perplexity": ("perplexity", lambda value: f"{value:.3f}"),
-    }
-    metric = first.get("metric", "accuracy")
-    if metric != "accuracy":
-        optional[metric] = (metric, lambda value: f"{value:.4f}")
-    extra = {column: how for column, how in optional.items() if how[0] in first}
+    extra = further_figures(first)
     rows = tuple(
         (
             name,
@@ -36,8 +27,35 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
         for name, figures in shown.items()
     )
     task = report["task"]
-    title = f"{report['base_model']['id']} on {task['name']}/{task['split']}{shots_phrase(task.get('shots', 0))}"
+    title = asked_title(report["base_model"]["id"], task["name"], task["split"], task.get("shots", 0))
     return Table(title, ("model", "count", "accuracy", "loss", *extra), rows)
+
+
+def asked_title(model: str, task: str, split: str, shots: int) -> str:
+    """Return the title of a table of what was asked of whom.
+
+    >>> asked_title("smollm2-135m", "world-facts", "test", 1)
+    'smollm2-135m on world-facts/test, 1 example in each prompt'
+    """
+    return f"{model} on {task}/{split}{shots_phrase(shots)}"
+
+
+def further_figures(figures: Mapping[str, Any]) -> dict[str, tuple[str, Callable[[float], str]]]:
+    """Return what to show of an evaluation beside accuracy and loss: a figure's name for people → its key, how it is spelt.
+
+    Args:
+        figures: as a result file holds them.
+    """
+    optional: dict[str, tuple[str, Callable[[float], str]]] = {
+        "macro": ("macro", percent),
+        "top 5": ("top5", percent),
+        "top 10": ("top10", percent),
+        "perplexity": ("perplexity", lambda value: f"{value:.3f}"),
+    }
+    metric = figures.get("metric", "accuracy")
+    if metric != "accuracy":
+        optional[metric] = (metric, lambda value: f"{value:.4f}")
+    return {name: how for name, how in optional.items() if how[0] in figures}
 
 
 def paraphrase_lines(report: Mapping[str, Any]) -> list[str]:

@@ -6,11 +6,12 @@ from strop.statistics import Answer, MostSaid, Rival, Rivals
 NUMBERS = {"1": "One", "5": "Five"}
 
 
-def rival_lines(rivals: Rivals | None) -> list[str]:
+def rival_lines(rivals: Rivals | None, *, figures: bool = True) -> list[str]:
     r"""Return a line for each rival, what base and edited model answer most, and the verdicts; none where there are none.
 
     Args:
         rivals: of a run or an evaluation.
+        figures: give each rival its line; else only those are named that do as well.
 
     >>> from strop.statistics import Comparison
     >>> shots = Rival(0.27, 2.0, 200, Comparison(-0.117, (-0.17, -0.06), 1e-4, 9, 32), None, 81.0, 9.0)
@@ -22,7 +23,7 @@ def rival_lines(rivals: Rivals | None) -> list[str]:
         return []
     lines = [_line(name, rival) for name, rival in rivals.measured.items()]
     lines += [f"Rival, {_called(name)}: not measured: {reason}" for name, reason in rivals.skipped.items()]
-    lines += _most_said(rivals)
+    lines = [*(lines if figures else []), *_most_said(rivals)]
     lines += [
         _verdict(name, rival, majority=rivals.collapse is not None and rivals.collapse.answer == rival.answer)
         for name, rival in rivals.measured.items()

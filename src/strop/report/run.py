@@ -1,5 +1,7 @@
 """The table a finished run ends with, and the sentences below it."""
 
+from collections.abc import Callable
+
 from strop.report.figures import percent, shots_phrase, signed_points
 from strop.report.tables import Table
 from strop.runs import GuardReading, RunResult
@@ -39,6 +41,7 @@ def gain_sentence(
     metric: str | None = None,
     held_out: bool = False,
     over_start: bool = False,
+    name: str | None = None,
 ) -> str:
     """Return the one sentence that says what was gained, and how sure that is.
 
@@ -48,17 +51,38 @@ def gain_sentence(
         metric: what a classifier is judged by, where the gain is in that.
         held_out: it was measured on examples the choice had not seen.
         over_start: it is the gain over the recipe the run set out from, and not over the base.
+        name: what to call it in the place of a gain, such as `B over A`.
     """
-    low, high = comparison.ci95
+    spell, unit = gain_spelling(in_accuracy=in_accuracy, metric=metric)
+    gain = f"{spell(comparison.gain)} {unit} (95 % interval {interval_text(comparison, spell)}"
     changed = f"{comparison.fixed} fixed, {comparison.broken} broken, {spell_p_value(comparison.p_value)}"
-    if metric not in (None, "accuracy"):
-        gain = f"{comparison.gain:+.4f} of {metric} (95 % interval {low:+.4f} to {high:+.4f}"
-    elif in_accuracy:
-        gain = f"{signed_points(comparison.gain)} points (95 % interval {signed_points(low)} to {signed_points(high)}"
-    else:
-        gain = f"{comparison.gain:+.4f} nats per token (95 % interval {low:+.4f} to {high:+.4f}"
+    if name is not None:
+        return f"{name}: {gain}; {changed})."
     name = f"{'Held-out gain' if held_out else 'Gain'}{' over the recipe it began with' if over_start else ''}"
     return f"{name}: {gain}; {changed}). {comparison.verdict}".rstrip()
+
+
+def gain_spelling(*, in_accuracy: bool, metric: str | None) -> tuple[Callable[[float], str], str]:
+    """Return how a gain is spelt, and its unit.
+
+    Args:
+        in_accuracy: it is one of accuracy; else of loss.
+        metric: what a classifier is judged by, where the gain is in that.
+    """
+    if metric not in (None, "accuracy"):
+        return "{:+.4f}".format, f"of {metric}"
+    return (signed_points, "points") if in_accuracy else ("{:+.4f}".format, "nats per token")
+
+
+def interval_text(comparison: Comparison, spell: Callable[[float], str]) -> str:
+    """Return the interval of a gain.
+
+    Args:
+        comparison: whose gain it is.
+        spell: a bound of it.
+    """
+    low, high = comparison.ci95
+    return f"{spell(low)} to {spell(high)}"
 
 
 def intervention_lines(result: RunResult) -> list[str]:

@@ -1,28 +1,37 @@
 """What an execution leaves on disk, readable without its author."""
 
+from strop.runs.compare import compare_runs
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
+from strop.runs.find import finished_run, recipe_folder
 from strop.runs.folder import RunFolder
 from strop.runs.lock import LOCK_FILE, is_unused, locked
 from strop.runs.price import Continuation, Price
 from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, RunResult, TaskUsed, TrainedHead
+from strop.runs.sides import Change, Side, SideBySide
 
 __all__ = [
     "LOCK_FILE",
     "BaseModel",
     "BudgetUse",
+    "Change",
     "Continuation",
     "Cost",
     "GuardReading",
     "Price",
     "RunFolder",
     "RunResult",
+    "Side",
+    "SideBySide",
     "Stopwatch",
     "TaskUsed",
     "TrainedHead",
+    "compare_runs",
     "describe_environment",
+    "finished_run",
     "is_unused",
     "locked",
     "peak_rss_bytes",
+    "recipe_folder",
     "versions",
     "without_password",
 ]

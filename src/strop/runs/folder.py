@@ -44,7 +44,7 @@ class RunFolder:
             RunError: the folder is in use and `resume` is not given, or what is there began with another config.
         """
         written = path / "config.json"
-        if written.is_file() and not resume and not _is_config_of_run(written):
+        if written.is_file() and not resume and not is_config_of_run(written):
             raise RunError(f"{path} is there already and is not a run: choose another --out.")
         if written.is_file():
             if not resume:
@@ -116,7 +116,7 @@ class RunFolder:
             write_json(path, describe_environment(compute))
 
 
-def _is_config_of_run(path: Path) -> bool:
+def is_config_of_run(path: Path) -> bool:
     """Return whether a config.json is a run's, and not a model's; one that cannot be read is taken for a run's."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,188 @@
+"""`strop compare`: two runs or recipes beside their base."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strop.cli.console import (
+    DeviceOption,
+    DriftTextOption,
+    DtypeOption,
+    FamilyOption,
+    JsonOption,
+    QuietOption,
+    RevisionOption,
+    ShotsOption,
+    anatomy_for_command,
+    can_be_baked,
+    drift_text_for_command,
+    load_for_command,
+    print_json,
+    print_line,
+    print_spread,
+    print_table,
+    showing_progress,
+    task_for_command,
+)
+
+if TYPE_CHECKING:
+    from strop.progress import Progress
+    from strop.proving import RecipePair
+    from strop.runs import SideBySide
+    from strop.tasks import Task
+
+FolderArgument = Annotated[Path, typer.Argument(help="The folder of a run, or of a recipe.", show_default=False)]
+
+
+def compare(
+    a: FolderArgument,
+    b: FolderArgument,
+    task_name: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            help="Score base, A and B afresh on this task, example by example.",
+            show_default="what the runs measured",
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="The base of both.", show_default="what A's recipe names"),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, select or test.", show_default="test")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score a random sample of this size.", show_default="all")] = None,
+    drift_text: DriftTextOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Apply recipes although they were made for another base.")
+    ] = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    family_file: FamilyOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    shots: ShotsOption = None,
+) -> None:
+    """Put two runs side by side; with a task, score both recipes again and compare them example by example.
+
+    Examples:
+    [bold]strop compare runs/laser runs/learned[/bold]
+
+    [bold]strop compare runs/laser runs/learned --task world-facts --limit 500[/bold]
+    """
+    from strop.runs import compare_runs
+
+    loading = {"--model": model_name, "--revision": revision, "--device": device, "--dtype": dtype}
+    scoring = {"--split": split, "--limit": limit, "--shots": shots, "--drift-text": drift_text}
+    if task_name is None:
+        _refuse_without_task({**loading, **scoring, "--force": force or None, "--family": family_file})
+        found = compare_runs(a, b)
+        following = f"strop compare {a} {b} --task {_name_of_task(found)}"
+    else:
+        task = task_for_command(task_name, shots)
+        task.examples(split or "test", limit=limit)  # a wrong split or limit is told before a model is loaded
+        pair, text = _pair(a, b, task, force=force), drift_text_for_command(drift_text)
+        with showing_progress(quiet=quiet) as progress:
+            model, tokenizer = _base_of(pair, model_name, task, progress, loading)
+            anatomy = anatomy_for_command(model, family_file)
+            from strop.proving import compare_recipes
+
+            found = compare_recipes(
+                model,
+                tokenizer,
+                task,
+                pair,
+                split=split or "test",
+                limit=limit,
+                text=text,
+                family=anatomy.family,
+                progress=progress,
+            )
+        again = {"--task": task_name, "--split": split, "--shots": shots, "--model": model_name}
+        following = _following(found, pair, {"compare": f"{a} {b}", **again} if limit is not None else None)
+    if as_json:
+        print_json(found.to_json())
+        return
+    _print(found)
+    print_line(f"Next: {following}")
+
+
+def _refuse_without_task(options: dict[str, Any]) -> None:
+    from strop.errors import UsageError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{given[0]} is about scoring afresh; give a task with --task, or leave it out.")
+
+
+def _name_of_task(found: "SideBySide") -> str:
+    """Return how to ask for the task of two runs; of a task file the runs know no path."""
+    from strop.tasks import builtin_tasks
+
+    name = found.task if found.task in builtin_tasks() else "TASK"
+    return f"{name} --shots {found.shots}" if found.shots else name
+
+
+def _pair(a: Path, b: Path, task: "Task", *, force: bool) -> "RecipePair":
+    """Load two recipes and refuse what cannot be compared, before a model is loaded."""
+    from strop.proving import RecipePair
+    from strop.recipe import Recipe
+    from strop.runs import recipe_folder
+
+    folders = recipe_folder(a), recipe_folder(b)
+    pair = RecipePair(*map(Recipe.load, folders), names=(str(folders[0]), str(folders[1])), force=force)
+    for recipes in pair.each:
+        recipes.refuse_task(task)
+    return pair
+
+
+def _base_of(
+    pair: "RecipePair", name: str | None, task: "Task", progress: "Progress", loading: dict[str, str | None]
+) -> Any:
+    """Load the model that is named, or else the base that A's recipe names."""
+    from strop.errors import CheckpointError, reason_in
+
+    device, dtype, revision = loading["--device"], loading["--dtype"], loading["--revision"]
+    if name is not None:
+        return load_for_command(name, progress, revision=revision, device=device, dtype=dtype, task=task)
+    base = pair.a.base
+    try:
+        return load_for_command(
+            base.id, progress, revision=revision or base.revision, device=device, dtype=dtype, task=task
+        )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The base of {pair.names[0]} cannot be loaded; name it with --model: {reason_in(error)}."
+        ) from None
+
+
+def _following(found: "SideBySide", pair: "RecipePair", again: dict[str, Any] | None) -> str:
+    """Return what to do next: ask more examples where these do not tell, else go on with the better one.
+
+    Where all were asked and neither is better, the one that drifts less is the one to go on with.
+    """
+    if found.better is None and again is not None:
+        words = [part for name, value in again.items() if value is not None for part in (name, str(value))]
+        return " ".join(["strop", *words])
+    drifts = {name: side.over_base.price.drift for name, side in found.sides.items() if side.over_base.price}
+    further = all(drift is not None for drift in drifts.values()) and drifts["A"].kl < drifts["B"].kl  # type: ignore[union-attr]
+    chosen = found.better or ("A" if further else "B")
+    recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
+    entries = recipe.describe()
+    if recipe.head is None and entries and can_be_baked(entries):
+        return f"strop bake {found.base_model.id} --recipe {folder} --out {Path(folder).parent / 'model'}"
+    return f"strop inspect {found.base_model.id} --recipe {folder}"
+
+
+def _print(found: "SideBySide") -> None:
+    """Print two sides for a person."""
+    from strop.report import side_by_side_lines, side_by_side_table
+
+    print_table(side_by_side_table(found))
+    if found.b_over_a is not None:
+        print_spread(found.b_over_a.categories, names=("A", "B"))
+    for line in side_by_side_lines(found):
+        print_line(line)
