@@ -44,6 +44,8 @@ def test_every_command_with_json_prints_json_and_nothing_else(
         ("eval", tiny_folder, "--task", facts),
         ("search", tiny_folder, "--task", facts, "--out", run, *quick),
         ("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"),
+        ("compare", run, run),
+        ("compare", run, run, "--task", facts),
         ("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked),
         ("search", tiny_folder, "--task", facts, "--out", run, *quick, "--resume"),
     ):
@@ -60,6 +62,7 @@ def test_every_command_is_silent_on_standard_error_where_asked_to_be_quiet(
         ("inspect", tiny_folder),
         ("eval", tiny_folder, "--task", facts),
         ("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"),
+        ("compare", run, run / "recipe", "--task", facts),
         ("bake", tiny_folder, "--recipe", run / "recipe", "--out", tmp_path / "baked"),
     ):
         outcome = strop_command(*arguments, "--quiet")
@@ -253,7 +256,7 @@ def test_a_parquet_task_is_read_without_a_word(
     assert outcome.json["base"]["count"] == 24
 
 
-COMMANDS = ["pull", "inspect", "eval", "search", "prune", "train", "bake", "demo"]
+COMMANDS = ["pull", "inspect", "eval", "search", "prune", "train", "compare", "bake", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -82,14 +82,14 @@ def compare(
         found = compare_runs(a, b)
         following = f"strop compare {a} {b} --task {_name_of_task(found)}"
     else:
+        from strop.proving import compare_recipes
+
         task = task_for_command(task_name, shots)
         task.examples(split or "test", limit=limit)  # a wrong split or limit is told before a model is loaded
         pair, text = _pair(a, b, task, force=force), drift_text_for_command(drift_text)
         with showing_progress(quiet=quiet) as progress:
             model, tokenizer = _base_of(pair, model_name, task, progress, loading)
             anatomy = anatomy_for_command(model, family_file)
-            from strop.proving import compare_recipes
-
             found = compare_recipes(
                 model,
                 tokenizer,

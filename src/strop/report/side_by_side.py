@@ -80,7 +80,7 @@ def _drift_rows(found: SideBySide) -> list[Row]:
     if not any(drifts):
         return []
     kinds: dict[str, tuple[str, Callable[[Drift], str]]] = {
-        "drift, nats per token": ("0", lambda drift: f"{drift.kl:.2g}"),
+        "drift, nats per token": ("0", lambda drift: drift.spelt_kl),
         "words changed": ("0.0 %", lambda drift: percent(drift.changed)),
         "perplexity ×": ("1.000", lambda drift: f"{drift.perplexity_ratio:.3f}"),
     }

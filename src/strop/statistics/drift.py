@@ -64,6 +64,11 @@ class Drift:
             return f"{words}: hardly noticed in other uses"
         return f"{words}: {'try your other uses first' if self.changed <= SOME else 'for this task only'}"
 
+    @property
+    def spelt_kl(self) -> str:
+        """The divergence with as many digits as mean something."""
+        return f"{self.kl:.2f}" if self.kl >= 0.1 or self.kl != self.kl else f"{self.kl:.2g}"
+
     def __str__(self) -> str:
         """Spell the three figures, and on what they were measured.
 
@@ -76,7 +81,7 @@ class Drift:
             else f"{self.texts} parts of {self.source}"
         )
         return (
-            f"drift {_two_digits(self.kl)} nats per token, {100 * self.changed:.1f} % of words changed, "
+            f"drift {self.spelt_kl} nats per token, {100 * self.changed:.1f} % of words changed, "
             f"perplexity × {self.perplexity_ratio:.3f} ({texts})"
         )
 
@@ -105,7 +110,3 @@ def _in_words(share: float) -> str:
     if near == 1:
         return "all" if share == 1 else "nearly all"
     return f"{near.numerator} of {near.denominator}"
-
-
-def _two_digits(kl: float) -> str:
-    return f"{kl:.2f}" if kl >= 0.1 or kl != kl else f"{kl:.2g}"
