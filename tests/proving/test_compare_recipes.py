@@ -80,6 +80,16 @@ def test_a_recipe_against_itself_gains_nothing_and_neither_is_better(
     assert found.a.over_base == found.b.over_base
 
 
+def test_an_empty_recipe_is_the_base_and_the_other_gains_over_both_alike(
+    model: Any, small_tokenizer: Any, task: Task, pair: RecipePair
+) -> None:
+    found = compare_recipes(model, small_tokenizer, task, RecipePair(Recipe.of(model, []), pair.b))
+    assert found.a.over_base.comparison.ci95 == (0.0, 0.0)
+    assert found.b_over_a is not None
+    assert found.b_over_a.comparison == found.b.over_base.comparison
+    assert found.b_over_a.comparison.ci95 != (0.0, 0.0)
+
+
 def test_recipes_of_different_bases_are_refused_unless_forced(
     tiny: Callable[..., Any], small_tokenizer: Any, task: Task, pair: RecipePair
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.fixtures.results import LARGE_DRIFT, SMALL_DRIFT, gain_of, price_of, result_of
 
-from strop.report import side_by_side_lines, side_by_side_table
+from strop.report import side_by_side_table, side_lines, verdict_lines
 from strop.runs import BaseModel, Change, Cost, Price, Side, SideBySide
 from strop.statistics import Comparison, Figures, Rival, Rivals, spread_of
 
@@ -88,15 +88,15 @@ def test_a_classifier_is_shown_by_its_metric_first() -> None:
     assert [row[0] for row in rows[:4]] == ["examples", "f1", "accuracy", "loss"]
     assert rows[1] == ("f1", "0.4000", "0.5000", "0.6000")
     assert ("gain over base, of f1", "", "+0.1000", "+0.1000") in rows
-    lines = side_by_side_lines(found)
+    lines = [*verdict_lines(found), *side_lines(found)]
     assert any(line.startswith("B over A: +0.2000 of f1 (95 % interval +0.1700 to +0.2300;") for line in lines)
     assert "B: Price: not known. It is a classifier." in lines
 
 
 def test_two_runs_are_said_not_to_be_paired_and_only_far_intervals_tell_them_apart() -> None:
-    apart = " ".join(side_by_side_lines(beside()))
+    apart = " ".join(verdict_lines(beside()))
     assert "they are not paired here, yet the intervals of their gains do not overlap: B is the better one" in apart
-    near = " ".join(side_by_side_lines(beside(b=side("learned", 0.11))))
+    near = " ".join(verdict_lines(beside(b=side("learned", 0.11))))
     assert "and the intervals of their gains overlap: neither is shown to be better than the other" in near
     assert "better one" not in near
     for said in (apart, near):
@@ -113,7 +113,7 @@ def test_two_runs_are_said_not_to_be_paired_and_only_far_intervals_tell_them_apa
     ],
 )
 def test_paired_the_gain_of_b_over_a_has_its_interval_and_what_that_shows(compared: Comparison, told: str) -> None:
-    lines = side_by_side_lines(beside(b_over_a=Change(compared)))
+    lines = verdict_lines(beside(b_over_a=Change(compared)))
     assert lines[:2] == ["A is runs/laser.", "B is runs/learned."]
     assert lines[2].startswith("B over A: ")
     assert "95 % interval" in lines[2]
@@ -127,7 +127,7 @@ def test_what_each_does_beside_its_gain_is_told_under_its_name() -> None:
     a = side(
         "a", 0.1, rivals=Rivals({"constant": worse, "shots_5": shots}), price=price_of(LARGE_DRIFT), categories=spread
     )
-    lines = side_by_side_lines(beside(a=a))
+    lines = side_lines(beside(a=a))
     assert [line for line in lines if line.startswith(("A: ", "B: "))] == [
         "A: Most of the gain is in 1 of 2 categories (y); none falls.",
         "A: Five examples in the prompt do better (27.0 % against 15.0 %), at 9 times the tokens of a request.",
@@ -137,10 +137,10 @@ def test_what_each_does_beside_its_gain_is_told_under_its_name() -> None:
 
 
 def test_texts_that_go_on_are_shown_three_times_where_both_read_the_same() -> None:
-    lines = side_by_side_lines(beside())
+    lines = side_lines(beside())
     assert lines[-4:] == ["  The town lies", "    base: on a hill", "    A:    of a river", "    B:    by a lake"]
     own = dataclasses.replace(SMALL_DRIFT, source="notes.txt")
-    other = side_by_side_lines(beside(b=side("b", 0.3, price=Price(own))))
+    other = side_lines(beside(b=side("b", 0.3, price=Price(own))))
     assert other[-1] == "Their drift was measured on different texts, so the two figures do not compare."
     assert not any("base: " in line for line in other)
 
@@ -148,9 +148,10 @@ def test_texts_that_go_on_are_shown_three_times_where_both_read_the_same() -> No
 def test_what_changes_nothing_shows_no_texts() -> None:
     nothing = dataclasses.replace(SMALL_DRIFT, kl=0.0, changed=0.0, perplexity_ratio=1.0)
     same = beside(a=side("a", 0, price=price_of(nothing)), b=side("b", 0, price=price_of(nothing)))
-    assert not any("base: " in line for line in side_by_side_lines(same))
+    assert not any("base: " in line for line in side_lines(same))
 
 
 def test_an_older_run_shows_what_it_has() -> None:
     old = Side("old", Figures(0.1, 5.0, 400), Change(gain_of(0.05, 0.01)), Cost(1.0, 2, 3, 4))
-    assert len(side_by_side_lines(beside(a=old, b=old))) == 3
+    assert side_lines(beside(a=old, b=old)) == []
+    assert len(verdict_lines(beside(a=old, b=old))) == 3

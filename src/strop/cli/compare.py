@@ -132,8 +132,8 @@ def _pair(a: Path, b: Path, task: "Task", *, force: bool) -> "RecipePair":
     from strop.recipe import Recipe
     from strop.runs import recipe_folder
 
-    folders = recipe_folder(a), recipe_folder(b)
-    pair = RecipePair(*map(Recipe.load, folders), names=(str(folders[0]), str(folders[1])), force=force)
+    of_a, of_b = recipe_folder(a), recipe_folder(b)
+    pair = RecipePair(Recipe.load(of_a), Recipe.load(of_b), names=(str(of_a), str(of_b)), force=force)
     for recipes in pair.each:
         recipes.refuse_task(task)
     return pair
@@ -179,10 +179,12 @@ def _following(found: "SideBySide", pair: "RecipePair", again: dict[str, Any] | 
 
 def _print(found: "SideBySide") -> None:
     """Print two sides for a person."""
-    from strop.report import side_by_side_lines, side_by_side_table
+    from strop.report import side_by_side_table, side_lines, verdict_lines
 
     print_table(side_by_side_table(found))
+    for line in verdict_lines(found):
+        print_line(line)
     if found.b_over_a is not None:
         print_spread(found.b_over_a.categories, names=("A", "B"))
-    for line in side_by_side_lines(found):
+    for line in side_lines(found):
         print_line(line)

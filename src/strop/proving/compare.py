@@ -1,6 +1,5 @@
 """Two recipes of one base, scored on the same examples: each against the base, and one against the other."""
 
-import contextlib
 import dataclasses
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,7 +13,7 @@ from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
-from strop.scoring import Evaluation, compare, scorer_of, spread
+from strop.scoring import compare, scorer_of, spread
 from strop.tasks import Task
 
 
@@ -99,13 +98,17 @@ def compare_recipes(
         recipes.refuse_task(task)
         recipes.check(model, family=family)
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
-    progress.start(f"scoring {task.name}/{split}", 3 * scorer.steps)
+    progress.start(f"scoring {task.name}/{split}", (1 + sum(map(bool, pair.each))) * scorer.steps)
     lowest = Together((pair.a, pair.b)).lowest
     states = states_below(scorer, lowest)
-    scored: list[Evaluation] = []
-    for recipes in (None, *pair.each):
-        with recipes.applied(model, family=family) if recipes is not None else contextlib.nullcontext():
-            scored.append(scorer.evaluate(start=lowest if states is not None else 0, states=states, progress=progress))
+    first = lowest if states is not None else 0
+    scored = [scorer.evaluate(start=first, states=states, progress=progress)]
+    for recipes in pair.each:
+        if not recipes:
+            scored.append(scored[0])  # the very same model, so that it gains exactly nothing
+            continue
+        with recipes.applied(model, family=family):
+            scored.append(scorer.evaluate(start=first, states=states, progress=progress))
     sides = []
     for recipes, name, found in zip(pair.each, pair.names, scored[1:], strict=True):
         price = recipes.price(

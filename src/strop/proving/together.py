@@ -30,6 +30,9 @@ class Together:
     recipes: tuple[Recipe, ...]
     force: bool = False
 
+    def __bool__(self) -> bool:
+        return any(recipe.interventions or recipe.head is not None for recipe in self.recipes)
+
     @property
     def lowest(self) -> int:
         """The lowest layer any of them edits; 0 where none edits anything."""

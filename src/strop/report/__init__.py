@@ -6,7 +6,7 @@ from strop.report.figures import percent, signed_points
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
-from strop.report.side_by_side import side_by_side_lines, side_by_side_table
+from strop.report.side_by_side import side_by_side_table, side_lines, verdict_lines
 from strop.report.tables import Table, to_markdown, to_rich
 
 __all__ = [
@@ -22,11 +22,12 @@ __all__ = [
     "price_lines",
     "rival_lines",
     "run_table",
-    "side_by_side_lines",
     "side_by_side_table",
+    "side_lines",
     "signed_points",
     "spread_lines",
     "spread_sentence",
     "to_markdown",
     "to_rich",
+    "verdict_lines",
 ]

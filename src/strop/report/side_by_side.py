@@ -29,14 +29,22 @@ def side_by_side_table(found: SideBySide) -> Table:
     return Table(title, ("", "base", "A", "B"), tuple(rows))
 
 
-def side_by_side_lines(found: SideBySide) -> list[str]:
-    """Return which is which, what the figures show, and what each does beside its gain.
+def verdict_lines(found: SideBySide) -> list[str]:
+    """Return which is which, and what the figures show of B against A.
 
     Args:
         found: of `compare_runs` or `compare_recipes`.
     """
-    lines = [f"{name} is {side.folder}." for name, side in found.sides.items()]
-    lines += _verdict(found)
+    return [*(f"{name} is {side.folder}." for name, side in found.sides.items()), *_verdict(found)]
+
+
+def side_lines(found: SideBySide) -> list[str]:
+    """Return what each does beside its gain: where that is, the rivals that do as well, the price, and texts that go on.
+
+    Args:
+        found: of `compare_runs` or `compare_recipes`.
+    """
+    lines = []
     for name, side in found.sides.items():
         own = rival_lines(side.over_base.rivals, figures=False)
         if side.over_base.categories is not None:
