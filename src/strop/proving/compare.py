@@ -13,7 +13,7 @@ from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
-from strop.scoring import compare, scorer_of, spread
+from strop.scoring import DriftScorer, compare, scorer_of, spread
 from strop.tasks import Task
 
 
@@ -109,10 +109,14 @@ def compare_recipes(
             continue
         with recipes.applied(model, family=family):
             scored.append(scorer.evaluate(start=first, states=states, progress=progress))
+    text, known = text or DriftText(), base.fingerprint
+    prepared = _read_by_base(
+        model, tokenizer, text, anatomy=anatomy, lowest=lowest, fingerprint=known, progress=progress
+    )
     sides = []
     for recipes, name, found in zip(pair.each, pair.names, scored[1:], strict=True):
         price = recipes.price(
-            model, tokenizer, text or DriftText(), anatomy=anatomy, fingerprint=base.fingerprint, progress=progress
+            model, tokenizer, text, anatomy=anatomy, fingerprint=known, prepared=prepared, progress=progress
         )
         sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price)))
     return SideBySide(
@@ -126,3 +130,21 @@ def compare_recipes(
         score=task.score,
         shots=task.shots.count if task.shots is not None else 0,
     )
+
+
+def _read_by_base(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: DriftText,
+    *,
+    anatomy: Anatomy,
+    lowest: int,
+    fingerprint: str,
+    progress: Progress,
+) -> DriftScorer | None:
+    """Let the base read the texts once for both recipes; None where it cannot, of which the price then says why."""
+    try:
+        texts = text.texts(model, tokenizer, anatomy=anatomy, fingerprint=fingerprint, progress=progress)
+        return DriftScorer(model, texts, anatomy=anatomy, source=text.name, lowest=lowest)
+    except Exception:  # what was scored is not lost for want of a price
+        return None

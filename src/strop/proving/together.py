@@ -14,7 +14,7 @@ from strop.proving.price import price_of
 from strop.proving.rivals import free_rivals
 from strop.recipe import Recipe, applied
 from strop.runs import Change, Price
-from strop.scoring import Evaluation, compare, spread
+from strop.scoring import DriftScorer, Evaluation, compare, spread
 from strop.tasks import Example, Task
 
 
@@ -95,6 +95,7 @@ class Together:
         *,
         anatomy: Anatomy,
         fingerprint: str | None = None,
+        prepared: DriftScorer | None = None,
         progress: Progress = SILENT,
     ) -> Price:
         """Return what they cost together, on text that has nothing to do with the task.
@@ -105,6 +106,7 @@ class Together:
             text: what drift is measured on.
             anatomy: the model's.
             fingerprint: of the model's weights, where it is at hand.
+            prepared: what has read the same texts of the base already, below these edits.
             progress: told how far it is.
         """
         return price_of(
@@ -115,6 +117,7 @@ class Together:
             lowest=self.lowest,
             text=text,
             fingerprint=fingerprint,
+            prepared=prepared,
             progress=progress,
         ).price
 
