@@ -27,7 +27,9 @@ RECIPES = 20
 
 def real_text() -> str:
     """Return what installed packages say of themselves, the longest descriptions first."""
-    found = {dist.metadata["Name"]: dist.metadata.get_payload() for dist in importlib.metadata.distributions()}
+    found = {
+        dist.metadata["Name"]: dist.metadata.json.get("description") for dist in importlib.metadata.distributions()
+    }
     return "\n\n".join(sorted((str(text) for text in found.values() if text), key=lambda text: (-len(text), text)))
 
 

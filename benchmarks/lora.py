@@ -82,7 +82,7 @@ def train_lora(model_name: str, task: Task, settings: Settings, folder: Path) ->
     price = price_of(
         model,
         tokenizer,
-        lambda: _enabled(adapted),
+        lambda: _enabled(adapted) if keep.weights else contextlib.nullcontext(),
         anatomy=anatomy,
         lowest=settings.layers[0],
         text=DriftText(),

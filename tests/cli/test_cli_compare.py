@@ -93,7 +93,7 @@ def test_a_person_reads_the_gain_of_b_over_a_and_where_it_is(
     assert "running on" in outcome.err
 
 
-def test_where_a_sample_does_not_tell_all_examples_are_next_and_then_the_one_that_drifts_less(
+def test_where_a_sample_does_not_tell_all_examples_are_next_and_baking_only_where_there_is_a_gain(
     strop_command: Any, recipes: list[Path], facts: Path
 ) -> None:
     call = ["compare", recipes[0], recipes[0], "--task", facts, "--quiet", "--split", "select"]
@@ -102,8 +102,9 @@ def test_where_a_sample_does_not_tell_all_examples_are_next_and_then_the_one_tha
     assert sample.endswith(f"Next: strop compare {recipes[0]} {recipes[0]} --task {facts} --split select\n")
     recipe = recipes[0] / "recipe"
     whole = strop_command(*call).out.splitlines()[-1]
-    assert whole.startswith("Next: strop bake ")
-    assert f"--recipe {recipe} --out {recipes[0] / 'model'}" in whole
+    gains = strop_command(*call, "--json").json["comparison"]["a_over_base"]["ci95"][0] > 0
+    assert whole.startswith("Next: strop bake " if gains else "Next: strop inspect ")
+    assert f"--recipe {recipe}" in whole
 
 
 def test_what_cannot_be_baked_is_inspected_next(

@@ -90,7 +90,7 @@ def test_a_task_without_categories_has_no_macro_average_to_choose_by(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path, method: str
 ) -> None:
     run, plan = METHODS[method]
-    with pytest.raises(UsageError, match="small-facts has no categories, which objective 'macro'"):
+    with pytest.raises(UsageError, match="small-facts has no categories in its select split, which objective 'macro'"):
         run(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -127,9 +127,19 @@ def test_a_users_text_takes_the_place_of_the_models(
     assert json.loads((tmp_path / "run" / "config.json").read_text())["plan"]["drift_text"] == text.fingerprint
 
 
-def test_what_cannot_be_measured_says_why_and_spoils_no_run(
+def test_a_users_text_that_is_too_short_is_refused_before_the_run(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path
 ) -> None:
+    options = RunOptions(out=tmp_path / "run", drift_text=DriftText("short.txt", "Lyon"))
+    with pytest.raises(UsageError, match=r"short\.txt has \d tokens, and drift is measured on windows of 96"):
+        search(answering(), small_tokenizer, task, SEARCH, options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_measured_says_why_and_spoils_no_run(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DriftText, "check", lambda *_, **__: None)  # which refuses it before the run
     options = RunOptions(out=tmp_path / "run", drift_text=DriftText("short.txt", "Lyon"))
     found = search(answering(), small_tokenizer, task, SEARCH, options)
     price = RunResult.read(tmp_path / "run" / "result.json").price
@@ -181,4 +191,4 @@ def test_a_choice_is_not_lost_where_measuring_its_price_fails(
     monkeypatch.setattr(DriftScorer, "read", failing)
     found = search(answering(), small_tokenizer, task, SEARCH)
     assert found.recipe.interventions
-    assert found.result.price == Price(None, reason="measuring it failed: RuntimeError: out of memory")
+    assert found.result.price == Price(None, reason="Measuring it failed: RuntimeError: out of memory.")

@@ -201,8 +201,8 @@ def test_the_outcome_names_those_that_do_as_well(
     assert found.result.rivals is not None
     as_good = found.result.rivals.as_good
     assert as_good
-    assert str(found).endswith(f"\nas good without an edit: {', '.join(as_good)}")
-    assert "nats per token, " in str(found).splitlines()[-2]
+    assert str(found).endswith(f"\nnot surely better than: {', '.join(as_good)}")
+    assert "nats per token (" in str(found).splitlines()[-2]
 
 
 def test_the_base_with_as_many_examples_as_the_tasks_own_is_not_measured_twice(

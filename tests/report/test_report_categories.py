@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from strop.report import category_table, spread_lines, spread_sentence
+from strop.report import category_table, spread_lines
 from strop.statistics import Spread, spread_of
 
 
@@ -41,11 +41,7 @@ def test_of_many_categories_the_first_and_last_are_shown() -> None:
 
 def test_the_lines_say_where_the_gain_is() -> None:
     found = spread()
-    assert (
-        spread_lines(found)[0]
-        == spread_sentence(found)
-        == ("Most of the gain is in 1 of 2 categories (c00); none falls.")
-    )
+    assert spread_lines(found)[0] == found.sentence == ("Most of the gain is in 1 of 2 categories (c00); none falls.")
     assert spread_lines(found)[1].startswith("Average over categories: +25.0 points (95 % interval +")
     assert spread_lines(found)[2].startswith("Had other categories of the kind been asked")
     assert len(spread_lines(spread(categories=1))) == 2

@@ -42,17 +42,17 @@ def test_a_rival_of_a_task_with_categories_shows_its_average_over_them() -> None
         (
             "shots_5",
             rival(0.27, -0.117, 0.05, tokens_per_request=81, edited_tokens_per_request=9),
-            "Five examples in the prompt do better (27.0 % against 15.3 %), at 9 times the tokens of a request.",
+            "Five examples in the prompt do better (27.0 % against 15.3 %), at 9 times the tokens of a prompt.",
         ),
         (
             "shots_1",
             rival(0.165, -0.01, 0.05, tokens_per_request=15, edited_tokens_per_request=10),
-            "One example in the prompt does as well (16.5 % against 15.5 %), at 1.5 times the tokens of a request.",
+            "One example in the prompt does as well (16.5 % against 15.5 %), at 1.5 times the tokens of a prompt.",
         ),
         (
             "shots_5",
             rival(0.27, 0.02, 0.05, tokens_per_request=81, edited_tokens_per_request=9),
-            "Five examples in the prompt do about as well (27.0 % against 29.0 %), at 9 times the tokens of a request.",
+            "Five examples in the prompt do perhaps as well (27.0 % against 29.0 %), at 9 times the tokens of a prompt.",
         ),
         (
             "constant",
@@ -84,11 +84,11 @@ def test_a_collapse_to_the_majority_class_is_said_in_both_places() -> None:
         )
     )
     assert lines[1:] == [
-        "Most frequent answer: ' no' before (60.0 % of the examples, right on 38.0 %), "
-        "' yes' after (97.0 % of the examples, right on 62.0 %).",
+        "Most frequent answer: ' no' before (60.0 % of the examples, the right answer of 38.0 %), "
+        "' yes' after (97.0 % of the examples, the right answer of 62.0 %).",
         "Always answering ' yes' does as well (62.0 % against 60.7 %): the edit learned the majority class.",
-        "The edited model has collapsed to one answer: it gives ' yes' on 97.0 % of the examples and is right with it on "
-        "62.0 %; the base gives it on 37.3 %.",
+        "The edited model has collapsed to one answer: it gives ' yes' on 97.0 % of the examples, and it is the right answer "
+        "of 62.0 %; the base gives it on 37.3 %.",
     ]
 
 

@@ -130,7 +130,7 @@ def test_what_each_does_beside_its_gain_is_told_under_its_name() -> None:
     lines = side_lines(beside(a=a))
     assert [line for line in lines if line.startswith(("A: ", "B: "))] == [
         "A: Most of the gain is in 1 of 2 categories (y); none falls.",
-        "A: Five examples in the prompt do better (27.0 % against 15.0 %), at 9 times the tokens of a request.",
+        "A: Five examples in the prompt do better (27.0 % against 15.0 %), at 9 times the tokens of a prompt.",
         "A: It changes 2 of 5 words the base would say: for this task only.",
         "B: It changes 1 of 20 words the base would say: try your other uses first.",
     ]

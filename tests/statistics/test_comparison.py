@@ -112,3 +112,14 @@ def test_a_bound_that_is_none_is_null_in_a_file() -> None:
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert content["ci95"] == [None, None]
     assert Comparison.from_json(content) == found
+
+
+def test_of_a_loss_that_is_not_finite_nothing_is_claimed() -> None:
+    difference = np.linspace(0.1, 1.0, 40)
+    difference[7] = np.nan
+    found = compare_differences(difference, groups=None, right_or_wrong=False)
+    assert (found.p_value, found.ci95) == (1.0, (-math.inf, math.inf))
+    assert found.verdict == "No gain is shown: the interval holds 0."
+    again = Comparison.from_json({**found.to_json(), "gain": None})
+    assert math.isnan(again.gain)
+    assert again.ci95 == found.ci95

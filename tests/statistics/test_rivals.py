@@ -31,6 +31,8 @@ def test_a_rival_is_as_good_where_the_edit_is_not_better_beyond_the_interval(
         (0.97, 0.62, 0.99, False),  # the base did so already
         (0.70, 0.62, 0.30, False),  # the edit says it about as often as it is right
         (0.40, 0.25, 0.27, True),  # one of four choices, far too often
+        (0.12, 0.01, 0.119, False),  # a word that begins many answers
+        (0.40, 0.10, 0.38, False),  # the base says it nearly as often
         (0.12, 0.06, 0.0, False),  # twice as often as it is right, and still rare
     ],
 )

@@ -50,7 +50,9 @@ def test_the_sentence_says_where_the_gain_is_and_what_falls() -> None:
     fallen = of_counts(a=(0, 1, 5, 0), b=(0, 0, 5, 0))
     assert fallen.sentence == "None of 2 categories gains; 1 falls."
     lost = of_counts(a=(1, 0, 0, 5), b=(0, 4, 5, 0))
-    assert lost.sentence == "1 of 2 categories gains a part of what others lose; 1 falls."
+    assert lost.sentence == "1 of 2 categories gains no more than others lose; 1 falls."
+    even_out = of_counts(city=(2, 0, 0, 5), metal=(0, 2, 5, 0))
+    assert even_out.sentence == "1 of 2 categories gains no more than others lose; 1 falls."
     assert of_counts(a=(3, 0, 0, 1)).sentence == "Most of the gain is in 1 of 1 category; none falls."
 
 

@@ -167,12 +167,13 @@ def _following(found: "SideBySide", pair: "RecipePair", again: dict[str, Any] | 
     if found.better is None and again is not None:
         words = [part for name, value in again.items() if value is not None for part in (name, str(value))]
         return " ".join(["strop", *words])
-    drifts = {name: side.over_base.price.drift for name, side in found.sides.items() if side.over_base.price}
-    further = all(drift is not None for drift in drifts.values()) and drifts["A"].kl < drifts["B"].kl  # type: ignore[union-attr]
-    chosen = found.better or ("A" if further else "B")
+    drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]
+    less = drifts[0] is not None and drifts[1] is not None and drifts[0].is_surely_less_than(drifts[1])
+    chosen = found.better or ("A" if less else "B")
     recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
     entries = recipe.describe()
-    if recipe.head is None and entries and can_be_baked(entries):
+    gains = found.sides[chosen].over_base.comparison.ci95[0] > 0
+    if gains and recipe.head is None and entries and can_be_baked(entries):
         return f"strop bake {found.base_model.id} --recipe {folder} --out {Path(folder).parent / 'model'}"
     return f"strop inspect {found.base_model.id} --recipe {folder}"
 

@@ -91,7 +91,12 @@ def evaluate(
         anatomy = anatomy_for_command(model, family_file)
         family = anatomy.family
         loaded.check(model, family=family)
+        text.check(model, tokenizer, anatomy=anatomy)
         for name in ("base", "edited") if recipes else ("base",):
+            if name == "edited" and not loaded:
+                scored[name] = scored["base"]  # the very same model, so that it gains exactly nothing
+                asked |= {name: asked["base"]} if paraphrases else {}
+                continue
             with loaded.applied(model, family=family) if name == "edited" else contextlib.nullcontext():
                 scored[name] = evaluate_task(
                     model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
@@ -105,7 +110,7 @@ def evaluate(
             price = loaded.price(
                 model, tokenizer, text, anatomy=anatomy, fingerprint=base.fingerprint, progress=progress
             )
-            found = change_of(task, examples, scored["base"], scored["edited"], price)
+            found = change_of(task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
     report: dict[str, Any] = {
         "format": 1,
         "command": "eval",

@@ -97,6 +97,8 @@ def compare_recipes(
     for recipes in pair.each:
         recipes.refuse_task(task)
         recipes.check(model, family=family)
+    if text is not None:
+        text.check(model, tokenizer, anatomy=anatomy)
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
     progress.start(f"scoring {task.name}/{split}", (1 + sum(map(bool, pair.each))) * scorer.steps)
     lowest = Together((pair.a, pair.b)).lowest
@@ -118,7 +120,7 @@ def compare_recipes(
         price = recipes.price(
             model, tokenizer, text, anatomy=anatomy, fingerprint=known, prepared=prepared, progress=progress
         )
-        sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price)))
+        sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price, tokenizer=tokenizer)))
     return SideBySide(
         base_model=BaseModel(base.id, base.fingerprint),
         task=task.name,

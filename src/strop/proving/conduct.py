@@ -111,6 +111,7 @@ def _lead(
     test = scorer_of(given.model, given.tokenizer, given.task, examples, anatomy=given.anatomy)
     if check_test is not None:
         check_test(test)
+    options.drift_text.check(given.model, given.tokenizer, anatomy=given.anatomy)
     ready = ready_guards(options.guards, given.model, given.tokenizer, anatomy=given.anatomy)
     base = identify(given.model)
     plan = _plan_of(settings, options)

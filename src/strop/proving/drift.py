@@ -55,6 +55,20 @@ class DriftText:
         """What tells it from another text."""
         return f"own {TEXTS}" if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()[:32]
 
+    def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> None:
+        """Make sure, before time is spent, that drift can be measured on a user's text; it asks nothing of the base's own.
+
+        Args:
+            model: that is to be measured.
+            tokenizer: the model's.
+            anatomy: the model's.
+
+        Raises:
+            UsageError: the model predicts no next token, or the text is too short.
+        """
+        if self.text is not None:
+            self.texts(model, tokenizer, anatomy=anatomy)
+
     def texts(
         self,
         model: PreTrainedModel,

@@ -49,7 +49,7 @@ class RunOutcome:
         price, rivals = self.result.price, self.result.rivals
         drift = f"\n{price.drift}; it {price.drift.verdict}" if price is not None and price.drift is not None else ""
         as_good = (
-            f"\nas good without an edit: {', '.join(rivals.as_good)}" if rivals is not None and rivals.as_good else ""
+            f"\nnot surely better than: {', '.join(rivals.as_good)}" if rivals is not None and rivals.as_good else ""
         )
         return (
             f"{self.recipe}\n"

@@ -55,7 +55,7 @@ def price_of(
         prepared: what has read the same texts of the base already, for a guard.
         progress: told how far it is.
     """
-    writer = _Writer(model, tokenizer, anatomy)
+    writer = _Continuer(model, tokenizer, anatomy)
     try:
         texts = text.texts(model, tokenizer, anatomy=anatomy, fingerprint=fingerprint, progress=progress)
         progress.start("measuring drift from the base", 3)
@@ -90,7 +90,7 @@ def prepared_for(text: DriftText, ready: Ready) -> DriftScorer | None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Writer:
+class _Continuer:
     """A model that goes on with texts, word by likeliest word."""
 
     model: PreTrainedModel

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError, reason_in
 from strop.progress import SILENT, Progress
@@ -69,7 +70,7 @@ def measure_rivals(
         progress: told of each batch.
     """
     examples = given.task.examples("test", limit=test_limit)
-    free = free_rivals(given.task, examples, measured.base, measured.edited, seed=seed)
+    free = free_rivals(given.task, examples, measured.base, measured.edited, tokenizer=given.tokenizer, seed=seed)
     if measured.edited.correct is None:
         return MeasuredRivals(free)
     if isinstance(test, ClassScorer):
@@ -95,7 +96,13 @@ def measure_rivals(
 
 
 def free_rivals(
-    task: Task, examples: Sequence[Example], base: Evaluation, edited: Evaluation, *, seed: int = 0
+    task: Task,
+    examples: Sequence[Example],
+    base: Evaluation,
+    edited: Evaluation,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
 ) -> Rivals:
     """Return what costs no pass: the best constant answer, and the answer that base and edited model give most often.
 
@@ -104,6 +111,7 @@ def free_rivals(
         examples: that were scored.
         base: of the model as it was, on these examples.
         edited: of the model with a recipe applied.
+        tokenizer: says which answers begin alike, where only their first token is scored.
         seed: of the interval.
     """
     if edited.correct is None:
@@ -111,7 +119,7 @@ def free_rivals(
     answers = {"base": most_said(base), "edited": most_said(edited, base=base)}
     known = task.splits.get("train") or task.splits.get("select")
     return Rivals(
-        measured={"constant": _constant(task, known, examples, edited, seed)} if known else {},
+        measured={"constant": _constant(task, known, examples, edited, tokenizer, seed)} if known else {},
         answers={name: said for name, said in answers.items() if said is not None},
     )
 
@@ -198,11 +206,18 @@ def _paired(rival: Evaluation, edited: Evaluation, seed: int) -> Comparison:
 
 
 def _constant(
-    task: Task, known: Sequence[Example], examples: Sequence[Example], edited: Evaluation, seed: int
+    task: Task,
+    known: Sequence[Example],
+    examples: Sequence[Example],
+    edited: Evaluation,
+    tokenizer: PreTrainedTokenizerBase | None,
+    seed: int,
 ) -> Rival:
     """Return what the answer scores on some examples that is the best one to always give on those that are known."""
     if task.labels is not None:
         return _constant_label(task, known, edited, seed)
+    if task.score == "first_token" and tokenizer is not None:
+        known, examples = (_first_tokens(some, tokenizer) for some in (known, examples))
     given = collections.Counter(answer for example in known for answer in _answers(example, task.generate))
     answer = given.most_common(1)[0][0]
     right = np.array([_is_answered(example, answer, task.generate) for example in examples])
@@ -218,6 +233,18 @@ def _answers(example: Example, settings: GenerateSettings | None) -> list[Answer
     if example.choices is not None:
         return [example.answer, example.choices.index(example.answer) + 1]
     return [example.answer]
+
+
+def _first_tokens(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Return examples whose answers, where there are no choices, are cut to what their first token spells."""
+    return [
+        example
+        if example.choices is not None
+        else dataclasses.replace(
+            example, answer=str(tokenizer.decode(tokenizer(example.answer, add_special_tokens=False)["input_ids"][:1]))
+        )
+        for example in examples
+    ]
 
 
 def _is_answered(example: Example, answer: Answer, settings: GenerateSettings | None) -> bool:

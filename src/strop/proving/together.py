@@ -123,7 +123,13 @@ class Together:
 
 
 def change_of(
-    task: Task, examples: Sequence[Example], base: Evaluation, edited: Evaluation, price: Price | None = None
+    task: Task,
+    examples: Sequence[Example],
+    base: Evaluation,
+    edited: Evaluation,
+    price: Price | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Change:
     """Return what a model is against its base: the paired gain, its spread, and the rivals that cost no pass.
 
@@ -133,8 +139,9 @@ def change_of(
         base: of the model as it was, on these examples.
         edited: of the model with recipes applied.
         price: of these, where it was measured.
+        tokenizer: the model's; see `free_rivals`.
     """
-    rivals = free_rivals(task, examples, base, edited)
+    rivals = free_rivals(task, examples, base, edited, tokenizer=tokenizer)
     return Change(compare(base, edited), spread(base, edited), price, rivals or None)
 
 

@@ -126,7 +126,7 @@ def _rivals(rivals: Rivals) -> list[str]:
     if said is not None:
         lines.append(
             f"- The edited model has collapsed to one answer, {_quoted(said.answer)}: it gives it on a share of "
-            f"{said.share:.4g} of the examples and is right with it on {said.right_share:.4g}; the base gives it on "
+            f"{said.share:.4g} of the examples, and it is the right answer of {said.right_share:.4g}; the base gives it on "
             f"{said.base_share:.4g}."
         )
     return ["What one would do instead, on the same examples:", "", *lines, ""] if lines else []

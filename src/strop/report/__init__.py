@@ -1,6 +1,6 @@
 """Tables and sentences for people, from typed values; no torch here."""
 
-from strop.report.categories import category_table, spread_lines, spread_sentence
+from strop.report.categories import category_table, spread_lines
 from strop.report.evaluation import evaluation_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
 from strop.report.price import price_lines
@@ -26,7 +26,6 @@ __all__ = [
     "side_lines",
     "signed_points",
     "spread_lines",
-    "spread_sentence",
     "to_markdown",
     "to_rich",
     "verdict_lines",

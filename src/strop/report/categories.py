@@ -58,15 +58,6 @@ def _interval(bounds: tuple[float, float], spread: Spread) -> str:
     return f"{low} to {high}"
 
 
-def spread_sentence(spread: Spread) -> str:
-    """Return in how many categories most of the gain is, and how many fall.
-
-    Args:
-        spread: of a gain.
-    """
-    return spread.sentence
-
-
 def spread_lines(spread: Spread) -> list[str]:
     """Return what to say of a gain's spread: where it is, the average over categories, and what other categories would show.
 
@@ -75,7 +66,7 @@ def spread_lines(spread: Spread) -> list[str]:
     """
     unit = "points" if spread.measure == "accuracy" else "nats per token"
     lines = [
-        spread_sentence(spread),
+        spread.sentence,
         f"Average over categories: {_gain(spread.macro_gain, spread)} {unit} "
         f"(95 % interval {_interval(spread.macro_ci95, spread)}).",
     ]

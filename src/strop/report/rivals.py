@@ -17,7 +17,7 @@ def rival_lines(rivals: Rivals | None, *, figures: bool = True) -> list[str]:
     >>> shots = Rival(0.27, 2.0, 200, Comparison(-0.117, (-0.17, -0.06), 1e-4, 9, 32), None, 81.0, 9.0)
     >>> print(*rival_lines(Rivals({"shots_5": shots})), sep="\n")
     Rival, 5 examples in the prompt: 27.0 % right of 200, at 81.0 tokens a request in the place of 9.0.
-    Five examples in the prompt do better (27.0 % against 15.3 %), at 9 times the tokens of a request.
+    Five examples in the prompt do better (27.0 % against 15.3 %), at 9 times the tokens of a prompt.
     """
     if rivals is None:
         return []
@@ -25,11 +25,19 @@ def rival_lines(rivals: Rivals | None, *, figures: bool = True) -> list[str]:
     lines += [f"Rival, {_called(name)}: not measured: {reason}" for name, reason in rivals.skipped.items()]
     lines = [*(lines if figures else []), *_most_said(rivals)]
     lines += [
-        _verdict(name, rival, majority=rivals.collapse is not None and rivals.collapse.answer == rival.answer)
+        _verdict(name, rival, majority=_is_majority(rivals.collapse, rival))
         for name, rival in rivals.measured.items()
         if rival.is_as_good
     ]
     return lines + _collapse(rivals)
+
+
+def _is_majority(collapse: MostSaid | None, rival: Rival) -> bool:
+    """Return whether an answer the edited model has fallen to is the constant one, or begins it."""
+    if collapse is None or rival.answer is None:
+        return False
+    said, constant = str(collapse.answer).strip(), str(rival.answer).strip()
+    return bool(said) and constant.startswith(said)
 
 
 def _called(name: str, answer: Answer | None = None) -> str:
@@ -70,20 +78,20 @@ def _verdict(name: str, rival: Rival, *, majority: bool) -> str:
     else:
         own = rival.accuracy or 0.0
         figures = f"{percent(own)} against {percent(own + rival.comparison.gain)}"
-    how = "better" if rival.is_better else "as well" if rival.comparison.gain <= 0 else "about as well"
+    how = "better" if rival.is_better else "as well" if rival.comparison.gain <= 0 else "perhaps as well"
     end = ": the edit learned the majority class" if majority else ""
     times = rival.times_the_tokens
     if times is not None:
-        end = f", at {times:.{0 if times >= 2 else 1}f} times the tokens of a request"
+        end = f", at {times:.{0 if times >= 2 else 1}f} times the tokens of a prompt"
     return f"{who} {'do' if many else 'does'} {how} ({figures}){end}."
 
 
 def _most_said(rivals: Rivals) -> list[str]:
     shown = {"base": "before", "edited": "after"}
-    told = [
-        f"{_quoted(said.answer)} {shown[name]} ({percent(said.share)} of the examples, right on {percent(said.right_share)})"
-        for name, said in rivals.answers.items()
-    ]
+    told = []
+    for name, said in rivals.answers.items():
+        how_often = f"{percent(said.share)} of the examples, the right answer of {percent(said.right_share)}"
+        told.append(f"{_quoted(said.answer)} {shown[name]} ({how_often})")
     return [f"Most frequent answer: {', '.join(told)}."] if told else []
 
 
@@ -93,5 +101,5 @@ def _collapse(rivals: Rivals) -> list[str]:
         return []
     return [
         f"The edited model has collapsed to one answer: it gives {_quoted(said.answer)} on {percent(said.share)} of the "
-        f"examples and is right with it on {percent(said.right_share)}; the base gives it on {percent(said.base_share)}."
+        f"examples, and it is the right answer of {percent(said.right_share)}; the base gives it on {percent(said.base_share)}."
     ]

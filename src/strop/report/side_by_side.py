@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from strop.report.categories import spread_sentence
 from strop.report.evaluation import asked_title, further_figures
 from strop.report.figures import percent
 from strop.report.rivals import rival_lines
@@ -48,7 +47,7 @@ def side_lines(found: SideBySide) -> list[str]:
     for name, side in found.sides.items():
         own = rival_lines(side.over_base.rivals, figures=False)
         if side.over_base.categories is not None:
-            own.insert(0, spread_sentence(side.over_base.categories))
+            own.insert(0, side.over_base.categories.sentence)
         price = side.over_base.price
         if price is not None:
             own.append(f"It {price.drift.verdict}." if price.drift is not None else f"Price: not known. {price.reason}")
@@ -59,7 +58,7 @@ def side_lines(found: SideBySide) -> list[str]:
 def _figure_rows(found: SideBySide) -> list[Row]:
     figures = [found.base.to_json(), *(side.figures.to_json() for side in found.sides.values())]
     shown: dict[str, tuple[str, Callable[[float], str]]] = {"examples": ("count", str)}
-    further = further_figures(figures[0])
+    further = {name: how for own in figures for name, how in further_figures(own).items()}
     judged = {name: how for name, how in further.items() if name == figures[0].get("metric")}
     shown |= judged  # what gains are measured in comes first
     if figures[0]["accuracy"] is not None:
@@ -68,7 +67,10 @@ def _figure_rows(found: SideBySide) -> list[Row]:
     shown |= further
     if "macro" in shown:
         shown["macro average"] = shown.pop("macro")
-    return [(name, *(spell(own[key]) for own in figures)) for name, (key, spell) in shown.items()]
+    return [
+        (name, *(spell(own[key]) if own.get(key) is not None else "–" for own in figures))
+        for name, (key, spell) in shown.items()
+    ]
 
 
 def _gain_rows(found: SideBySide) -> list[Row]:

@@ -8,8 +8,9 @@ from strop.runs.result import RunResult
 from strop.runs.sides import Change, Side, SideBySide
 
 FRESH = "--task T scores both afresh on the same examples"
-SAME_LOSS = 0.01
-"""By what share two figures of one base's loss may differ on the same examples: devices and dtypes make as much of it."""
+SAME_LOSS, SAME_ACCURACY = 0.01, 0.01
+"""By what share two figures of one base's loss, and by how much two of its accuracy, may differ on the same examples: devices
+and dtypes make as much of it."""
 
 
 def compare_runs(a: Path, b: Path) -> SideBySide:
@@ -68,6 +69,12 @@ def _refuse_other_examples(first: RunResult, second: RunResult, folders: tuple[P
         raise UsageError(
             f"The test examples differ: the loss of the same base is {mine:.3f} in {folders[0]}, and {theirs:.3f} in "
             f"{folders[1]}; {FRESH}."
+        )
+    told = first.base["test"].accuracy, second.base["test"].accuracy
+    if first.metric is None and told[0] is not None and told[1] is not None and abs(told[0] - told[1]) > SAME_ACCURACY:
+        raise UsageError(
+            f"Answers are scored otherwise: the accuracy of the same base is {100 * told[0]:.1f} % in {folders[0]}, and "
+            f"{100 * told[1]:.1f} % in {folders[1]}; {FRESH}."
         )
 
 

@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -14,7 +16,7 @@ from strop.errors import UsageError
 from strop.interventions import prompt_lengths
 from strop.scoring.own_text import Texts
 from strop.scoring.resources import Resources
-from strop.statistics import Drift
+from strop.statistics import Drift, mean_interval
 
 HEAD_ROWS = 16_384
 """Of the LM head's weight that are widened to float32 at once."""
@@ -71,6 +73,12 @@ class DriftScorer:
         """Tokens of one whole reading."""
         return sum(batch.ids.numel() for batch in self._batches)
 
+    @property
+    def _text_of_place(self) -> NDArray[np.int64]:
+        """The text of each place that is compared, in their order."""
+        places = [batch.ids.shape[1] - batch.prompt_tokens for batch in self._batches for _ in batch.ids]
+        return np.repeat(np.arange(len(places)), places)
+
     @torch.inference_mode()
     def read(self) -> Drift:
         """Return how far the model, as it stands, is from its base.
@@ -78,8 +86,8 @@ class DriftScorer:
         KL(base ‖ edited) = Σ_v p(v) (log p(v) − log q(v)), averaged over tokens, from logits in float32 whatever the
         model's dtype. Of a model that nothing changed it is exactly 0.
         """
-        divergence = changed = base_loss = edited_loss = 0.0
-        count = 0
+        changed = base_loss = edited_loss = 0.0
+        divergences: list[Tensor] = []
         with evaluating(self._model):
             for batch, state, base in zip(self._batches, self._entering, self._base, strict=True):
                 edited = self._leaving(batch, state)
@@ -89,13 +97,15 @@ class DriftScorer:
                     log_p = self._log_probabilities(batch, base.to(edited.device), part)
                     log_q = self._log_probabilities(batch, edited, part)
                     wanted = targets[part].to(log_p.device)[:, None]
-                    divergence += _total(log_p.exp() * (log_p - log_q))
+                    divergences.append((log_p.exp() * (log_p - log_q)).sum(-1).cpu().double())
                     changed += int((log_p.argmax(-1) != log_q.argmax(-1)).sum())
                     base_loss -= _total(log_p.gather(-1, wanted))
                     edited_loss -= _total(log_q.gather(-1, wanted))
-                    count += len(wanted)
+        each = torch.cat(divergences).numpy()
+        count, kl = len(each), float(each.mean())
         return Drift(
-            kl=max(divergence / count, 0.0) if divergence == divergence else math.nan,
+            kl=max(kl, 0.0) if math.isfinite(kl) else math.nan,
+            kl_ci95=mean_interval(each, self._text_of_place) if math.isfinite(kl) else None,
             changed=changed / count,
             perplexity=_exp(base_loss / count),
             perplexity_ratio=_exp((edited_loss - base_loss) / count),

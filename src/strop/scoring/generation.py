@@ -155,7 +155,7 @@ def _greedy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings
 ) -> Iterator[GenerationConfig]:
     """Let a model decode greedily to an end of text for the length of a block."""
-    ends = _end_tokens(model.generation_config.eos_token_id) | _end_tokens(tokenizer.eos_token_id)
+    ends = end_tokens(model.generation_config.eos_token_id) | end_tokens(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with generating_by(model, settings.max_new_tokens, ends=sorted(ends), pad=pad if pad is not None else 0) as config:
         yield config
@@ -190,7 +190,8 @@ def generating_by(
         model.generation_config = own
 
 
-def _end_tokens(eos: int | list[int] | None) -> set[int]:
+def end_tokens(eos: int | list[int] | None) -> set[int]:
+    """Return the tokens a text may end with, as a generation config names one, several or none."""
     return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
 
 

@@ -18,7 +18,7 @@ from strop.anatomy import evaluating, input_device
 from strop.errors import UsageError
 from strop.files import cache_folder, replacing_file
 from strop.progress import SILENT, Progress
-from strop.scoring.generation import generating_by
+from strop.scoring.generation import end_tokens, generating_by
 
 TEXT_TOKENS = 96
 """Tokens of a text, of which the first half counts as a prompt."""
@@ -27,7 +27,8 @@ TURN_TOKENS = 32
 """Tokens of a user's turn, where the model has a chat template."""
 
 DATE = "1 January 2025"
-"""What a chat template that prints today's date is given in its place."""
+"""What a chat template that prints today's date prints in its place, lest it make other texts every day."""
+FIXED_DATE = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}"
 
 CHUNK_TEXTS = 16
 """Texts that are sampled and kept together: any number of chunks holds the same first texts."""
@@ -131,7 +132,8 @@ class _Writer:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.banned = sorted({int(one) for one in tokenizer.all_special_ids} | _end_ids(model))
+        ends = end_tokens(getattr(model.generation_config, "eos_token_id", None))
+        self.banned = sorted({int(one) for one in tokenizer.all_special_ids} | ends)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or TEXT_TOKENS
         self.tokens = min(TEXT_TOKENS, int(context))
         template = self._template() if self.tokens == TEXT_TOKENS else None
@@ -149,10 +151,10 @@ class _Writer:
             text = str(
                 self.tokenizer.apply_chat_template(
                     [{"role": "user", "content": mark}],
+                    chat_template=FIXED_DATE + str(self.tokenizer.get_chat_template()),
                     tokenize=False,
                     add_generation_prompt=True,
                     date_string=DATE,
-                    strftime_now=lambda _: DATE,  # a template that prints the date would make other texts every day
                 )
             )
         except Exception:  # a template is a program somebody else wrote; without it there is the plain text
@@ -223,11 +225,6 @@ def _any_first_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ta
     named = [tokenizer.bos_token_id, own.bos_token_id, tokenizer.eos_token_id, *ends, tokenizer.unk_token_id]
     known = [int(one) for one in named if one is not None]
     return next((one for one in known if one not in taken), known[0] if known else 0)
-
-
-def _end_ids(model: PreTrainedModel) -> set[int]:
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
 
 
 def _path_of(

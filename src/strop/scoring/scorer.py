@@ -98,7 +98,8 @@ class Scorer:
         """Mean length of a prompt."""
         if self._generator is not None:
             return self._generator.prompt_tokens / self.example_count
-        return sum(sequence.first_scored for sequence in self._sequences) / len(self._sequences)
+        prompts = [sequence.first_scored for sequence in self._sequences if sequence.choice == 0]
+        return sum(prompts) / len(prompts)
 
     @property
     def steps(self) -> int:

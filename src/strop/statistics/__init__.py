@@ -3,7 +3,7 @@
 from strop.statistics.comparison import Comparison, compare_differences, compare_metric, spell_p_value
 from strop.statistics.drift import Drift
 from strop.statistics.figures import Figures
-from strop.statistics.intervals import interval_from_json
+from strop.statistics.intervals import interval_from_json, mean_interval
 from strop.statistics.merit import Merit, ObjectiveName, merit_of
 from strop.statistics.metrics import METRICS
 from strop.statistics.rivals import Answer, MostSaid, Rival, Rivals
@@ -25,6 +25,7 @@ __all__ = [
     "compare_differences",
     "compare_metric",
     "interval_from_json",
+    "mean_interval",
     "merit_of",
     "spell_p_value",
     "spread_of",

@@ -65,7 +65,8 @@ class Comparison:
             KeyError: a field is missing.
         """
         fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**fields, "ci95": interval_from_json(content["ci95"])})
+        gain = math.nan if fields["gain"] is None else fields["gain"]
+        return cls(**{**fields, "gain": gain, "ci95": interval_from_json(content["ci95"])})
 
 
 def compare_differences(
@@ -89,6 +90,8 @@ def compare_differences(
     """
     index = number_groups(groups, len(difference))
     gain = float(difference.mean())
+    if not math.isfinite(gain):  # a model that is broken on one example: of the mean nothing can be said
+        return Comparison(gain, (-math.inf, math.inf), 1.0, *_changed(difference))
     p_value = sign_flip_p_value(totals_of(difference, index), counts=right_or_wrong, seed=seed)
     interval = score_interval(difference, index) if right_or_wrong else mean_interval(difference, index, seed=seed)
     interval, p_value = agreeing(gain, interval, p_value)

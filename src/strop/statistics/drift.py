@@ -2,13 +2,16 @@
 
 import dataclasses
 import fractions
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from strop.errors import UsageError
+from strop.statistics.intervals import Interval, interval_from_json, interval_to_json
 
-HARDLY, SOME = 0.02, 0.1
-"""Shares of changed words up to which an edit is hardly noticed elsewhere, and up to which other uses are to be tried."""
+HARDLY, SOME = (0.02, 0.01), (0.1, 0.1)
+"""Shares of changed words, and nats per token, up to which an edit is hardly noticed elsewhere, and up to which other uses are
+to be tried; the worse of the two counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Drift:
     """At how many of their places the two models were compared."""
     source: str = "base"
     """Who wrote the texts: `base` for the base model itself, else the name of a file."""
+    kl_ci95: Interval | None = None
+    """95 % interval of `kl` over other texts of the kind, each text one observation; None in what an older version wrote."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.changed <= 1:
@@ -57,17 +62,24 @@ class Drift:
         """
         if self.identical:
             return "changes nothing the base would say"
-        if self.changed == 0:
-            return "changes no word the base would say"
-        words = f"changes {_in_words(self.changed)} words the base would say"
-        if self.changed <= HARDLY:
+        words = "changes no word the base would say first"
+        if self.changed:
+            words = f"changes {_in_words(self.changed)} words the base would say"
+        if self.changed <= HARDLY[0] and self.kl <= HARDLY[1]:
             return f"{words}: hardly noticed in other uses"
-        return f"{words}: {'try your other uses first' if self.changed <= SOME else 'for this task only'}"
+        some = self.changed <= SOME[0] and self.kl <= SOME[1]
+        return f"{words}: {'try your other uses first' if some else 'for this task only'}"
+
+    def is_surely_less_than(self, other: "Drift") -> bool:
+        """Return whether it is smaller than another one beyond both their intervals, which do not overlap."""
+        if self.kl_ci95 is None or other.kl_ci95 is None:
+            return False
+        return self.kl_ci95[1] < other.kl_ci95[0]
 
     @property
     def spelt_kl(self) -> str:
         """The divergence with as many digits as mean something."""
-        return f"{self.kl:.2f}" if self.kl >= 0.1 or self.kl != self.kl else f"{self.kl:.2g}"
+        return _spelt(self.kl)
 
     def __str__(self) -> str:
         """Spell the three figures, and on what they were measured.
@@ -80,14 +92,19 @@ class Drift:
             if self.source == "base"
             else f"{self.texts} parts of {self.source}"
         )
+        interval = ""
+        if self.kl_ci95 is not None and not self.identical:
+            interval = f" ({_spelt(max(self.kl_ci95[0], 0.0))} to {_spelt(self.kl_ci95[1])})"
         return (
-            f"drift {self.spelt_kl} nats per token, {100 * self.changed:.1f} % of words changed, "
+            f"drift {self.spelt_kl} nats per token{interval}, {100 * self.changed:.1f} % of words changed, "
             f"perplexity × {self.perplexity_ratio:.3f} ({texts})"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return what a result file holds."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        del content["kl_ci95"]
+        return content if self.kl_ci95 is None else {**content, "kl_ci95": interval_to_json(self.kl_ci95)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Drift":
@@ -96,10 +113,23 @@ class Drift:
         Raises:
             KeyError: a figure is missing.
         """
-        fields = {field.name: content.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        for name in ("kl", "changed", "perplexity", "perplexity_ratio"):
-            fields[name] = float("nan") if content[name] is None else content[name]
-        return cls(**fields)
+        figures = {name: _number(content[name]) for name in ("kl", "changed", "perplexity_ratio")}
+        return cls(
+            **figures,
+            perplexity=_number(content.get("perplexity")),
+            texts=content.get("texts", 1),
+            tokens=content.get("tokens", 1),
+            source=content.get("source", "base"),
+            kl_ci95=interval_from_json(content["kl_ci95"]) if content.get("kl_ci95") is not None else None,
+        )
+
+
+def _spelt(nats: float) -> str:
+    return f"{nats:.2f}" if nats >= 0.1 or nats != nats else f"{nats:.2g}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _in_words(share: float) -> str:

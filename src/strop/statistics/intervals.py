@@ -41,7 +41,7 @@ def interval_from_json(bounds: Sequence[float | None]) -> Interval:
 
 
 def critical_value(groups: float) -> float:
-    """Return how many standard errors an interval of 95 % reaches: Student's t with one less than the number of groups.
+    """Return how many standard errors an interval of 95 % reaches: Student's t with one less than the effective number of groups.
 
     >>> [round(critical_value(groups), 2) for groups in (4, 40, 4000)]
     [3.18, 2.02, 1.96]
@@ -59,7 +59,7 @@ def score_interval(
     Therefore it does not shrink to a point where nothing changed. b and c are the fixed and broken answers of as many independent
     examples as the groups are worth: n = N / deff with deff the ratio of the cluster-robust variance to that of
     independent examples (Kish, 1965; Rao and Scott, 1992, doi:10.2307/2532311), at least 1, and drawn towards that of groups
-    that change as one where few groups change; t is Student's with one less than the number of groups.
+    that change as one where few groups change; t is Student's with one less than the effective number of groups.
 
     Args:
         difference: (examples,), −1, 0 or 1.
@@ -127,7 +127,9 @@ def _score(difference: float, fixed: float, broken: float, count: float) -> floa
 
 
 def student_interval(found: GroupedMean) -> Interval:
-    """Return the 95 % interval of t cluster-robust standard errors, with t Student's of one less than the number of groups.
+    """Return the 95 % interval of t cluster-robust standard errors.
+
+    t is Student's with one less than the effective number of groups.
 
     Args:
         found: a mean of values in groups.
@@ -153,8 +155,8 @@ def mean_interval(
 ) -> Interval:
     """Return the 95 % interval of a mean of differences that are numbers: of losses.
 
-    The wider on either side of two: the gain plus or minus t cluster-robust standard errors, with t Student's of one less than the
-    number of groups; and, with ten groups or more, the bootstrap-t interval (Efron, 1981; Hall, 1988,
+    The wider on either side of two: the gain plus or minus t cluster-robust standard errors, with t Student's of one less than
+    the effective number of groups; and, with ten groups or more, the bootstrap-t interval (Efron, 1981; Hall, 1988,
     doi:10.1214/aos/1176350933) of 10,000 resamples of whole groups, which holds where differences are skewed; it reaches
     three times as far at most, as it has no end where one group makes all the difference. A single group says nothing of its
     error; its interval has no bounds.

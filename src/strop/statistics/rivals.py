@@ -12,7 +12,9 @@ Answer = str | int
 TIMES_TOO_OFTEN = 1.5
 """An answer that is said so many times as often as it is right is said for its own sake."""
 LEAST_EXCESS = 0.1
-"""By how much, of all examples, it is said more often than it is right at least."""
+"""By how much, of all examples, it is said more often than it is right at least, and than the base says it."""
+LEAST_SHARE = 0.3
+"""Of all examples on which a model that has collapsed to an answer says it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ class MostSaid:
     share: float
     """Of the examples on which the model gives it, 0 to 1."""
     right_share: float
-    """Of the examples on which it is right."""
+    """Of the examples whose right answer it is, whoever gives it."""
     base_share: float | None = None
     """Of the examples on which the base gives it; only for the edited model."""
 
@@ -106,12 +108,13 @@ class MostSaid:
     def is_collapse(self) -> bool:
         """Whether the edited model gives it for its own sake.
 
-        It gives it more often than the base does, and far more often than it is right: 1.5 times, or half of the way to
-        always; and on a tenth of all examples too many at least.
+        It gives it on three of ten examples or more; on a tenth of all more than the base does; and far more often than it is
+        right: 1.5 times, or half of the way to always, and on a tenth of all examples too many at least.
         """
         excess = self.share - self.right_share
         far = self.share >= TIMES_TOO_OFTEN * self.right_share or excess >= (1 - self.right_share) / 2
-        return self.base_share is not None and self.share > self.base_share and far and excess >= LEAST_EXCESS
+        more = self.base_share is not None and self.share - self.base_share >= LEAST_EXCESS
+        return self.share >= LEAST_SHARE and more and far and excess >= LEAST_EXCESS
 
     def to_json(self) -> dict[str, Any]:
         """Return what a result file holds."""

@@ -116,9 +116,14 @@ class Spread:
             falling += f" ({self.surely_falling} beyond {'its' if self.surely_falling == 1 else 'their'} interval)"
         if not self.holding_most:
             return f"None of {_categories(total)} gains; {falling}."
-        if self.gain < 0:
+        net = (
+            sum(category.fixed - category.broken for category in self.categories)
+            if self.measure == "accuracy"
+            else self.gain
+        )
+        if net <= 0:
             gaining = sum(category.gain > 0 for category in self.categories)
-            return f"{gaining} of {_categories(total)} gain{'s' if gaining == 1 else ''} a part of what others lose; {falling}."
+            return f"{gaining} of {_categories(total)} gain{'s' if gaining == 1 else ''} no more than others lose; {falling}."
         name = f" ({self.categories[0].name})" if self.holding_most == 1 and total > 1 else ""
         return f"Most of the gain is in {self.holding_most} of {_categories(total)}{name}; {falling}."
 

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import TaskError
+from strop.statistics.spread import OTHER
 from strop.tasks.chat import Chat
 from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.task_file import GenerateSettings, TaskFile
 
-OTHER = "other"
-"""The category of examples that have none, beside some that have one."""
 ACCENTS = dict.fromkeys(range(768, 880))
 """Combining marks that stand on letters; those of other scripts tell words apart."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from strop.errors import TaskError
-from strop.tasks.examples import Example, Shot
+from strop.tasks.examples import Example, Shot, group_key
 from strop.tasks.task_file import ShotSettings
 
 ENDS = ("\n", "\n\n")
@@ -85,7 +85,7 @@ def _others(order: Sequence[Example], example: Example) -> list[Example]:
 
 def _keys(examples: Sequence[Example]) -> set[object]:
     """Return what an example may not share with what is shown to it."""
-    groups = {("group", example.group) for example in examples if example.group is not None}
+    groups = {("group", group_key(example.group)) for example in examples if example.group is not None}
     return {*groups, *(example.identity for example in examples)}
 
 

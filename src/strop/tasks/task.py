@@ -160,10 +160,10 @@ def refuse_objective(task: Task, objective: str) -> None:
             f"Task {task.name} is scored by loss alone, and objective 'macro' (--objective macro) averages accuracies; leave "
             "it out."
         )
-    if all(example.category is None for split in ("select", "test") for example in task.splits.get(split, ())):
+    if all(example.category is None for example in task.splits.get("select", ())):
         raise UsageError(
-            f"Task {task.name} has no categories, which objective 'macro' (--objective macro) averages over; name their "
-            "column under category: in the task file."
+            f"Task {task.name} has no categories in its select split, which objective 'macro' (--objective macro) averages "
+            "over; name their column under category: in the task file."
         )
 
 
