@@ -1,7 +1,7 @@
 """Drift on text the base writes itself beside drift on real text, over twenty recipes; and what measuring it takes.
 
 Real text is what installed packages say of themselves. The recipes are rank reductions and prunings of one to eight random
-matrices, mild to severe, and those of finished runs named on the command line.
+matrices of the upper two thirds, mild to severe, and those of finished runs named on the command line.
 """
 
 import argparse
@@ -37,7 +37,12 @@ def random_recipe(model: PreTrainedModel, anatomy: Anatomy, seed: int) -> strop.
     """Return edits of a few random matrices."""
     draw = random.Random(seed)
     sites = draw.sample(
-        [WeightSite(layer, kind) for layer in range(anatomy.layer_count) for kind in MatrixType], draw.choice([1, 2, 8])
+        [
+            WeightSite(layer, kind)
+            for layer in range(anatomy.layer_count // 3, anatomy.layer_count)
+            for kind in MatrixType
+        ],
+        draw.choice([1, 2, 8]),
     )
     edits: list[Any] = []
     for site in sites:
@@ -56,6 +61,7 @@ def main(runs: Sequence[Path]) -> None:
     anatomy = Anatomy.of(model)
     recipes = [strop.Recipe.load(folder / "recipe") for folder in runs]
     recipes += [random_recipe(model, anatomy, seed) for seed in range(RECIPES - len(recipes))]
+    lowest = min(edit.site.layer for recipe in recipes for edit in recipe.interventions)
     texts: dict[str, tuple[Texts, ...]] = {}
     seconds: dict[str, float] = {}
     for name, source in (("own", DriftText()), ("real", DriftText("packages", real_text()))):
@@ -65,7 +71,7 @@ def main(runs: Sequence[Path]) -> None:
     scorers: dict[str, DriftScorer] = {}
     for name, own in texts.items():
         started = time.perf_counter()
-        scorers[name] = DriftScorer(model, own, anatomy=anatomy)
+        scorers[name] = DriftScorer(model, own, anatomy=anatomy, lowest=lowest)
         seconds[f"base, {name}"] = time.perf_counter() - started
     rows = []
     for index, recipe in enumerate(recipes):

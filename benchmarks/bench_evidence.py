@@ -46,6 +46,8 @@ class Setting:
     test: int | None
     guide: int
     """Examples of the gradient a search ranks by; a pruning's effects take twice as many."""
+    top_matrices: int
+    """How many of these a search tries."""
     rounds: int
     """Most of a pruning."""
     epochs: int
@@ -54,11 +56,11 @@ class Setting:
 
 
 SETTINGS = {
-    "world-facts": Setting(600, 400, None, 100, 3, 3, 2e-3, (6e-3,)),
-    "int-sum": Setting(600, 200, 400, 50, 3, 3, 6e-3, (6e-3,)),
-    "int-mult": Setting(None, 80, None, 50, 3, 6, 6e-3, (6e-3,)),
-    "arc-easy-choice": Setting(80, 40, 80, 10, 1, 2, 2e-3, (2e-3,)),
-    "boolq-choice": Setting(200, 80, 200, 20, 2, 2, 2e-3, (2e-3,)),
+    "world-facts": Setting(600, 400, None, 100, 12, 2, 3, 2e-3, (6e-3,)),
+    "int-sum": Setting(600, 200, 400, 50, 12, 3, 3, 6e-3, (6e-3,)),
+    "int-mult": Setting(None, 80, None, 50, 12, 3, 6, 6e-3, (6e-3,)),
+    "arc-easy-choice": Setting(60, 30, 60, 5, 2, 1, 2, 2e-3, (2e-3,)),
+    "boolq-choice": Setting(150, 60, 150, 10, 3, 1, 2, 2e-3, (2e-3,)),
 }
 
 
@@ -156,7 +158,12 @@ def by_lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
 
 def methods(task: Task, setting: Setting, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return how each line is measured, by its name."""
-    search = strop.SearchPlan(select_limit=setting.select, test_limit=setting.test, gradient_examples=setting.guide)
+    search = strop.SearchPlan(
+        select_limit=setting.select,
+        test_limit=setting.test,
+        gradient_examples=setting.guide,
+        top_matrices=setting.top_matrices,
+    )
     prune = strop.PrunePlan(
         select_limit=setting.select,
         test_limit=setting.test,

@@ -128,6 +128,19 @@ def test_the_size_of_batches_changes_no_figure_but_by_rounding(
         assert (other.kl, other.perplexity_ratio) == pytest.approx((found[0].kl, found[0].perplexity_ratio), rel=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_measures_what_a_cpu_measures(tiny: Callable[..., Any], texts: tuple[Texts, ...]) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        model = tiny("llama").to(device)
+        anatomy = Anatomy.of(model)
+        scorer = DriftScorer(model, texts, anatomy=anatomy)
+        with applied_interventions(model, [RankReduction(UP, 0.1)], anatomy=anatomy):
+            found.append(scorer.read())
+    assert found[1].kl == pytest.approx(found[0].kl, rel=0.01)
+    assert found[1].perplexity_ratio == pytest.approx(found[0].perplexity_ratio, rel=0.01)
+
+
 def test_a_model_that_predicts_nothing_has_no_drift(
     tiny_classifier: Callable[..., Any], texts: tuple[Texts, ...]
 ) -> None:

@@ -47,7 +47,7 @@ def demo(
     folder = _free_name(out)
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(MODEL, progress)
-        plan = SearchPlan(select_limit=400, top_matrices=8)
+        plan = SearchPlan(select_limit=400)
         found = search(model, tokenizer, task, plan, RunOptions(out=folder, progress=progress))
         shown = _fixed_examples(found, task.examples("test"))
         before = greedy_continuations(model, tokenizer, shown)
