@@ -23,7 +23,7 @@ def test_each_rival_has_a_line_and_one_that_was_not_measured_its_reason() -> Non
     )
     assert lines == [
         "Rival, always answering ' China': 6.2 % right of 500.",
-        "Rival, 1 example in the prompt: 16.5 % right of 500, at 22.1 tokens a request in the place of 9.3.",
+        "Rival, 1 example in the prompt: 16.5 % right of 500, at 22.1 tokens a prompt in the place of 9.3.",
         "Rival, 5 examples in the prompt: not measured: row 3 does not fit.",
     ]
 
@@ -31,7 +31,7 @@ def test_each_rival_has_a_line_and_one_that_was_not_measured_its_reason() -> Non
 def test_a_rival_of_a_task_with_categories_shows_its_average_over_them() -> None:
     found = rival(0.27, 0.1, 0.01, macro=0.123, tokens_per_request=81.0)
     assert rival_lines(Rivals({"shots_5": found})) == [
-        "Rival, 5 examples in the prompt: 27.0 % right of 500, 12.3 % as an average over categories, at 81.0 tokens a request."
+        "Rival, 5 examples in the prompt: 27.0 % right of 500, 12.3 % as an average over categories, at 81.0 tokens a prompt."
     ]
     assert Rivals.from_json(Rivals({"shots_5": found}).to_json()).measured["shots_5"].macro == 0.123
 

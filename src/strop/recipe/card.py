@@ -136,7 +136,7 @@ def _rival(name: str, rival: Rival) -> str:
     called = f"Always answering {_quoted(rival.answer)}" if rival.answer is not None else _called(name)
     measured, value = rival.metric or ("accuracy", rival.accuracy)
     cost = (
-        f", at {rival.tokens_per_request:.4g} tokens a request in the place of {rival.edited_tokens_per_request:.4g}"
+        f", at {rival.tokens_per_request:.4g} tokens a prompt in the place of {rival.edited_tokens_per_request:.4g}"
         if rival.tokens_per_request is not None and rival.edited_tokens_per_request is not None
         else ""
     )

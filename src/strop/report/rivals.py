@@ -16,7 +16,7 @@ def rival_lines(rivals: Rivals | None, *, figures: bool = True) -> list[str]:
     >>> from strop.statistics import Comparison
     >>> shots = Rival(0.27, 2.0, 200, Comparison(-0.117, (-0.17, -0.06), 1e-4, 9, 32), None, 81.0, 9.0)
     >>> print(*rival_lines(Rivals({"shots_5": shots})), sep="\n")
-    Rival, 5 examples in the prompt: 27.0 % right of 200, at 81.0 tokens a request in the place of 9.0.
+    Rival, 5 examples in the prompt: 27.0 % right of 200, at 81.0 tokens a prompt in the place of 9.0.
     Five examples in the prompt do better (27.0 % against 15.3 %), at 9 times the tokens of a prompt.
     """
     if rivals is None:
@@ -60,7 +60,7 @@ def _figure(rival: Rival) -> str:
 def _line(name: str, rival: Rival) -> str:
     cost = ""
     if rival.tokens_per_request is not None:
-        cost = f", at {rival.tokens_per_request:.1f} tokens a request"
+        cost = f", at {rival.tokens_per_request:.1f} tokens a prompt"
         if rival.edited_tokens_per_request is not None:
             cost += f" in the place of {rival.edited_tokens_per_request:.1f}"
     macro = f", {percent(rival.macro)} as an average over categories" if rival.macro is not None else ""
