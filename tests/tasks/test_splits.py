@@ -247,7 +247,7 @@ def test_rows_with_a_blank_category_are_bounded_as_one(write_task: Callable[...,
 def test_a_macro_average_without_categories_is_refused(write_task: Callable[..., Path]) -> None:
     refuse_objective(load_task(write_task()), "average")
     refuse_objective(load_task(write_task(category="key")), "macro")
-    with pytest.raises(UsageError, match="made has no categories, which objective 'macro'"):
+    with pytest.raises(UsageError, match="made has no categories in its select split, which objective 'macro'"):
         refuse_objective(load_task(write_task()), "macro")
     with pytest.raises(UsageError, match="made is scored by loss alone"):
         refuse_objective(load_task(write_task(category="key", score="perplexity")), "macro")

@@ -1,7 +1,7 @@
 """`strop eval`: how good a model is at a task."""
 
-import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,10 @@ from strop.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from strop.anatomy import Family
+    from strop.progress import Progress
     from strop.proving import DriftText
     from strop.runs import Change
     from strop.scoring import Evaluation, ParaphraseRobustness
@@ -71,8 +75,6 @@ def evaluate(
     from strop.files import refuse_occupied, write_json
     from strop.proving import Together, change_of
     from strop.recipe import Recipe
-    from strop.scoring import evaluate as evaluate_task
-    from strop.scoring import evaluate_paraphrases
 
     task = task_for_command(task_name, shots)
     examples = task.examples(split, limit=limit)
@@ -82,7 +84,7 @@ def evaluate(
     loaded.refuse_task(task)
     text = _drift_text(drift_text, recipes)
     scored: dict[str, Evaluation] = {}
-    asked: dict[str, ParaphraseRobustness] = {}
+    asked: dict[str, ParaphraseRobustness | None] = {}
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(
             model_name, progress, revision=revision, device=device, dtype=dtype, task=task
@@ -92,34 +94,29 @@ def evaluate(
         family = anatomy.family
         loaded.check(model, family=family)
         text.check(model, tokenizer, anatomy=anatomy)
-        for name in ("base", "edited") if recipes else ("base",):
-            if name == "edited" and not loaded:
-                scored[name] = scored["base"]  # the very same model, so that it gains exactly nothing
-                asked |= {name: asked["base"]} if paraphrases else {}
-                continue
-            with loaded.applied(model, family=family) if name == "edited" else contextlib.nullcontext():
-                scored[name] = evaluate_task(
-                    model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
-                )
-                if paraphrases:
-                    asked[name] = evaluate_paraphrases(
-                        model, tokenizer, task, split=split, limit=limit, family=family, progress=progress
-                    )
+        score = functools.partial(
+            _score, model, tokenizer, task, split=split, limit=limit, family=family, paraphrases=paraphrases
+        )
+        scored["base"], asked["base"] = score(progress=progress)
+        if recipes:  # of an empty one it stays so: the very same model gains exactly nothing
+            scored["edited"], asked["edited"] = scored["base"], asked["base"]
+        if loaded:
+            with loaded.applied(model, family=family):
+                scored["edited"], asked["edited"] = score(progress=progress)
         found: Change | None = None
         if recipes:
             price = loaded.price(
                 model, tokenizer, text, anatomy=anatomy, fingerprint=base.fingerprint, progress=progress
             )
             found = change_of(task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
-    report: dict[str, Any] = {
+    report = {
         "format": 1,
         "command": "eval",
         "base_model": {"id": base.id, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split, **_shots_of(task)},
         "recipes": [str(folder) for folder in recipes or []],
-        **{name: evaluation.figures.to_json() for name, evaluation in scored.items()},
+        **_figures(scored, asked),
         **(found.to_json() if found is not None else {}),
-        **({"paraphrases": {name: dataclasses.asdict(own) for name, own in asked.items()}} if asked else {}),
     }
     if out is not None:
         write_json(out, {**report, "examples": _per_example(examples, scored)})
@@ -130,6 +127,35 @@ def evaluate(
     if not recipes:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
+
+
+def _figures(scored: "dict[str, Evaluation]", asked: "dict[str, ParaphraseRobustness | None]") -> dict[str, Any]:
+    """Return what the report holds of each model, paraphrases where they were asked."""
+    figures: dict[str, Any] = {name: evaluation.figures.to_json() for name, evaluation in scored.items()}
+    reworded = {name: dataclasses.asdict(own) for name, own in asked.items() if own is not None}
+    return {**figures, **({"paraphrases": reworded} if reworded else {})}
+
+
+def _score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    task: "Task",
+    *,
+    split: str,
+    limit: int | None,
+    family: "Family",
+    paraphrases: bool,
+    progress: "Progress",
+) -> "tuple[Evaluation, ParaphraseRobustness | None]":
+    """Score a model as it stands, in all the task's paraphrases too where that is asked for."""
+    from strop.scoring import evaluate as evaluate_task
+    from strop.scoring import evaluate_paraphrases
+
+    found = evaluate_task(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
+    if not paraphrases:
+        return found, None
+    asked = evaluate_paraphrases(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
+    return found, asked
 
 
 def _shots_of(task: "Task") -> dict[str, int]:

@@ -192,7 +192,7 @@ def test_every_score_is_pruned_for_and_proved(
         whole = evaluated(model, small_tokenizer, found.recipe, task, split)
         assert_figures_are_those_of(whole, found.result.edited[split])
         assert (whole.accuracy is None) == (score == "perplexity")
-    assert ("nats per token" in str(found)) == (score == "perplexity")
+    assert ("loss on " in str(found)) == (score == "perplexity")
 
 
 @pytest.mark.parametrize("score", ["exact", "choice"])
