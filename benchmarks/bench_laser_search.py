@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--test-limit", type=int, default=None, help="held-out examples to measure on")
     options = parser.parse_args()
     model, tokenizer = strop.load("smollm2-135m")
-    task = strop.load_task("world-facts")
+    task = strop.load_task("world-facts-all")
     gradient = SearchPlan(select_limit=PROMPTS, test_limit=options.test_limit)
     exhaustive = SearchPlan(
         strategy="exhaustive",
