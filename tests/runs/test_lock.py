@@ -120,6 +120,30 @@ def test_a_lock_is_no_content(folder: Path) -> None:
         assert not is_unused(folder)
 
 
+def test_a_folder_that_is_removed_while_it_is_made_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python finds it there, and then no folder: whoever held it has just removed it."""
+    real, calls = Path.mkdir, []
+
+    def gone_once(self: Path, *arguments: object, **options: object) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise FileExistsError(17, "File exists", str(self))
+        real(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", gone_once)
+    with locked(folder):
+        assert folder.is_dir()
+    assert len(calls) > 1
+
+
+def test_what_is_no_folder_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises((FileExistsError, NotADirectoryError)), locked(tmp_path / name):
+            pass
+
+
 def test_threads_that_compete_hold_it_one_at_a_time(folder: Path) -> None:
     inside, most, held = [], [], []
 

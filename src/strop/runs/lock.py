@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,10 +67,12 @@ def _hold(folder: Path) -> int:
     """Return the descriptor of the folder's lock file, locked."""
     path = folder / LOCK_FILE
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            if _is_no_folder(folder):
+                raise
             continue  # whoever held it has just removed the folder, which was empty
         try:
             _lock(descriptor, folder)
@@ -80,6 +83,15 @@ def _hold(folder: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever held it has just removed the file, so someone else may hold a new one
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Return whether something else than a folder is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISDIR(mode) and not path.is_dir()
 
 
 def _lock(descriptor: int, folder: Path) -> None:
