@@ -1,34 +1,18 @@
 """Baking: an ordinary checkpoint, whole or not at all, and the model in memory as it was."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tests.fixtures.recipes import EDITS, Tiny, logits
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import strop
-from strop.anatomy import MatrixType, WeightSite
 from strop.errors import BaseMismatchError, InterventionError, UsageError
 from strop.export import bake
-from strop.interventions import RankReduction
 from strop.recipe import Recipe, applied, attach, detach
-
-T = MatrixType
-Tiny = Callable[..., nn.Module]
-IDS = torch.arange(1, 9)[None]
-EDITS = (
-    RankReduction(WeightSite(1, T.UP), rank_fraction=0.25),
-    RankReduction(WeightSite(0, T.QUERY), rank_fraction=0.1),
-    RankReduction(WeightSite(2, T.VALUE, head=1), rank_fraction=0.5),
-)
-
-
-def logits(model: nn.Module) -> Tensor:
-    with torch.no_grad():
-        return model(input_ids=IDS, use_cache=False).logits
 
 
 @pytest.mark.parametrize("model_type", ["llama", "phi3", "gpt2", "gpt_neox"])

@@ -34,6 +34,29 @@ from strop.statistics import ObjectiveName, Rivals
 Command = Literal["search", "prune", "train"]
 
 
+class Plan(Protocol):
+    """What the settings of every method have in common."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random."""
+        ...
+
+    @property
+    def test_limit(self) -> int | None:
+        """Most test examples to measure the choice on; None for all."""
+        ...
+
+    @property
+    def objective(self) -> ObjectiveName:
+        """Which accuracy the choice maximises."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings as config.json holds them."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """What a run's answer depends on besides its assignment."""
@@ -48,6 +71,24 @@ class RunSettings:
     """Which accuracy the choice maximises."""
     together: bool = False
     """Several processes work on it, and all of them take part in the choice."""
+
+    @classmethod
+    def of(cls, command: Command, plan: Plan, *, together: bool = False) -> "RunSettings":
+        """Return those of a command with a plan.
+
+        Args:
+            command: search, prune or train.
+            plan: its settings.
+            together: several processes take part in the choice.
+        """
+        return cls(
+            command=command,
+            plan=plan.to_json(),
+            seed=plan.seed,
+            test_limit=plan.test_limit,
+            objective=plan.objective,
+            together=together,
+        )
 
 
 class Chooser(Protocol):

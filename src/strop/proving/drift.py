@@ -1,7 +1,6 @@
 """Drift from the base: what it is measured on, and as a measure that a guard can bound."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,6 +10,7 @@ from strop.checkpoints import identify
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.proving.measures import BoundUnit
+from strop.proving.plain_text import digest_of, read_text, refuse_blank
 from strop.scoring import DriftScorer, Texts, own_texts, texts_in
 
 TEXTS = 32
@@ -34,8 +34,8 @@ class DriftText:
     """None for text the base writes itself."""
 
     def __post_init__(self) -> None:
-        if self.text is not None and not self.text.strip():
-            raise UsageError(f"The text {self.name} is empty; give a file with some pages of plain text.")
+        if self.text is not None:
+            refuse_blank(self.text, called=f"The text {self.name}")
 
     @classmethod
     def read(cls, path: Path) -> "DriftText":
@@ -44,16 +44,12 @@ class DriftText:
         Raises:
             UsageError: there is no such file, or it is not UTF-8 text.
         """
-        try:
-            return cls(path.name, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UsageError(f"The text {path} for drift cannot be read: {reason}.") from None
+        return cls(path.name, read_text(path, called=f"The text {path} for drift"))
 
     @property
     def fingerprint(self) -> str:
         """What tells it from another text."""
-        return f"own {TEXTS}" if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()[:32]
+        return f"own {TEXTS}" if self.text is None else digest_of(self.text)
 
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> None:
         """Make sure, before time is spent, that drift can be measured on a user's text; it asks nothing of the base's own.

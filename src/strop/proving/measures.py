@@ -1,7 +1,6 @@
 """What is measured of a model besides its score: a value with a name and a unit."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -9,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
 from strop.errors import UsageError
+from strop.proving.plain_text import digest_of, read_text, refuse_blank
 from strop.scoring import scorer_of, text_scorer
 from strop.tasks import Task
 
@@ -81,8 +81,7 @@ class TextPerplexity:
     text: str
 
     def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise UsageError(f"The guard's text {self.name} is empty; give a file with some pages of plain text.")
+        refuse_blank(self.text, called=f"The guard's text {self.name}")
 
     @classmethod
     def read(cls, path: Path) -> "TextPerplexity":
@@ -91,11 +90,7 @@ class TextPerplexity:
         Raises:
             UsageError: there is no such file, or it is not UTF-8 text.
         """
-        try:
-            return cls(path.name, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UsageError(f"The guard's text {path} cannot be read: {reason}.") from None
+        return cls(path.name, read_text(path, called=f"The guard's text {path}"))
 
     @property
     def unit(self) -> str:
@@ -110,7 +105,7 @@ class TextPerplexity:
     @property
     def fingerprint(self) -> str:
         """Of the text."""
-        return f"text {_digest(self.text)}"
+        return f"text {digest_of(self.text)}"
 
     def harm(self, base: float, edited: float) -> float:
         """Return PPL(edited) / PPL(base) − 1."""
@@ -187,7 +182,3 @@ class TaskAccuracy:
             return accuracy
 
         return read
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

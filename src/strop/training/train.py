@@ -58,12 +58,5 @@ def train(
         model.to(torch.device("cuda", torch.cuda.current_device()))  # each process has a device of its own
     with using(options.resources):
         fitter = Fitter(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings(
-            command="train",
-            plan=plan.to_json(),
-            seed=plan.seed,
-            test_limit=plan.test_limit,
-            objective=plan.objective,
-            together=together,
-        )
+        settings = RunSettings.of("train", plan, together=together)
         return conduct(fitter, settings, options)

@@ -59,13 +59,7 @@ def prune(
         _refuse_other_text(options.guards)
     with using(options.resources):
         pruner = Pruner(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings(
-            command="prune",
-            plan=plan.to_json(),
-            seed=plan.seed,
-            test_limit=plan.test_limit,
-            objective=plan.objective,
-        )
+        settings = RunSettings.of("prune", plan)
         return conduct(pruner, settings, options, check_test=_one_length(pruner) if plan.bias == "position" else None)
 
 

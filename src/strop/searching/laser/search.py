@@ -42,11 +42,5 @@ def search(
     refuse_objective(task, plan.objective)
     with using(options.resources):
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings(
-            command="search",
-            plan=plan.to_json(),
-            seed=plan.seed,
-            test_limit=plan.test_limit,
-            objective=plan.objective,
-        )
+        settings = RunSettings.of("search", plan)
         return conduct(chooser, settings, options)
