@@ -101,8 +101,16 @@ def compare(
                 family=anatomy.family,
                 progress=progress,
             )
-        again = {"--task": task_name, "--split": split, "--shots": shots, "--model": model_name}
-        following = _following(found, pair, {"compare": f"{a} {b}", **again} if limit is not None else None)
+        again = {
+            "compare": f"{a} {b}",
+            "--task": task_name,
+            **loading,
+            **scoring,
+            "--family": family_file,
+            "--limit": None,
+        }
+        flags = ["--force"] if force else []
+        following = _following(found, pair, _spelt(again) + flags if limit is not None else None)
     if as_json:
         print_json(found.to_json())
         return
@@ -159,14 +167,18 @@ def _base_of(
         ) from None
 
 
-def _following(found: "SideBySide", pair: "RecipePair", again: dict[str, Any] | None) -> str:
+def _spelt(options: dict[str, Any]) -> list[str]:
+    """Return options as words; those that were not given are left out."""
+    return [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+
+
+def _following(found: "SideBySide", pair: "RecipePair", again: list[str] | None) -> str:
     """Return what to do next: ask more examples where these do not tell, else go on with the better one.
 
     Where all were asked and neither is better, the one that drifts less is the one to go on with.
     """
     if found.better is None and again is not None:
-        words = [part for name, value in again.items() if value is not None for part in (name, str(value))]
-        return " ".join(["strop", *words])
+        return " ".join(["strop", *again])
     drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]
     less = drifts[0] is not None and drifts[1] is not None and drifts[0].is_surely_less_than(drifts[1])
     chosen = found.better or ("A" if less else "B")

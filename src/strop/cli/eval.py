@@ -33,9 +33,9 @@ from strop.cli.console import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from strop.anatomy import Family
+    from strop.anatomy import Anatomy, Family
     from strop.progress import Progress
-    from strop.proving import DriftText
+    from strop.proving import DriftText, Together
     from strop.runs import Change
     from strop.scoring import Evaluation, ParaphraseRobustness
     from strop.tasks import Example, Task
@@ -73,7 +73,7 @@ def evaluate(
     """
     from strop.checkpoints import identify
     from strop.files import refuse_occupied, write_json
-    from strop.proving import Together, change_of
+    from strop.proving import Together
     from strop.recipe import Recipe
 
     task = task_for_command(task_name, shots)
@@ -83,79 +83,105 @@ def evaluate(
     loaded = Together(tuple(Recipe.load(folder) for folder in recipes or []), force)
     loaded.refuse_task(task)
     text = _drift_text(drift_text, recipes)
-    scored: dict[str, Evaluation] = {}
-    asked: dict[str, ParaphraseRobustness | None] = {}
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(
             model_name, progress, revision=revision, device=device, dtype=dtype, task=task
         )
         base = identify(model)
-        anatomy = anatomy_for_command(model, family_file)
-        family = anatomy.family
-        loaded.check(model, family=family)
-        text.check(model, tokenizer, anatomy=anatomy)
-        score = functools.partial(
-            _score, model, tokenizer, task, split=split, limit=limit, family=family, paraphrases=paraphrases
+        measured = _Asked(task, split, limit, paraphrases, text, progress).measure(
+            model, tokenizer, loaded, anatomy=anatomy_for_command(model, family_file), fingerprint=base.fingerprint
         )
-        scored["base"], asked["base"] = score(progress=progress)
-        if recipes:  # of an empty one it stays so: the very same model gains exactly nothing
-            scored["edited"], asked["edited"] = scored["base"], asked["base"]
-        if loaded:
-            with loaded.applied(model, family=family):
-                scored["edited"], asked["edited"] = score(progress=progress)
-        found: Change | None = None
-        if recipes:
-            price = loaded.price(
-                model, tokenizer, text, anatomy=anatomy, fingerprint=base.fingerprint, progress=progress
-            )
-            found = change_of(task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
     report = {
         "format": 1,
         "command": "eval",
         "base_model": {"id": base.id, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split, **_shots_of(task)},
         "recipes": [str(folder) for folder in recipes or []],
-        **_figures(scored, asked),
-        **(found.to_json() if found is not None else {}),
+        **measured.to_json(),
     }
     if out is not None:
-        write_json(out, {**report, "examples": _per_example(examples, scored)})
+        write_json(out, {**report, "examples": _per_example(examples, measured.scored)})
     if as_json:
         print_json(report)
         return
-    _print(report, found)
+    _print(report, measured.change)
     if not recipes:
         command = "search" if task.labels is None else "train"
         print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
 
 
-def _figures(scored: "dict[str, Evaluation]", asked: "dict[str, ParaphraseRobustness | None]") -> dict[str, Any]:
-    """Return what the report holds of each model, paraphrases where they were asked."""
-    figures: dict[str, Any] = {name: evaluation.figures.to_json() for name, evaluation in scored.items()}
-    reworded = {name: dataclasses.asdict(own) for name, own in asked.items() if own is not None}
-    return {**figures, **({"paraphrases": reworded} if reworded else {})}
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """What base and edited model scored, and what the recipes changed; only the base without recipes."""
+
+    scored: "dict[str, Evaluation]"
+    reworded: "dict[str, ParaphraseRobustness]"
+    """Where paraphrases were asked too."""
+    change: "Change | None"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the report holds of it."""
+        figures: dict[str, Any] = {name: evaluation.figures.to_json() for name, evaluation in self.scored.items()}
+        asked = {name: dataclasses.asdict(own) for name, own in self.reworded.items()}
+        changed = self.change.to_json() if self.change is not None else {}
+        return {**figures, **changed, **({"paraphrases": asked} if asked else {})}
 
 
-def _score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    task: "Task",
-    *,
-    split: str,
-    limit: int | None,
-    family: "Family",
-    paraphrases: bool,
-    progress: "Progress",
-) -> "tuple[Evaluation, ParaphraseRobustness | None]":
-    """Score a model as it stands, in all the task's paraphrases too where that is asked for."""
-    from strop.scoring import evaluate as evaluate_task
-    from strop.scoring import evaluate_paraphrases
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What is asked of a model, before and after."""
 
-    found = evaluate_task(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
-    if not paraphrases:
-        return found, None
-    asked = evaluate_paraphrases(model, tokenizer, task, split=split, limit=limit, family=family, progress=progress)
-    return found, asked
+    task: "Task"
+    split: str
+    limit: int | None
+    paraphrases: bool
+    text: "DriftText"
+    progress: "Progress"
+
+    def measure(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        recipes: "Together",
+        *,
+        anatomy: "Anatomy",
+        fingerprint: str,
+    ) -> _Measured:
+        """Score a model, and again with recipes on it where there are any; and say what they changed."""
+        from strop.proving import change_of
+
+        recipes.check(model, family=anatomy.family)
+        self.text.check(model, tokenizer, anatomy=anatomy)
+        score = functools.partial(self._score, model, tokenizer, family=anatomy.family)
+        found = {"base": score()}
+        if recipes.recipes:
+            found["edited"] = found["base"]  # of an empty one it stays so: the very same model gains exactly nothing
+        if recipes:
+            with recipes.applied(model, family=anatomy.family):
+                found["edited"] = score()
+        scored = {name: evaluation for name, (evaluation, _) in found.items()}
+        reworded = {name: own for name, (_, own) in found.items() if own is not None}
+        if not recipes.recipes:
+            return _Measured(scored, reworded, None)
+        price = recipes.price(
+            model, tokenizer, self.text, anatomy=anatomy, fingerprint=fingerprint, progress=self.progress
+        )
+        examples = self.task.examples(self.split, limit=self.limit)
+        change = change_of(self.task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
+        return _Measured(scored, reworded, change)
+
+    def _score(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, family: "Family"
+    ) -> "tuple[Evaluation, ParaphraseRobustness | None]":
+        """Score a model as it stands, in all the task's paraphrases too where that is asked for."""
+        from strop.scoring import evaluate as evaluate_task
+        from strop.scoring import evaluate_paraphrases
+
+        ask: dict[str, Any] = {
+            "split": self.split, "limit": self.limit, "family": family, "progress": self.progress,
+        }  # fmt: skip
+        found = evaluate_task(model, tokenizer, self.task, **ask)
+        return found, evaluate_paraphrases(model, tokenizer, self.task, **ask) if self.paraphrases else None
 
 
 def _shots_of(task: "Task") -> dict[str, int]:
