@@ -115,9 +115,9 @@ def prompted(task: Task, setting: Setting) -> dict[str, Any]:
                 "p_value": constant.comparison.p_value,
                 "seconds": 0.0,
             }
-        evaluation = dataclasses.replace(evaluation, tokens=base.tokens)
+        again = dataclasses.replace(evaluation, tokens=base.tokens) if count else base  # the base gains exactly nothing
         found[f"shots_{count}"] = {
-            **row_of(evaluation.figures, compare(base, evaluation), None, seconds),
+            **row_of(evaluation.figures, compare(base, again), None, seconds),
             "tokens_per_request": scorer.tokens_per_request,
         }
     return found

@@ -5,6 +5,7 @@ from strop.report.tables import Table
 from strop.statistics import CategoryGain, Spread
 
 MOST_ROWS = 24
+"""Of a table for a terminal."""
 
 
 def category_table(
