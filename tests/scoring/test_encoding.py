@@ -13,7 +13,7 @@ from tokenizers import normalizers, processors
 
 from strop.errors import TaskError
 from strop.scoring import Scorer
-from strop.scoring.encoding import TokenSequence, batches_of, encode
+from strop.scoring.encoding import Batch, TokenSequence, batches_of, encode
 from strop.scoring.resources import CPU
 from strop.tasks import Example
 
@@ -23,6 +23,10 @@ TEXT = st.text(st.sampled_from("The city of Lyon 12=é日本🙂\n ß"), min_siz
 def only(prompt: str, answer: str, tokenizer: Any, score: Any = "exact", longest: int = 128) -> Any:
     (sequence,) = encode([Example(prompt, answer, row=7)], tokenizer, score, longest=longest)
     return sequence
+
+
+def members_of(batch: Batch) -> list[int]:
+    return list(dict.fromkeys(batch.sequences))
 
 
 def first_ids(tokenizer: Any, labels: tuple[str, ...]) -> set[int]:
@@ -199,11 +203,11 @@ def test_batches_hold_every_sequence_once_and_keep_their_bounds(
     examples = [Example("é" * prompt, "日" * answer) for prompt, answer in lengths]
     sequences = encode(examples, small_tokenizer, score, longest=10**6)
     batches = batches_of(sequences, score, device=torch.device("cpu"))
-    assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
+    assert sorted(member for batch in batches for member in members_of(batch)) == list(range(len(sequences)))
     for batch in batches:
-        assert len(batch.members) == 1 or batch.input_ids.numel() <= CPU.batch_tokens
-        assert len(batch.members) == 1 or len(batch.targets) <= CPU.scored_positions
-        for row, member in enumerate(batch.members):
+        assert len(members_of(batch)) == 1 or batch.input_ids.numel() <= CPU.batch_tokens
+        assert len(members_of(batch)) == 1 or len(batch.targets) <= CPU.scored_positions
+        for row, member in enumerate(members_of(batch)):
             sequence = sequences[member]
             ids = batch.input_ids[row].tolist()
             mine = batch.rows == row
@@ -230,11 +234,30 @@ def test_no_batch_is_smaller_than_asked_for_while_there_are_others(
         for owner, (prompt, answer) in enumerate(lengths)
     ]
     batches = batches_of(sequences, score, device=torch.device("cpu"), fewest=fewest)
-    assert sorted(member for batch in batches for member in batch.members) == list(range(len(sequences)))
-    assert min(len(batch.members) for batch in batches) >= min(fewest, len(sequences))
+    assert sorted(member for batch in batches for member in members_of(batch)) == list(range(len(sequences)))
+    assert min(len(members_of(batch)) for batch in batches) >= min(fewest, len(sequences))
     for batch in batches:  # a bound is broken only where so many would not be had otherwise
-        assert len(batch.members) < 2 * fewest or batch.input_ids.numel() <= CPU.batch_tokens
-        assert len(batch.members) < 2 * fewest or len(batch.targets) <= CPU.scored_positions
+        assert len(members_of(batch)) < 2 * fewest or batch.input_ids.numel() <= CPU.batch_tokens
+        assert len(members_of(batch)) < 2 * fewest or len(batch.targets) <= CPU.scored_positions
+
+
+def test_choices_that_differ_in_their_last_token_are_read_once(small_tokenizer: Any) -> None:
+    lyon = Example("The city of Lyon is in", " 1", choices=(" 1", " 2", " 3", " France is", " France", " Brazil is"))
+    other = Example("The city of Lyon is not in", " 1", choices=(" 1", " 2"))
+    sequences = encode([lyon, lyon, other], small_tokenizer, "choice", longest=128)
+    batches = batches_of(sequences, "choice", device=torch.device("cpu"))
+    by_row = [
+        {index for index, row in zip(batch.sequences, batch.rows.tolist(), strict=True) if row == wanted}
+        for batch in batches
+        for wanted in range(batch.input_ids.shape[0])
+    ]
+    assert sorted(map(sorted, by_row)) == [[0, 1, 2, 3, 4], [5], [6, 7, 8, 9, 10], [11], [12, 13]]
+
+
+def test_an_answer_that_another_example_shares_is_read_for_each(small_tokenizer: Any) -> None:
+    sequences = encode([Example("Lyon is in", " France")] * 2, small_tokenizer, "exact", longest=128)
+    (batch,) = batches_of(sequences, "exact", device=torch.device("cpu"))
+    assert batch.input_ids.shape[0] == 2
 
 
 # Counterfactuals: another prompt of as many tokens
@@ -277,7 +300,7 @@ def test_a_batch_is_fed_as_much_of_each_counterfactual_as_of_its_prompt(small_to
     (batch,) = batches_of(sequences, "exact", device=torch.device("cpu"))
     assert batch.counterfactual_ids is not None
     assert batch.counterfactual_ids.shape == batch.input_ids.shape
-    for row, member in enumerate(batch.members):
+    for row, member in enumerate(members_of(batch)):
         sequence, real = sequences[member], batch.real[row]
         assert batch.counterfactual_ids[row][real].tolist() == list(sequence.counterfactual_ids[:-1])
         assert batch.counterfactual_ids[row][~real].tolist() == [0] * int((~real).sum())

@@ -78,14 +78,19 @@ def test_answers_are_scored_as_by_hand(
     assert found.mean_loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
+ENDINGS = (" France", " Brazil", " France is in", " France is", " Brazil and", " 1", " 2", " France and")
+
+
 @pytest.mark.parametrize("family", THREE_FAMILIES)
+@pytest.mark.parametrize("ending_alike", [False, True])
 def test_choices_are_scored_as_by_hand(
-    tiny: Callable[..., Any], small_tokenizer: Any, by_hand: Any, family: str
+    tiny: Callable[..., Any], small_tokenizer: Any, by_hand: Any, family: str, ending_alike: bool
 ) -> None:
     model = tiny(family)
-    found = Scorer(model, small_tokenizer, EXAMPLES, "choice").evaluate()
+    examples = [Example(q, end, ENDINGS) for q in QUESTIONS for end in ENDINGS] if ending_alike else EXAMPLES
+    found = Scorer(model, small_tokenizer, examples, "choice").evaluate()
     rights = []
-    for index, example in enumerate(EXAMPLES):
+    for index, example in enumerate(examples):
         texts = [Example(example.prompt, choice) for choice in example.choices or ()]
         losses, _, _ = by_hand(model, small_tokenizer, texts)
         sums = [
@@ -125,7 +130,7 @@ def test_one_by_one_and_in_batches_the_scores_are_the_same(
     model = tiny(family)
     examples = EXAMPLES if score == "choice" else PLAIN
     together = Scorer(model, small_tokenizer, examples, score)
-    assert any(len(batch.members) > 1 for batch in together.batches)
+    assert any(batch.input_ids.shape[0] > 1 for batch in together.batches)
     whole = together.evaluate()
     alone = [Scorer(model, small_tokenizer, [example], score).evaluate() for example in examples]
     np.testing.assert_allclose(whole.loss, [float(one.loss[0]) for one in alone], **SAME)

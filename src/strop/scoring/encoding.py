@@ -42,28 +42,32 @@ class TokenSequence:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Sequences of like length, padded on the right, with the positions whose next token is scored."""
+    """Sequences of like length, padded on the right, with the positions whose next token is scored.
+
+    Continuations of one prompt that differ in their last tokens only, as " 1", " 2" and " 3" do, are one row: whoever reads
+    the longest has read the others.
+    """
 
     input_ids: Tensor
-    """(sequences, tokens): each up to its last scored token, which is only predicted and not read."""
+    """(rows, tokens): each up to its last scored token, which is only predicted and not read."""
     rows: Tensor
-    """(positions,): the sequence of the batch."""
+    """(positions,): the row of the batch."""
     columns: Tensor
     """(positions,): the token whose logits predict the scored one."""
     targets: Tensor
     """(positions,): the token to predict."""
-    members: tuple[int, ...]
-    """For each row, the index of its sequence among all."""
+    sequences: tuple[int, ...]
+    """For each position, the index of its sequence among all; a sequence's positions stand together, in their order."""
     prompt_lengths: Tensor
-    """(sequences,): how many of its tokens are the prompt's."""
+    """(rows,): how many of its tokens are the prompt's."""
     counterfactual_ids: Tensor | None = None
-    """(sequences, tokens), where every sequence has some."""
+    """(rows, tokens), where every sequence has some."""
     scored_positions: int = Resources.scored_positions
     """How many positions' logits may be had at once."""
 
     @property
     def real(self) -> Tensor:
-        """(sequences, tokens): which tokens are not padding."""
+        """(rows, tokens): which tokens are not padding."""
         last = torch.zeros(self.input_ids.shape[0], dtype=torch.long, device=self.rows.device)
         last = last.scatter_reduce(0, self.rows, self.columns, "amax")
         return torch.arange(self.input_ids.shape[1], device=last.device) <= last[:, None]
@@ -185,21 +189,22 @@ def batches_of(
         sequences: from `encode`.
         score: `first_token` scores one position a sequence, all others the whole continuation.
         device: where the model wants its token ids.
-        fewest: sequences of a batch, however long they are; a batch has fewer only where there are no more.
+        fewest: rows of a batch, however long they are; a batch has fewer only where there are no more.
         resources: how large a batch may be; what suits a CPU by default.
     """
     limits = resources or CPU
-    order = sorted(range(len(sequences)), key=lambda index: (sequences[index].fed(score), index))
-    groups: list[list[int]] = []
+    readings = _readings(sequences, score)
+    readings.sort(key=lambda reading: (sequences[reading[0]].fed(score), min(reading)))
+    groups: list[list[list[int]]] = []
     scored = 0
-    for index in order:
-        length, wanted = sequences[index].fed(score), sequences[index].scored(score)
+    for reading in readings:
+        length, wanted = sequences[reading[0]].fed(score), sum(sequences[index].scored(score) for index in reading)
         too_long = groups and (len(groups[-1]) + 1) * length > limits.batch_tokens
         full = groups and (too_long or scored + wanted > limits.scored_positions)
         if not groups or (full and len(groups[-1]) >= fewest):
             groups.append([])
             scored = 0
-        groups[-1].append(index)
+        groups[-1].append(reading)
         scored += wanted
     if len(groups) > 1 and len(groups[-1]) < fewest:
         last = groups.pop()
@@ -211,12 +216,28 @@ def batches_of(
         else:
             groups[-1] += last
     return [
-        dataclasses.replace(
-            _pad([sequences[index] for index in group], tuple(group), score, device),
-            scored_positions=limits.scored_positions,
-        )
+        dataclasses.replace(_pad(sequences, group, score, device), scored_positions=limits.scored_positions)
         for group in groups
     ]
+
+
+def _readings(sequences: Sequence[TokenSequence], score: Score) -> list[list[int]]:
+    """Return the sequences that one row reads, the longest first: continuations of one prompt, each what the first begins with."""
+    readings: list[list[int]] = []
+    of_owner: dict[tuple[int, int], list[list[int]]] = {}
+    for index in sorted(range(len(sequences)), key=lambda index: -sequences[index].fed(score)):
+        sequence = sequences[index]
+        fed = sequence.fed(score)
+        rivals = of_owner.setdefault((sequence.owner, sequence.first_scored), [])
+        for reading in rivals if sequence.counterfactual_ids is None else ():
+            if sequences[reading[0]].ids[:fed] == sequence.ids[:fed]:
+                reading.append(index)
+                break
+        else:
+            reading = [index]
+            rivals.append(reading)
+            readings.append(reading)
+    return readings
 
 
 def _continuations(example: Example, score: Score) -> tuple[str, ...]:
@@ -245,22 +266,24 @@ def _answers_told_apart(
     return answers
 
 
-def _pad(sequences: list[TokenSequence], members: tuple[int, ...], score: Score, device: torch.device) -> Batch:
-    rows, columns, targets = [], [], []
-    for row, sequence in enumerate(sequences):
-        for position in range(sequence.first_scored, sequence.fed(score) + 1):
-            rows.append(row)
-            columns.append(position - 1)
-            targets.append(sequence.ids[position])
-    paired = [ids[: sequence.fed(score)] for sequence in sequences if (ids := sequence.counterfactual_ids) is not None]
+def _pad(sequences: Sequence[TokenSequence], readings: list[list[int]], score: Score, device: torch.device) -> Batch:
+    scored = [
+        (row, position - 1, sequences[index].ids[position], index)
+        for row, reading in enumerate(readings)
+        for index in reading
+        for position in range(sequences[index].first_scored, sequences[index].fed(score) + 1)
+    ]
+    rows, columns, targets, indices = zip(*scored, strict=True)
+    read = [sequences[reading[0]] for reading in readings]
+    paired = [ids[: sequence.fed(score)] for sequence in read if (ids := sequence.counterfactual_ids) is not None]
     return Batch(
-        right_padded([sequence.ids[: sequence.fed(score)] for sequence in sequences]).to(device),
+        right_padded([sequence.ids[: sequence.fed(score)] for sequence in read]).to(device),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
-        members,
-        torch.tensor([sequence.first_scored for sequence in sequences], device=device),
-        right_padded(paired).to(device) if len(paired) == len(sequences) else None,
+        indices,
+        torch.tensor([sequence.first_scored for sequence in read], device=device),
+        right_padded(paired).to(device) if len(paired) == len(read) else None,
     )
 
 

@@ -37,7 +37,7 @@ class Scorer:
         generate: the task's settings of `score: generate`; None takes their defaults.
         anatomy: the model's, where it is at hand.
         counterfactuals: encode each example's counterfactual prompt too.
-        fewest: sequences of a batch, however long they are.
+        fewest: rows of a batch, however long they are.
         share_prefix: read what all sequences begin with once, where the model allows it; only for a model that nothing is
             attached to.
 
@@ -164,9 +164,8 @@ class Scorer:
                 state = states[index] if states is not None else None
                 with batch.with_prompts_known():
                     own, likeliest, likelier = self._score(batch, start, state)
-                rows, targets = batch.rows.cpu().numpy(), batch.targets.cpu().numpy()
-                where = np.asarray(batch.members)[rows]
-                firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+                where, targets = np.asarray(batch.sequences), batch.targets.cpu().numpy()
+                firsts = np.flatnonzero(np.diff(where, prepend=-1))
                 token[:, where[firsts]] = likeliest[firsts], targets[firsts]
                 np.add.at(log_probability, where, own)
                 np.add.at(counted, where, 1)
