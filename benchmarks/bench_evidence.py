@@ -59,8 +59,8 @@ SETTINGS = {
     "world-facts": Setting(600, 400, None, 100, 12, 2, 3, 2e-3, (6e-3,)),
     "int-sum": Setting(600, 200, 400, 50, 12, 3, 3, 6e-3, (6e-3,)),
     "int-mult": Setting(None, 80, None, 50, 12, 3, 6, 6e-3, (6e-3,)),
-    "arc-easy-choice": Setting(500, 200, 500, 50, 12, 4, 2, 2e-3, (2e-3, 6e-3)),
-    "boolq-choice": Setting(1000, 200, 500, 50, 12, 4, 2, 2e-3, (2e-3, 6e-3)),
+    "arc-easy-choice": Setting(200, 80, 200, 25, 6, 2, 2, 2e-3, (2e-3, 6e-3)),
+    "boolq-choice": Setting(200, 80, 200, 25, 6, 2, 2, 2e-3, (2e-3, 6e-3)),
 }
 
 
