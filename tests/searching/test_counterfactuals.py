@@ -362,7 +362,7 @@ def test_a_sample_walked_in_parts_has_the_effects_of_the_whole_whatever_stands_i
     ("settings", "said"),
     [
         ({"counterfactual": "shuffle"}, "counterfactual is one of zero, mean, roll, pairs, not 'shuffle'."),
-        ({"reduction": "median"}, "reduction is one of consistency, sum, max, mean-abs, not 'median'."),
+        ({"reduction": "median"}, "reduction is one of consistency, sum, max, mean-abs, squares, not 'median'."),
         ({"steps": 0}, "steps is 1 or more, not 0."),
     ],
 )

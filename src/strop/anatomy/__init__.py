@@ -1,6 +1,7 @@
 """What a Transformer is made of; `families/` holds each architecture's spelling."""
 
 from strop.anatomy.anatomy import Anatomy
+from strop.anatomy.editable import editable_shapes
 from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
 from strop.anatomy.family_file import read_family
 from strop.anatomy.prefix import (
@@ -27,6 +28,7 @@ __all__ = [
     "StreamSite",
     "Tap",
     "WeightSite",
+    "editable_shapes",
     "evaluating",
     "frozen",
     "hidden_states_entering",

@@ -9,9 +9,9 @@ from torch import Tensor
 from strop.errors import UsageError
 from strop.linalg.svd import SingularValueDecomposition
 
-Reduction = Literal["consistency", "sum", "max", "mean-abs"]
+Reduction = Literal["consistency", "sum", "max", "mean-abs", "squares"]
 """How the effects at many tokens become one figure: the mean over examples in units of its spread, their sum, the largest
-with its sign, or the mean of their sizes."""
+with its sign, the mean of their sizes, or the mean of the squares of what each example's tokens add up to."""
 
 ROUNDING = 1e-6
 """Examples whose effects differ by no more than this share of them do not differ: float32 tells no finer."""
@@ -71,7 +71,7 @@ class EffectAccumulator:
         Args:
             effects: as `token_effects` returns them, (tokens, rank).
             examples: which example each token is of, (tokens,); all tokens of an example come in one call. Needed for
-                `consistency` only.
+                `consistency` and `squares` only.
 
         Raises:
             UsageError: `examples` is missing.
@@ -86,9 +86,9 @@ class EffectAccumulator:
                 self._reduced = largest if self._reduced is None else torch.maximum(self._reduced, largest)
             case "mean-abs":
                 self._reduced = _plus(self._reduced, effects.abs().sum(0))
-            case "consistency":
+            case "consistency" | "squares":
                 if examples is None:
-                    raise UsageError("The reduction 'consistency' needs to know which example each token is of.")
+                    raise UsageError(f"The reduction '{self._reduction}' needs to know which example each token is of.")
                 present, of_token = torch.unique(examples, return_inverse=True)
                 self._examples += present.shape[0]
                 of_each = effects.new_zeros(present.shape[0], effects.shape[1])
@@ -106,11 +106,13 @@ class EffectAccumulator:
         """The reduced effects, (rank,) float64: the lower, the sooner a component is pruned.
 
         `consistency` is mean_n(e_ni) / sd_n(e_ni), with e_ni the sum over the tokens of example n; it has no unit, and is
-        least where a removal helps most examples alike. Zero where no two examples differ.
+        least where a removal helps most examples alike. Zero where no two examples differ. `squares` is mean_n(e_ni²).
         """
         if self._reduction == "sum":
             return self.loss_change
         reduced = _of_some(self._reduced)
+        if self._reduction == "squares":
+            return reduced / self._examples
         if self._reduction == "consistency":
             mean = _of_some(self._of_examples) / self._examples
             spread = (reduced / self._examples - mean.square()).clamp_min(0).sqrt()

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from strop.anatomy import Tap, WeightSite, evaluating
 from strop.errors import UsageError
-from strop.scoring import Scorer
+from strop.searching.sample import Sample
 
 
 @torch.inference_mode()
 def mean_inputs(
-    scorer: Scorer, sites: Sequence[WeightSite], *, at_each_position: bool = False
+    scorer: Sample, sites: Sequence[WeightSite], *, at_each_position: bool = False
 ) -> dict[WeightSite, Tensor]:
     """Return the mean input of each site's matrix over all tokens of a sample, padding not counted.
 
@@ -50,9 +50,9 @@ def mean_inputs(
     }
 
 
-def refuse_mixed_lengths(*scorers: Scorer) -> None:
+def refuse_mixed_lengths(*samples: Sample) -> None:
     """Raise UsageError if examples differ in length, so that positions have no common meaning."""
-    lengths = {int(length) for scorer in scorers for batch in scorer.batches for length in batch.real.sum(1)}
+    lengths = {int(length) for sample in samples for batch in sample.batches for length in batch.real.sum(1)}
     if len(lengths) > 1:
         raise UsageError(
             f"A bias at each position needs examples of one length, and these have {min(lengths)} to {max(lengths)} "

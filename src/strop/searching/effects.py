@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
-from strop.errors import UsageError
+from strop.errors import DecompositionError, UsageError
 from strop.interventions.interfaces import Decompose
 from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
-from strop.scoring import Batch, Resources, Scorer
+from strop.scoring import Batch, Resources
 from strop.searching.averages import mean_inputs
+from strop.searching.sample import Sample, state_bytes_of
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
 """What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
@@ -55,7 +56,7 @@ class Effects:
 
 
 def measure_effects(
-    scorer: Scorer,
+    scorer: Sample,
     sites: Sequence[WeightSite],
     *,
     decompose: Decompose,
@@ -125,7 +126,16 @@ def measure_effects(
     }
 
 
-def refuse_lone_examples(scorer: Scorer) -> None:
+def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
+    """Raise DecompositionError if no component's effect is a finite number."""
+    if not any(torch.isfinite(found.loss_change).any() for found in effects.values()):
+        raise DecompositionError(
+            "The gradient is not finite for any matrix, so no component's effect can be estimated: load the model in "
+            "float32 (--dtype float32), and look for examples on which its loss is infinite."
+        )
+
+
+def refuse_lone_examples(scorer: Sample) -> None:
     """Raise UsageError if a batch holds one example only: swapped with itself it would leave every effect at zero."""
     if any(batch.input_ids.shape[0] < 2 for batch in scorer.batches):
         raise UsageError(
@@ -134,7 +144,7 @@ def refuse_lone_examples(scorer: Scorer) -> None:
         )
 
 
-def _refuse_missing_prompts(scorer: Scorer) -> None:
+def _refuse_missing_prompts(scorer: Sample) -> None:
     if any(batch.counterfactual_ids is None for batch in scorer.batches):
         raise UsageError(
             "The counterfactual 'pairs' needs the examples' counterfactual prompts: encode them too, with "
@@ -142,13 +152,13 @@ def _refuse_missing_prompts(scorer: Scorer) -> None:
         )
 
 
-def _chunks(scorer: Scorer, plan: EffectPlan, budget_bytes: int) -> list[list[Batch]]:
+def _chunks(scorer: Sample, plan: EffectPlan, budget_bytes: int) -> list[list[Batch]]:
     """Group batches so that the hidden states of one group, at all layers, stay within a budget."""
     chunks: list[list[Batch]] = []
     held_bytes = 0
     copies = plan.steps + (plan.counterfactual == "pairs")
     for batch in scorer.batches:
-        size = scorer.state_bytes_of(batch) * (scorer.anatomy.layer_count + 1) * copies
+        size = state_bytes_of(scorer, batch) * (scorer.anatomy.layer_count + 1) * copies
         if not chunks or held_bytes + size > budget_bytes:
             chunks.append([])
             held_bytes = 0
@@ -171,7 +181,7 @@ class _Counterfactual:
     mean_embedding: Tensor | None
 
     @classmethod
-    def of(cls, scorer: Scorer, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Counterfactual":
+    def of(cls, scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Counterfactual":
         if plan.counterfactual != "mean":
             return cls(plan, {}, None)
         embedding = _mean_embedding(scorer) if plan.steps > 1 else None
@@ -213,7 +223,7 @@ class _BatchWalk:
     """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
 
     def __init__(
-        self, scorer: Scorer, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, progress: Progress
+        self, scorer: Sample, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, progress: Progress
     ) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
         self._counterfactual, self._batch, self._lowest = counterfactual, batch, lowest
@@ -288,7 +298,7 @@ class _BatchWalk:
         return hidden_states_entering(self._model, self._anatomy, input_ids, layer=layer + 1, start=layer, state=state)
 
 
-def _mean_embedding(scorer: Scorer) -> Tensor:
+def _mean_embedding(scorer: Sample) -> Tensor:
     total, count = torch.zeros(()), 0
     with torch.no_grad():
         for batch in scorer.batches:
@@ -300,7 +310,7 @@ def _mean_embedding(scorer: Scorer) -> Tensor:
     return total / count
 
 
-def _gradient_at_the_top(scorer: Scorer, batch: Batch, state: Tensor) -> Tensor:
+def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
     """Return the gradient of the batch's scaled loss at what leaves the last block, a few positions at a time."""
     top = scorer.anatomy.layer_count
     state.requires_grad_()

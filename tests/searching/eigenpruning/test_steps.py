@@ -14,11 +14,11 @@ from strop.anatomy import MatrixType, WeightSite
 from strop.errors import DecompositionError
 from strop.proving import Study, Trial
 from strop.searching import Effects, PrunePlan
+from strop.searching.effects import refuse_unknown_effects
 from strop.searching.eigenpruning.plan import FRACTIONS
 from strop.searching.eigenpruning.steps import (
     PruningStep,
     Removal,
-    refuse_unknown_effects,
     removal_by,
     space_of,
     steps_of,

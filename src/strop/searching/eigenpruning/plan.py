@@ -1,6 +1,7 @@
 """What a pruning is asked to do: a frozen value, valid once built."""
 
 import dataclasses
+import math
 from typing import Any, Literal, get_args
 
 from strop.anatomy import MatrixType
@@ -12,6 +13,9 @@ from strop.statistics import ObjectiveName
 
 Scope = Literal["global", "per-type", "per-matrix"]
 """Among which components a fraction is taken: all that are considered, those of a matrix type, or those of one matrix."""
+
+RANKED_BY = tuple(name for name in get_args(Reduction) if name != "squares")
+"""The reductions that say which way an effect goes."""
 
 FRACTIONS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the components that a round may remove."""
@@ -31,6 +35,9 @@ class PrunePlan:
     """How effects at many tokens become the score that components are ranked by."""
     steps: int = 1
     """Points the gradient is averaged over, on the way from the counterfactual to the real input."""
+    price_weight: float = 0.0
+    """Nats of the task's loss that a nat of drift from the base is worth where components are ranked: above 0 they are ranked by
+    the predicted change of the loss + weight · ½ F_i, F the Fisher information of the base's own text, whatever the reduction."""
     bias: Bias = "none"
     """What stays behind of removed components."""
     scopes: tuple[Scope, ...] = ("global",)
@@ -64,11 +71,15 @@ class PrunePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.reduction not in RANKED_BY:
+            raise UsageError(f"reduction is one of {', '.join(RANKED_BY)}, not '{self.reduction}'.")
         EffectPlan(counterfactual=self.counterfactual, reduction=self.reduction, steps=self.steps)
         if self.bias not in get_args(Bias):
             raise UsageError(f"bias is one of {', '.join(get_args(Bias))}, not '{self.bias}'.")
         if self.objective not in get_args(ObjectiveName):
             raise UsageError(f"objective is one of {', '.join(get_args(ObjectiveName))}, not '{self.objective}'.")
+        if not 0 <= self.price_weight < math.inf:
+            raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
         for scope in self.scopes:
             if scope not in get_args(Scope):
                 raise UsageError(f"scopes are among {', '.join(get_args(Scope))}, not '{scope}'.")
@@ -114,8 +125,9 @@ class PrunePlan:
         return EffectPlan(counterfactual=self.counterfactual, reduction=self.reduction, steps=self.steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds; an objective where it is not the default, for older runs have none."""
+        """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = dataclasses.asdict(self)
-        if self.objective == "average":
-            del settings["objective"]
+        for name, default in (("objective", "average"), ("price_weight", 0.0)):
+            if settings[name] == default:
+                del settings[name]
         return settings

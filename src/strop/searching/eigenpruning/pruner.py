@@ -9,27 +9,26 @@ from typing import Any
 
 from torch import Tensor
 
-from strop.anatomy import Anatomy, WeightSite
+from strop.anatomy import Anatomy, WeightSite, editable_shapes
 from strop.anatomy.sites import ATTENTION
 from strop.interventions import SingularValuePruning, applied_interventions
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
 from strop.scoring import Evaluation, Scorer
 from strop.searching.averages import mean_inputs
-from strop.searching.editable import editable_shapes
-from strop.searching.effects import Effects, measure_effects
-from strop.searching.eigenpruning.decompositions import HeldDecompositions
-from strop.searching.eigenpruning.examples import PruneExamples
+from strop.searching.decompositions import HeldDecompositions
+from strop.searching.effects import Effects, measure_effects, refuse_lone_examples, refuse_unknown_effects
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.steps import (
     PruningStep,
     Removal,
-    refuse_unknown_effects,
     removal_by,
     smaller_fraction,
     space_of,
     steps_of,
 )
+from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
+from strop.searching.guided_examples import GuidedExamples
 
 RUNGS_BELOW = 2
 """How many rungs of the ladder of fractions below a round's winner the next round begins."""
@@ -74,7 +73,17 @@ class Pruner:
         self.plan = plan
         whole = editable_shapes(given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
         self.sites = list(whole) if plan.whole_matrices else _by_head(given.anatomy, list(whole))
-        self.examples = PruneExamples.of(given, plan)
+        self.examples = GuidedExamples.of(
+            given,
+            guide_limit=plan.effect_examples,
+            select_limit=plan.select_limit,
+            seed=plan.seed,
+            counterfactuals=plan.counterfactual == "pairs",
+        )
+        self._fisher: dict[WeightSite, Tensor] | None = None
+        """What removing each component costs elsewhere, where that counts."""
+        if plan.counterfactual == "roll":
+            refuse_lone_examples(self.examples.guide)
 
     @property
     def space(self) -> CandidateSpace[PruningStep]:
@@ -90,9 +99,14 @@ class Pruner:
         self.journal = journal
         given = self.given
         unedited = journal.measure_without_candidate(self.examples.select)
+        own = OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress) if self.plan.price_weight else None
         with given.start.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
             self._decompositions = HeldDecompositions(given.model, given.anatomy, self.sites, decompose=given.decompose)
             started = journal.measure_without_candidate(self.examples.select, started=True) if given.start else None
+            if own is not None:
+                self._fisher = fisher_information(
+                    given, own, self.sites, decompositions=self._decompositions, progress=journal.progress
+                )
             best, chosen = self._best_of_all_rounds(started or unedited)
         prunings, tensors = self._interventions(chosen)
         return Choice(
@@ -224,7 +238,7 @@ class Pruner:
         )
         if number == 1:
             refuse_unknown_effects(effects)  # later there is something to stop with
-        return effects
+        return effects if self._fisher is None else priced(effects, self._fisher, self.plan.price_weight)
 
     def _means(self) -> dict[WeightSite, Tensor]:
         if self.plan.bias == "none":

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from strop.anatomy import MatrixType, WeightSite
-from strop.errors import DecompositionError
 from strop.interventions import SingularValuePruning
 from strop.proving import CandidateSpace
 from strop.proving.trials import Setting
@@ -116,15 +115,6 @@ def removal_by(
         for site, taken in _lowest(scores, step.fraction).items():
             after[site] = tuple(sorted((*removed.get(site, ()), *taken)))
     return after
-
-
-def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
-    """Raise DecompositionError if no component's effect is a finite number."""
-    if not any(torch.isfinite(found.loss_change).any() for found in effects.values()):
-        raise DecompositionError(
-            "The gradient is not finite for any matrix, so no component's effect can be estimated: load the model in "
-            "float32 (--dtype float32), and look for examples on which its loss is infinite."
-        )
 
 
 def _pool_of(site: WeightSite, scope: Scope) -> object:

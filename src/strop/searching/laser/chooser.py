@@ -5,13 +5,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
-from strop.anatomy import WeightSite
+from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
 from strop.scoring import Scorer
-from strop.searching.editable import editable_shapes
+from strop.searching.decompositions import HeldDecompositions
 from strop.searching.effects import measure_effects
+from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.sweep import sweep
@@ -69,6 +71,8 @@ class ReductionChooser:
             given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types
         )
         self.select = SelectExamples.of(given, plan)
+        self._fisher: dict[WeightSite, Tensor] | None = None
+        """What removing each component costs elsewhere, where that counts."""
 
     @property
     def space(self) -> CandidateSpace[RankReduction]:
@@ -84,8 +88,13 @@ class ReductionChooser:
         self.journal = journal
         given = self.given
         unedited = journal.measure_without_candidate(self.select.every)
+        own = OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress) if self.plan.price_weight else None
         with given.start.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
             started = journal.measure_without_candidate(self.select.every, started=True) if given.start else None
+            if own is not None:
+                sites = list(self.shapes)
+                held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
+                self._fisher = fisher_information(given, own, sites, decompositions=held, progress=journal.progress)
             chosen, best = self._add_edits(started or unedited)
         return Choice(
             given.start.then(chosen),
@@ -173,6 +182,8 @@ class ReductionChooser:
             stage=f"edit {number}: asking the gradient",
             progress=self.journal.progress,
         )
+        if self._fisher is not None:
+            effects = priced(effects, self._fisher, self.plan.price_weight)
         proposed = predicted_candidates(
             effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
         )

@@ -1,6 +1,7 @@
 """What a search is asked to do: a frozen value, valid once built."""
 
 import dataclasses
+import math
 from typing import Any, Literal, get_args
 
 from strop.anatomy import MatrixType
@@ -48,6 +49,9 @@ class SearchPlan:
     """How many of the matrices the gradient ranks highest are tried, `gradient` only."""
     finalists: int = 8
     """How many candidates the screening leaves to be scored on all select examples, `gradient` only."""
+    price_weight: float = 0.0
+    """Nats of the task's loss that a nat of drift from the base is worth where the gradient ranks candidates: above 0 by the
+    predicted change of the loss + weight · ½ Σ F_i over what is cut, F the Fisher information of the base's own text."""
     objective: ObjectiveName = "average"
     """Which accuracy the choice maximises: of all select examples, or `macro`, the mean over the task's categories."""
     seed: int = 0
@@ -69,6 +73,10 @@ class SearchPlan:
                 f"{self.max_edits} edits (max_edits, --max-edits) need compose 'greedy' (--compose greedy); "
                 "a search without it finds one edit."
             )
+        if not 0 <= self.price_weight < math.inf:
+            raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
+        if self.price_weight and self.strategy == "exhaustive":
+            raise UsageError("price_weight goes with strategy 'gradient': 'exhaustive' tries all and ranks nothing.")
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")
         for name in ("matrix_types", "layers", "rank_fractions"):
@@ -85,8 +93,9 @@ class SearchPlan:
         return 1 if self.compose == "none" else GREEDY_EDITS
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds; an objective where it is not the default, for older runs have none."""
+        """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
-        if self.objective == "average":
-            del settings["objective"]
+        for name, default in (("objective", "average"), ("price_weight", 0.0)):
+            if settings[name] == default:
+                del settings[name]
         return settings

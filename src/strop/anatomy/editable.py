@@ -2,7 +2,8 @@
 
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.anatomy.anatomy import Anatomy
+from strop.anatomy.sites import MatrixType, WeightSite
 from strop.errors import SiteError
 
 

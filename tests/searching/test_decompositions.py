@@ -10,7 +10,7 @@ from torch import Tensor
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.interventions import RankReduction, applied_interventions
 from strop.linalg import SingularValueDecomposition, decompose
-from strop.searching.eigenpruning.decompositions import HeldDecompositions
+from strop.searching.decompositions import HeldDecompositions
 
 UP, HEAD = WeightSite(1, MatrixType.UP), WeightSite(0, MatrixType.KEY, head=1)
 

@@ -1,4 +1,4 @@
-"""The decompositions a pruning works in: those of the matrices as they were when it began."""
+"""The decompositions a method works in: those of the matrices as they were when it began."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ class HeldDecompositions:
     """Each site's decomposition, of its matrix as it was when this was made, whatever has been edited since.
 
     Args:
-        model: as it is when the pruning begins.
+        model: as it is when the method begins.
         anatomy: of that model.
         sites: whole matrices, or single heads.
         decompose: how to come by decompositions.
