@@ -18,6 +18,7 @@ from .interventions import LowRankEdit as LowRankEdit
 from .interventions import Positions as Positions
 from .interventions import RankReduction as RankReduction
 from .interventions import SingularValuePruning as SingularValuePruning
+from .interventions import SpectrumScaling as SpectrumScaling
 from .interventions import explain_positions as explain_positions
 from .interventions import prompt_lengths as prompt_lengths
 from .proving import Budget as Budget
@@ -34,8 +35,10 @@ from .scoring import compare as compare
 from .scoring import evaluate as evaluate
 from .searching import PrunePlan as PrunePlan
 from .searching import SearchPlan as SearchPlan
+from .searching import SharpenPlan as SharpenPlan
 from .searching import prune as prune
 from .searching import search as search
+from .searching import sharpen as sharpen
 from .statistics import Comparison as Comparison
 from .tasks import Example as Example
 from .tasks import Task as Task

@@ -171,7 +171,7 @@ def test_a_bias_the_architecture_cannot_hold_is_refused_by_its_module_with_the_r
     path = Anatomy.of(model).module_path(site)
     complaint = (
         rf"^layer 1 {matrix_type}: a checkpoint cannot hold a bias of {path}, for no setting of a {model_type} config "
-        r"gives it one; prune with --bias none, or keep the recipe and apply it\.$"
+        r"gives it one; keep the recipe and apply it, or prune with --bias none where it is a pruning's\.$"
     )
     assert_refused(model, recipe_with_biases(model, [site]), tmp_path / "baked", complaint)
 

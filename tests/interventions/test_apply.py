@@ -20,9 +20,11 @@ from strop.interventions import (
     Attachment,
     Intervention,
     LowRankEdit,
+    OutputBias,
     Positions,
     RankReduction,
     SingularValuePruning,
+    SpectrumScaling,
     WeightIntervention,
     applied_interventions,
     attach_interventions,
@@ -44,7 +46,13 @@ EDITS: dict[str, Edit] = {
     "pruning": lambda site: SingularValuePruning(site, (0, 2, 5)),
     "pruning with a mean bias": lambda site: SingularValuePruning(site, (0, 2, 5), bias="mean"),
     "pruning with a bias by position": lambda site: SingularValuePruning(site, (0, 2, 5), bias="position"),
+    "spectrum": lambda site: SpectrumScaling(site),
+    "spectrum with a band": lambda site: SpectrumScaling(site, top=8, band=2),
+    "spectrum in steps": lambda site: SpectrumScaling(site, 0.1),
 }
+"""Those that decompose what they edit."""
+ADDITIONS: dict[str, Edit] = {"bias": lambda site: OutputBias(site)}
+"""Those that leave the matrix as it is."""
 STREAMS = {T.QUERY: Stream.BLOCK, T.UP: Stream.ATTENTION, T.DOWN: Stream.MLP}
 
 
@@ -62,11 +70,14 @@ STATE_EDITS: dict[str, Callable[[WeightSite], LowRankEdit]] = {method: state_edi
 NEAR_IDENTITIES: dict[str, Edit] = {
     "rank_reduction": lambda site: RankReduction(site, rank_fraction=0.97),  # 31 of 32
     "pruning": lambda site: SingularValuePruning(site, (31,)),
+    "spectrum": lambda site: SpectrumScaling(site, 1e-6),
 }
 MODELS = ["llama", "phi3", "gpt2", "gpt_neox"]
 every_method = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 every_state_method = pytest.mark.parametrize("edit", STATE_EDITS.values(), ids=STATE_EDITS)
-any_method = pytest.mark.parametrize("edit", [*EDITS.values(), *STATE_EDITS.values()], ids=[*EDITS, *STATE_EDITS])
+any_method = pytest.mark.parametrize(
+    "edit", [*EDITS.values(), *ADDITIONS.values(), *STATE_EDITS.values()], ids=[*EDITS, *ADDITIONS, *STATE_EDITS]
+)
 every_model = pytest.mark.parametrize("model_type", MODELS)
 
 SITES = (WeightSite(0, T.QUERY), WeightSite(1, T.UP), WeightSite(2, T.DOWN))
@@ -78,15 +89,31 @@ def logits(model: nn.Module) -> Tensor:
         return model(input_ids=IDS, use_cache=False).logits
 
 
+def scales(edit: Any, rank: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Random changes, where an edit is one of the spectrum; else nothing."""
+    if not isinstance(edit, SpectrumScaling):
+        return {}
+    generator = generator or torch.Generator().manual_seed(0)
+    if edit.step is not None:
+        return {"levels": torch.randint(-5, 6, (rank,), generator=generator).to(torch.int8)}
+    count = edit.top or rank
+    found = {"change": torch.randn(count, generator=generator).clamp(-1, 1)}
+    return found | ({"band": torch.randn(2 * edit.band, count, generator=generator)} if edit.band else {})
+
+
 def carried(model: nn.Module, interventions: Sequence[Intervention]) -> list[dict[str, Tensor]]:
-    """What a recipe would carry for each intervention: a bias of random numbers, or what an edit of states starts with."""
+    """What a recipe would carry for each intervention: random numbers, or what an edit of states starts with."""
     generator = torch.Generator().manual_seed(0)
     anatomy = Anatomy.of(model)
 
     def bias(intervention: Intervention) -> dict[str, Tensor]:
         if isinstance(intervention, LowRankEdit):
             return intervention.initial_tensors((anatomy.hidden_size,) * 2, init="paper", generator=generator)
-        outputs = anatomy.read_weight(model, dataclasses.replace(intervention.site, layer=0)).shape[0]
+        outputs, inputs = anatomy.read_weight(model, dataclasses.replace(intervention.site, layer=0)).shape
+        if isinstance(intervention, SpectrumScaling):
+            return scales(intervention, min(outputs, inputs), generator)
+        if isinstance(intervention, OutputBias):
+            return {"bias": torch.randn(outputs, generator=generator)}
         shapes = {"mean": (outputs,), "position": (IDS.shape[1], outputs)}
         kind = getattr(intervention, "bias", "none")
         return {"bias": torch.randn(shapes[kind], generator=generator)} if kind in shapes else {}
@@ -131,7 +158,7 @@ def assert_restored(model: nn.Module, before: Mapping[str, Tensor], where: Mappi
 
 def test_every_method_is_in_the_suite() -> None:
     edits_of_weights = {edit(SITES[0]).method for edit in EDITS.values()}
-    assert edits_of_weights | set(STATE_EDITS) == set(method_names())
+    assert edits_of_weights | set(ADDITIONS) | set(STATE_EDITS) == set(method_names())
     assert {edit(SITES[0]).method for edit in NEAR_IDENTITIES.values()} == edits_of_weights
     assert {site.stream for site in (STATE_EDITS["loreft"](site).site for site in SITES)} == set(Stream)
 
@@ -281,7 +308,7 @@ def test_the_edit_leaves_the_matrix_it_is_given_alone(edit: Edit) -> None:
     matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     before = matrix.clone()
     intervention = edit(SITES[1])
-    edited = intervention.edit(matrix, decompose=decompose, tensors={})
+    edited = intervention.edit(matrix, decompose=decompose, tensors=scales(intervention, 8))
     assert torch.equal(matrix, before)
     assert not torch.equal(edited, before)
     assert edited.data_ptr() != matrix.data_ptr()
@@ -297,8 +324,9 @@ def test_kept_factors_give_the_same_edit_without_a_decomposition(edit: Edit, dty
         raise AssertionError("a decomposition was made")
 
     factors = intervention.precomputed(matrix, decompose=decompose)
-    by_factors = intervention.edit(matrix, decompose=never, tensors=factors)
-    by_decomposition = intervention.edit(matrix, decompose=decompose, tensors={})
+    own = scales(intervention, 8)
+    by_factors = intervention.edit(matrix, decompose=never, tensors={**factors, **own})
+    by_decomposition = intervention.edit(matrix, decompose=decompose, tensors=own)
     assert by_factors.dtype == by_decomposition.dtype == dtype
     torch.testing.assert_close(by_factors, by_decomposition)
 

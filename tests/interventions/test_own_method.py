@@ -256,7 +256,8 @@ def test_a_weight_edited_in_place_takes_no_other_numbers(tiny: Tiny) -> None:
     model: Any = tiny("llama")
     attachment = attach_interventions(model, [Rescale(UP)], tensors=drawn(model, [Rescale(UP)]))
     with pytest.raises(InterventionError, match="layer 1 up: the weight was edited in place.*trainable=True"):
-        attachment.load(drawn(model, [Rescale(UP)]))
+        attachment.load([{name: own + 1 for name, own in drawn(model, [Rescale(UP)])[0].items()}])
+    attachment.load(drawn(model, [Rescale(UP)]))  # these are its own
     attachment.detach()
 
 

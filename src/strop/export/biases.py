@@ -72,8 +72,8 @@ def _biased_sites(recipe: Recipe) -> list[WeightSite]:
 
 def _no_room(anatomy: Anatomy, site: WeightSite, reason: str) -> InterventionError:
     return InterventionError(
-        f"{site}: a checkpoint cannot hold a bias of {anatomy.module_path(site)}, for {reason}; prune with --bias none, "
-        "or keep the recipe and apply it."
+        f"{site}: a checkpoint cannot hold a bias of {anatomy.module_path(site)}, for {reason}; keep the "
+        "recipe and apply it, or prune with --bias none where it is a pruning's."
     )
 
 

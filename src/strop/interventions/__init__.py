@@ -17,10 +17,12 @@ from strop.interventions.interfaces import (
 )
 from strop.interventions.low_rank_edit import LowRankEdit
 from strop.interventions.methods import METHODS, intervention_from_json, method_names, register_method
+from strop.interventions.output_bias import OutputBias
 from strop.interventions.positions import Positions
 from strop.interventions.prompts import prompt_lengths
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import Bias, SingularValuePruning
+from strop.interventions.spectrum_scaling import SpectrumScaling
 from strop.interventions.summary import brief, summarize
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "Head",
     "Intervention",
     "LowRankEdit",
+    "OutputBias",
     "Positions",
     "RankReduction",
     "Shape",
     "SingularValuePruning",
+    "SpectrumScaling",
     "StateIntervention",
     "StateModule",
     "WeightIntervention",

@@ -32,6 +32,7 @@ def attach_interventions(
     decompose: Decompose | None = None,
     head: Head | None = None,
     trainable: bool = False,
+    learning_from: int = 0,
     outer: nn.Module | None = None,
 ) -> Attachment:
     """Apply interventions in order, in place, and return the handle that takes them off.
@@ -45,6 +46,7 @@ def attach_interventions(
         head: a classification head to put in the place of the model's own.
         trainable: let the interventions that learn do so, and the head where one is given: their parameters become a part
             of the model, so that any optimiser finds them, and all else that is the model's own is frozen.
+        learning_from: the first intervention whose weights learn; what those before it have learned is applied in place.
         outer: a wrapper the model is called through, such as PEFT's; its parameters stay as they are.
 
     Raises:
@@ -63,7 +65,7 @@ def attach_interventions(
             for index, (entry, own_tensors) in enumerate(zip(interventions, carried, strict=True)):
                 if entry.kind == "weight":
                     entry.check(own_tensors, shape_of(model, anatomy, entry.site))
-                    if trainable and entry.learned_tensors:
+                    if trainable and entry.learned_tensors and index >= learning_from:
                         attachment.modules[index] = attachment.weights.learn(
                             model, anatomy, entry, tensors=own_tensors, decompose=decompose
                         )

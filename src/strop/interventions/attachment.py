@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -88,8 +89,12 @@ class Attachment:
         """
         if head is not None and self.head is not None:
             self.head.load(head.tensors)
-        for entry, module, own_tensors in zip(self.interventions, self.modules, tensors, strict=True):
+        for entry, module, carried, own_tensors in zip(
+            self.interventions, self.modules, self._carried, tensors, strict=True
+        ):
             if entry.learned_tensors and module is None:
+                if all(torch.equal(carried[name].cpu(), own_tensors[name].cpu()) for name in entry.learned_tensors):
+                    continue
                 raise InterventionError(
                     f"{entry.site}: the weight was edited in place, and takes no other numbers; attach with trainable=True."
                 )
@@ -120,7 +125,9 @@ class Attachment:
         """
         model = self._model()
         learning = [
-            module for entry, module in zip(self.interventions, self.modules, strict=True) if entry.learned_tensors
+            module
+            for entry, module in zip(self.interventions, self.modules, strict=True)
+            if entry.learned_tensors and module is not None
         ]
         if model is None or not learning:
             raise InterventionError(

@@ -5,7 +5,7 @@ library knows methods by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,29 @@ class WeightIntervention(_Common, Protocol):
 
     def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
         """Return tensors that, among those given to `edit`, let it do without a decomposition; none where it needs none."""
+        ...
+
+
+@runtime_checkable
+class ChangesOutputs(Protocol):
+    """A WeightIntervention that can say what it changes of a matrix's outputs without forming the edited matrix."""
+
+    def output_change(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return x (edit(W) − W)ᵀ, (..., out), differentiable in its learned tensors.
+
+        Args:
+            inputs: x, (..., in).
+            tensors: its own, and what `precomputed` returned of the matrix.
+        """
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """An intervention whose learned tensors keep within bounds that no gradient knows."""
+
+    def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return learned tensors with every number moved to the nearest one that is allowed."""
         ...
 
 

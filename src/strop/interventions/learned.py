@@ -10,7 +10,7 @@ from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
-from strop.interventions.interfaces import Decompose, WeightIntervention
+from strop.interventions.interfaces import Bounded, ChangesOutputs, Decompose, WeightIntervention
 
 
 class LearnedTensors(nn.Module):
@@ -32,17 +32,20 @@ class LearnedTensors(nn.Module):
         self._carried = {name: tensor for name, tensor in tensors.items() if name not in entry.learned_tensors}
         self._precomputed: dict[str, Tensor] = {}
         self._decompose: Decompose | None = None
+        self._on_given_matrix = False
 
     def prepare(self, matrix: Tensor | None, decompose: Decompose) -> None:
         """Compute once what `edit` needs of a matrix that stays as it is; None where edits before this one learn as well."""
         self._decompose = decompose
+        self._on_given_matrix = matrix is not None
         if matrix is not None:
             self._precomputed = self.entry.precomputed(matrix, decompose=decompose)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What it has learned, detached."""
-        return {name: parameter.detach().clone() for name, parameter in self.learned.items()}
+        """What it has learned, detached, and within the method's bounds whoever trained it."""
+        found = {name: parameter.detach().clone() for name, parameter in self.learned.items()}
+        return self.entry.held_in_bounds(found) if isinstance(self.entry, Bounded) else found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over learned tensors, in place.
@@ -65,6 +68,22 @@ class LearnedTensors(nn.Module):
         """Return all its tensors on a device, from where gradients come back to its parameters."""
         everything = {**self._precomputed, **self._carried, **self.learned}
         return {name: tensor.to(device) for name, tensor in everything.items()}
+
+    def hold_in_bounds(self) -> None:
+        """Move parameters that a step took out of their bounds back to them, where the method has any."""
+        if isinstance(self.entry, Bounded):
+            with torch.no_grad():
+                for name, tensor in self.entry.held_in_bounds(dict(self.learned)).items():
+                    self.learned[name].copy_(tensor)
+
+    def output_change(self, inputs: Tensor) -> Tensor | None:
+        """Return what the edit changes of the matrix's outputs, (..., out), where its method can say so from factors.
+
+        For a few tokens that is far less work than forming the edited matrix, as long as no edit before it learns.
+        """
+        if not isinstance(self.entry, ChangesOutputs) or not self._on_given_matrix:
+            return None
+        return self.entry.output_change(inputs, self.on(inputs.device))
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Return the edited matrix, (out, in)."""
@@ -127,12 +146,9 @@ class LearnedWeight:
         weight = getattr(module, self._name).detach()
         for site, edits in self._edits.items():
             with torch.autocast(output.device.type, enabled=False):
-                matrix = _wide(self._anatomy.matrix_in(weight, site))
-                edited = matrix
-                for learned in edits:
-                    edited = learned(edited)
-                inputs = self._anatomy.inputs_in(arguments[0], site).to(matrix.dtype)
-                change = inputs @ (edited - matrix).T
+                matrix = self._anatomy.matrix_in(weight, site)
+                wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
+                change = _change_by(edits, matrix, self._anatomy.inputs_in(arguments[0], site).to(wide))
                 for learned in edits:
                     shift = learned.entry.output_shift(learned.on(change.device))
                     change = change if shift is None else change + shift
@@ -149,6 +165,17 @@ def moved_but_not_cast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
         return tensor.to(fn(tensor.new_empty(0)).device)
 
     return moved
+
+
+def _change_by(edits: tuple[LearnedTensors, ...], matrix: Tensor, inputs: Tensor) -> Tensor:
+    """Return what edits, one after the other, change of a matrix's outputs, (..., out)."""
+    change = edits[0].output_change(inputs) if len(edits) == 1 else None
+    if change is not None:
+        return change
+    given = edited = _wide(matrix)
+    for learned in edits:
+        edited = learned(edited)
+    return inputs @ (edited - given).T
 
 
 def _own(tensor: Tensor) -> Tensor:

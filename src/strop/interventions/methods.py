@@ -5,12 +5,14 @@ from typing import Any
 from strop.errors import RecipeError, StropError, UsageError
 from strop.interventions.interfaces import Entry, Intervention, StateIntervention, WeightIntervention
 from strop.interventions.low_rank_edit import LowRankEdit
+from strop.interventions.output_bias import OutputBias
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import SingularValuePruning
+from strop.interventions.spectrum_scaling import SpectrumScaling
 
 Method = type[WeightIntervention] | type[StateIntervention]
 
-METHODS: tuple[Method, ...] = (RankReduction, SingularValuePruning, LowRankEdit)
+METHODS: tuple[Method, ...] = (RankReduction, SingularValuePruning, SpectrumScaling, OutputBias, LowRankEdit)
 """The library's own."""
 
 _INTERFACES = {"weight": WeightIntervention, "state": StateIntervention}

@@ -64,7 +64,8 @@ class WeightEdits:
             edited = entry.edit(matrix, decompose=decompose, tensors=tensors)
         except StropError as error:
             raise type(error)(f"{site} ({tuple(matrix.shape)}): {error}") from error
-        anatomy.write_matrix(self._writable(parameter), site, edited)
+        if edited is not matrix:
+            anatomy.write_matrix(self._writable(parameter), site, edited)
         shift = entry.output_shift(tensors)
         if shift is not None:
             self._shift_output(model, anatomy, site, shift)
