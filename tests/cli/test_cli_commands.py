@@ -256,7 +256,7 @@ def test_a_parquet_task_is_read_without_a_word(
     assert outcome.json["base"]["count"] == 24
 
 
-COMMANDS = ["pull", "inspect", "eval", "search", "prune", "train", "compare", "bake", "demo"]
+COMMANDS = ["pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,15 +6,21 @@ from typing import Any
 import pytest
 import typer
 
-from strop import PrunePlan, SearchPlan, TrainPlan
+from strop import PrunePlan, SearchPlan, SharpenPlan, TrainPlan
 from strop.cli import app
 from strop.cli.method import MethodCall
 from strop.proving import Budget, RunOptions
 
-PLANS: dict[str, Any] = {"search": SearchPlan(), "prune": PrunePlan(), "train": TrainPlan()}
+PLANS: dict[str, Any] = {"search": SearchPlan(), "prune": PrunePlan(), "sharpen": SharpenPlan(), "train": TrainPlan()}
 FIELDS = {"fraction": "fractions", "scope": "scopes", "untied": "tied", "prefix_budget_mb": "prefix_budget_bytes"}
 """Options that are called otherwise than the setting."""
-WORDS = {"patience": "never", "rank_fractions": "around the prediction, or LASER's grid"}
+WORDS: dict[str, Any] = {
+    "patience": "never",
+    "rank_fractions": "around the prediction, or LASER's grid",
+    "learning_rate": "0.0009 for hidden states, 0.01 for weights",
+    "keep_text": False,
+    "step": "0.006 for fisher-sign, 0.004 for sign, else 0.002",
+}
 """What is shown where the plan has None, and it is not `all`."""
 NO_SETTINGS = {"compat"}
 WITHOUT_OPTION = {"max_grad_norm", "edits"}
@@ -74,7 +80,8 @@ def test_every_setting_of_a_plan_has_an_option(command: str) -> None:
         ("search", {"finalists": 9, "strategy": "exhaustive"}),
         ("search", {"rank_fractions": (0.1,)}),
         ("prune", {"search_types": True, "patience": 4}),
-        ("train", {"learning_rate": 0.001, "tied": False, "prefix_budget_bytes": 0}),
+        ("sharpen", {"step": 0.002, "precondition": "fisher"}),
+        ("train", {"keep_base": 1.0, "learning_rate": 0.001, "tied": False, "prefix_budget_bytes": 0}),
         ("train", {"subspaces": (("a", 8),), "patience": 3}),
     ],
 )

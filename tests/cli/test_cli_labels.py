@@ -55,8 +55,8 @@ def test_a_person_reads_the_head_and_the_metric(
     assert "Next: strop train " in alone.out
 
 
-@pytest.mark.parametrize("command", ["search", "prune"])
-def test_search_and_prune_name_the_command_that_trains(
+@pytest.mark.parametrize("command", ["search", "prune", "sharpen"])
+def test_what_finds_edits_of_language_models_names_the_command_that_trains(
     strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path, command: str
 ) -> None:
     done = strop_command(command, tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet")

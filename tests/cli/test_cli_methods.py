@@ -83,7 +83,7 @@ def test_a_search_stops_after_the_evaluations_it_may_spend(
     assert "budget of 3 evaluations is spent" in (tmp_path / "run" / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("command", ["search", "prune"])
+@pytest.mark.parametrize("command", ["search", "prune", "sharpen"])
 def test_a_choice_without_time_is_no_edit(
     strop_command: Any, tiny_folder: Path, facts: Path, tmp_path: Path, command: str
 ) -> None:

@@ -16,6 +16,7 @@ from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
+from strop.cli.sharpen import sharpen
 from strop.cli.train import train
 from strop.errors import StropError, UsageError, reason_in
 
@@ -53,6 +54,7 @@ for _command, _name in (
     (evaluate, "eval"),
     (search, "search"),
     (prune, "prune"),
+    (sharpen, "sharpen"),
     (train, "train"),
     (compare, "compare"),
     (bake, "bake"),

@@ -1,4 +1,4 @@
-"""What `search`, `prune` and `train` have in common on the command line: one set of options, one way through.
+"""What `search`, `prune`, `sharpen` and `train` have in common on the command line: one set of options, one way through.
 
 A command of this kind says what its plan is; everything else — the model, the run folder, where to begin, what to spend,
 what to guard — is taken, checked and printed here.

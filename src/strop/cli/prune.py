@@ -64,6 +64,13 @@ def prune(
     patience: Annotated[
         int | None, typer.Option(help="Rounds without a lower loss on select before it stops.", show_default="3")
     ] = None,
+    price_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.",
+            show_default="0",
+        ),
+    ] = None,
 ) -> None:
     """Find the singular values whose removal helps a model at a task, and prove the gain on held-out examples (eigenpruning).
 
@@ -82,6 +89,7 @@ def prune(
     plan = dataclasses.replace(
         PrunePlan.paper() if compat == "paper" else PrunePlan(),
         **given_only(
+            price_weight=price_weight,
             fractions=parse_numbers(fraction, "--fraction"),
             scopes=tuple(part.strip() for part in scope.split(",")) if scope is not None else None,
             matrix_types=parse_matrix_types(matrix_types),

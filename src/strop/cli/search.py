@@ -38,6 +38,13 @@ def search(
     finalists: Annotated[
         int | None, typer.Option(help="How many candidates go on from the screening.", show_default="8")
     ] = None,
+    price_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.",
+            show_default="0",
+        ),
+    ] = None,
 ) -> None:
     """Find the rank reductions that help a model at a task, and prove the gain on held-out examples (LASER).
 
@@ -56,6 +63,7 @@ def search(
 
     plan = SearchPlan(
         **given_only(
+            price_weight=price_weight,
             strategy=strategy,
             compose=compose,
             matrix_types=parse_matrix_types(matrix_types),

@@ -5,7 +5,7 @@ from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.choice import Choice, Start
 from strop.proving.compare import RecipePair, compare_recipes
 from strop.proving.conduct import Chooser, RunSettings, conduct
-from strop.proving.drift import DriftFromBase, DriftText
+from strop.proving.drift import DriftFromBase, DriftText, texts_beside_drift
 from strop.proving.guards import Guard
 from strop.proving.journal import Journal, describe_trial
 from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
@@ -53,4 +53,5 @@ __all__ = [
     "price_of",
     "prove",
     "states_below",
+    "texts_beside_drift",
 ]

@@ -18,7 +18,7 @@ from strop.runs import GuardReading
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """What a search or a training begins from: interventions, what they carry, and a head. Nothing by default."""
+    """What a run begins from: interventions, what they carry, and a head. Nothing by default."""
 
     interventions: tuple[Intervention, ...] = ()
     """In the order they are applied."""
@@ -38,6 +38,16 @@ class Start:
 
     def __bool__(self) -> bool:
         return bool(self.interventions) or self.head is not None
+
+    @property
+    def holds_for_one_length(self) -> bool:
+        """Whether it leaves biases behind that differ by position, so that it holds for sequences of one length only."""
+        shifts = (
+            entry.output_shift(own)
+            for entry, own in zip(self.interventions, self.tensors, strict=True)
+            if entry.kind == "weight"
+        )
+        return any(shift is not None and shift.ndim == 2 for shift in shifts)
 
     def applied(
         self, model: PreTrainedModel, *, anatomy: Anatomy, decompose: Decompose

@@ -31,7 +31,7 @@ from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, witho
 from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.statistics import ObjectiveName, Rivals
 
-Command = Literal["search", "prune", "train"]
+Command = Literal["search", "prune", "sharpen", "train"]
 
 
 class Plan(Protocol):
@@ -77,7 +77,7 @@ class RunSettings:
         """Return those of a command with a plan.
 
         Args:
-            command: search, prune or train.
+            command: search, prune, sharpen or train.
             plan: its settings.
             together: several processes take part in the choice.
         """

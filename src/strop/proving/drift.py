@@ -94,6 +94,26 @@ class DriftText:
         return own_texts(model, tokenizer, fingerprint=known, count=TEXTS, progress=progress)
 
 
+def texts_beside_drift(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    fingerprint: str,
+    count: int,
+    progress: Progress = SILENT,
+) -> tuple[Texts, ...]:
+    """Return texts the base writes itself that its drift is never measured on: for whoever learns from them.
+
+    Args:
+        model: as it is before any edit.
+        tokenizer: the model's.
+        fingerprint: of the model's weights.
+        count: of texts.
+        progress: told of each chunk that is sampled.
+    """
+    return own_texts(model, tokenizer, fingerprint=fingerprint, count=count, skip=TEXTS, progress=progress)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DriftFromBase:
     """KL(base ‖ edited) in nats per token, on text that has nothing to do with the task; the harm is the figure itself.

@@ -14,7 +14,7 @@ from strop.statistics import spell_p_value
 
 @dataclasses.dataclass(frozen=True)
 class RunOutcome:
-    """What a search, a pruning or a training found."""
+    """What a search, a pruning, a sharpening or a training found."""
 
     recipe: Recipe
     result: RunResult

@@ -115,7 +115,7 @@ def result_of(
         choice: what was chosen.
         measured: what test says of that.
         priced: what other text says of it.
-        command: search, prune or train.
+        command: search, prune, sharpen or train.
         task: what was chosen for.
         seed: of the tests and intervals too.
         wall_seconds: spent, sittings added up.

@@ -107,7 +107,7 @@ class RunResult:
     """The figures of one finished run, field by field as result.json holds them."""
 
     command: str
-    """search, prune or train."""
+    """search, prune, sharpen or train."""
     seed: int
     base_model: BaseModel
     task: TaskUsed

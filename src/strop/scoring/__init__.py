@@ -2,7 +2,7 @@
 
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
-from strop.scoring.drift import DriftScorer
+from strop.scoring.drift import DriftScorer, head_in_float32
 from strop.scoring.encoding import Batch
 from strop.scoring.evaluate import (
     ParaphraseRobustness,
@@ -32,6 +32,7 @@ __all__ = [
     "evaluate_paraphrases",
     "generating_by",
     "greedy_continuations",
+    "head_in_float32",
     "own_texts",
     "scorer_of",
     "spread",

@@ -128,7 +128,7 @@ class DriftScorer:
         """Return log p of every token of the vocabulary at some of the places, (places, vocabulary)."""
         texts, places = left.shape[:2]
         index = torch.arange(texts * places, device=batch.ids.device)[part]
-        with prompt_lengths([places] * texts), _head_in_float32(self._model):  # no block runs, so no edit asks for more
+        with prompt_lengths([places] * texts), head_in_float32(self._model):  # no block runs, so no edit asks for more
             logits = logits_at(
                 self._model,
                 self._anatomy,
@@ -142,21 +142,23 @@ class DriftScorer:
 
 
 @contextlib.contextmanager
-def _head_in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Let the LM head of a model in half precision compute its logits in float32 for a `with` block.
+def head_in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Let the LM head of a model in half precision, or under autocast, compute its logits in float32 for a `with` block.
 
     Rounded to bfloat16 they differ by some hundredths of a nat, more than a small edit changes them.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+    device = model.device.type
+    if type(head) is not nn.Linear or (head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)):
         yield
         return
 
     def widely(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        given = arguments[0].float()
-        parts = torch.split(head.weight, HEAD_ROWS)
-        logits = torch.cat([nn.functional.linear(given, part.float()) for part in parts], dim=-1)
-        return logits if head.bias is None else logits + head.bias.float()
+        with torch.autocast(device, enabled=False):
+            given = arguments[0].float()
+            parts = torch.split(head.weight, HEAD_ROWS)
+            logits = torch.cat([nn.functional.linear(given, part.float()) for part in parts], dim=-1)
+            return logits if head.bias is None else logits + head.bias.float()
 
     handle = head.register_forward_hook(widely)
     try:

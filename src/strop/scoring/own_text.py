@@ -61,6 +61,7 @@ def own_texts(
     *,
     fingerprint: str,
     count: int,
+    skip: int = 0,
     progress: Progress = SILENT,
 ) -> tuple[Texts, ...]:
     """Return texts the model writes from its own first token, x ~ p_base, sampled at temperature 1.
@@ -74,17 +75,19 @@ def own_texts(
         tokenizer: the model's.
         fingerprint: of the model's weights.
         count: of texts; whole chunks are sampled.
+        skip: so many texts are left to another use; whole chunks are.
         progress: told of each chunk that is sampled.
     """
     writer = _Writer(model, tokenizer)
     chunks = -(-count // CHUNK_TEXTS)
+    first = -(-skip // CHUNK_TEXTS)
     found: list[Texts] = []
-    for number in range(chunks):
+    for number in range(first, first + chunks):
         template = writer.template if number % 2 else None
         path = _path_of(writer, fingerprint, number, template)
         kept = _read(path)
         if kept is None:
-            progress.note(f"sampling text the model writes itself ({number + 1} of {chunks})")
+            progress.note(f"sampling text the model writes itself ({number - first + 1} of {chunks})")
             kept = writer.write(number, template)
             with contextlib.suppress(OSError, SafetensorError), replacing_file(path) as temporary:
                 save_file(

@@ -11,6 +11,7 @@ from strop.searching.laser import (
     search,
     sweep,
 )
+from strop.searching.sharpening import Preconditioner, Sharpener, SharpenPlan, sharpen
 
 __all__ = [
     "LASER_RANK_FRACTIONS",
@@ -18,14 +19,18 @@ __all__ = [
     "Counterfactual",
     "EffectPlan",
     "Effects",
+    "Preconditioner",
     "PrunePlan",
     "Pruner",
     "ReductionChooser",
     "Scope",
     "SearchPlan",
+    "SharpenPlan",
+    "Sharpener",
     "Strategy",
     "measure_effects",
     "prune",
     "search",
+    "sharpen",
     "sweep",
 ]

@@ -1,0 +1,67 @@
+"""Sharpen a model for a task: move its singular values a little, and prove the gain on held-out examples."""
+
+import dataclasses
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.errors import UsageError
+from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
+from strop.scoring import using
+from strop.searching.sharpening.plan import SharpenPlan
+from strop.searching.sharpening.sharpener import Sharpener
+from strop.tasks import Task, refuse_labels, refuse_objective
+
+
+def sharpen(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    plan: SharpenPlan | None = None,
+    options: RunOptions | None = None,
+) -> RunOutcome:
+    """Move all singular values of a model a little, where a task's gradient says so, inside a drift budget.
+
+    W′ = U diag(σ ⊙ (1 + d)) Vᵀ; each step is d ← d − η P(g), g = ∂loss/∂d over some train examples and P(g) = sign g,
+    g / (F + δ F̄) or g, with F the Fisher information of the base's own text. The select split says how long a step is and how
+    many are worth it, "no step" included; a step that drifts further from the base than the plan allows is not taken. The
+    test split is scored once for the base and once for the chosen recipe, after the choice is made. The model is left as it
+    was.
+
+    Args:
+        model: a causal language model, with nothing attached.
+        tokenizer: its fast tokenizer.
+        task: from `load_task`; its train split guides where it has one, else select does.
+        plan: the settings.
+        options: where to begin, what to spend and where to write.
+
+    Raises:
+        RunError: the run folder is in use, is being worked on, or was begun with other settings.
+        InterventionError: something is attached to the model.
+        BaseMismatchError: the recipe to begin with was made for another model.
+        TaskError: a row does not fit the model.
+        SiteError: the model has no such layer or matrix type.
+        UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
+    """
+    plan, options = plan or SharpenPlan(), options or RunOptions()
+    refuse_labels(task, "sharpen")
+    refuse_objective(task, plan.objective)
+    if plan.drift is not None:
+        options = dataclasses.replace(options, guards=_with_bound(options, plan.drift))
+    with using(options.resources):
+        given = Assignment.of(model, tokenizer, task, options)
+        if plan.drift is not None and given.start.holds_for_one_length:
+            raise UsageError(
+                "The recipe to begin with holds for sequences of one length, and drift is measured on longer text: take drift "
+                "None (--drift 0), or prune with --bias mean."
+            )
+        sharpener = Sharpener(given, plan)
+        settings = RunSettings.of("sharpen", plan)
+        return conduct(sharpener, settings, options)
+
+
+def _with_bound(options: RunOptions, drift: float) -> tuple[Guard, ...]:
+    """Return a run's guards with one on drift, the tighter one where there is such a guard already."""
+    bound = Guard(DriftFromBase(options.drift_text), drift)
+    same = [guard for guard in options.guards if guard.measure.fingerprint == bound.measure.fingerprint]
+    others = [guard for guard in options.guards if guard not in same]
+    return (*others, min([bound, *same], key=lambda guard: guard.bound))
