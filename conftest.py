@@ -5,8 +5,8 @@
 - `json` blocks must be JSON.
 - Lines of `sh` blocks that begin with `strop` must parse; they are not executed.
 
-A search without a plan would take minutes. On a page it is asked of one matrix and few examples instead. Whatever a page
-does, it does with few examples: what it prints is not compared.
+A search or a sharpening without a plan would take minutes. On a page it is asked of one matrix, or layer, and few examples
+instead. Whatever a page does, it does with few examples: what it prints is not compared.
 """
 
 import dataclasses
@@ -115,9 +115,9 @@ def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def page_search() -> Iterator[None]:
-    """Let a search that is given no plan be a small one."""
+    """Let a search, or a sharpening, that is given no plan be a small one."""
     import strop
-    from strop.searching import SearchPlan
+    from strop.searching import SearchPlan, SharpenPlan, sharpen
     from strop.searching.laser import search
 
     small = SearchPlan(
@@ -128,7 +128,21 @@ def page_search() -> Iterator[None]:
         test_limit=MOST_EXAMPLES["test_limit"],
         gradient_examples=MOST_EXAMPLES["gradient_examples"],
     )
+    one_step = SharpenPlan(
+        precondition="sign",
+        steps=1,
+        drift=None,
+        layers=(28,),
+        examples=MOST_EXAMPLES["gradient_examples"],
+        select_limit=MOST_EXAMPLES["select_limit"],
+        test_limit=MOST_EXAMPLES["test_limit"],
+    )
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            strop,
+            "sharpen",
+            lambda model, tokenizer, task, plan=one_step, options=None: sharpen(model, tokenizer, task, plan, options),
+        )
         patch.setattr(
             strop,
             "search",
@@ -139,7 +153,7 @@ def page_search() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def page_examples(page_search: None) -> Iterator[None]:
-    """Let a page search, prune, train and evaluate with few examples."""
+    """Let a page search, prune, train and evaluate with few examples, and measure drift on few texts."""
     import strop
 
     def with_few(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,6 +170,9 @@ def page_examples(page_search: None) -> Iterator[None]:
 
     evaluate = strop.evaluate
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
+        patch.setattr("strop.proving.drift.TEXTS", 4)
+        patch.setattr("strop.training.fitter.KEPT_TEXTS", 4)
         for name in ("search", "prune", "train"):
             patch.setattr(strop, name, with_few(getattr(strop, name)))
         most = MOST_EXAMPLES["test_limit"]

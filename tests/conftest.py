@@ -233,13 +233,14 @@ def texts_of_tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_texts(request: pytest.FixtureRequest, texts_of_tiny_models: Path) -> Iterator[None]:
-    """Measure drift on a few texts: how many there are changes no law.
+    """Measure drift on a few texts, and keep to a few: how many there are changes no law.
 
     By patches of its own, which a test that takes back its own in the middle leaves in place.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
         patch.setattr("strop.proving.drift.TEXTS", 4)
+        patch.setattr("strop.training.fitter.KEPT_TEXTS", 4)
         patch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
         if "real" not in request.keywords:
             patch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)

@@ -48,19 +48,22 @@ def test_what_begins_with_learned_edits_does_not_propose_a_checkpoint_that_canno
 
 
 def test_every_option_reaches_the_plan(strop_command: Any, train_call: list[object], tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("The city of Lyon is in France. " * 60)
     options = {
         "--method": "orthonormal-direft", "--layers": "1-2", "--rank": "3", "--positions": "f1+l1", "--stream": "mlp",
         "--activation": "tanh", "--subspaces": "a:1,b:2", "--train-subspaces": "b", "--init": "paper", "--epochs": "1",
         "--learning-rate": "0.01", "--batch-size": "2", "--accumulate": "3", "--weight-decay": "0.1", "--warmup": "0.2",
         "--schedule": "cosine", "--dropout": "0.1", "--dropout-on": "state", "--precision": "bfloat16",
         "--prefix-budget-mb": "1", "--patience": "2", "--train-limit": "6", "--select-limit": "5", "--test-limit": "4",
-        "--seed": "7",
+        "--seed": "7", "--keep-base": "3", "--keep-texts": "2", "--keep-text": str(notes),
     }  # fmt: skip
     words = [word for option in options.items() for word in option]
     outcome = strop_command(*train_call, *words, "--untied", "--gradient-checkpointing", "--quiet")
     assert outcome.code == 0, outcome.err
     plan = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]
     del plan["after"]
+    assert len(plan.pop("keep_text")) == 32
     assert plan == {
         "method": "orthonormal_direft", "layers": [1, 2], "rank": 3, "positions": "f1+l1", "stream": "mlp",
         "activation": "tanh", "subspaces": {"a": 1, "b": 2}, "train_subspaces": ["b"], "init": "paper", "epochs": 1,
@@ -68,17 +71,46 @@ def test_every_option_reaches_the_plan(strop_command: Any, train_call: list[obje
         "schedule": "cosine", "dropout": 0.1, "dropout_on": "state", "precision": "bfloat16",
         "prefix_budget_bytes": 1_000_000, "patience": 2, "train_limit": 6, "select_limit": 5, "test_limit": 4,
         "seed": 7, "tied": False, "gradient_checkpointing": True, "max_grad_norm": 1.0, "report_to": [],
+        "keep_base": 3.0, "keep_texts": 2,
+    }  # fmt: skip
+
+
+def test_options_of_edits_of_weights_reach_the_plan(
+    strop_command: Any, train_call: list[object], tmp_path: Path
+) -> None:
+    options = [
+        "--method",
+        "spectrum",
+        "--matrix-types",
+        "up,value",
+        "--top",
+        "6",
+        "--band",
+        "1",
+        "--layers",
+        "1",
+        "--epochs",
+        "1",
+    ]
+    outcome = strop_command(*train_call, *options, "--keep-base", "0", "--quiet")
+    assert outcome.code == 0, outcome.err
+    plan = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]
+    kept = {name: plan.get(name) for name in ("method", "matrix_types", "top", "band", "learning_rate", "keep_base")}
+    assert kept == {
+        "method": "spectrum", "matrix_types": ["up", "value"], "top": 6, "band": 1, "learning_rate": 0.01, "keep_base": None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--keep-text", "nowhere.txt"], "The text nowhere.txt for drift cannot be read"),
+        (["--method", "bias", "--rank", "4"], "rank goes with edits of hidden states"),
         (["--rank", "600"], "a subspace of rank 600 does not fit into hidden states of size 32"),
         (["--layers", "40"], "'40' names a layer this model has not"),
         (["--positions", "f0"], "Positions name at least one token"),
         (["--positions", "x7"], "'x7' does not name positions"),
-        (["--method", "lora"], "'lora' is not a method of editing hidden states"),
+        (["--method", "lora"], "'lora' is not a method of training"),
         (["--lr", "0"], "learning_rate is above 0"),
         (["--method", "consreft"], "consreft cannot begin as the identity"),
         (["--subspaces", "a:3"], "do not add up to the rank, 8"),

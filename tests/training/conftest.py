@@ -26,6 +26,7 @@ QUICK = TrainPlan(
     accumulate=1,
     learning_rate=0.02,
     init="paper",
+    keep_base=0,
 )
 STEPS_OF_EPOCH = 12
 """Of a plan that sees four examples a step."""

@@ -323,3 +323,18 @@ def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
         evaluation = strop.evaluate(again, tokenizer, task)
     assert found.test_evaluations is not None
     assert said(evaluation) == said(found.test_evaluations[1])
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("method", ["spectrum", "bias"])
+def test_a_classifiers_weights_learn_beside_its_head(
+    write_cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, tmp_path: Path, family: str, method: str
+) -> None:
+    model = tiny_classifier(family)
+    before = bits(model)
+    plan = TrainPlan(method=method, epochs=3, batch_size=8, accumulate=1, learning_rate=2e-2)
+    found = strop.train(model, small_tokenizer, load_task(write_cities(tmp_path)), plan)
+    assert same_bits(model, before)
+    assert found.result.edited["select"].loss < found.result.base["select"].loss
+    assert {entry.method for entry in found.recipe.interventions} == {method}
+    assert found.recipe.head is not None

@@ -20,7 +20,7 @@ from strop.training import TrainPlan, train
 
 SITES = [WeightSite(1, MatrixType.UP), WeightSite(1, MatrixType.VALUE), WeightSite(2, MatrixType.DOWN)]
 SCALES = tuple(Rescale(site, count=8) for site in SITES)
-PLAN = TrainPlan(edits=SCALES, epochs=6, learning_rate=0.05, batch_size=6, accumulate=1)
+PLAN = TrainPlan(edits=SCALES, epochs=6, learning_rate=0.05, batch_size=6, accumulate=1, keep_base=0)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from strop.anatomy import MatrixType
 from strop.errors import UsageError
 from strop.interventions import Positions
 from strop.training import TrainPlan
@@ -15,7 +16,7 @@ from strop.training import TrainPlan
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"method": "lora"}, "'lora' is not a method of editing hidden states"),
+        ({"method": "lora"}, "'lora' is not a method of training"),
         ({"rank": 0}, "The rank of an edit is 1 or more, not 0"),
         ({"layers": ()}, "layers names no layer; leave it out for all"),
         ({"train_subspaces": ()}, "train_subspaces names no subspace; leave it out for all"),
@@ -50,7 +51,12 @@ def test_a_plan_as_json_names_every_setting() -> None:
     assert content["positions"] == "f3+l2"
     assert content["subspaces"] == {"a": 5, "b": 3}
     assert content["layers"] == [4]
-    assert set(content) == set(vars(plan)) - {"edits", "objective"}  # said only where they are given
+    left_out = {"edits", "objective", "matrix_types", "top", "band"}  # said only where they are given
+    assert set(content) == set(vars(plan)) - left_out
+    without = dataclasses.replace(plan, keep_base=0).to_json()
+    assert set(content) - set(without) == {"keep_base", "keep_texts", "keep_text"}
+    weights = TrainPlan(method="spectrum", matrix_types=(MatrixType.UP,), top=4, band=1).to_json()
+    assert left_out - set(weights) == {"edits", "objective"}
 
 
 def test_untied_edits_are_one_for_each_end() -> None:

@@ -40,11 +40,12 @@ def ending(self, args, state, control, **rest):
 
 Watch.on_step_end = ending
 plan = dict(rank=4, layers=(1, 2), positions=Positions(1, 1), batch_size=2, accumulate=1, learning_rate=0.02, init="paper")
+plan["keep_base"] = 0
 tokenizer, task, results = AutoTokenizer.from_pretrained(tokenizer), load_task(task), []
 for out, stop, changes in sittings:
     try:
         model = make_tiny("llama")
-        found = train(model, tokenizer, task, TrainPlan(**plan, **changes), RunOptions(out=out, resume=out is not None))
+        found = train(model, tokenizer, task, TrainPlan(**{**plan, **changes}), RunOptions(out=out, resume=out is not None))
         results.append((found.recipe.tensors, found.result.to_json(), len(found.trials)))
     except KeyboardInterrupt:
         results.append("interrupted")
@@ -54,7 +55,7 @@ with open(f"{folder}/found-{rank}.pickle", "wb") as file:
 
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-STOPPED = {"dropout": 0.2, "epochs": 2, "gradient_checkpointing": True}
+STOPPED = {"dropout": 0.2, "epochs": 2, "gradient_checkpointing": True, "keep_base": 2.0}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "two passes a step": {"batch_size": 2, "accumulate": 2, "dropout": 0.1},
     "passes left over, no prefix": {"batch_size": 5, "accumulate": 3, "prefix_budget_bytes": 0},
+    "kept to the base, two passes a step": {"keep_base": 3.0, "keep_texts": 2, "batch_size": 2, "accumulate": 2},
     "half a prefix in bfloat16": {"prefix_budget_bytes": 20_000, "precision": "bfloat16", "schedule": "constant"},
 }
 
@@ -213,7 +214,7 @@ def computing(self, *positional, **named):
     return compute(self, *positional, **named)
 EditTrainer.compute_loss = computing
 plan = TrainPlan(rank=4, layers=(1, 2), positions=Positions(1, 1), epochs=4, batch_size=4, accumulate=1,
-    learning_rate=0.02, init="paper", dropout=0.1)
+    learning_rate=0.02, init="paper", dropout=0.1, keep_base=0)
 train(make_tiny("llama"), AutoTokenizer.from_pretrained({tokenizer!r}), load_task({task!r}), plan, RunOptions(out={out!r}))
 """
 

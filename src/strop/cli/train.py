@@ -1,10 +1,11 @@
-"""`strop train`: learn edits of hidden states."""
+"""`strop train`: learn edits of hidden states or of weights."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import given_only
+from strop.cli.console import MatrixTypesOption, given_only, parse_matrix_types
 from strop.cli.method import MethodCall, method_command
 
 
@@ -13,7 +14,32 @@ def train(
     call: MethodCall,
     method: Annotated[
         str | None,
-        typer.Option(help="loreft, direft, noreft, consreft, lobireft or orthonormal-direft.", show_default="loreft"),
+        typer.Option(
+            help="Of hidden states: loreft, direft, noreft, consreft, lobireft or orthonormal-direft; of weights: spectrum "
+            "(all singular values scaled) or bias.",
+            show_default="loreft",
+        ),
+    ] = None,
+    keep_base: Annotated[
+        float | None,
+        typer.Option(
+            help="What a nat per token of drift costs beside the task's loss; 0 lets it drift.", show_default="10"
+        ),
+    ] = None,
+    keep_text: Annotated[
+        Path | None,
+        typer.Option(help="A text to keep to as well as to what the base writes itself.", show_default=False),
+    ] = None,
+    keep_texts: Annotated[
+        int | None, typer.Option(help="Texts of each pass that drift is priced on.", show_default="1")
+    ] = None,
+    matrix_types: MatrixTypesOption = None,
+    top: Annotated[
+        int | None, typer.Option(help="spectrum: how many of a matrix's largest values are scaled.", show_default="all")
+    ] = None,
+    band: Annotated[
+        int | None,
+        typer.Option(help="spectrum: diagonals learned on either side of the main one.", show_default="0"),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Of each edit's subspace.", show_default="8")] = None,
     positions: Annotated[
@@ -47,7 +73,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="How often the train split is read.", show_default="6")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", help="AdamW's, at its highest.", show_default="0.0009")
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="AdamW's, at its highest.",
+            show_default="0.0009 for hidden states, 0.01 for weights",
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples of one pass.", show_default="16")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Passes of one step.", show_default="2")] = None,
@@ -82,18 +114,22 @@ def train(
         str | None, typer.Option(help="Report losses to tensorboard or wandb.", show_default=False)
     ] = None,
 ) -> None:
-    """Learn edits of hidden states inside low-rank subspaces, and prove the gain on held-out examples (LoReFT, DiReFT, ...).
+    """Learn edits of hidden states (LoReFT, DiReFT, ...) or of weights (spectrum, bias), and prove the gain on held-out examples.
 
-    The train split teaches, with the model's own weights frozen; the select split chooses the epoch; the test split is
-    scored once, for the model as it was and for the chosen recipe.
+    The train split teaches, with the model's own weights frozen, while text that the model writes itself keeps the edits to
+    what it says elsewhere; the select split chooses the epoch; the test split is scored once, for the model as it was and for
+    the chosen recipe.
 
     Examples:
     [bold]strop train smollm2-135m --task int-sum --out RUN[/bold]
+
+    [bold]strop train smollm2-135m --task world-facts --out RUN --method spectrum[/bold]
 
     [bold]strop train smollm2-135m --task world-facts --out RUN --method direft --layers 20-29 --rank 4 --positions l1[/bold]
     """
     from strop.anatomy import Stream
     from strop.interventions import Positions
+    from strop.proving import DriftText
     from strop.training import TrainPlan
     from strop.training import train as run_training
 
@@ -102,6 +138,12 @@ def train(
             method=method.replace("-", "_") if method is not None else None,
             positions=Positions.parse(positions) if positions is not None else None,
             tied=False if untied else None,
+            keep_base=keep_base,
+            keep_text=DriftText.read(keep_text) if keep_text is not None else None,
+            keep_texts=keep_texts,
+            matrix_types=parse_matrix_types(matrix_types),
+            top=top,
+            band=band,
             stream=Stream(stream) if stream is not None else None,
             activation=activation,
             init=init,

@@ -4,27 +4,42 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Site
+from strop.anatomy import MatrixType, Site, editable_shapes
+from strop.checkpoints import identify
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
 from strop.files import remove_partial_folders
 from strop.interventions import Attachment, Intervention, Shape, attach_interventions
-from strop.proving import Assignment, CandidateSpace, Choice, Journal, Start, Trial, states_below
+from strop.proving import (
+    Assignment,
+    CandidateSpace,
+    Choice,
+    Journal,
+    Start,
+    Trial,
+    states_below,
+    texts_beside_drift,
+)
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
 from strop.scoring import scorer_of
 from strop.training.checkpoints import checkpoints_in, steps_of
+from strop.training.keep import KeepToBase
 from strop.training.objective import Objective, objective_of
-from strop.training.plan import TrainPlan
+from strop.training.plan import WEIGHT_METHODS, Precision, TrainPlan
 from strop.training.state import randomness, restore_randomness
 from strop.training.trainer import EditTrainer, refuse_unknown_reports, release, training_arguments
 from strop.training.watch import Watch, stopping_gently
+
+KEPT_TEXTS = 128
+"""Texts of the base's own that edits are held to."""
 
 
 class Fitter:
@@ -50,6 +65,8 @@ class Fitter:
         examples = given.task.examples("select", limit=plan.select_limit)
         self._select = scorer_of(model, given.tokenizer, given.task, examples, anatomy=anatomy)
         refuse_unknown_reports(plan.report_to)
+        if plan.keep_text is not None:
+            plan.keep_text.check(model, given.tokenizer, anatomy=anatomy)
         self._model, self._anatomy, self._plan, self._start = model, anatomy, plan, given.start
         self._head = given.start.head or self._objective.head_of(model)
         self._goes_on = _has_subspaces(given.start.interventions, plan.train_subspaces)
@@ -75,6 +92,8 @@ class Fitter:
         if self._plan.edits is not None:
             given = list(self._plan.edits)
             return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
+        if self._plan.method in WEIGHT_METHODS:
+            return self._new_edits_of_weights()
         layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
         edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer)]
         for edit in edits:
@@ -84,6 +103,15 @@ class Fitter:
             edit.initial_tensors(self._shape_at(edit), init=self._plan.init, generator=generator) for edit in edits
         ]
         return list(edits), drawn
+
+    def _new_edits_of_weights(self) -> tuple[list[Intervention], list[dict[str, Tensor]]]:
+        plan = self._plan
+        types = plan.matrix_types
+        if types is None and plan.method == "bias":
+            types = (MatrixType.DOWN,)
+        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types)
+        edits = [plan.weight_edit_of(site, min(shape)) for site, shape in shapes.items()]
+        return [*edits], [edit.initial_tensors(shape) for edit, shape in zip(edits, shapes.values(), strict=True)]
 
     def _shape_at(self, edit: Intervention) -> Shape:
         """Return (out, in) of the matrix an edit changes; hidden states are of size out."""
@@ -114,6 +142,7 @@ class Fitter:
             self._model, self._interventions, family=self._anatomy.family, tensors=self._tensors, head=self._head
         )
         with _undisturbed(self._model):
+            kept = self._kept_to_base(journal)
             attachment = attach_interventions(
                 self._model,
                 self._interventions,
@@ -122,14 +151,35 @@ class Fitter:
                 decompose=self.given.decompose,
                 head=self._head,
                 trainable=True,
+                learning_from=self._learning,
             )
             try:
-                watch = self._train(journal, attachment, recipe, start or unedited)
+                watch = self._train(journal, attachment, recipe, start or unedited, kept)
             finally:
                 attachment.detach()
-        return self._choice(watch, unedited, start)
+        return self._choice(watch, unedited, start, kept)
 
-    def _train(self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial) -> Watch:
+    def _kept_to_base(self, journal: Journal) -> KeepToBase | None:
+        """Let the base read what the edits are held to: texts of its own that drift is never measured on, and a user's."""
+        plan, given = self._plan, self.given
+        if not plan.keep_base or given.task.labels is not None:
+            return None
+        if given.start.holds_for_one_length:
+            journal.say("the recipe to begin with holds for one length of text: the edits are not kept to the base")
+            return None
+        fingerprint = identify(self._model).fingerprint
+        texts = texts_beside_drift(
+            self._model, given.tokenizer, fingerprint=fingerprint, count=KEPT_TEXTS, progress=journal.progress
+        )
+        if plan.keep_text is not None:
+            own = plan.keep_text.texts(self._model, given.tokenizer, anatomy=self._anatomy, fingerprint=fingerprint)
+            texts = (*texts, *own)
+        with _computing_in(plan.precision, self._model.device):
+            return KeepToBase(self._model, self._anatomy, texts, weight=plan.keep_base, per_pass=plan.keep_texts)
+
+    def _train(
+        self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial, kept: KeepToBase | None
+    ) -> Watch:
         self._prepare(attachment)
         lowest = self.lowest.layer
         states = states_below(self._select, lowest)
@@ -141,12 +191,14 @@ class Fitter:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(quiet_transformers())
             stack.enter_context(stopping_gently(watch, journal))
-            trainer = self._trainer(folder, watch, saves=journal.folder is not None)
+            trainer = self._trainer(folder, watch, kept, saves=journal.folder is not None)
             trainer.keep(attachment, recipe)
             stack.callback(release, trainer)
             stack.callback(self._objective.forget)
             with trainer.compute_loss_context_manager():
                 self._objective.keep_below(self.lowest, self._plan, progress=journal.progress)
+                if kept is not None:
+                    kept.keep_below(self.lowest, budget_bytes=self._plan.prefix_budget_bytes, progress=journal.progress)
             if journal.run is not None:
                 for place in (journal.run.path, folder):
                     remove_partial_folders(place)
@@ -175,16 +227,14 @@ class Fitter:
 
     def _with_advice(self, error: TrainingError, kept: str) -> str:
         narrow = self._plan.precision != "float32" or self._model.dtype != torch.float32
-        remedy = (
-            f"train with a lower learning rate than {self._plan.learning_rate:g}{', or in float32' if narrow else ''}"
-        )
+        remedy = f"train with a lower learning rate than {self._plan.rate:g}{', or in float32' if narrow else ''}"
         return "; ".join(part for part in (str(error).rstrip("."), remedy, kept) if part) + "."
 
     def _prepare(self, attachment: Attachment) -> None:
         """Let only what is to learn ask for gradients, set its dropout, and say what the blocks keep."""
         plan = self._plan
         for index, (entry, module) in enumerate(zip(attachment.interventions, attachment.modules, strict=True)):
-            if not entry.learned_tensors:
+            if not entry.learned_tensors or module is None:
                 continue
             module.requires_grad_(index >= self._learning)
             if index >= self._learning and plan.train_subspaces is not None and hasattr(module, "train_subspaces"):
@@ -194,7 +244,7 @@ class Fitter:
         if plan.gradient_checkpointing:
             _compute_activations_again(self._model)
 
-    def _trainer(self, folder: Path, watch: Watch, *, saves: bool) -> EditTrainer:
+    def _trainer(self, folder: Path, watch: Watch, kept: KeepToBase | None, *, saves: bool) -> EditTrainer:
         plan = self._plan
         arguments = training_arguments(
             {
@@ -202,7 +252,7 @@ class Fitter:
                 "num_train_epochs": plan.epochs,
                 "per_device_train_batch_size": plan.batch_size,
                 "gradient_accumulation_steps": plan.accumulate,
-                "learning_rate": plan.learning_rate,
+                "learning_rate": plan.rate,
                 "weight_decay": plan.weight_decay,
                 "warmup_steps": plan.warmup,
                 "lr_scheduler_type": plan.schedule
@@ -226,22 +276,31 @@ class Fitter:
                 "use_cpu": self._model.device.type == "cpu",
             }
         )
-        return EditTrainer(self._model, self._objective, arguments, [watch])
+        return EditTrainer(self._model, self._objective, arguments, [watch], kept)
 
-    def _choice(self, watch: Watch, unedited: Trial, start: Trial | None) -> Choice:
+    def _choice(self, watch: Watch, unedited: Trial, start: Trial | None, kept: KeepToBase | None) -> Choice:
         best_epoch, edits = watch.best_epoch, self._start
         if best_epoch is not None:
             tensors = tuple({**given, **new} for given, new in zip(self._tensors, watch.best_tensors, strict=True))
             edits = Start(self._interventions, tensors, watch.best_head)
         epochs = self._plan.epochs if best_epoch is None else best_epoch
+        passes = -(-len(self._objective.examples) // self._plan.batch_size)  # type: ignore[arg-type]
+        learned = self._objective.tokens + (passes * kept.tokens_per_pass if kept is not None else 0)
         return Choice(
             edits,
             unedited,
             watch.best,
-            tokens=self._objective.tokens * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
+            tokens=learned * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
             start=Start() if self._goes_on else self._start,
             started=None if self._goes_on else start,
         )
+
+
+def _computing_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return what the Trainer computes a loss under."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...] | None) -> bool:

@@ -2,16 +2,37 @@
 
 import dataclasses
 import math
+import sys
 from typing import Any, Literal, get_args
 
-from strop.anatomy import Stream, StreamSite
+from strop.anatomy import MatrixType, Stream, StreamSite, WeightSite
 from strop.errors import UsageError
-from strop.interventions import Intervention, LowRankEdit, Positions
-from strop.interventions.formulas import Activation, Initialisation
+from strop.interventions import Intervention, LowRankEdit, OutputBias, Positions, SpectrumScaling
+from strop.interventions.formulas import FORMULAS, Activation, Initialisation
+from strop.proving import DriftText
 from strop.statistics import ObjectiveName
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
+
+WEIGHT_METHODS = ("spectrum", "bias")
+"""The methods that learn edits of weights."""
+
+STATE_SETTINGS = (
+    *(
+        "stream",
+        "rank",
+        "positions",
+        "tied",
+        "activation",
+        "subspaces",
+        "train_subspaces",
+        "init",
+        "dropout",
+        "dropout_on",
+    ),
+)
+"""The settings that say what edits of hidden states are like."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +47,19 @@ class TrainPlan:
     """
 
     method: str = "loreft"
-    """One of `strop.interventions.FORMULAS`."""
+    """One of `strop.interventions.FORMULAS`, edits of hidden states; or, of weights, `spectrum` (every singular value of a
+    matrix scaled) or `bias` (a vector added to a matrix's output)."""
     edits: tuple[Intervention, ...] | None = None
     """What learns, where it is no edit that the settings from `method` to `init` describe: interventions of any method that
     learns, of weights or of hidden states."""
     layers: tuple[int, ...] | None = None
-    """Whose hidden states are edited; all by default."""
+    """Whose hidden states or matrices are edited; all by default."""
+    matrix_types: tuple[MatrixType, ...] | None = None
+    """Which matrices, where weights are edited: all by default, and for `bias` the one that ends a block's MLP."""
+    top: int | None = None
+    """How many of each matrix's largest singular values `spectrum` scales; all by default."""
+    band: int = 0
+    """How many diagonals on either side of the main one `spectrum` learns as well (SVFT, arXiv 2405.19597)."""
     stream: Stream = Stream.BLOCK
     """Which hidden states of a layer."""
     rank: int = 8
@@ -54,8 +82,15 @@ class TrainPlan:
     """What dropout falls on; the published code drops the whole edited state."""
     epochs: int = 6
     """How often the train split is read."""
-    learning_rate: float = 9e-4
-    """AdamW's, at its highest."""
+    learning_rate: float | None = None
+    """AdamW's, at its highest; by default 0.0009, the paper's, for edits of hidden states, and 0.01 for those of weights."""
+    keep_base: float = 10.0
+    """λ, what a nat per token of drift from the base costs beside the task's loss; 0 lets the edits drift. A classifier writes
+    no text that it could be kept to."""
+    keep_texts: int = 1
+    """Texts of each pass that drift is priced on."""
+    keep_text: DriftText | None = None
+    """A user's text that the edits keep to as well as to what the base writes itself."""
     batch_size: int = 16
     """Examples of one pass, on each process."""
     accumulate: int = 2
@@ -90,8 +125,17 @@ class TrainPlan:
     """Of the initial edits, the order of examples, dropout and the bootstrap."""
 
     def __post_init__(self) -> None:
+        if self.edits is None and self.method not in (*FORMULAS, *WEIGHT_METHODS):
+            raise UsageError(
+                f"'{self.method}' is not a method of training: {', '.join(FORMULAS)} edit hidden states, "
+                f"{' and '.join(WEIGHT_METHODS)} weights."
+            )
         for site_layer in self.layers or (0,):
-            self.edits_at(site_layer)  # refuses what no edit can be
+            if self.method in WEIGHT_METHODS:
+                self.weight_edit_of(WeightSite(site_layer, MatrixType.DOWN), sys.maxsize)
+            else:
+                self.edits_at(site_layer)  # refuses what no edit can be
+        self._refuse_settings_of_other_methods()
         if self.edits is not None and not self.edits:
             raise UsageError("edits names nothing that learns; leave it out for the edits the other settings describe.")
         if self.edits is not None and self.train_subspaces is not None:
@@ -105,20 +149,29 @@ class TrainPlan:
             raise UsageError("layers names no layer; leave it out for all.")
         if self.train_subspaces is not None and not self.train_subspaces:
             raise UsageError("train_subspaces names no subspace; leave it out for all.")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("seed", 0), ("prefix_budget_bytes", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("keep_texts", 1),
+            ("batch_size", 1),
+            ("accumulate", 1),
+            ("seed", 0),
+            ("prefix_budget_bytes", 0),
+        ):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {low} or more, not {getattr(self, name)}.")
         for name in ("patience", "train_limit", "select_limit", "test_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is 1 or more, not {getattr(self, name)}.")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+        if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"learning_rate is above 0, not {self.learning_rate}.")
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} lies in [0, 1), not {getattr(self, name)}.")
-        for name in ("weight_decay", "max_grad_norm"):
+        for name in ("weight_decay", "max_grad_norm", "keep_base"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is 0 or more, not {getattr(self, name)}.")
+        if self.keep_text is not None and not self.keep_base:
+            raise UsageError("keep_text is a text to keep to, and keep_base is 0; leave out one of them.")
         for name, known in (
             ("dropout_on", ("edit", "state")),
             ("precision", get_args(Precision)),
@@ -128,6 +181,37 @@ class TrainPlan:
         ):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is one of {', '.join(known)}, not '{getattr(self, name)}'.")
+
+    def _refuse_settings_of_other_methods(self) -> None:
+        """Raise UsageError if a setting says what another method's edits are like."""
+        if self.edits is not None:
+            return
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults["positions"] = Positions(7, 7)
+        foreign = {
+            "matrix_types": ("spectrum", "bias"),
+            "top": ("spectrum",),
+            "band": ("spectrum",),
+            **dict.fromkeys(STATE_SETTINGS, tuple(FORMULAS)),
+        }
+        for name, methods in foreign.items():
+            if self.method not in methods and getattr(self, name) != defaults[name]:
+                meant = " or ".join(methods) if len(methods) < 3 else "edits of hidden states, such as loreft"
+                raise UsageError(f"{name} goes with {meant}, not with {self.method}; leave it out.")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 0.01 if self.edits is None and self.method in WEIGHT_METHODS else 9e-4
+
+    def weight_edit_of(self, site: WeightSite, rank: int) -> SpectrumScaling | OutputBias:
+        """Return what a method of weights learns of one matrix of some rank."""
+        if self.method == "bias":
+            return OutputBias(site)
+        top = self.top if self.top is not None and self.top < rank else None
+        return SpectrumScaling(site, top=top, band=min(self.band, (top or rank) - 1))
 
     def edits_at(self, layer: int) -> tuple[LowRankEdit, ...]:
         """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied."""
@@ -150,10 +234,16 @@ class TrainPlan:
         return self.method if self.edits is None else "+".join(sorted({edit.method for edit in self.edits}))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as config.json holds them; an objective where it is not the default, for older runs have none."""
+        """Return the settings as config.json holds them, but for those that older runs do not know and that change nothing."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.objective == "average":
-            del settings["objective"]
+        settings["learning_rate"] = self.rate
+        settings["keep_text"] = self.keep_text.fingerprint if self.keep_text is not None else None
+        if settings["keep_base"] == 0:
+            for name in ("keep_base", "keep_texts", "keep_text"):
+                del settings[name]
+        for name, default in (("objective", "average"), ("matrix_types", None), ("top", None), ("band", 0)):
+            if settings[name] == default:
+                del settings[name]
         if settings.pop("edits") is not None:
             settings["edits"] = [edit.to_json((1, 1)) for edit in self.edits or ()]  # the decisions alone, of any shape
         return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}

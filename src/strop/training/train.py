@@ -3,7 +3,8 @@
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
+from strop.errors import UsageError
+from strop.proving import Assignment, DriftText, RunOptions, RunOutcome, RunSettings, conduct
 from strop.proving.processes import join_processes
 from strop.scoring import using
 from strop.tasks import Task, refuse_objective
@@ -45,7 +46,8 @@ def train(
         SiteError: the model has no such layer.
         TrainingError: the loss became NaN; the best edits so far are kept in the run folder's `best`.
         UsageError: a rank is above the hidden size, there is nothing to resume, the model is not of the kind the task is
-            for, or the task lacks the categories that `macro` averages over.
+            for, the task lacks the categories that `macro` averages over, or drift would be measured on the text that the
+            edits keep to.
 
     >>> import strop
     >>> model, tokenizer = strop.load("smollm2-135m")  # doctest: +SKIP
@@ -53,6 +55,8 @@ def train(
     """
     plan, options = plan or TrainPlan(), options or RunOptions()
     refuse_objective(task, plan.objective)
+    if plan.keep_text is not None:
+        _refuse_to_measure_on(plan.keep_text, options)
     together = join_processes(model.device)
     if together and model.device.type == "cuda":
         model.to(torch.device("cuda", torch.cuda.current_device()))  # each process has a device of its own
@@ -60,3 +64,12 @@ def train(
         fitter = Fitter(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings.of("train", plan, together=together)
         return conduct(fitter, settings, options)
+
+
+def _refuse_to_measure_on(text: DriftText, options: RunOptions) -> None:
+    """Raise UsageError if what the edits keep to is what their price, or a guard, is measured on."""
+    measures = [guard.measure.fingerprint for guard in options.guards]
+    if any(found.endswith(text.fingerprint) for found in (options.drift_text.fingerprint, *measures)):
+        raise UsageError(
+            f"{text.name} is what the edits keep to, and drift or a guard would be measured on it too; give it once."
+        )

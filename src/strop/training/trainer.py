@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from strop.errors import TrainingError, UsageError, reason_in
 from strop.training.checkpoints import InterventionCheckpoints
+from strop.training.keep import KeepToBase
 from strop.training.objective import Objective
 
 
@@ -23,6 +24,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         objective: what is learned from, and what is made small.
         arguments: the Trainer's.
         callbacks: the Trainer's.
+        kept: what the model is held to besides; None lets it drift.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         objective: Objective,
         arguments: TrainingArguments,
         callbacks: list[TrainerCallback],
+        kept: KeepToBase | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -41,7 +44,7 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # the loss is divided by what is counted in the whole step
-        self._objective = objective
+        self._objective, self._kept = objective, kept
 
     def compute_loss(
         self,
@@ -50,13 +53,16 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean loss of an answer token, or of a text.
+        """Return the mean loss of an answer token, or of a text, and what drifting from the base costs beside it.
+
+        Where several passes make a step, each one's drift counts by its share of the answer tokens.
 
         Raises:
             TrainingError: it is NaN or infinite.
         """
         found = self._objective.loss(model, inputs)
-        loss = found.total / (found.count if num_items_in_batch is None else num_items_in_batch)
+        total = found.total if self._kept is None else found.total + found.count * self._kept.cost().to(found.total)
+        loss = total / (found.count if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         if not math.isfinite(float(loss.detach())):

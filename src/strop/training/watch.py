@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from strop.errors import TrainingError
 from strop.files import replacing_folder
 from strop.interventions import Attachment, Head
+from strop.interventions.learned import LearnedTensors
 from strop.proving import Journal, Trial, TrialKey, describe_trial
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
@@ -95,6 +96,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if folder is None or self.best_epoch is None:
             return ""
         return f"the best edits so far, those of epoch {self.best_epoch}, are kept in {folder}"
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move what a step took out of its bounds back to them."""
+        for module in self._attachment.modules:
+            if isinstance(module, LearnedTensors):
+                module.hold_in_bounds()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""

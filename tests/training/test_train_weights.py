@@ -1,0 +1,250 @@
+"""The learned spectrum and the learned bias: trained, kept within bounds, baked into a checkpoint any tool can load."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.errors import InterventionError, StropError, UsageError
+from strop.export import bake
+from strop.interventions import OutputBias, RankReduction, SpectrumScaling, attach_interventions, intervention_from_json
+from strop.linalg import DecompositionCache, decompose
+from strop.proving import RunOptions
+from strop.recipe import Recipe, applied
+from strop.searching import SharpenPlan, sharpen
+from strop.training import TrainPlan
+
+SPECTRUM = TrainPlan(method="spectrum", epochs=4, batch_size=4, accumulate=1, learning_rate=0.05, keep_base=0)
+BIAS = dataclasses.replace(SPECTRUM, method="bias")
+SITE = WeightSite(1, MatrixType.UP)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3"])
+@pytest.mark.parametrize(
+    "plan", [SPECTRUM, dataclasses.replace(SPECTRUM, top=8, band=2), BIAS], ids=["all", "top and band", "bias"]
+)
+def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path, family: str, plan: TrainPlan
+) -> None:
+    model = tiny(family)
+    found = training(plan, model=model, out=tmp_path / "run")
+    assert found.result.edited["select"].loss < 0.9 * found.result.base["select"].loss
+    recipe = Recipe.load(tmp_path / "run" / "recipe")
+    assert recipe == found.recipe
+    ids = torch.tensor([small_tokenizer("07 in a")["input_ids"]])
+    with torch.no_grad(), applied(model, recipe):
+        expected = model(ids).logits
+    if plan.method == "bias" and family == "phi3":
+        with pytest.raises(InterventionError, match="no setting of a phi3 config gives it one"):
+            bake(model, recipe, tmp_path / "baked")
+        return
+    folder = bake(model, recipe, tmp_path / "baked")
+    again = type(model).from_pretrained(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("band", [0, 1, 3])
+@pytest.mark.parametrize("top", [None, 5])
+def test_the_band_is_a_matrix_between_the_singular_vectors(band: int, top: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(9, 7, generator=generator)
+    count = top or 7
+    tensors = {"change": 0.3 * torch.randn(count, generator=generator)}
+    if band:
+        tensors["band"] = 0.3 * torch.randn(2 * band, count, generator=generator)
+    scaling = SpectrumScaling(SITE, top=top, band=band)
+    scaling.check(tensors, (9, 7))
+    found = decompose(matrix)
+    inner = torch.diag(tensors["change"])
+    for row in range(2 * band):
+        distance = (row // 2 + 1) * (1 if row % 2 == 0 else -1)
+        for i in range(count):
+            if 0 <= i + distance < count:
+                inner[i, i + distance] = tensors["band"][row, i]
+    left, right = (found.u * found.singular_values)[:, :count], found.vh[:count]
+    expected = matrix + left @ inner @ right
+    edited = scaling.edit(matrix, decompose=decompose, tensors=tensors)
+    torch.testing.assert_close(edited, expected, atol=1e-5, rtol=1e-5)
+    inputs = torch.randn(4, 3, 7, generator=generator)
+    change = scaling.output_change(inputs, {**tensors, **scaling.precomputed(matrix, decompose=decompose)})
+    torch.testing.assert_close(change, inputs @ (edited - matrix).T, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+def test_learning_in_factors_is_learning_in_the_matrix(
+    tiny: Callable[..., Any], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(family)
+    sites = Anatomy.of(model).sites(layers=[1])
+    ids = torch.arange(1, 13)[None]
+    gradients = []
+    for in_factors in (True, False):
+        if not in_factors:
+            monkeypatch.setattr("strop.interventions.learned.LearnedTensors.output_change", lambda self, inputs: None)
+        tensors = [{"change": 0.1 * torch.randn(min(Anatomy.of(model).read_weight(model, s).shape),
+                    generator=torch.Generator().manual_seed(n))} for n, s in enumerate(sites)]  # fmt: skip
+        attachment = attach_interventions(model, [SpectrumScaling(s) for s in sites], tensors=tensors, trainable=True)
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for m in attachment.modules for p in m.parameters())])  # type: ignore[union-attr]
+        attachment.detach()
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
+
+
+def test_a_step_too_far_ends_at_the_bound(training: Any, tmp_path: Path) -> None:
+    found = training(
+        dataclasses.replace(SPECTRUM, learning_rate=3.0, epochs=2, matrix_types=(MatrixType.UP,)), out=tmp_path / "run"
+    )
+    epochs = [trial for trial in found.trials if trial.key.method == "spectrum"]
+    assert len(epochs) == 2
+    for tensors in found.recipe.tensors:
+        assert float(tensors["change"].min()) >= -1
+        assert float(tensors["change"].max()) <= 4
+
+
+def test_layers_types_and_the_largest_values_can_be_chosen(training: Any) -> None:
+    plan = dataclasses.replace(
+        SPECTRUM, layers=(1, 2), matrix_types=(MatrixType.UP, MatrixType.VALUE), top=20, epochs=1, learning_rate=0.1
+    )
+    found = training(plan)
+    tops = {str(entry.site): entry.top for entry in found.recipe.interventions}
+    assert tops == {"layer 1 up": 20, "layer 1 value": None, "layer 2 up": 20, "layer 2 value": None}
+
+
+def test_a_bias_learned_on_a_cut_model_bakes_with_the_cut(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path
+) -> None:
+    model = tiny("gpt2")
+    cut = Recipe.of(model, [RankReduction(WeightSite(2, MatrixType.DOWN), rank_fraction=0.5)])
+    found = training(BIAS, model=model, after=cut)
+    assert [type(entry).__name__ for entry in found.recipe.interventions[:2]] == ["RankReduction", "OutputBias"]
+    ids = torch.tensor([small_tokenizer("07 in a")["input_ids"]])
+    with torch.no_grad(), applied(model, found.recipe):
+        expected = model(ids).logits
+    again = type(model).from_pretrained(bake(model, found.recipe, tmp_path / "baked"))
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_was_learned_before_is_applied_in_place_while_the_next_learns(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, planted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama")
+    quick = dataclasses.replace(SPECTRUM, epochs=1, learning_rate=0.1, layers=(1, 2))
+    first = training(quick, model=model)
+    assert first.recipe.interventions
+    asked: list[int] = []
+    real = DecompositionCache.decompose
+    monkeypatch.setattr(DecompositionCache, "decompose", lambda *a: asked.append(1) or real(*a))
+    second = training(quick, model=model, after=first.recipe)
+    count = len(first.recipe.interventions)
+    assert second.recipe.interventions[:count] == first.recipe.interventions
+    assert len(second.recipe.interventions) == 2 * count
+    for mine, theirs in zip(second.recipe.tensors, first.recipe.tensors, strict=False):
+        assert torch.equal(mine["change"], theirs["change"])
+    assert len(asked) < 20 * count  # a few for each time it is put on, and none in a step
+    sharp = sharpen(
+        model, small_tokenizer, planted, SharpenPlan(step=0.02, steps=1, drift=None), RunOptions(after=first.recipe)
+    )
+    edits = dataclasses.replace(TrainPlan(keep_base=0), epochs=1, rank=2, layers=(2,), learning_rate=0.02, batch_size=4)
+    third = training(edits, model=model, after=sharp.recipe)
+    assert third.recipe.interventions[:count] == first.recipe.interventions
+
+
+def test_a_resumed_training_after_learned_weights_ends_as_an_undisturbed_one(
+    training: Any, tiny: Callable[..., Any], seen: Any, stopped_after: Any, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    quick = dataclasses.replace(SPECTRUM, epochs=2, learning_rate=0.05, layers=(1, 2))
+    first = training(quick, model=model).recipe
+    seen.losses.clear()
+    whole = training(quick, model=model, after=first)
+    expected = list(seen.losses)
+    seen.losses.clear()
+    stopped_after(13)
+    with pytest.raises(KeyboardInterrupt):
+        training(quick, model=model, after=first, out=tmp_path / "run")
+    again = training(quick, model=model, after=first, out=tmp_path / "run", resume=True)
+    assert seen.losses == expected
+    assert again.recipe.interventions == whole.recipe.interventions
+
+
+def test_whoever_trains_it_what_is_kept_is_within_bounds(tiny: Callable[..., Any]) -> None:
+    model = tiny("llama")
+    attachment = attach_interventions(
+        model, [SpectrumScaling(SITE)], tensors=[{"change": torch.zeros(32)}], trainable=True
+    )
+    with torch.no_grad():
+        attachment.modules[0].learned["change"].fill_(9.0)  # type: ignore[union-attr,index]
+    assert attachment.tensors[0]["change"].tolist() == [4.0] * 32
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"step": 10**400}, "a step of the spectrum is above 0 and at most 1"),
+        ({"step": True}, "a step of the spectrum is above 0 and at most 1"),
+        ({"step": "0.5"}, "a step of the spectrum is above 0 and at most 1"),
+        ({"top": 1.5}, "top and band are whole numbers"),
+        ({"band": True}, "top and band are whole numbers"),
+        ({"top": 0}, "1 or more are scaled"),
+    ],
+    ids=str,
+)
+def test_a_hostile_entry_is_refused(entry: dict[str, Any], said: str) -> None:
+    with pytest.raises(StropError, match=said):
+        intervention_from_json({**SpectrumScaling(SITE).to_json((96, 32)), **entry})
+
+
+def test_factors_that_are_no_numbers_and_a_band_wider_than_the_matrix_are_refused() -> None:
+    change = {"change": torch.zeros(4)}
+    for broken in (torch.full((6, 4), float("nan")), torch.zeros(6, 4, dtype=torch.int8)):
+        with pytest.raises(InterventionError, match="factors are not made of finite numbers"):
+            SpectrumScaling(SITE).check({**change, "left": broken, "right": torch.zeros(4, 4)}, (6, 4))
+    with pytest.raises(InterventionError, match="4 singular values have 3 diagonals, not 100000"):
+        SpectrumScaling(SITE, band=100_000).check({**change, "band": torch.zeros(1, 1)}, (6, 4))
+
+
+@pytest.mark.parametrize("kept", [SpectrumScaling(SITE, top=3, band=1), OutputBias(SITE)], ids=str)
+def test_what_a_recipe_writes_is_read_back(kept: Any) -> None:
+    assert intervention_from_json(kept.to_json((96, 32))) == kept
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({}, "the recipe's bias is missing"),
+        ({"bias": torch.zeros(5)}, r"6 finite numbers, not a tensor of shape \(5,\)"),
+        ({"bias": torch.tensor([0.0, 1, 2, 3, 4, float("inf")])}, "6 finite numbers"),
+        ({"bias": torch.zeros(6), "change": torch.zeros(6)}, "knows no tensor 'change'"),
+    ],
+)
+def test_what_is_no_bias_is_refused(tensors: dict[str, Any], said: str) -> None:
+    with pytest.raises(InterventionError, match=said):
+        OutputBias(SITE).check(tensors, (6, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "spectrum", "rank": 4}, "rank goes with edits of hidden states, such as loreft, not with spectrum"),
+        ({"method": "bias", "top": 4}, "top goes with spectrum, not with bias"),
+        ({"method": "loreft", "matrix_types": (MatrixType.UP,)}, "matrix_types goes with spectrum or bias, not with loreft"),
+        ({"method": "spectrum", "top": 0}, "of the largest singular values 1 or more are scaled, not 0"),
+        ({"method": "spectrum", "band": -1}, "a band is 0 or more diagonals"),
+        ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum and bias weights"),
+        ({"method": "spectrum", "init": "paper"}, "init goes with edits of hidden states"),
+        ({"method": "bias", "train_subspaces": ("a",)}, "train_subspaces goes with edits of hidden states"),
+        ({"keep_base": -1.0}, "keep_base is 0 or more, not -1.0"),
+        ({"keep_texts": 0}, "keep_texts is 1 or more, not 0"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        TrainPlan(**settings)
