@@ -1,8 +1,10 @@
 """Every method beside every rival on five tasks: what each gains, how it is spread, what it costs, and how long it takes.
 
 On SmolLM2-135M: the best constant answer, the base with 0, 1, 5 and 8 train rows before each prompt, LASER, eigenpruning,
-LoReFT, and a LoRA of as many parameters. Runs that are finished already are read back. The rows of arc-easy and boolq come
-from the hub, or from a folder named by --data.
+sharpening by one step and by as many as help, and what is learned with and without keeping to the base: LoReFT, DiReFT, a bias
+after each block, the spectrum, and a LoRA of as many parameters as LoReFT. Runs that are finished already are read back;
+--methods names the lines to measure, and lines that were never measured are left out. The rows of arc-easy and boolq come from
+the hub, or from a folder named by --data.
 """
 
 import argparse
@@ -55,11 +57,17 @@ class Setting:
     lora_rates: tuple[float, ...]
 
 
+KEPT = 10.0
+"""λ of what is kept to the base."""
+WEIGHTS_RATE = 0.01
+"""Learning rate of the spectrum and of biases, everywhere."""
+
+
 SETTINGS = {
     "world-facts": Setting(600, 400, None, 100, 12, 2, 3, 2e-3, (6e-3,)),
     "int-sum": Setting(600, 200, 400, 50, 12, 3, 3, 6e-3, (6e-3,)),
     "int-mult": Setting(None, 80, None, 50, 12, 3, 6, 6e-3, (6e-3,)),
-    "arc-easy-choice": Setting(200, 80, 200, 25, 6, 2, 2, 2e-3, (2e-3, 6e-3)),
+    "arc-easy-choice": Setting(80, 40, 100, 12, 4, 1, 2, 2e-3, (2e-3,)),
     "boolq-choice": Setting(200, 80, 200, 25, 6, 2, 2, 2e-3, (2e-3, 6e-3)),
 }
 
@@ -129,6 +137,7 @@ def by_strop(name: str, folder: Path, run: Callable[[strop.RunOptions], RunOutco
     result = RunResult.read(folder / "result.json")
     return {
         **row_of(result.edited["test"], result.comparison["test"], result.price, result.cost.wall_seconds),
+        "recipe_bytes": sum(file.stat().st_size for file in (folder / "recipe").iterdir()),
         "select": [result.base["select"].accuracy, result.edited["select"].accuracy],
         "spread": result.categories.sentence if result.categories is not None else None,
         "edits": list(result.edits)[:8],
@@ -136,13 +145,13 @@ def by_strop(name: str, folder: Path, run: Callable[[strop.RunOptions], RunOutco
     }
 
 
-def by_lora(task: Task, setting: Setting, folder: Path) -> dict[str, Any]:
+def by_lora(task: Task, setting: Setting, folder: Path, keep_base: float) -> dict[str, Any]:
     """Train a LoRA at each rate and return the line of the one that select prefers."""
     trained = {
         rate: train_lora(
             MODEL,
             task,
-            Settings(LAYERS, setting.train, setting.select, setting.test, setting.epochs, 16, rate),
+            Settings(LAYERS, setting.train, setting.select, setting.test, setting.epochs, 16, rate, keep_base),
             folder,
         )
         for rate in setting.lora_rates
@@ -179,10 +188,27 @@ def methods(task: Task, setting: Setting, folder: Path) -> dict[str, Callable[[]
         batch_size=16,
         accumulate=1,
         learning_rate=setting.loreft_rate,
+        keep_base=0,
         train_limit=setting.train,
         select_limit=setting.select,
         test_limit=setting.test,
     )
+    weights = dataclasses.replace(
+        train, method="spectrum", layers=None, positions=strop.TrainPlan().positions, learning_rate=WEIGHTS_RATE
+    )
+    learned = {
+        "loreft": train,
+        "direft": dataclasses.replace(train, method="direft"),
+        "spectrum": weights,
+        "bias": dataclasses.replace(weights, method="bias"),
+    }
+    learned |= {f"{name}_kept": dataclasses.replace(plan, keep_base=KEPT) for name, plan in learned.items()}
+    steps = strop.SharpenPlan(select_limit=setting.select, test_limit=setting.test)
+    sharpened = {
+        "sharpen_once": dataclasses.replace(steps, steps=1),
+        "sharpen": steps,
+        "sharpen_sign": dataclasses.replace(steps, precondition="sign"),
+    }
     return {
         "laser": lambda: by_strop(
             "laser", folder / "laser", lambda options: strop.search(*strop.load(MODEL), task, search, options)
@@ -190,21 +216,27 @@ def methods(task: Task, setting: Setting, folder: Path) -> dict[str, Callable[[]
         "eigenpruning": lambda: by_strop(
             "eigenpruning", folder / "pruned", lambda options: strop.prune(*strop.load(MODEL), task, prune, options)
         ),
-        "loreft": lambda: by_strop(
-            "loreft", folder / "loreft", lambda options: strop.train(*strop.load(MODEL), task, train, options)
-        ),
-        "lora": lambda: by_lora(task, setting, folder),
+        **{name: functools.partial(_by, name, folder, strop.sharpen, task, plan) for name, plan in sharpened.items()},
+        **{name: functools.partial(_by, name, folder, strop.train, task, plan) for name, plan in learned.items()},
+        "lora": lambda: by_lora(task, setting, folder, 0.0),
+        "lora_kept": lambda: by_lora(task, setting, folder, KEPT),
     }
 
 
-def main(folder: Path, names: list[str]) -> None:
-    """Run what is not finished yet, and write down all that is."""
+def _by(name: str, folder: Path, run: Any, task: Task, plan: Any) -> dict[str, Any]:
+    return by_strop(name, folder / name, lambda options: run(*strop.load(MODEL), task, plan, options))
+
+
+def main(folder: Path, names: list[str], only: list[str] | None) -> None:
+    """Run what is not finished yet and was asked for, and write down all that is."""
     tables: dict[str, Any] = {}
     for name in names:
         task, setting, own = task_of(name), SETTINGS[name], folder / name
         own.mkdir(parents=True, exist_ok=True)
         rows = _kept(own / "prompted.json", setting, functools.partial(prompted, task, setting))
         for method, measure in methods(task, setting, own).items():
+            if only is not None and method not in only and not (own / f"{method}.json").is_file():
+                continue
             rows[method] = _kept(own / f"{method}.json", setting, measure)
             print(f"{name}, {method}: {rows['shots_0']['accuracy']:.4f} -> {rows[method]['accuracy']:.4f}", flush=True)
         tables[name] = {"setting": dataclasses.asdict(setting), "rows": rows}
@@ -228,7 +260,8 @@ if __name__ == "__main__":
     parser.add_argument("tasks", nargs="*", default=list(SETTINGS), help=", ".join(SETTINGS))
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder the runs are kept in")
     parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
+    parser.add_argument("--methods", help="the lines to measure, such as sharpen,spectrum_kept; all by default")
     asked = parser.parse_args()
     if asked.data is not None:
         os.environ["STROP_DATA"] = str(asked.data.absolute())
-    main(asked.runs, asked.tasks)
+    main(asked.runs, asked.tasks, asked.methods.split(",") if asked.methods else None)

@@ -13,11 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 import strop
 from strop.anatomy import Anatomy, Stream, StreamSite
+from strop.checkpoints import identify
 from strop.progress import SILENT
-from strop.proving import DriftText, price_of
+from strop.proving import DriftText, price_of, texts_beside_drift
 from strop.runs import Price
 from strop.scoring import Evaluation, Scorer
 from strop.tasks import Task
+from strop.training.fitter import KEPT_TEXTS
+from strop.training.keep import KeepToBase
 from strop.training.objective import AnswerObjective
 from strop.training.prefix_states import PrefixStates
 from strop.training.sequences import TrainSet
@@ -37,6 +40,9 @@ class Settings:
     epochs: int
     batch_size: int
     learning_rate: float
+    keep_base: float = 0.0
+    """λ of KL(base ‖ edited), as Strop's edits are kept to the base."""
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +117,13 @@ def _made_ready(
         budget_bytes=2**30,
         progress=SILENT,
     )
-    torch.manual_seed(0)
+    kept = None
+    if settings.keep_base:
+        fingerprint = identify(model).fingerprint
+        texts = texts_beside_drift(model, tokenizer, fingerprint=fingerprint, count=KEPT_TEXTS)
+        kept = KeepToBase(model, anatomy, texts, weight=settings.keep_base, per_pass=1)
+        kept.keep_below(StreamSite(settings.layers[0], Stream.ATTENTION), budget_bytes=2**30, progress=SILENT)
+    torch.manual_seed(settings.seed)
     adapted = get_peft_model(
         model,
         LoraConfig(
@@ -139,12 +151,12 @@ def _made_ready(
             "label_names": ["labels"],
             "dataloader_pin_memory": False,
             "use_cpu": True,
-            "seed": 0,
+            "seed": settings.seed,
         }
     )
     objective = AnswerObjective(model, anatomy, train_set)
     objective.prefix = prefix
-    return adapted, keep, EditTrainer(adapted, objective, arguments, [keep])
+    return adapted, keep, EditTrainer(adapted, objective, arguments, [keep], kept)
 
 
 class _KeepBest(TrainerCallback):  # type: ignore[misc]
