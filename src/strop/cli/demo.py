@@ -31,7 +31,7 @@ def demo(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Watch a small language model get better at facts because its singular values move by a percent or two.
+    """Watch a small language model get better at facts because its singular values move by two percent on average.
 
     Fetches SmolLM2-135M, sharpens it by some facts of the built-in world-facts, and measures on others. A folder that is
     taken is left alone: the run goes to the next free name.

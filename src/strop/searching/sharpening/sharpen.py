@@ -21,11 +21,11 @@ def sharpen(
 ) -> RunOutcome:
     """Move all singular values of a model a little, where a task's gradient says so, inside a drift budget.
 
-    W′ = U diag(σ ⊙ (1 + d)) Vᵀ; each step is d ← d − η P(g), g = ∂loss/∂d over some train examples and P(g) = sign g,
-    g / (F + δ F̄) or g, with F the Fisher information of the base's own text. The select split says how long a step is and how
-    many are worth it, "no step" included; a step that drifts further from the base than the plan allows is not taken. The
-    test split is scored once for the base and once for the chosen recipe, after the choice is made. The model is left as it
-    was.
+    W′ = U diag(σ ⊙ (1 + d)) Vᵀ; each step is d ← d − η P(g), g = ∂loss/∂d over some train examples. P(g) is
+    sign g / √(F + δ F̄) by default, or sign g, g / (F + δ F̄) or g, scaled to mean size 1, with F the Fisher information of the
+    base's own text. The select split says how long a step is and how many are worth it, "no step" included; a step that
+    drifts further from the base than the plan allows is not taken. The test split is scored once for the base and once for
+    the chosen recipe, after the choice is made. The model is left as it was.
 
     Args:
         model: a causal language model, with nothing attached.
