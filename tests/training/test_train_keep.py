@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.runs import Notes
 
 from strop.anatomy import Anatomy, MatrixType, StreamSite, WeightSite
 from strop.errors import UsageError
@@ -16,7 +17,6 @@ from strop.proving import DriftText, Guard, RunOptions
 from strop.recipe import Recipe
 from strop.scoring import Texts, own_texts
 from strop.training import TrainPlan, train
-from strop.training.fitter import Fitter
 from strop.training.keep import KeepToBase
 from strop.training.trainer import EditTrainer
 
@@ -28,6 +28,21 @@ def texts() -> list[Texts]:
     short = torch.randint(1, 60, (2, 12), generator=generator)
     long = torch.randint(1, 60, (3, 20), generator=generator)
     return [Texts(short, 6), Texts(long, 8)]
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What drifting cost in each pass of a test's trainings."""
+    found: list[float] = []
+    cost = KeepToBase.cost
+
+    def noting(self: KeepToBase) -> Any:
+        own = cost(self)
+        found.append(float(own.detach()))
+        return own
+
+    monkeypatch.setattr(KeepToBase, "cost", noting)
+    return found
 
 
 def edited(model: Any, positions: str = "all") -> Any:
@@ -95,17 +110,8 @@ def test_nothing_is_dropped_where_drift_is_priced(tiny: Callable[..., Any]) -> N
 
 
 def test_under_autocast_an_edit_that_changes_nothing_costs_next_to_nothing(
-    training: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
+    training: Any, plan: TrainPlan, costs: list[float]
 ) -> None:
-    costs: list[float] = []
-    cost = KeepToBase.cost
-
-    def noting(self: KeepToBase) -> Any:
-        found = cost(self)
-        costs.append(float(found.detach()))
-        return found
-
-    monkeypatch.setattr(KeepToBase, "cost", noting)
     training(dataclasses.replace(
         plan, epochs=1, keep_base=1.0, init="identity", method="direft", precision="bfloat16", prefix_budget_bytes=0,
     ))  # fmt: skip
@@ -116,8 +122,17 @@ def test_a_start_that_holds_for_one_length_is_not_kept(
     tiny: Callable[..., Any], small_tokenizer: Any, planted: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("strop.training.fitter.Start.holds_for_one_length", True)
-    monkeypatch.setattr(KeepToBase, "__init__", lambda *_, **__: pytest.fail("kept"))
-    train(tiny("llama"), small_tokenizer, planted, dataclasses.replace(plan, epochs=1, keep_base=1.0))
+    notes = Notes()
+    kept = dataclasses.replace(plan, epochs=1, keep_base=1.0)
+    found = train(tiny("llama"), small_tokenizer, planted, kept, RunOptions(progress=notes))
+    assert any("holds for one length of text: the edits are not kept to the base" in line for line in notes.lines)
+    free = train(tiny("llama"), small_tokenizer, planted, dataclasses.replace(kept, keep_base=0))
+    assert found.result.cost.tokens == free.result.cost.tokens
+    assert all(
+        torch.equal(mine[name], theirs[name])
+        for mine, theirs in zip(found.recipe.tensors, free.recipe.tensors, strict=True)
+        for name in mine
+    )
 
 
 def test_each_pass_draws_as_many_as_it_should_and_another_draw_comes_next(tiny: Callable[..., Any]) -> None:
@@ -222,19 +237,10 @@ def test_no_guard_is_read_on_the_text_that_is_kept_to(
 
 
 def test_the_base_is_the_model_before_any_edit_also_where_a_recipe_comes_first(
-    tiny: Callable[..., Any], small_tokenizer: Any, planted: Any, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., Any], small_tokenizer: Any, planted: Any, plan: TrainPlan, costs: list[float]
 ) -> None:
     model = tiny("llama")
     cut = Recipe.of(model, [RankReduction(WeightSite(0, MatrixType.UP), rank_fraction=0.1)])
-    costs: list[float] = []
-    cost = KeepToBase.cost
-
-    def noting(self: KeepToBase) -> Any:
-        found = cost(self)
-        costs.append(float(found.detach()))
-        return found
-
-    monkeypatch.setattr(KeepToBase, "cost", noting)
     for after in (None, cut):
         costs.append(-1.0)
         train(
@@ -244,12 +250,3 @@ def test_the_base_is_the_model_before_any_edit_also_where_a_recipe_comes_first(
     second = costs.index(-1.0, 1)
     assert costs[1] < 1e-5  # the edit begins as the identity
     assert costs[second + 1] > 1e-4  # and the cut has drifted already
-
-
-def test_a_classifier_has_no_text_to_be_kept_to(tiny: Callable[..., Any], small_tokenizer: Any, planted: Any) -> None:
-    model = tiny("llama")
-    fitter = Fitter.__new__(Fitter)
-    fitter._plan, fitter._model = TrainPlan(), model
-    labelled = dataclasses.replace(planted, labels=object())
-    fitter.given = dataclasses.make_dataclass("Given", ["task"])(labelled)
-    assert fitter._kept_to_base(None) is None  # type: ignore[arg-type]

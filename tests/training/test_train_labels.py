@@ -338,3 +338,17 @@ def test_a_classifiers_weights_learn_beside_its_head(
     assert found.result.edited["select"].loss < found.result.base["select"].loss
     assert {entry.method for entry in found.recipe.interventions} == {method}
     assert found.recipe.head is not None
+
+
+def test_a_classifier_writes_no_text_that_it_could_be_kept_to(
+    write_cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    task = load_task(write_cities(tmp_path))
+    kept, free = (
+        strop.train(
+            tiny_classifier("gpt2"), small_tokenizer, task, dataclasses.replace(QUICK, epochs=1, keep_base=weight)
+        )
+        for weight in (10.0, 0.0)
+    )
+    assert kept.result.cost.tokens == free.result.cost.tokens
+    assert kept.result.edited == free.result.edited
