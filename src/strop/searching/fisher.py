@@ -1,6 +1,5 @@
 """What the base's own text resists: the Fisher information of the changes of all singular values, and prices made of it."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,20 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite, input_device
 from strop.checkpoints import identify
-from strop.files import cache_folder, replacing_file
+from strop.files import cache_folder
 from strop.linalg import SingularValueDecomposition
 from strop.progress import SILENT, Progress
 from strop.proving import Assignment, texts_beside_drift
 from strop.scoring import Batch, Resources, Texts
 from strop.scoring.encoding import TokenSequence, batches_of
 from strop.searching.effects import EffectPlan, Effects, measure_effects, refuse_unknown_effects
+from strop.searching.kept_vectors import keep_vectors, kept_vectors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +107,7 @@ def fisher_information(
     """
     ranks = {site: len(decompositions(site).singular_values) for site in sites}
     path = _path_of(own, ranks) if not given.start else None
-    kept = _read(path, ranks) if path is not None else None
+    kept = kept_vectors(path, ranks) if path is not None else None
     if kept is not None:
         return kept
     groups = own.of_one_length
@@ -129,8 +127,7 @@ def fisher_information(
             total[site] += effects.score * ((tokens - prompt) * len(rows) / count)
     refuse_unknown_effects({site: Effects(resisted, resisted) for site, resisted in total.items()})
     if path is not None and all(bool(torch.isfinite(resisted).all()) for resisted in total.values()):
-        with contextlib.suppress(OSError, SafetensorError), replacing_file(path) as temporary:
-            save_file({str(site): resisted.contiguous() for site, resisted in total.items()}, temporary)
+        keep_vectors(path, total)
     return total
 
 
@@ -158,14 +155,3 @@ def _path_of(own: OwnTexts, ranks: Mapping[WeightSite, int]) -> Path:
     settings = json.dumps([[[str(site), rank] for site, rank in ranks.items()], own.digest])
     digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return cache_folder() / "fisher" / f"{own.fingerprint}-{digest}.safetensors"
-
-
-def _read(path: Path, ranks: Mapping[WeightSite, int]) -> dict[WeightSite, Tensor] | None:
-    """Return what was kept; None where there is nothing, or what is there is damaged."""
-    try:
-        kept = load_file(path)
-        found = {site: kept[str(site)] for site in ranks}
-    except (SafetensorError, KeyError, OSError):
-        return None
-    right = all(own.shape == (ranks[site],) and bool(torch.isfinite(own).all()) for site, own in found.items())
-    return found if right else None

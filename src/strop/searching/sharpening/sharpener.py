@@ -3,22 +3,19 @@
 import contextlib
 import dataclasses
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import optuna
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from strop.anatomy import WeightSite, editable_shapes
 from strop.errors import UsageError
-from strop.files import replacing_file
 from strop.interventions import applied_interventions
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, describe_trial
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.effects import measure_effects, refuse_unknown_effects
 from strop.searching.fisher import OwnTexts, fisher_information
 from strop.searching.guided_examples import GuidedExamples
+from strop.searching.kept_vectors import keep_vectors, kept_vectors
 from strop.searching.sharpening.plan import SharpenPlan
 from strop.searching.sharpening.spectrum import NEEDS_FISHER, Spectrum, direction_of
 
@@ -160,7 +157,7 @@ class Sharpener:
         self._gradients += 1
         folder = self.journal.folder
         path = folder / "gradients" / f"{number}.safetensors" if folder is not None else None
-        kept = self._kept(path)
+        kept = kept_vectors(path, self._ranks) if path is not None else None
         if kept is not None:
             return kept
         with self._applied(spectrum):
@@ -176,20 +173,8 @@ class Sharpener:
             refuse_unknown_effects(effects)
         gradient = {site: -own.loss_change for site, own in effects.items()}
         if path is not None:
-            path.parent.mkdir(exist_ok=True)
-            with replacing_file(path) as temporary:
-                save_file({str(site): own.contiguous() for site, own in gradient.items()}, temporary)
+            keep_vectors(path, gradient)
         return gradient
-
-    def _kept(self, path: Path | None) -> dict[WeightSite, Tensor] | None:
-        """Return the gradient an earlier sitting took of this step; None where there is none."""
-        if path is None or not path.is_file():
-            return None
-        try:
-            kept = load_file(path)
-            return {site: kept[str(site)] for site in self._ranks}
-        except (SafetensorError, KeyError, OSError):
-            return None
 
     def _applied(self, spectrum: Spectrum) -> AbstractContextManager[object]:
         """Put a spectrum on the model, which holds what the run begins with, for a `with` block."""
