@@ -104,7 +104,7 @@ def test_options_of_edits_of_weights_reach_the_plan(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--keep-text", "nowhere.txt"], "The text nowhere.txt for drift cannot be read"),
+        (["--keep-text", "nowhere.txt"], "The text nowhere.txt cannot be read"),
         (["--method", "bias", "--rank", "4"], "rank goes with edits of hidden states"),
         (["--rank", "600"], "a subspace of rank 600 does not fit into hidden states of size 32"),
         (["--layers", "40"], "'40' names a layer this model has not"),

@@ -131,7 +131,7 @@ def test_a_users_text_that_is_too_short_is_refused_before_the_run(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path
 ) -> None:
     options = RunOptions(out=tmp_path / "run", drift_text=DriftText("short.txt", "Lyon"))
-    with pytest.raises(UsageError, match=r"short\.txt has \d tokens, and drift is measured on windows of 96"):
+    with pytest.raises(UsageError, match=r"short\.txt has \d tokens, and windows of 96 are read"):
         search(answering(), small_tokenizer, task, SEARCH, options)
     assert not (tmp_path / "run").exists()
 
@@ -163,7 +163,7 @@ def test_drift_is_bounded_in_nats(tmp_path: Path) -> None:
     assert (guard.measure.name, guard.bound, guard.measure.bound_unit) == ("drift", 0.05, "nats")
     with pytest.raises(UsageError, match=r"'drift:5%': drift is bounded in nats per token, such as drift:0\.05"):
         Guard.parse("drift:5%")
-    with pytest.raises(UsageError, match=r"no\.txt for drift cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"no\.txt cannot be read: No such file"):
         DriftText.read(tmp_path / "no.txt")
     with pytest.raises(UsageError, match="blank is empty"):
         DriftText("blank", " \n")

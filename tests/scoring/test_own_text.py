@@ -140,7 +140,7 @@ def test_a_users_text_is_cut_into_windows_spread_over_it(small_tokenizer: Any) -
 
 
 def test_a_users_text_that_is_too_short_is_refused(small_tokenizer: Any) -> None:
-    with pytest.raises(UsageError, match=r"notes\.txt has 7 tokens, and drift is measured on windows of 96; give some"):
+    with pytest.raises(UsageError, match=r"notes\.txt has 7 tokens, and windows of 96 are read; give some"):
         texts_in("The city of Lyon is in France", small_tokenizer, name="notes.txt", count=4, context=128)
 
 

@@ -44,7 +44,7 @@ class DriftText:
         Raises:
             UsageError: there is no such file, or it is not UTF-8 text.
         """
-        return cls(path.name, read_text(path, called=f"The text {path} for drift"))
+        return cls(path.name, read_text(path, called=f"The text {path}"))
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
-from strop.scoring.drift import DriftScorer, head_in_float32
+from strop.scoring.drift import DriftScorer, head_in_float32, log_probabilities
 from strop.scoring.encoding import Batch
 from strop.scoring.evaluate import (
     ParaphraseRobustness,
@@ -33,6 +33,7 @@ __all__ = [
     "generating_by",
     "greedy_continuations",
     "head_in_float32",
+    "log_probabilities",
     "own_texts",
     "scorer_of",
     "spread",

@@ -94,8 +94,10 @@ class DriftScorer:
                 targets = batch.ids[:, batch.prompt_tokens :].flatten()
                 for start in range(0, len(targets), self._positions):
                     part = slice(start, start + self._positions)
-                    log_p = self._log_probabilities(batch, base.to(edited.device), part)
-                    log_q = self._log_probabilities(batch, edited, part)
+                    log_p, log_q = (
+                        log_probabilities(self._model, self._anatomy, left.flatten(0, 1)[part].to(edited.device))
+                        for left in (base, edited)
+                    )
                     wanted = targets[part].to(log_p.device)[:, None]
                     divergences.append((log_p.exp() * (log_p - log_q)).sum(-1).cpu().double())
                     changed += int((log_p.argmax(-1) != log_q.argmax(-1)).sum())
@@ -124,21 +126,20 @@ class DriftScorer:
         with prompt_lengths([batch.prompt_tokens] * len(batch.ids)):
             return hidden_states_entering(self._model, self._anatomy, batch.ids, layer=layer, start=start, state=state)
 
-    def _log_probabilities(self, batch: Texts, left: Tensor, part: slice) -> Tensor:
-        """Return log p of every token of the vocabulary at some of the places, (places, vocabulary)."""
-        texts, places = left.shape[:2]
-        index = torch.arange(texts * places, device=batch.ids.device)[part]
-        with prompt_lengths([places] * texts), head_in_float32(self._model):  # no block runs, so no edit asks for more
-            logits = logits_at(
-                self._model,
-                self._anatomy,
-                batch.ids[:, :places],
-                index // places,
-                index % places,
-                start=self._anatomy.layer_count,
-                state=left,
-            )
-        return logits.float().log_softmax(-1)
+
+def log_probabilities(model: PreTrainedModel, anatomy: Anatomy, left: Tensor) -> Tensor:
+    """Return log p of every token of the vocabulary, (places, vocabulary) in float32, from what left the last block.
+
+    Args:
+        model: a causal language model; its norm and LM head are run, and no block.
+        anatomy: of that model.
+        left: (places, hidden).
+    """
+    places = torch.arange(len(left), device=input_device(model))
+    ids, first = torch.zeros_like(places)[:, None], torch.zeros_like(places)  # no block runs: any token ids do
+    with prompt_lengths([1] * len(left)), head_in_float32(model):
+        logits = logits_at(model, anatomy, ids, places, first, start=anatomy.layer_count, state=left[:, None])
+    return logits.float().log_softmax(-1)
 
 
 @contextlib.contextmanager

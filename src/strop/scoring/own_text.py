@@ -120,9 +120,7 @@ def texts_in(
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     starts = list(range(0, len(ids) - width + 1, width))
     if not starts:
-        raise UsageError(
-            f"{name} has {len(ids)} tokens, and drift is measured on windows of {width}; give some pages of text."
-        )
+        raise UsageError(f"{name} has {len(ids)} tokens, and windows of {width} are read; give some pages of text.")
     if len(starts) > count:
         starts = [starts[index * len(starts) // count] for index in range(count)]
     rows = torch.tensor([[*begins, *ids[start : start + width]] for start in starts])

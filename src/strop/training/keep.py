@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Site, evaluating, hidden_states_entering, input_device, logits_at
 from strop.interventions import prompt_lengths
 from strop.progress import Progress
-from strop.scoring import Resources, Texts, head_in_float32
-from strop.training.prefix_states import PrefixStates, worth_keeping
+from strop.scoring import Resources, Texts, head_in_float32, log_probabilities
+from strop.training.prefix_states import PrefixStates, begun_by, worth_keeping
 from strop.training.sequences import Item, TrainSequence, collate
 
 
@@ -80,8 +80,6 @@ class KeepToBase:
         device = input_device(self._model)
         ids = batch["input_ids"].to(device)
         rows, columns = (batch["labels"] != -100).nonzero(as_tuple=True)
-        state = self._prefix.batch(batch["index"], ids.shape[1]) if self._prefix is not None else None
-        begun = self._prefix is not None and state is not None
         with evaluating(self._model), prompt_lengths(batch["prompt_lengths"]), head_in_float32(self._model):
             logits = logits_at(
                 self._model,
@@ -89,30 +87,13 @@ class KeepToBase:
                 ids,
                 rows.to(device),
                 (columns - 1).to(device),
-                start=self._prefix.start if self._prefix is not None and begun else 0,
-                state=state.to(device) if state is not None else None,
-                raw=self._prefix is not None and begun and self._prefix.raw,
+                **begun_by(self._prefix, batch["index"], ids),
             )
         edited = logits.float().log_softmax(-1)
         with torch.no_grad():
-            base = self._log_probabilities(drawn).to(edited.device)
+            left = torch.cat([self._base[index] for index in drawn]).to(device)
+            base = log_probabilities(self._model, self._anatomy, left).to(edited.device)
         return self._weight * nn.functional.kl_div(edited, base, log_target=True, reduction="batchmean")
-
-    def _log_probabilities(self, drawn: Sequence[int]) -> Tensor:
-        """Return log p of the base at the places that are compared, text after text, (places, vocabulary)."""
-        left = torch.cat([self._base[index] for index in drawn])[:, None].to(input_device(self._model))
-        places = torch.arange(len(left), device=left.device)
-        with prompt_lengths([1] * len(left)), head_in_float32(self._model):  # no block runs: any token ids do
-            logits = logits_at(
-                self._model,
-                self._anatomy,
-                torch.zeros_like(places)[:, None],
-                places,
-                torch.zeros_like(places),
-                start=self._anatomy.layer_count,
-                state=left,
-            )
-        return logits.float().log_softmax(-1)
 
     def _leaving(self, members: Sequence[int]) -> list[Tensor]:
         """Return what leaves the last block at the places that are compared, for each text (places, hidden)."""

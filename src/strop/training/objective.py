@@ -15,7 +15,7 @@ from strop.scoring.class_scorer import losses, refuse_no_classifier
 from strop.scoring.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
 from strop.tasks import Labels, Task
 from strop.training.plan import TrainPlan
-from strop.training.prefix_states import PrefixStates, worth_keeping
+from strop.training.prefix_states import PrefixStates, begun_by, worth_keeping
 from strop.training.sequences import Item, TrainSet, collate
 
 
@@ -98,7 +98,6 @@ class AnswerObjective:
         """Return what the answer tokens of a batch cost; the LM head runs at these only."""
         input_ids, labels = inputs["input_ids"], inputs["labels"]
         rows, columns = (labels != -100).nonzero(as_tuple=True)
-        state = self.prefix.batch(inputs["index"], input_ids.shape[1]) if self.prefix is not None else None
         with prompt_lengths(inputs["prompt_lengths"]):
             logits = logits_at(
                 self.model,
@@ -106,9 +105,7 @@ class AnswerObjective:
                 input_ids,
                 rows,
                 columns - 1,
-                start=self.prefix.start if self.prefix is not None and state is not None else 0,
-                state=state.to(input_ids.device) if state is not None else None,
-                raw=self.prefix is not None and state is not None and self.prefix.raw,
+                **begun_by(self.prefix, inputs["index"], input_ids),
                 caller=caller,
             )
         total = nn.functional.cross_entropy(logits.float(), labels[rows, columns].to(logits.device), reduction="sum")

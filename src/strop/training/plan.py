@@ -18,19 +18,8 @@ Schedule = Literal["linear", "cosine", "constant"]
 WEIGHT_METHODS = ("spectrum", "bias")
 """The methods that learn edits of weights."""
 
-STATE_SETTINGS = (
-    *(
-        "stream",
-        "rank",
-        "positions",
-        "tied",
-        "activation",
-        "subspaces",
-        "train_subspaces",
-        "init",
-        "dropout",
-        "dropout_on",
-    ),
+STATE_SETTINGS = tuple(
+    "stream rank positions tied activation subspaces train_subspaces init dropout dropout_on".split()
 )
 """The settings that say what edits of hidden states are like."""
 

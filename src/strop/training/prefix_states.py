@@ -1,6 +1,7 @@
 """Hidden states below the lowest edit: they never change, so they are read once and reused in every epoch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,6 +92,20 @@ class PrefixStates:
         for row, member in enumerate(members):
             padded[row, : self._states[member].shape[0]] = self._states[member]
         return padded
+
+
+def begun_by(prefix: PrefixStates | None, index: Tensor, input_ids: Tensor) -> dict[str, Any]:
+    """Return what lets `logits_at` go on from states that are kept: nothing where there are none of a batch.
+
+    Args:
+        prefix: what is kept; None for nothing.
+        index: (batch,), of the sequences.
+        input_ids: (batch, tokens).
+    """
+    state = prefix.batch(index, input_ids.shape[1]) if prefix is not None else None
+    if prefix is None or state is None:
+        return {}
+    return {"start": prefix.start, "state": state.to(input_ids.device), "raw": prefix.raw}
 
 
 def worth_keeping(model: PreTrainedModel, *, lowest: Site, epochs: int) -> bool:
