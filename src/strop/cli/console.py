@@ -75,6 +75,12 @@ ShotsOption = Annotated[
     ),
 ]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
+PriceWeightOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.", show_default="0"
+    ),
+]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import MatrixTypesOption, given_only, parse_matrix_types, parse_numbers
+from strop.cli.console import MatrixTypesOption, PriceWeightOption, given_only, parse_matrix_types, parse_numbers
 from strop.cli.method import MethodCall, method_command
 
 
@@ -64,13 +64,7 @@ def prune(
     patience: Annotated[
         int | None, typer.Option(help="Rounds without a lower loss on select before it stops.", show_default="3")
     ] = None,
-    price_weight: Annotated[
-        float | None,
-        typer.Option(
-            help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.",
-            show_default="0",
-        ),
-    ] = None,
+    price_weight: PriceWeightOption = None,
 ) -> None:
     """Find the singular values whose removal helps a model at a task, and prove the gain on held-out examples (eigenpruning).
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import MatrixTypesOption, given_only, parse_matrix_types, parse_numbers
+from strop.cli.console import MatrixTypesOption, PriceWeightOption, given_only, parse_matrix_types, parse_numbers
 from strop.cli.method import MethodCall, method_command
 
 
@@ -38,13 +38,7 @@ def search(
     finalists: Annotated[
         int | None, typer.Option(help="How many candidates go on from the screening.", show_default="8")
     ] = None,
-    price_weight: Annotated[
-        float | None,
-        typer.Option(
-            help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.",
-            show_default="0",
-        ),
-    ] = None,
+    price_weight: PriceWeightOption = None,
 ) -> None:
     """Find the rank reductions that help a model at a task, and prove the gain on held-out examples (LASER).
 

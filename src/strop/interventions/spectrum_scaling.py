@@ -12,7 +12,6 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
-from strop.linalg import SingularValueDecomposition
 
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
@@ -138,7 +137,7 @@ class SpectrumScaling:
 
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed."""
-        factors = tensors if "left" in tensors and "right" in tensors else self.factors(decompose(matrix))
+        factors = tensors if "left" in tensors and "right" in tensors else self.precomputed(matrix, decompose=decompose)
         left, right = factors["left"].to(matrix.device), factors["right"].to(matrix.device)
         change = left @ self._mixed(right.T, tensors).T
         return (matrix.to(left.dtype) + change).to(matrix.dtype)
@@ -154,15 +153,6 @@ class SpectrumScaling:
             (..., out).
         """
         return self._mixed(inputs @ tensors["right"].T, tensors) @ tensors["left"].T
-
-    def factors(self, decomposition: SingularValueDecomposition) -> dict[str, Tensor]:
-        """Return U diag(σ) and Vᵀ, as `left` and `right`: with them among its tensors, `edit` decomposes nothing."""
-        kept = slice(self.top)
-        right = decomposition.vh[kept]
-        return {
-            "left": decomposition.u[:, kept] * decomposition.singular_values[kept],
-            "right": right.contiguous() if self.top is None else right.clone(),  # all of it is not held for a part
-        }
 
     def _count(self, shape: Shape) -> int:
         return min(shape) if self.top is None else self.top
@@ -185,8 +175,13 @@ class SpectrumScaling:
         return None
 
     def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
-        """Return U diag(σ) and Vᵀ, as `left` and `right`."""
-        return self.factors(decompose(matrix))
+        """Return U diag(σ) and Vᵀ, as `left` and `right`: with them among its tensors, `edit` decomposes nothing."""
+        found, kept = decompose(matrix), slice(self.top)
+        right = found.vh[kept]
+        return {
+            "left": found.u[:, kept] * found.singular_values[kept],
+            "right": right.contiguous() if self.top is None else right.clone(),  # all of it is not held for a part
+        }
 
     def parameter_count(self, shape: Shape) -> int:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
