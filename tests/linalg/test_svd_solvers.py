@@ -1,0 +1,170 @@
+"""The solvers behind a decomposition: who answers when one fails, and what the randomised one promises."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from tests.fixtures.matrices import (
+    assert_is_decomposition_of,
+    gaussian,
+    with_spectrum,
+)
+from torch import Tensor
+
+from strop.errors import DecompositionError
+from strop.linalg import decompose
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def solver(*arguments: object, **settings: object) -> None:
+        raise error
+
+    return solver
+
+
+def giving_nan(matrix: Tensor, full_matrices: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    k = min(matrix.shape)
+    return (
+        matrix.new_full((matrix.shape[0], k), torch.nan),
+        matrix.new_full((k,), torch.nan),
+        matrix.new_full((k, matrix.shape[1]), torch.nan),
+    )
+
+
+@pytest.fixture
+def spied_scipy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The LAPACK drivers scipy was asked for, in order."""
+    asked: list[str] = []
+    solver = scipy.linalg.svd
+
+    def spy(matrix: np.ndarray, **settings: object) -> object:
+        asked.append(str(settings["lapack_driver"]))
+        assert matrix.dtype == np.float64
+        return solver(matrix, **settings)
+
+    monkeypatch.setattr(scipy.linalg, "svd", spy)
+    return asked
+
+
+@pytest.mark.parametrize("failure", [torch.linalg.LinAlgError("did not converge\nmore"), giving_nan])
+def test_qr_iteration_in_float64_answers_when_divide_and_conquer_fails(
+    failure: object, monkeypatch: pytest.MonkeyPatch, spied_scipy: list[str]
+) -> None:
+    matrix = gaussian(12, 12, seed=0)
+    monkeypatch.setattr(torch.linalg, "svd", raising(failure) if isinstance(failure, Exception) else failure)
+    assert_is_decomposition_of(matrix, decompose(matrix))
+    assert spied_scipy == ["gesvd"]
+
+
+@pytest.mark.parametrize("failure", [np.linalg.LinAlgError("SVD did not converge"), MemoryError("no room")])
+def test_the_gram_matrix_answers_when_both_exact_solvers_fail(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = gaussian(12, 12, seed=0)
+    monkeypatch.setattr(torch.linalg, "svd", raising(torch.linalg.LinAlgError("did not converge")))
+    monkeypatch.setattr(scipy.linalg, "svd", raising(failure))
+    assert_is_decomposition_of(matrix, decompose(matrix, method="exact"))
+
+
+@pytest.mark.parametrize("method", ["auto", "exact", "gram"])
+def test_when_every_solver_fails_one_message_names_them_all(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.linalg, "svd", raising(torch.linalg.LinAlgError("first reason\nand a traceback")))
+    monkeypatch.setattr(scipy.linalg, "svd", raising(np.linalg.LinAlgError("second reason")))
+    monkeypatch.setattr(torch.linalg, "eigh", raising(torch.linalg.LinAlgError("third reason")))
+    with pytest.raises(DecompositionError) as caught:
+        decompose(gaussian(12, 7, seed=0), method=method)
+    message = str(caught.value)
+    assert "12 x 7" in message
+    for part in (
+        "divide and conquer: first reason",
+        "QR iteration in float64: second reason",
+        "Gram matrix: third reason",
+    ):
+        assert part in message
+    assert "traceback" not in message
+
+
+def test_a_bug_in_a_solver_is_not_taken_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.linalg, "svd", raising(TypeError("a bug")))
+    with pytest.raises(TypeError, match="a bug"):
+        decompose(gaussian(6, 6, seed=0))
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64)])
+def test_an_ill_conditioned_matrix_is_refused_by_the_gram_solver_and_decomposed_as_well_as_ever(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = with_spectrum(*shape, torch.logspace(0, -6, 16))
+    truth = torch.linalg.svdvals(matrix.double())
+    exact_calls = []
+    solver = torch.linalg.svd
+
+    def spy(*arguments: object, **settings: object) -> object:
+        exact_calls.append(1)
+        return solver(*arguments, **settings)
+
+    monkeypatch.setattr(torch.linalg, "svd", spy)
+    found = decompose(matrix, method="gram")
+    assert exact_calls
+    assert_is_decomposition_of(matrix, found)
+    torch.testing.assert_close(found.singular_values.double(), truth, atol=3e-7, rtol=0)
+
+
+def test_a_well_conditioned_tall_matrix_never_reaches_the_slower_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = gaussian(64, 16, seed=0)
+    monkeypatch.setattr(torch.linalg, "svd", raising(RuntimeError("not to be called")))
+    monkeypatch.setattr(scipy.linalg, "svd", raising(RuntimeError("not to be called")))
+    found = decompose(matrix)
+    assert_is_decomposition_of(matrix, found)
+    truth = torch.linalg.eigvalsh(matrix.T.double() @ matrix.double())
+    torch.testing.assert_close(found.singular_values.double(), truth.flip(0).sqrt(), rtol=1e-6, atol=0)
+
+
+def test_the_gram_solver_keeps_its_factors_orthonormal_up_to_the_condition_it_trusts() -> None:
+    matrix = with_spectrum(200, 50, torch.logspace(0, -3.9, 50))
+    assert_is_decomposition_of(matrix, decompose(matrix, method="gram"), tolerance=3e-6)
+
+
+# The randomised solver
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
+    matrix = gaussian(60, 40, seed=0)
+    torch.manual_seed(1)
+    first = decompose(matrix, method="randomized", rank=5, seed=7)
+    torch.manual_seed(2)
+    again = decompose(matrix, method="randomized", rank=5, seed=7)
+    other = decompose(matrix, method="randomized", rank=5, seed=8)
+    assert torch.equal(first.u, again.u)
+    assert torch.equal(first.singular_values, again.singular_values)
+    assert torch.equal(first.vh, again.vh)
+    assert not torch.equal(first.u, other.u)
+
+
+def test_the_randomized_solver_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    decompose(gaussian(20, 20, seed=0), method="randomized", rank=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_decaying_spectrum_is_found_within_a_thousandth_of_the_best_error(seed: int) -> None:
+    matrix = with_spectrum(120, 80, 0.9 ** torch.arange(80), seed)
+    best = float((matrix - decompose(matrix).recompose(8)).norm())
+    error = float((matrix - decompose(matrix, method="randomized", rank=8, seed=seed).recompose()).norm())
+    assert best <= error * (1 + 1e-6)
+    assert error <= best * 1.001
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flat_spectrum_is_found_no_worse_than_by_torch_svd_lowrank_without_oversampling(seed: int) -> None:
+    matrix = gaussian(150, 100, seed)  # the hard case: the spectrum of noise
+    torch.manual_seed(seed)
+    u, s, v = torch.svd_lowrank(matrix, q=5, niter=2)
+    theirs = float((matrix - (u * s) @ v.T).norm())
+    ours = float((matrix - decompose(matrix, method="randomized", rank=5, seed=seed).recompose()).norm())
+    best = float((matrix - decompose(matrix).recompose(5)).norm())
+    assert best <= ours * (1 + 1e-6)
+    assert ours <= theirs
