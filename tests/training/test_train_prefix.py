@@ -125,3 +125,21 @@ def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
     for one, two in zip(reused.trials, computed.trials, strict=True):
         assert one.accuracy == two.accuracy
         assert one.loss == pytest.approx(two.loss, rel=1e-5)
+
+
+def test_beyond_the_budget_only_the_missing_rows_are_read_again(
+    training: Any, tiny: Any, seen: Any, kept: list[Any], plan: TrainPlan
+) -> None:
+    model = tiny("llama")
+    rows = Counter[bool]()
+    block = Anatomy.of(model).blocks(model)[0]
+    block.mlp.register_forward_hook(lambda _, inputs, __: rows.update({torch.is_grad_enabled(): len(inputs[0])}))
+    plan = dataclasses.replace(plan, layers=(1,), epochs=2)
+    training(dataclasses.replace(plan, prefix_budget_bytes=EXAMPLES // 2 * 6 * TOKEN_BYTES), model=model)
+    (some,) = kept
+    partly, unkept = rows[False], EXAMPLES - len(some._states)
+    assert rows[True] == 0  # what no edit changes is never read for gradients
+    rows.clear()
+    training(dataclasses.replace(plan, prefix_budget_bytes=2**30), model=model)
+    assert 0 < unkept < EXAMPLES
+    assert partly - rows[False] == plan.epochs * unkept - unkept

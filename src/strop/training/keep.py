@@ -87,7 +87,7 @@ class KeepToBase:
                 ids,
                 rows.to(device),
                 (columns - 1).to(device),
-                **begun_by(self._prefix, batch["index"], ids),
+                **begun_by(self._prefix, {**batch, "input_ids": ids}),
             )
         edited = logits.float().log_softmax(-1)
         with torch.no_grad():

@@ -105,7 +105,7 @@ class AnswerObjective:
                 input_ids,
                 rows,
                 columns - 1,
-                **begun_by(self.prefix, inputs["index"], input_ids),
+                **begun_by(self.prefix, inputs),
                 caller=caller,
             )
         total = nn.functional.cross_entropy(logits.float(), labels[rows, columns].to(logits.device), reduction="sum")

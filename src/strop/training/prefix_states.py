@@ -1,6 +1,6 @@
 """Hidden states below the lowest edit: they never change, so they are read once and reused in every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,20 +25,22 @@ OTHER_HEADS = ("classifier", "summary", "pooler", "cls")
 
 
 class PrefixStates:
-    """The hidden states at the lowest edit, for as many sequences as a budget holds.
+    """The hidden states at the lowest edit, kept for as many sequences as a budget holds; the others are read anew.
 
     Sequences are read in batches of like length, always the same ones, so that a training that is resumed sees the same
     numbers to the last bit.
 
     Args:
-        start: the block from which on the model is run.
-        raw: the states are what the block before it made, still to be edited; else what enters it.
-        states: for a sequence's index (tokens, hidden), in the model's dtype.
+        model: whose blocks below the edit are the same in every epoch.
+        anatomy: of that model.
+        lowest: where the lowest edit that learns is. A block's output is edited after the block: it has run by then, and
+            what it made is kept.
     """
 
-    def __init__(self, start: int, *, raw: bool, states: dict[int, Tensor]) -> None:
-        self.start, self.raw = start, raw
-        self._states = states
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, *, lowest: Site) -> None:
+        self.start, self.raw = lowest.layer + lowest.after_block, lowest.after_block
+        self._model, self._anatomy, self._layer = model, anatomy, lowest.layer
+        self._states: dict[int, Tensor] = {}
 
     @classmethod
     def read(
@@ -51,11 +53,8 @@ class PrefixStates:
         budget_bytes: int,
         progress: Progress,
     ) -> "PrefixStates":
-        """Run what lies below the lowest edit once on each sequence, the shortest first, until the budget is used up.
-
-        A block's output is edited after the block: it has run by then, and what it made is kept.
-        """
-        raw = lowest.after_block
+        """Run what lies below the lowest edit once on each sequence, the shortest first, until the budget is used up."""
+        prefix = cls(model, anatomy, lowest=lowest)
         size = anatomy.hidden_size * model.dtype.itemsize
         order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index].ids), index))
         batches: list[list[int]] = []
@@ -70,42 +69,53 @@ class PrefixStates:
                 batches.append([])
             batches[-1].append(index)
         progress.start("reading what no edit changes", len(batches))
-        kept: dict[int, Tensor] = {}
-        with evaluating(model), torch.no_grad():
-            for batch in batches:
-                tensors = collate([{"index": index, "sequence": sequences[index]} for index in batch])
-                with prompt_lengths(tensors["prompt_lengths"]):
-                    find = hidden_states_made_by if raw else hidden_states_entering
-                    found = find(model, anatomy, tensors["input_ids"].to(input_device(model)), layer=lowest.layer)
-                for row, index in enumerate(batch):
-                    kept[index] = found[row, : len(sequences[index].ids) - 1].clone()
-                progress.advance()
-        return cls(lowest.layer + raw, raw=raw, states=kept)
+        for batch in batches:
+            tensors = collate([{"index": index, "sequence": sequences[index]} for index in batch])
+            found = prefix._read(tensors["input_ids"].to(input_device(model)), tensors["prompt_lengths"])
+            for row, index in enumerate(batch):
+                prefix._states[index] = found[row, : len(sequences[index].ids) - 1].clone()
+            progress.advance()
+        return prefix
 
-    def batch(self, index: Tensor, tokens: int) -> Tensor | None:
-        """Return the states of a batch, (batch, tokens, hidden), zeros at the padding; None if one is not kept."""
+    def batch(self, index: Tensor, input_ids: Tensor, prompts: Tensor) -> Tensor:
+        """Return the states of a batch, (batch, tokens, hidden).
+
+        Args:
+            index: (batch,), of the sequences.
+            input_ids: (batch, tokens), padded on the right.
+            prompts: (batch,), tokens of each prompt.
+        """
         members = index.tolist()
-        if any(member not in self._states for member in members):
-            return None
-        first = self._states[members[0]]
-        padded = first.new_zeros(len(members), tokens, first.shape[-1])
+        missing = [row for row, member in enumerate(members) if member not in self._states]
+        if len(missing) == len(members):
+            return self._read(input_ids, prompts).to(input_ids.device)
+        kept = [member for member in members if member in self._states]
+        first = self._states[kept[0]]
+        padded = first.new_zeros(*input_ids.shape, first.shape[-1], device=input_ids.device)
         for row, member in enumerate(members):
-            padded[row, : self._states[member].shape[0]] = self._states[member]
+            if member in self._states:
+                padded[row, : self._states[member].shape[0]] = self._states[member]
+        if missing:
+            padded[missing] = self._read(input_ids[missing], prompts[missing])
         return padded
 
+    def _read(self, input_ids: Tensor, prompts: Tensor) -> Tensor:
+        find = hidden_states_made_by if self.raw else hidden_states_entering
+        with evaluating(self._model), torch.no_grad(), prompt_lengths(prompts):
+            return find(self._model, self._anatomy, input_ids, layer=self._layer)
 
-def begun_by(prefix: PrefixStates | None, index: Tensor, input_ids: Tensor) -> dict[str, Any]:
-    """Return what lets `logits_at` go on from states that are kept: nothing where there are none of a batch.
+
+def begun_by(prefix: PrefixStates | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what lets `logits_at` go on from states below the lowest edit: nothing where none are kept.
 
     Args:
         prefix: what is kept; None for nothing.
-        index: (batch,), of the sequences.
-        input_ids: (batch, tokens).
+        inputs: a batch's `index`, `input_ids`, and `prompt_lengths`.
     """
-    state = prefix.batch(index, input_ids.shape[1]) if prefix is not None else None
-    if prefix is None or state is None:
+    if prefix is None:
         return {}
-    return {"start": prefix.start, "state": state.to(input_ids.device), "raw": prefix.raw}
+    state = prefix.batch(inputs["index"], inputs["input_ids"], inputs["prompt_lengths"])
+    return {"start": prefix.start, "state": state, "raw": prefix.raw}
 
 
 def worth_keeping(model: PreTrainedModel, *, lowest: Site, epochs: int) -> bool:
