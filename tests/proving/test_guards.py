@@ -43,9 +43,9 @@ class Scripted:
     def harm(self, base: float, edited: float) -> float:
         return edited - base
 
-    def reader(self, model: Any, tokenizer: Any, *, anatomy: Any) -> Callable[[], float]:
+    def reader(self, base: Any) -> Callable[[], float]:
         def read() -> float:
-            edits = tuple(edit for attachment in attachments_of(model) for edit in attachment.interventions)
+            edits = tuple(edit for attachment in attachments_of(base.model) for edit in attachment.interventions)
             self.readings.append(edits)
             return self.script(edits)
 

@@ -10,9 +10,11 @@ import pytest
 from tests.fixtures.runs import Notes
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.checkpoints import identify
 from strop.errors import UsageError
 from strop.interventions import RankReduction, applied_interventions
 from strop.proving import DriftFromBase, DriftText, Guard, RunOptions, RunOutcome
+from strop.proving.measures import Base
 from strop.recipe import Recipe
 from strop.runs import Price, RunResult
 from strop.scoring import DriftScorer
@@ -172,7 +174,7 @@ def test_drift_is_bounded_in_nats(tmp_path: Path) -> None:
 def test_drift_grows_with_what_an_edit_takes(tiny: Callable[..., Any], small_tokenizer: Any) -> None:
     model = tiny("llama")
     anatomy = Anatomy.of(model)
-    read = DriftFromBase().reader(model, small_tokenizer, anatomy=anatomy)
+    read = DriftFromBase().reader(Base(model, small_tokenizer, anatomy, identify(model).fingerprint))
     found = []
     for fraction in (0.9, 0.5, 0.1):
         with applied_interventions(model, [RankReduction(WeightSite(1, MatrixType.UP), fraction)], anatomy=anatomy):

@@ -1,10 +1,12 @@
 """What is to be improved, at what, and from where: all that whoever chooses needs, and no test example."""
 
 import dataclasses
+import functools
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
+from strop.checkpoints import BaseIdentity, identify
 from strop.errors import InterventionError
 from strop.interventions import attachments_of
 from strop.interventions.interfaces import Decompose
@@ -34,6 +36,11 @@ class Assignment:
             raise InterventionError("Something is attached to this model already; detach it first.")
         if self.start.head is not None:
             self.start.head.check(self.model)
+
+    @functools.cached_property
+    def base(self) -> BaseIdentity:
+        """Which model it is: every weight is read for that, once for all who ask."""
+        return identify(self.model)
 
     @classmethod
     def of(

@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from strop.checkpoints import identify
 from strop.errors import RunError
 from strop.files import remove_partial_folders
 from strop.progress import SILENT
@@ -18,6 +17,7 @@ from strop.proving.budget import Budget
 from strop.proving.choice import Choice
 from strop.proving.guards import Guards, Ready, ready_guards
 from strop.proving.journal import Journal
+from strop.proving.measures import Base
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.price import Priced, prepared_for, price_of
@@ -153,8 +153,8 @@ def _lead(
     if check_test is not None:
         check_test(test)
     options.drift_text.check(given.model, given.tokenizer, anatomy=given.anatomy)
-    ready = ready_guards(options.guards, given.model, given.tokenizer, anatomy=given.anatomy)
-    base = identify(given.model)
+    base = given.base
+    ready = ready_guards(options.guards, Base(given.model, given.tokenizer, given.anatomy, base.fingerprint))
     plan = _plan_of(settings, options)
     config = {
         "command": settings.command,

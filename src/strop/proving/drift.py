@@ -9,7 +9,7 @@ from strop.anatomy import Anatomy
 from strop.checkpoints import identify
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
-from strop.proving.measures import BoundUnit
+from strop.proving.measures import Base, BoundUnit
 from strop.proving.plain_text import digest_of, read_text, refuse_blank
 from strop.scoring import DriftScorer, Texts, own_texts, texts_in
 
@@ -156,14 +156,14 @@ class DriftFromBase:
         """Return the edited model's drift beyond the base's, which is 0."""
         return edited - base
 
-    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> "DriftReader":
+    def reader(self, base: Base) -> "DriftReader":
         """Let the base read the texts, once.
 
         Raises:
             UsageError: the model predicts no next token, or the text is too short.
         """
-        texts = self.text.texts(model, tokenizer, anatomy=anatomy)
-        return DriftReader(DriftScorer(model, texts, anatomy=anatomy, source=self.text.name))
+        texts = self.text.texts(base.model, base.tokenizer, anatomy=base.anatomy, fingerprint=base.fingerprint)
+        return DriftReader(DriftScorer(base.model, texts, anatomy=base.anatomy, source=self.text.name))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,12 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from strop.anatomy import Anatomy
 from strop.errors import UsageError
 from strop.proving.drift import DriftFromBase, DriftText
-from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
+from strop.proving.measures import Base, Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.study import Study
 from strop.proving.trials import TrialKey
 from strop.runs import GuardReading
@@ -95,22 +92,18 @@ Ready = Sequence[tuple[Guard, Reader]]
 """Guards, each with what reads its measure of one model."""
 
 
-def ready_guards(
-    guards: Sequence[Guard], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy
-) -> Ready:
+def ready_guards(guards: Sequence[Guard], base: Base) -> Ready:
     """Return guards made ready for a model.
 
     Args:
         guards: in the order they are looked at.
-        model: as it is before any edit.
-        tokenizer: the model's.
-        anatomy: the model's.
+        base: the model as it is before any edit.
 
     Raises:
         UsageError: something cannot be measured of this model.
         TaskError: a row of a guard's task does not fit the model.
     """
-    return [(guard, guard.measure.reader(model, tokenizer, anatomy=anatomy)) for guard in guards]
+    return [(guard, guard.measure.reader(base)) for guard in guards]
 
 
 class Guards:

@@ -16,6 +16,17 @@ BoundUnit = Literal["share", "points", "nats"]
 """In what a harm is counted: a share of the base's figure, the difference of two fractions, or nats per token."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Base:
+    """A model as it is before any edit, for measures to be made ready on."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+    fingerprint: str
+    """Of its weights: under it, what the base alone says can be kept."""
+
+
 class Reader(Protocol):
     """A measure made ready for one model."""
 
@@ -54,7 +65,7 @@ class Measure(Protocol):
         """Return by how much the edited model is worse; negative where it is better."""
         ...
 
-    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+    def reader(self, base: Base) -> Reader:
         """Make it ready for a model, once; its reader is called as often as the model's edits change.
 
         Raises:
@@ -111,13 +122,13 @@ class TextPerplexity:
         """Return PPL(edited) / PPL(base) − 1."""
         return edited / base - 1
 
-    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+    def reader(self, base: Base) -> Reader:
         """Encode the text once.
 
         Raises:
             UsageError: the model predicts no tokens, or the text is too short for one window.
         """
-        scorer = text_scorer(model, tokenizer, self.text, name=self.name, anatomy=anatomy)
+        scorer = text_scorer(base.model, base.tokenizer, self.text, name=self.name, anatomy=base.anatomy)
         return lambda: scorer.evaluate().perplexity
 
 
@@ -166,7 +177,7 @@ class TaskAccuracy:
         """Return base − edited."""
         return base - edited
 
-    def reader(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, anatomy: Anatomy) -> Reader:
+    def reader(self, base: Base) -> Reader:
         """Encode the examples once.
 
         Raises:
@@ -174,7 +185,7 @@ class TaskAccuracy:
             UsageError: the model is not of the kind the task is for.
         """
         examples = self.task.examples("select", limit=self.limit)
-        scorer = scorer_of(model, tokenizer, self.task, examples, anatomy=anatomy)
+        scorer = scorer_of(base.model, base.tokenizer, self.task, examples, anatomy=base.anatomy)
 
         def read() -> float:
             accuracy = scorer.evaluate().accuracy

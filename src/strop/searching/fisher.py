@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite, input_device
-from strop.checkpoints import identify
 from strop.files import cache_folder
 from strop.linalg import SingularValueDecomposition
 from strop.progress import SILENT, Progress
@@ -74,7 +73,7 @@ class OwnTexts:
     @classmethod
     def of(cls, given: Assignment, *, count: int, progress: Progress = SILENT) -> "OwnTexts":
         """Return texts of an assignment's model, sampled from it as it is now or read from the cache."""
-        fingerprint = identify(given.model).fingerprint
+        fingerprint = given.base.fingerprint
         texts = texts_beside_drift(
             given.model, given.tokenizer, fingerprint=fingerprint, count=count, progress=progress
         )

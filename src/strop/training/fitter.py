@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import MatrixType, Site, editable_shapes
-from strop.checkpoints import identify
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
 from strop.files import remove_partial_folders
@@ -139,7 +138,12 @@ class Fitter:
             with self._start.applied(self._model, anatomy=self._anatomy, decompose=self.given.decompose):
                 start = journal.measure_without_candidate(self._select, started=True)
         recipe = Recipe.of(
-            self._model, self._interventions, family=self._anatomy.family, tensors=self._tensors, head=self._head
+            self._model,
+            self._interventions,
+            base=self.given.base,
+            family=self._anatomy.family,
+            tensors=self._tensors,
+            head=self._head,
         )
         with _undisturbed(self._model):
             kept = self._kept_to_base(journal)
@@ -167,7 +171,7 @@ class Fitter:
         if given.start.holds_for_one_length:
             journal.say("the recipe to begin with holds for one length of text: the edits are not kept to the base")
             return None
-        fingerprint = identify(self._model).fingerprint
+        fingerprint = given.base.fingerprint
         texts = texts_beside_drift(
             self._model, given.tokenizer, fingerprint=fingerprint, count=KEPT_TEXTS, progress=journal.progress
         )

@@ -11,6 +11,7 @@ import torch
 from tests.fixtures.runs import Notes, figures_of
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.checkpoints import identity
 from strop.errors import DecompositionError, UsageError
 from strop.interventions import SingularValuePruning, SpectrumScaling, attach_interventions
 from strop.linalg import decompose
@@ -142,6 +143,18 @@ def test_of_two_bounds_on_drift_the_tighter_one_is_kept(
     plan = dataclasses.replace(PLAN, drift=1.0, steps=1)
     found = sharpen(answering(), small_tokenizer, task, plan, RunOptions(guards=(Guard.parse(f"drift:{given}"),)))
     assert [guard.bound for guard in found.result.guards] == [kept]
+
+
+def test_all_weights_are_read_once_to_know_the_base(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    weights = identity.own_parameters
+    monkeypatch.setattr(identity, "own_parameters", lambda model: (read.append(model), weights(model))[1])
+    plan = dataclasses.replace(PLAN, precondition="fisher-sign", drift=1.0, steps=1)
+    model = answering()
+    sharpen(model, small_tokenizer, task, plan, RunOptions())
+    assert read == [model]
 
 
 @pytest.mark.parametrize("unit", [0.13, 0.15, 0.3, 0.35])
