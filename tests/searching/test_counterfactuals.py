@@ -352,7 +352,7 @@ def test_a_sample_walked_in_parts_has_the_effects_of_the_whole_whatever_stands_i
     assert len(asked) == len(sites)
     monkeypatch.setattr("strop.scoring.resources.CPU", Resources(effect_bytes=1))
     parts = measure_effects(scorer, sites, decompose=counted, plan=plan)
-    assert len(asked) == 5 * len(sites)
+    assert len(asked) == 2 * len(sites)  # once more, however little fits into memory
     for site in sites:
         assert_close(parts[site].loss_change, whole[site].loss_change, site)
         assert_close(parts[site].score, whole[site].score, site)

@@ -34,7 +34,7 @@ class Resources:
     state_bytes: int = 512 * 2**20
     """Hidden states below an edit that are kept between two passes over the same examples."""
     effect_bytes: int = 256 * 2**20
-    """Hidden states at all layers of the sample that effects are estimated on; a larger sample is walked in parts."""
+    """Hidden states at all layers of the sample that effects are estimated on; those beyond wait in a temporary file."""
     decomposition_bytes: int = 2**30
     """Decompositions held in memory; those beyond are asked for again, from the cache on disk."""
 

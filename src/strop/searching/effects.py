@@ -16,7 +16,8 @@ from strop.linalg import EffectAccumulator, Reduction, SingularValueDecompositio
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
 from strop.searching.averages import mean_inputs
-from strop.searching.sample import Sample, state_bytes_of
+from strop.searching.sample import Sample
+from strop.searching.waiting_states import WaitingStates
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
 """What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
@@ -74,7 +75,7 @@ def measure_effects(
     1703.01365). The backward pass goes block by block: a block's forward is repeated from the hidden state that enters
     it, its gradients are projected on the singular vectors at once, and only the gradient of that hidden state goes on
     down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
-    needed once for each part of the sample.
+    needed once. Hidden states that memory does not hold wait in a temporary file.
 
     Args:
         scorer: the sample, scored by `exact`, `first_token` or `perplexity`.
@@ -89,7 +90,8 @@ def measure_effects(
         For each site its components' effects.
 
     Raises:
-        UsageError: `roll` has only one example to swap with, or `pairs` no counterfactual prompts.
+        UsageError: `roll` has only one example to swap with, `pairs` no counterfactual prompts, or neither memory nor disk
+            has room for the hidden states.
     """
     plan = plan or EffectPlan()
     if plan.counterfactual == "roll":
@@ -97,28 +99,28 @@ def measure_effects(
     if plan.counterfactual == "pairs":
         _refuse_missing_prompts(scorer)
     model = scorer.model
-    chunks = _chunks(scorer, plan, Resources.of(model).effect_bytes)
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
     descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
-    progress.start(stage, len(scorer.batches) + len(chunks) * len(descent))
+    progress.start(stage, len(scorer.batches) + len(descent))
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
-    with evaluating(model), frozen(model):
+    waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
+    with evaluating(model), frozen(model), waiting:
         counterfactual = _Counterfactual.of(scorer, sites, plan)
-        for chunk in chunks:
-            walks = [
-                _BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], progress=progress) for batch in chunk
-            ]
-            for layer in descent:
-                held = {
-                    site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
-                    for site in by_layer[layer]
-                }
-                for walk in walks:
-                    for site, changes, gradients in walk.descend(by_layer[layer]):
-                        accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
-                progress.advance()
+        walks = []
+        for batch in scorer.batches:
+            walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            progress.advance()
+        for layer in descent:
+            held = {
+                site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
+                for site in by_layer[layer]
+            }
+            for walk in walks:
+                for site, changes, gradients in walk.descend(by_layer[layer]):
+                    accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
+            progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
         site: Effects(accumulator.loss_change / scorer.example_count, accumulator.score / over)
@@ -150,21 +152,6 @@ def _refuse_missing_prompts(scorer: Sample) -> None:
             "The counterfactual 'pairs' needs the examples' counterfactual prompts: encode them too, with "
             "Scorer(..., counterfactuals=True), or take another counterfactual."
         )
-
-
-def _chunks(scorer: Sample, plan: EffectPlan, budget_bytes: int) -> list[list[Batch]]:
-    """Group batches so that the hidden states of one group, at all layers, stay within a budget."""
-    chunks: list[list[Batch]] = []
-    held_bytes = 0
-    copies = plan.steps + (plan.counterfactual == "pairs")
-    for batch in scorer.batches:
-        size = state_bytes_of(scorer, batch) * (scorer.anatomy.layer_count + 1) * copies
-        if not chunks or held_bytes + size > budget_bytes:
-            chunks.append([])
-            held_bytes = 0
-        chunks[-1].append(batch)
-        held_bytes += size
-    return chunks
 
 
 def _scale_of(model: PreTrainedModel) -> float:
@@ -223,24 +210,26 @@ class _BatchWalk:
     """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
 
     def __init__(
-        self, scorer: Sample, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, progress: Progress
+        self, scorer: Sample, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, waiting: WaitingStates
     ) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
         self._counterfactual, self._batch, self._lowest = counterfactual, batch, lowest
+        self._waiting = waiting
         with torch.no_grad(), batch.with_prompts_known():
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if counterfactual.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
         self.rows = counterfactual.tokens_counted(batch).nonzero()[:, 0]
         """(tokens,): the sequence each token that counts is of."""
-        self._gradients = [_gradient_at_the_top(scorer, batch, states.pop()) for states in self._entering]
-        progress.advance()
+        tops = [states.pop()() for states in self._entering]
+        self._gradients = [waiting.keep(_gradient_at_the_top(scorer, batch, top)) for top in tops]
 
     def descend(self, sites: Sequence[WeightSite]) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
         """Go down one block; yield each site with Δx and ∇y, (tokens, in) and (tokens, out), at the tokens that count."""
         at_outputs: dict[nn.Module, Tensor] = {}
         for step, states in enumerate(self._entering):
-            tap, self._gradients[step], at_step = self._through_block(sites, states, self._gradients[step])
+            tap, gradient, at_step = self._through_block(sites, states, self._gradients[step]())
+            self._gradients[step] = self._waiting.keep(gradient)
             for module, gradient in at_step.items():
                 share = gradient.float() / (len(self._entering) * _scale_of(self._model))
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
@@ -254,10 +243,10 @@ class _BatchWalk:
                 yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
 
     def _through_block(
-        self, sites: Sequence[WeightSite], states: list[Tensor], gradient: Tensor
+        self, sites: Sequence[WeightSite], states: list[Callable[[], Tensor]], gradient: Tensor
     ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor]]:
         layer = self._lowest + len(states) - 1
-        state = states.pop().requires_grad_()
+        state = states.pop()().requires_grad_()
         with torch.enable_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
             left = self._block(layer, self._batch.input_ids, state)
         entering, *at_outputs = torch.autograd.grad(left, [state, *tap.outputs.values()], gradient)
@@ -269,7 +258,7 @@ class _BatchWalk:
         assert self._batch.counterfactual_ids is not None
         layer = self._lowest + len(self._given) - 1
         with torch.no_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
-            self._block(layer, self._batch.counterfactual_ids, self._given.pop())
+            self._block(layer, self._batch.counterfactual_ids, self._given.pop()())
         return tap.inputs
 
     def _path(self) -> list[Tensor | None]:
@@ -287,11 +276,13 @@ class _BatchWalk:
     def _embeddings(self, input_ids: Tensor) -> Tensor:
         return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0)
 
-    def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Tensor]:
-        """Return the states that enter each block from the lowest on, and what leaves the last."""
-        states = [hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)]
+    def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Callable[[], Tensor]]:
+        """Return what gives back the states that enter each block from the lowest on, and what leaves the last."""
+        state = hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)
+        states = [self._waiting.keep(state)]
         for layer in range(self._lowest, self._anatomy.layer_count):
-            states.append(self._block(layer, input_ids, states[-1]))
+            state = self._block(layer, input_ids, state)
+            states.append(self._waiting.keep(state))
         return states
 
     def _block(self, layer: int, input_ids: Tensor, state: Tensor) -> Tensor:

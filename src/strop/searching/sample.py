@@ -31,8 +31,3 @@ class Sample(Protocol):
     def example_count(self) -> int:
         """How many there are."""
         ...
-
-
-def state_bytes_of(sample: Sample, batch: Batch) -> int:
-    """Return the size of the hidden states of one batch at one layer."""
-    return int(batch.input_ids.numel() * sample.anatomy.hidden_size * sample.model.dtype.itemsize)
