@@ -108,7 +108,7 @@ def shortened(text: str, *, most: int = 60) -> str:
 
 
 def quoted(text: str, *, most: int = 60) -> str:
-    """Return a text in quotes, as `repr` writes it, cut if it is long.
+    r"""Return a text in quotes, as `repr` writes it, cut if it is long.
 
     >>> quoted("it's"), quoted("a" * 9, most=5)
     ('"it\'s"', "'aaaa…'")

@@ -18,8 +18,8 @@ from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.task_file import GenerateSettings, TaskFile
-from strop.tasks.template_values import NoValue, RowView, teach
-from strop.tasks.values import NotText, kind_of, name_of, plain, whole_text
+from strop.tasks.template_values import NoValueError, RowView, teach
+from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
 
 ACCENTS = dict.fromkeys(range(768, 880))
 """Combining marks that stand on letters; those of other scripts tell words apart."""
@@ -138,9 +138,9 @@ def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) ->
         source: what to call it in an error.
 
     Raises:
-        TaskError: a row lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, its answer is not among its
-            choices or labels, or holds nothing that generated text could be compared with; the message names the source, the row,
-            the column and the remedy.
+        TaskError: a row lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, its
+            answer is not among its choices or labels, or holds nothing that generated text could be compared with; the
+            message names the source, the row, the column and the remedy.
     """
     renderer = _Renderer(task_file, rows)
     return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
@@ -230,13 +230,13 @@ class _Renderer:
         number = key == "answer" and self.labels is not None and not self.labels.names  # which is read as one again
         try:
             return whole_text(template.render(self.view.of(row, any_number=number)))
-        except NoValue as error:
+        except NoValueError as error:
             column = shortened(error.message or "")
             raise TaskError(
                 f"{where}: {CALLED.get(key, f'the {key}')} has no value, for column '{column}' is empty; fill it, drop the row, "
                 f"or say what stands for it: {{{{ {column}|default('…') }}}}."
             ) from None
-        except NotText as error:
+        except NotTextError as error:
             raise TaskError(f"{where}: the template in {key}: {error}.") from None
         except jinja2.UndefinedError as error:
             raise TaskError(
@@ -271,7 +271,7 @@ class _Renderer:
             raise TaskError(f"{where} is not a list of prompts; its entry {number} is {kind_of(entry or None)}.")
         try:
             return whole_text(entry)
-        except NotText as error:
+        except NotTextError as error:
             raise TaskError(f"{where}, entry {number}: {error}.") from None
 
     def _counterfactual(self, row: Row, where: str) -> str | None:
@@ -294,7 +294,7 @@ class _Renderer:
         value = self._column(row, column, where, key)
         try:
             return name_of(value)
-        except NotText as error:
+        except NotTextError as error:
             raise TaskError(
                 f"{where}: {key}: column '{shortened(column)}' {error}; correct it or drop the row."
             ) from None

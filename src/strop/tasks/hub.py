@@ -14,9 +14,10 @@ from strop.tasks.text_files import decoded, rows_of_csv, rows_of_json, rows_of_j
 
 HUB = "hf://"
 CSV_OPTIONS = {
-    "sep", "delimiter", "names", "column_names", "name", "version", "data_dir", "data_files", "description", "features", "keep_default_na", "na_filter", "na_values",
-    "true_values", "false_values", "converters", "engine", "chunksize", "verbose", "memory_map", "float_precision",
-    "date_format", "mangle_dupe_cols", "error_bad_lines", "warn_bad_lines", "on_bad_lines", "prefix",
+    "sep", "delimiter", "names", "column_names", "name", "version", "data_dir", "data_files", "description", "features",
+    "keep_default_na", "na_filter", "na_values", "true_values", "false_values", "converters", "engine", "chunksize", "verbose",
+    "memory_map", "float_precision", "date_format", "mangle_dupe_cols", "error_bad_lines", "warn_bad_lines", "on_bad_lines",
+    "prefix",
 }  # fmt: skip
 """What a data set's README.md may say of its CSV files: how they are laid out, or how `pandas` would go about them and what it
 would turn their text into. Its other options are refused, not left aside."""

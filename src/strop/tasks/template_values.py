@@ -11,36 +11,49 @@ import jinja2
 import jinja2.filters
 
 from strop.errors import quoted, shortened
-from strop.tasks.values import NotText, Written, digits, is_finite, kind_of, plain
+from strop.tasks.values import NotTextError, Written, digits, is_finite, kind_of, plain
 
 
-class NoValue(jinja2.UndefinedError):
+class NoValueError(jinja2.UndefinedError):
     """A value that a template writes or reckons with is missing."""
 
 
-class Missing(jinja2.StrictUndefined):
+class Missing(jinja2.Undefined):
     """A value that is not there, though its column is: `default`, `is none`, `or` and `if` see it, and nothing else may.
 
     Among numbers and booleans `if` may not either: a number that is missing is not zero, and no answer is not "no".
+
+    Args:
+        name: what to call it, such as `column` or `column[2]`.
+        uncertain: it stands among numbers or booleans.
     """
 
-    __slots__ = ("name", "uncertain")
+    __slots__ = ("uncertain",)
 
     def __init__(self, name: str, *, uncertain: bool = False) -> None:
-        super().__init__(hint=name, exc=NoValue)
-        self.name = name
+        super().__init__(hint=name, exc=NoValueError)
         self.uncertain = uncertain
 
     def __bool__(self) -> bool:
         return self._fail_with_undefined_error() if self.uncertain else False
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: Any) -> bool:
         return other is None or isinstance(other, Missing) or other == "" or self._fail_with_undefined_error()
 
-    def __ne__(self, other: object) -> bool:
+    def __ne__(self, other: Any) -> bool:
         return not self == other
 
-    __hash__ = jinja2.StrictUndefined.__hash__
+    def __str__(self) -> str:
+        return self._fail_with_undefined_error()
+
+    def __hash__(self) -> int:
+        return self._fail_with_undefined_error()
+
+    def __len__(self) -> int:
+        return self._fail_with_undefined_error()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._fail_with_undefined_error()
 
 
 class _Untold:
@@ -49,7 +62,7 @@ class _Untold:
     _says: str
 
     def __str__(self) -> str:
-        raise NotText(self._says)
+        raise NotTextError(self._says)
 
     def __format__(self, spec: str) -> str:
         return super().__format__(spec) if spec else str(self)
@@ -121,32 +134,23 @@ class RowView:
         if value is None:
             return Missing(name, uncertain=column in self.numeric)
         if isinstance(value, bool):
-            return _telling(
-                _Truth(value), name, f"{kind_of(value)}; write it in words: {{{{ 'yes' if {name} else 'no' }}}}"
-            )
-        if isinstance(value, float) and is_finite(value) and not isinstance(value, Written):
-            if not unsure or not value.is_integer():
-                return value
-            return _telling(
-                _Whole(value),
-                name,
-                f"{value}, which may have been {value:.0f}: write {{{{ {name}|int }}}} or {{{{ '%.1f' % {name} }}}}",
-            )
+            says = f"{kind_of(value)}; write it in words: {{{{ 'yes' if {name} else 'no' }}}}"
+            return _telling(_Truth(value), name, says)
         if isinstance(value, (list, tuple)):
-            entries = [self._shown(entry, f"{name}[{index}]", column, unsure) for index, entry in enumerate(value)]
-            return _telling(
-                _Entries(entries),
-                name,
-                f"a list; write {{{{ {name}|join(', ') }}}}, or one entry as {{{{ {name}[0] }}}}",
-            )
+            entries = [self._shown(each, f"{name}[{index}]", column, unsure) for index, each in enumerate(value)]
+            says = f"a list; write {{{{ {name}|join(', ') }}}}, or one entry as {{{{ {name}[0] }}}}"
+            return _telling(_Entries(entries), name, says)
         if isinstance(value, Mapping):
-            entries = {str(key): self._shown(entry, f"{name}.{key}", column, unsure) for key, entry in value.items()}
-            first = next(iter(entries), "KEY")
-            return _telling(_Object(entries), name, f"an object; write an entry of it, as {{{{ {name}.{first} }}}}")
+            named = {str(key): self._shown(each, f"{name}.{key}", column, unsure) for key, each in value.items()}
+            says = f"an object; write an entry of it, as {{{{ {name}.{next(iter(named), 'KEY')} }}}}"
+            return _telling(_Object(named), name, says)
         if isinstance(value, dt.datetime):
             moment = _Moment(*value.timetuple()[:6], value.microsecond, value.tzinfo)
             return _telling(moment, name, f"a date with its time; write {{{{ {name}.strftime('%Y-%m-%d') }}}}")
-        if isinstance(value, (str, int, dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
+        if unsure and _whole(value):
+            says = f"{value}, which may have been {value:.0f}: write {{{{ {name}|int }}}} or {{{{ '%.1f' % {name} }}}}"
+            return _telling(_Whole(value), name, says)
+        if isinstance(value, (str, dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
             return value
         return _telling(_Opaque(), name, f"{kind_of(value)}, and no text; correct it or drop the row")
 
@@ -180,19 +184,19 @@ def written(value: Any) -> Any:
     """Return a template's value as it is written; Jinja calls it for each `{{ }}`.
 
     Raises:
-        NotText: it is no text, no number and no date.
+        NotTextError: it is no text, no number and no date.
     """
     if isinstance(value, (jinja2.Undefined, _Untold)):
         return str(value)
     if isinstance(value, bool) or value is None:
-        raise NotText(f"gives {kind_of(value)}, and no text; write it in words, as {{{{ 'yes' if … else 'no' }}}}")
+        raise NotTextError(f"gives {kind_of(value)}, and no text; write it in words, as {{{{ 'yes' if … else 'no' }}}}")
     if isinstance(value, int):
         return digits(value)
     if _is_number(value) and is_finite(value):
         return str(value)
     if isinstance(value, (str, dt.time)) or (isinstance(value, dt.date) and not isinstance(value, dt.datetime)):
         return str(value)
-    raise NotText(f"gives {kind_of(value)}, and no text; write its entries, or choose one")
+    raise NotTextError(f"gives {kind_of(value)}, and no text; write its entries, or choose one")
 
 
 def teach(environment: jinja2.Environment) -> None:
@@ -224,7 +228,7 @@ def _strict(convert: Callable[..., Any], what: str, filter_name: str) -> Callabl
 
 
 def _no_number(value: Any, what: str, filter_name: str) -> NoReturn:
-    raise NotText(
+    raise NotTextError(
         f"{quoted(value) if isinstance(value, str) else kind_of(value)} is no {what}; correct it, or say what stands for it: "
         f"|{filter_name}(0)"
     )

@@ -56,7 +56,7 @@ def rows_of_json_lines(text: str, shown: str) -> list[Mapping[str, Any]]:
     Raises:
         TaskError: a line is no JSON object, or names a column twice.
     """
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if not line.strip():
             continue
@@ -138,7 +138,7 @@ READERS: dict[str, ReadText] = {
 _SEVERAL = object()
 
 
-class _Unfit(ValueError):
+class _UnfitError(ValueError):
     """What JSON allows, and no row may hold."""
 
 
@@ -151,7 +151,7 @@ def _parsed(text: str, shown: str, *, lines: bool) -> Any:
             return _SEVERAL
         line = f"line {error.lineno}, " if lines else ""
         raise TaskError(f"{shown} is not JSON: {error.msg} ({line}column {error.colno}).") from None
-    except _Unfit as error:
+    except _UnfitError as error:
         raise TaskError(f"{shown} {error}.") from None
     except RecursionError:
         raise TaskError(f"{shown} nests lists or objects too deeply to be read; flatten it.") from None
@@ -159,7 +159,7 @@ def _parsed(text: str, shown: str, *, lines: bool) -> Any:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
-        raise _Unfit(f"holds a number of {len(digits):,} digits; write it as a text, in quotes")
+        raise _UnfitError(f"holds a number of {len(digits):,} digits; write it as a text, in quotes")
     return int(digits)
 
 
@@ -167,7 +167,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _Unfit(f"holds an object that names {quoted(_first_twin(names), most=40)} twice; rename one")
+        raise _UnfitError(f"holds an object that names {quoted(_first_twin(names), most=40)} twice; rename one")
     return found
 
 

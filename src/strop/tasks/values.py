@@ -15,6 +15,9 @@ import numpy as np
 
 from strop.errors import quoted
 
+MOST = 10**15
+"""Up to here a float and a whole number are the same number."""
+
 
 class Written(float):
     """A number of a text file, which is written as it stands there: 1.10 stays 1.10.
@@ -38,7 +41,7 @@ class Written(float):
         return float.__format__(self, spec) if spec else self.text
 
 
-class NotText(Exception):
+class NotTextError(Exception):
     """A value that no template may write as it is; it says why, and what to write in its place."""
 
 
@@ -81,7 +84,7 @@ def name_of(value: Any) -> str | None:
     The number 2 names the same as 2.0, as a column with gaps becomes floats in some formats.
 
     Raises:
-        NotText: the value is none of a text, a number, a boolean and a date.
+        NotTextError: the value is none of a text, a number, a boolean and a date.
 
     >>> name_of(2.0), name_of(True), name_of("  "), name_of(float("nan"))
     ('2', 'true', None, None)
@@ -91,7 +94,7 @@ def name_of(value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (float, decimal.Decimal)) and abs(value) < 1e15 and value == int(value):
+    if isinstance(value, float | decimal.Decimal) and -MOST < value < MOST and value == int(value):
         value = int(value)
     if isinstance(value, int):
         return digits(value)
@@ -99,7 +102,7 @@ def name_of(value: Any) -> str | None:
         return repr(float(value))
     if isinstance(value, (str, decimal.Decimal, dt.date, dt.time)):
         return whole_text(str(value))
-    raise NotText(f"holds {kind_of(value)}, and a name is one text")
+    raise NotTextError(f"holds {kind_of(value)}, and a name is one text")
 
 
 def is_finite(number: int | float | decimal.Decimal) -> bool:
@@ -113,33 +116,33 @@ def digits(value: int) -> str:
     """Return a whole number as text.
 
     Raises:
-        NotText: it has more digits than Python writes.
+        NotTextError: it has more digits than Python writes.
     """
     try:
         return str(value)
     except ValueError:
-        raise NotText("is a number of more than 4,300 digits; write it as a text, in quotes") from None
+        raise NotTextError("is a number of more than 4,300 digits; write it as a text, in quotes") from None
 
 
 def whole_text(text: str) -> str:
     r"""Return a text that can be written as UTF-8.
 
     Raises:
-        NotText: it has half of a surrogate pair or a NUL character in it.
+        NotTextError: it has half of a surrogate pair or a NUL character in it.
 
     >>> whole_text("\ud83d")
     Traceback (most recent call last):
-    strop.tasks.values.NotText: '\ud83d' holds half of a surrogate pair ('\ud83d'), which is no character; correct it
+    strop.tasks.values.NotTextError: '\ud83d' holds half of a surrogate pair ('\ud83d'), which is no character; correct it
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = text[error.start]
-        raise NotText(
+        raise NotTextError(
             f"{quoted(text, most=40)} holds half of a surrogate pair ({half!r}), which is no character; correct it"
         ) from None
     if "\0" in text:
-        raise NotText(f"{quoted(text, most=40)} holds a NUL character, which no text has; remove it")
+        raise NotTextError(f"{quoted(text, most=40)} holds a NUL character, which no text has; remove it")
     return text
 
 
