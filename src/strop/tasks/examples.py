@@ -241,7 +241,7 @@ class _Renderer:
         except jinja2.UndefinedError as error:
             raise TaskError(
                 f"{where}: the template in {key}: needs a column that is not there ({shortened(error.message or '')}); the row "
-                f"has {listed(row)}."
+                f"has {listed(row) or 'none'}."
             ) from None
         except RecursionError:
             raise TaskError(f"{where}: the template in {key}: a value nests too deeply; flatten it.") from None
@@ -251,7 +251,7 @@ class _Renderer:
     def _column(self, row: Row, column: str, where: str, key: str) -> Any:
         if column not in row:
             raise TaskError(
-                f"{where}: {key}: names the column '{shortened(column)}', which is not there; the row has {listed(row)}."
+                f"{where}: {key}: names the column '{shortened(column)}', which is not there; the row has {listed(row) or 'none'}."
             )
         return row[column]
 
@@ -296,5 +296,5 @@ class _Renderer:
             return name_of(value)
         except NotTextError as error:
             raise TaskError(
-                f"{where}: {key}: column '{shortened(column)}' {error}; correct it or drop the row."
+                f"{where}: {key}: column '{shortened(column)}': {error}; correct it or drop the row."
             ) from None

@@ -78,7 +78,7 @@ def _rows_of_text(builder: Any, split: str) -> list[Mapping[str, Any]]:
     """Return the rows of a builder's text files, of all splits or of what an instruction such as `train[:70%]` names."""
     import datasets
 
-    files: Mapping[str, Sequence[str]] = builder.config.data_files
+    files: Mapping[str, Sequence[str]] = {str(name): files for name, files in builder.config.data_files.items()}
     manager = datasets.DownloadManager(
         dataset_name=builder.dataset_name,
         download_config=datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options),

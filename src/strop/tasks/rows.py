@@ -9,6 +9,7 @@ from strop.errors import TaskError, quoted, reason_in, shortened
 from strop.tasks.hub import HUB, rows_of_hub
 from strop.tasks.tables import rows_of_dataset, rows_of_parquet
 from strop.tasks.text_files import READERS, decoded
+from strop.tasks.values import NotTextError, whole_text
 
 if TYPE_CHECKING:
     import datasets
@@ -60,11 +61,11 @@ def given_rows(rows: Any, *, shown: str) -> list[Row]:
     else:
         hint = "df.to_dict('records')" if hasattr(rows, "to_dict") else "one of its splits"
         raise TaskError(
-            f"{shown} is a {type(rows).__name__}; give a list of dicts, a datasets.Dataset or a path, such as {hint}."
+            f"{shown} is of type {type(rows).__name__}; give a list of dicts, a datasets.Dataset or a path, such as {hint}."
         )
     for number, row in enumerate(found, start=1):
         if not isinstance(row, Mapping):
-            raise TaskError(f"{shown}, row {number} is a {type(row).__name__}, not a dict with named columns.")
+            raise TaskError(f"{shown}, row {number} is of type {type(row).__name__}, not a dict with named columns.")
         odd = next((name for name in row if not isinstance(name, str)), None)
         if odd is not None:
             raise TaskError(f"{shown}, row {number}: a column is named by a text, not by {quoted(str(odd))}.")
@@ -82,13 +83,12 @@ def is_dataset(value: object) -> bool:
 def _file(source: str, relative_to: Path) -> Path:
     """Return the path of a data file that is there."""
     try:
-        path = relative_to / Path(source).expanduser()
+        path = relative_to / Path(whole_text(source)).expanduser()
         known = path.suffix.lower() in {*READERS, PARQUET}
         found, folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL or half a surrogate pair in it, too long, or ~nobody
-        raise TaskError(
-            f"The data file {shortened(source, most=120)} cannot be looked for: {reason_in(error)}."
-        ) from None
+    except (OSError, RuntimeError, NotTextError) as error:  # too long, or ~nobody, or no name at all
+        why = getattr(error, "strerror", None) or reason_in(error)
+        raise TaskError(f"The data file {quoted(source)} cannot be looked for: {why}.") from None
     if folder:
         raise TaskError(f"The data file {path} is a folder; name a file in it, or write hf://{shortened(source)}.")
     if not known:

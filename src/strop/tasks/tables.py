@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from strop.errors import TaskError, reason_in
+from strop.errors import TaskError, quoted, reason_in
+from strop.tasks.text_files import first_twin
 
 if TYPE_CHECKING:
     import datasets
@@ -24,13 +25,14 @@ def rows_of_parquet(path: Path) -> list[Mapping[str, Any]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-        twins = [name for name in table.column_names if table.column_names.count(name) > 1]
-        if not twins:
-            return list(_rows_of(table))
+        with pyarrow.parquet.ParquetFile(path) as file:
+            twin = first_twin(file.schema_arrow.names)
+            if twin is None:
+                return list(_rows_of(file.read()))
     except Exception as error:  # a damaged file raises whatever its reader meets
-        raise TaskError(f"{path} cannot be read as Parquet: {reason_in(error)}.") from None
-    raise TaskError(f"{path} has the column '{twins[0]}' twice; rename one.")
+        why = reason_in(error).rpartition("': ")[2]  # the path is in it
+        raise TaskError(f"{path} cannot be read as Parquet: {why}.") from None
+    raise TaskError(f"{path} has the column {quoted(twin, most=40)} twice; rename one.")
 
 
 def rows_of_dataset(dataset: "datasets.Dataset") -> list[Mapping[str, Any]]:

@@ -29,6 +29,7 @@ from strop.tasks.splits import (
     without_repeats,
 )
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, TaskFile, read_task_file
+from strop.tasks.values import NotTextError, whole_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,10 +210,11 @@ def load_task(source: TaskSource) -> Task:
         with resources.as_file(resources.files("strop.tasks") / "builtin" / f"{text}.yaml") as path:
             return _build(read_task_file(path), path.parent)
     try:
-        path = Path(text).expanduser()
+        path = Path(whole_text(text)).expanduser()
         missing = not path.exists() and path.suffix not in (".yaml", ".yml")
-    except (OSError, RuntimeError) as error:  # too long, or ~nobody
-        raise TaskError(f"The task {quoted(text)} cannot be looked for: {reason_in(error)}.") from None
+    except (OSError, RuntimeError, NotTextError) as error:  # too long, or ~nobody, or no name at all
+        why = getattr(error, "strerror", None) or reason_in(error)
+        raise TaskError(f"The task {quoted(text)} cannot be looked for: {why}.") from None
     if missing:
         shown = shortened(text)
         raise TaskError(

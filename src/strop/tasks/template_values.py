@@ -152,7 +152,7 @@ class RowView:
             return _telling(_Whole(value), name, says)
         if isinstance(value, (str, dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
             return value
-        return _telling(_Opaque(), name, f"{kind_of(value)}, and no text; correct it or drop the row")
+        return _telling(_Opaque(), name, f"{kind_of(value)}, of which no text is made; correct it or drop the row")
 
 
 def _telling(value: Any, name: str, says: str) -> Any:

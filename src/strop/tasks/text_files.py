@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.errors import TaskError, quoted, reason_in, shortened
+from strop.errors import TaskError, quoted, reason_in
 from strop.tasks.values import Written
 
 MOST_DIGITS = 4300
@@ -114,7 +114,9 @@ def rows_of_csv(
         try:
             lines = (line for line in reader if line)
             header = list(names) if names is not None else next(lines, [])
-            _refuse_twins(header, f"The header of {shown}")
+            twin = first_twin(name for name in header if name.strip())
+            if twin is not None:
+                raise TaskError(f"The header of {shown} names the column {quoted(twin, most=40)} twice; rename one.")
             for line in lines:
                 if len(line) != len(header):
                     raise TaskError(
@@ -166,19 +168,19 @@ def _whole_number(digits: str) -> int:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _UnfitError(f"holds an object that names {quoted(_first_twin(names), most=40)} twice; rename one")
+        twin = first_twin(name for name, _ in pairs)
+        raise _UnfitError(f"holds an object that names {quoted(twin or '', most=40)} twice; rename one")
     return found
 
 
-def _refuse_twins(names: Iterable[str], where: str) -> None:
-    named = [name for name in names if name.strip()]
-    if len(set(named)) < len(named):
-        raise TaskError(f"{where} names the column '{shortened(_first_twin(named), most=40)}' twice; rename one.")
+def first_twin(names: Iterable[str]) -> str | None:
+    """Return the first name that was there before, or None.
 
-
-def _first_twin(names: Sequence[str]) -> str:
-    return next(name for index, name in enumerate(names) if name in names[:index])
+    >>> first_twin(["a", "b", "a"])
+    'a'
+    """
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def name_of(value: Any) -> str | None:
         return repr(float(value))
     if isinstance(value, (str, decimal.Decimal, dt.date, dt.time)):
         return whole_text(str(value))
-    raise NotTextError(f"holds {kind_of(value)}, and a name is one text")
+    raise NotTextError(f"{kind_of(value)} names nothing")
 
 
 def is_finite(number: int | float | decimal.Decimal) -> bool:
@@ -121,7 +121,7 @@ def digits(value: int) -> str:
     try:
         return str(value)
     except ValueError:
-        raise NotTextError("is a number of more than 4,300 digits; write it as a text, in quotes") from None
+        raise NotTextError("a number of more than 4,300 digits is no text; give it as one, in quotes") from None
 
 
 def whole_text(text: str) -> str:
@@ -157,7 +157,7 @@ def kind_of(value: Any) -> str:
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, bytes):
-        return "bytes that are not UTF-8 text"
+        return "bytes that are no UTF-8"
     if isinstance(value, (int, float, decimal.Decimal)):
         return "a number" if is_finite(value) else "a number that is not finite"
-    return f"a {type(value).__name__}"
+    return f"a value of type {type(value).__name__}"
