@@ -35,7 +35,10 @@ def with_shots_before(
         raise TaskError(
             f"Task {task} has no train split to take shots from; give it a share under splits: in the task file."
         )
-    order = [train[index] for index in np.random.default_rng(settings.seed).permutation(len(train))]
+    drawn = [train[index] for index in np.random.default_rng(settings.seed).permutation(len(train))]
+    order = list({(example.prompt, example.answer): example for example in reversed(drawn)}.values())[
+        ::-1
+    ]  # each text once
     common = _first(order, settings.count, task)
     end = ENDS[any("\n" in text for example in train for text in (example.prompt, example.answer))]
     shots = _as_shots(common, end)
