@@ -84,6 +84,7 @@ def test_a_task_is_itself() -> None:
         ([7], "data, row 1 is of type int, not a dict with named columns"),
         ([*ROWS, "text"], "data, row 11 is of type str"),
         ([{1: "a"}], "data, row 1: a column is named by a text, not by '1'"),
+        ((row for row in ROWS), "data is of type generator; give a list of dicts, a datasets.Dataset or a path."),
         (7, "data is of type int; give a list of dicts, a datasets.Dataset or a path"),
         ({"data": ROWS}, "The task, key name: Field required"),
         ({"name": "t", "data": ROWS, "promt": ""}, "The task, key promt: there is no such key"),

@@ -287,6 +287,21 @@ def test_a_missing_number_is_not_zero_and_a_missing_boolean_is_not_no(values: Se
     assert "row 2: the answer has no value" in message
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ {}.get(a) }}", "gives nothing; say what stands for it, as in |default('…', true)"),
+        ("{{ a == 'red' }}", "gives true; write it in words, as in {{ 'yes' if … else 'no' }}"),
+        ("{{ a|replace(a, 'nan')|float }}", "gives a number that is not finite, of which no text is made"),
+        ("{{ a.upper }}", "gives a value of type builtin_function_or_method, of which no text is made"),
+        ("{{ (a, a) }}", "gives a list, of which no text is made; choose an entry of it"),
+    ],
+)
+def test_what_a_template_reckons_is_held_to_the_same_rule(template: str, said: str) -> None:
+    assert f"row 1: the template in answer: {said}" in refusal(rows_with("red", "blue"), answer=template)
+    assert answers("red", "blue", answer="{{ {}.get(a)|default('none', true) }}") == ["none", "none"]
+
+
 @pytest.mark.parametrize("value", ["1,234", "", "twelve"])
 def test_a_text_that_is_no_number_is_not_zero(value: str) -> None:
     rows = rows_with("5", value)

@@ -59,9 +59,9 @@ def given_rows(rows: Any, *, shown: str) -> list[Row]:
     elif isinstance(rows, Sequence) and not isinstance(rows, (str, bytes, bytearray)):
         found = list(rows)
     else:
-        hint = "df.to_dict('records')" if hasattr(rows, "to_dict") else "one of its splits"
+        hint = ", such as df.to_dict('records')" if hasattr(rows, "to_dict") else ""
         raise TaskError(
-            f"{shown} is of type {type(rows).__name__}; give a list of dicts, a datasets.Dataset or a path, such as {hint}."
+            f"{shown} is of type {type(rows).__name__}; give a list of dicts, a datasets.Dataset or a path{hint}."
         )
     for number, row in enumerate(found, start=1):
         if not isinstance(row, Mapping):

@@ -188,15 +188,17 @@ def written(value: Any) -> Any:
     """
     if isinstance(value, (jinja2.Undefined, _Untold)):
         return str(value)
-    if isinstance(value, bool) or value is None:
-        raise NotTextError(f"gives {kind_of(value)}, and no text; write it in words, as {{{{ 'yes' if … else 'no' }}}}")
+    if value is None:
+        raise NotTextError("gives nothing; say what stands for it, as in |default('…', true)")
+    if isinstance(value, bool):
+        raise NotTextError(f"gives {kind_of(value)}; write it in words, as in {{{{ 'yes' if … else 'no' }}}}")
     if isinstance(value, int):
         return digits(value)
     if _is_number(value) and is_finite(value):
         return str(value)
     if isinstance(value, (str, dt.time)) or (isinstance(value, dt.date) and not isinstance(value, dt.datetime)):
         return str(value)
-    raise NotTextError(f"gives {kind_of(value)}, and no text; write its entries, or choose one")
+    raise NotTextError(f"gives {kind_of(value)}, of which no text is made; choose an entry of it, or correct it")
 
 
 def teach(environment: jinja2.Environment) -> None:

@@ -18,6 +18,8 @@ LONGEST_FIELD = 2**31 - 1
 """Characters in one field of a CSV, where Python's own reader stops at 131,072."""
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
+PARTED = {",": "commas, or by tabs in a file ending in .tsv", "\t": "tabs, or by commas in a file ending in .csv"}
+
 ReadText = Callable[[str, str], list[Mapping[str, Any]]]
 """From a text, and what to call it in an error, to its rows."""
 
@@ -117,10 +119,14 @@ def rows_of_csv(
             twin = first_twin(name for name in header if name.strip())
             if twin is not None:
                 raise TaskError(f"The header of {shown} names the column {quoted(twin, most=40)} twice; rename one.")
+            if len(header) == 1 and any(other in header[0] for other in ",;\t"):
+                by = PARTED.get(separator, quoted(separator))
+                raise TaskError(f"The header of {shown} is one column, {quoted(header[0])}; part the columns by {by}.")
             for line in lines:
                 if len(line) != len(header):
+                    values = "1 value" if len(line) == 1 else f"{len(line)} values"
                     raise TaskError(
-                        f"{shown}, line {reader.line_num} has {len(line)} values, not the header's {len(header)} columns; quote "
+                        f"{shown}, line {reader.line_num} has {values}, not the header's {len(header)} columns; quote "
                         "a value that holds the separator."
                     )
                 rows.append({name: value or None for name, value in zip(header, line, strict=True) if name.strip()})
