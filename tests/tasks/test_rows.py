@@ -332,3 +332,23 @@ def test_splits_and_slices_may_be_added(tmp_path: Path) -> None:
     found = read_rows("hf://set#train[-1:]", relative_to=tmp_path)
     assert [row["prompt"] for row in found] == ["p3"]
     assert len(read_rows("hf://set#all", relative_to=tmp_path)) == 6
+
+
+def test_text_files_of_the_hub_are_fetched_and_read_as_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "train.csv").write_text("q,a\nNamibia,NA\nBoston,02108\nNowhere,\n")
+    asked = []
+    build = datasets.load_dataset_builder
+
+    def hub(place: str, config: str | None, *, data_dir: str | None) -> object:
+        asked.append((place, config, data_dir))
+        return build(str(tmp_path / "hub"))
+
+    monkeypatch.setattr("datasets.load_dataset_builder", hub)
+    found = [dict(row) for row in read_rows("hf://owner/codes#train[:2]", relative_to=tmp_path)]
+    assert found == [{"q": "Namibia", "a": "NA"}, {"q": "Boston", "a": "02108"}]
+    assert asked == [("owner/codes", None, None)]
