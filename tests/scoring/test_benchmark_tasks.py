@@ -117,7 +117,10 @@ def test_the_hub_is_asked_for_the_folder_inside_the_repository(monkeypatch: pyte
         row = {"instruction": str(split), "output": "the correct answer is true", "answer": "true"}
         return datasets.Dataset.from_list([row])
 
-    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: SimpleNamespace(name="parquet"))
+    monkeypatch.setattr(
+        "datasets.load_dataset_builder",
+        lambda *_, **__: SimpleNamespace(name="parquet", info=SimpleNamespace(builder_name="parquet")),
+    )
     monkeypatch.setattr("datasets.load_dataset", hub)
     load_task("boolq")
     splits = ("train[:-300]", "train[-300:]", "test")

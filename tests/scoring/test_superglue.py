@@ -169,7 +169,10 @@ def test_the_hub_is_asked_for_the_config_and_the_slice(monkeypatch: pytest.Monke
         asked.append((place, config, split))
         return datasets.Dataset.from_list([{"premise": str(split), "hypothesis": "It is.", "label": 0}])
 
-    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: SimpleNamespace(name="parquet"))
+    monkeypatch.setattr(
+        "datasets.load_dataset_builder",
+        lambda *_, **__: SimpleNamespace(name="parquet", info=SimpleNamespace(builder_name="parquet")),
+    )
     monkeypatch.setattr("datasets.load_dataset", hub)
     load_task("rte")
     assert asked == [("aps/super_glue", "rte", split) for split in ("train[:70%]", "train[70%:]", "validation")]

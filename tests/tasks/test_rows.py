@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -352,3 +353,12 @@ def test_text_files_of_the_hub_are_fetched_and_read_as_they_are_written(
     found = [dict(row) for row in read_rows("hf://owner/codes#train[:2]", relative_to=tmp_path)]
     assert found == [{"q": "Namibia", "a": "NA"}, {"q": "Boston", "a": "02108"}]
     assert asked == [("owner/codes", None, None)]
+
+
+def test_what_datasets_keeps_of_csv_files_is_not_read_in_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = SimpleNamespace(name="cache", info=SimpleNamespace(builder_name="csv"))
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: kept)
+    with pytest.raises(TaskError, match=r"CSV files of owner/codes has lost texts such as NA and 02108; fetch it"):
+        read_rows("hf://owner/codes", relative_to=tmp_path)

@@ -139,6 +139,7 @@ def test_floats_that_may_have_been_whole_numbers_are_refused(tmp_path: Path, nam
 
 def test_floats_of_which_one_has_a_fraction_are_written_as_they_are() -> None:
     assert answers(1.5, 2.0, np.float32(0.1)) == [" 1.5", " 2.0", " 0.1"]
+    assert "row 2: the template in answer: column 'a' holds 2.0" in refusal(rows_with(1, 2.0))
 
 
 def test_labels_that_are_numbers_are_read_as_numbers_again() -> None:
@@ -204,8 +205,9 @@ def test_bytes_dates_and_decimals_are_text_or_refused(tmp_path: Path, name: str)
     )
     days = through(dt.date(2024, 1, 31), dt.date(2024, 2, 1))
     assert [each.answer for each in examples(days)] == [" 2024-01-31", " 2024-02-01"]
-    prices = through(decimal.Decimal("1.10"), decimal.Decimal("2.00"))
-    assert [each.answer for each in examples(prices)] == [" 1.10", " 2.00"]
+    prices = through(decimal.Decimal("1.1000000"), decimal.Decimal("0.0000001"))
+    for template in (" {{ a }}", "{{ ' ' ~ a }}"):
+        assert [each.answer for each in examples(prices, answer=template)] == [" 1.1000000", " 0.0000001"]
     moments = through(dt.datetime(2024, 1, 31), dt.datetime(2024, 2, 1))
     assert "column 'a' holds a date with its time; write {{ a.strftime('%Y-%m-%d') }}" in refusal(moments)
     assert [each.answer for each in examples(moments, answer=" {{ a.strftime('%d.%m.') }}")] == [" 31.01.", " 01.02."]

@@ -69,6 +69,12 @@ def _load(place: str, config: str, split: str, **where: Any) -> list[Mapping[str
     builder = datasets.load_dataset_builder(place, config or None, **where)
     if builder.name in ("csv", "json"):
         return _rows_of_text(builder, split)
+    if (builder.name, builder.info.builder_name) == ("cache", "csv"):
+        raise TaskError(
+            f"The hub cannot be reached, and what datasets keeps of the CSV files of {place} has lost texts such as NA and 02108; "
+            f"fetch it where there is a network, by hf download {place} --repo-type dataset --local-dir FOLDER/{place}, and set "
+            "STROP_DATA to FOLDER."
+        )
     loaded = datasets.load_dataset(place, config or None, split=split or None, **where)
     parts = loaded.values() if isinstance(loaded, dict) else [loaded]
     return [row for part in parts for row in rows_of_dataset(part)]

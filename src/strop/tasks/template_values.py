@@ -95,6 +95,13 @@ class _Opaque(_Untold):
     pass
 
 
+class _Digits(decimal.Decimal):
+    """A decimal that is written with all its digits, 0.0000001 and not 1E-7."""
+
+    def __str__(self) -> str:
+        return format(self, "f")
+
+
 class RowView:
     """What templates see of the rows of one source.
 
@@ -105,17 +112,15 @@ class RowView:
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
         self.columns = frozenset(columns)
-        numbers: dict[str, list[bool | None]] = {column: [] for column in self.columns}
+        numbers: dict[str, set[bool | None]] = {column: set() for column in self.columns}
         for row in rows:
             for column in self.columns & row.keys():
                 with contextlib.suppress(RecursionError):  # the row is refused when it is rendered
-                    numbers[column].extend(map(_whole, _numbers_in(row[column])))
+                    numbers[column].update(map(_whole, _numbers_in(row[column])))
         self.numeric = frozenset(column for column, kinds in numbers.items() if kinds)
         """The columns with a number or a boolean in them."""
-        self.unsure = frozenset(
-            column for column, kinds in numbers.items() if None not in kinds and True in kinds and False not in kinds
-        )
-        """Those whose numbers are floats without a fraction, which may have been whole numbers."""
+        self.unsure = frozenset(column for column, kinds in numbers.items() if True in kinds and False not in kinds)
+        """Those with floats, none of which has a fraction: they may have been whole numbers."""
 
     def of(self, row: Mapping[str, Any], *, any_number: bool = False) -> dict[str, Any]:
         """Return a row for a template.
@@ -150,6 +155,8 @@ class RowView:
         if unsure and _whole(value):
             says = f"{value}, which may have been {value:.0f}: write {{{{ {name}|int }}}} or {{{{ '%.1f' % {name} }}}}"
             return _telling(_Whole(value), name, says)
+        if isinstance(value, decimal.Decimal) and is_finite(value):
+            return _Digits(value)
         if isinstance(value, (str, dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
             return value
         return _telling(_Opaque(), name, f"{kind_of(value)}, of which no text is made; correct it or drop the row")
