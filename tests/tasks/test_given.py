@@ -9,6 +9,9 @@ import pytest
 
 import strop
 from strop.errors import TaskError
+from strop.proving import RecipePair, compare_recipes
+from strop.recipe import Recipe
+from strop.scoring import evaluate_paraphrases
 from strop.tasks import load_task
 
 ROWS = [{"prompt": f"{n} + 1 =", "answer": f" {n + 1}"} for n in range(10)]
@@ -132,6 +135,14 @@ def test_every_door_takes_a_name_a_path_and_rows(act: str, tiny: Callable[..., A
     ):
         with pytest.raises(TaskError, match=said):
             call(tiny("llama"), small_tokenizer, task)
+
+
+def test_the_doors_of_rooms_take_what_load_task_takes(tiny: Callable[..., Any], small_tokenizer: Any) -> None:
+    model, rows = tiny("llama"), [{**row, "others": [f"{row['prompt']} "]} for row in ROWS]
+    pair = RecipePair(Recipe.of(model, []), Recipe.of(model, []))
+    assert compare_recipes(model, small_tokenizer, ROWS, pair).task == "rows"
+    asked = evaluate_paraphrases(model, small_tokenizer, {"name": "made", "data": rows, "paraphrases": "others"})
+    assert asked.count == 8
 
 
 def test_rows_are_scored_as_a_task_of_them_is(tiny: Callable[..., Any], small_tokenizer: Any) -> None:

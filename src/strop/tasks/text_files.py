@@ -153,7 +153,7 @@ class _UnfitError(ValueError):
 def _parsed(text: str, shown: str, *, lines: bool) -> Any:
     """Return what a JSON text holds, or `_SEVERAL` where it goes on after a first value and may be one of `lines`."""
     try:
-        return json.loads(text, parse_float=Written, parse_int=_whole_number, object_pairs_hook=_object)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         if lines and error.msg == "Extra data":
             return _SEVERAL
@@ -177,6 +177,9 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twin = first_twin(name for name, _ in pairs)
         raise _UnfitError(f"holds an object that names {quoted(twin or '', most=40)} twice; rename one")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_float=Written, parse_int=_whole_number, object_pairs_hook=_object)
 
 
 def first_twin(names: Iterable[str]) -> str | None:
