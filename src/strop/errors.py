@@ -19,6 +19,9 @@ StropError
 Inner code states the fact; the message that reaches a person names what, where and the remedy in one sentence.
 """
 
+import itertools
+from collections.abc import Iterable
+
 
 class StropError(Exception):
     """The root of the tree: catch it to catch all that Strop raises on purpose."""
@@ -87,4 +90,37 @@ def reason_in(error: BaseException) -> str:
     ('no such file', 'KeyError')
     """
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return shortened(text.splitlines()[0].rstrip("."), most=300) if text else type(error).__name__
+
+
+def shortened(text: str, *, most: int = 60) -> str:
+    r"""Return a text that came from outside as it may stand in a sentence: on one line, printable, and cut if it is long.
+
+    Args:
+        text: of a user's file, or of another library.
+        most: characters to keep.
+
+    >>> shortened("one\ntwo\x00"), shortened("a" * 9, most=5)
+    ('one\\ntwo\\x00', 'aaaa…')
+    """
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def quoted(text: str, *, most: int = 60) -> str:
+    r"""Return a text in quotes, as `repr` writes it, cut if it is long.
+
+    >>> quoted("it's"), quoted("a" * 9, most=5)
+    ('"it\'s"', "'aaaa…'")
+    """
+    return repr(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def listed(names: Iterable[object], *, most: int = 12) -> str:
+    """Return names in a row, the first of them where they are many.
+
+    >>> listed(["prompt", "answer"]), listed(range(20), most=3)
+    ('prompt, answer', '0, 1, 2, …')
+    """
+    shown = [shortened(str(name), most=40) for name in itertools.islice(names, most + 1)]
+    return ", ".join([*shown[:most], "…"] if len(shown) > most else shown)

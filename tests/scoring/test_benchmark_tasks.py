@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 from tests.fixtures.task_files import LLM_ADAPTERS
 
@@ -110,10 +112,15 @@ def test_a_split_may_name_a_file_among_others_of_its_kind(llm_adapters: Path, tm
 def test_the_hub_is_asked_for_the_folder_inside_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def hub(place: str, config: str | None, *, split: str | None, data_dir: str) -> list[dict[str, Any]]:
+    def hub(place: str, config: str | None, *, split: str | None, data_dir: str) -> datasets.Dataset:
         asked.append((place, config, split, data_dir))
-        return [{"instruction": str(split), "output": "the correct answer is true", "answer": "true"}]
+        row = {"instruction": str(split), "output": "the correct answer is true", "answer": "true"}
+        return datasets.Dataset.from_list([row])
 
+    monkeypatch.setattr(
+        "datasets.load_dataset_builder",
+        lambda *_, **__: SimpleNamespace(name="parquet", info=SimpleNamespace(builder_name="parquet")),
+    )
     monkeypatch.setattr("datasets.load_dataset", hub)
     load_task("boolq")
     splits = ("train[:-300]", "train[-300:]", "test")
@@ -124,7 +131,7 @@ def test_without_hub_or_copy_the_sentence_names_the_whole_repository(monkeypatch
     def unreachable(*arguments: object, **rest: object) -> None:
         raise ConnectionError("Couldn't reach it")
 
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
     with pytest.raises(TaskError) as raised:
         load_task("gsm8k")
     assert "The data set hf://AGI-Edgerunners/LLM-Adapters/dataset/gsm8k#train[:-300] is not under" in str(raised.value)

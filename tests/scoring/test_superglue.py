@@ -3,8 +3,10 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 
 import strop
@@ -147,7 +149,7 @@ def test_without_hub_or_copy_one_sentence_says_how_to_get_one(
     def unreachable(*arguments: object, **rest: object) -> None:
         raise ConnectionError("Couldn't reach 'aps/super_glue' on the Hub\nand a second line")
 
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
     if named is not None:
         monkeypatch.setenv("STROP_DATA", str(tmp_path / named))
     with pytest.raises(TaskError) as raised:
@@ -163,10 +165,14 @@ def test_without_hub_or_copy_one_sentence_says_how_to_get_one(
 def test_the_hub_is_asked_for_the_config_and_the_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def hub(place: str, config: str | None, *, split: str | None) -> list[dict[str, Any]]:
+    def hub(place: str, config: str | None, *, split: str | None, data_dir: None) -> datasets.Dataset:
         asked.append((place, config, split))
-        return [{"premise": str(split), "hypothesis": "It is.", "label": 0}]
+        return datasets.Dataset.from_list([{"premise": str(split), "hypothesis": "It is.", "label": 0}])
 
+    monkeypatch.setattr(
+        "datasets.load_dataset_builder",
+        lambda *_, **__: SimpleNamespace(name="parquet", info=SimpleNamespace(builder_name="parquet")),
+    )
     monkeypatch.setattr("datasets.load_dataset", hub)
     load_task("rte")
     assert asked == [("aps/super_glue", "rte", split) for split in ("train[:70%]", "train[70%:]", "validation")]

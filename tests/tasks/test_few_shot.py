@@ -145,3 +145,17 @@ def test_shots_that_cannot_be_are_refused_in_python() -> None:
         made(4).with_shots(-1)
     with pytest.raises(UsageError, match="has score: perplexity, and shots go with answers that are written"):
         made(4, score="perplexity").with_shots(1)
+
+
+def test_no_row_is_shown_to_one_with_its_prompt_and_answer_whatever_the_choices(write_task: WriteTask) -> None:
+    rows = [
+        {"q": f"q{number % 7}", "a": f"a{number % 7}", "other": f"b{number}"} for number in range(42)
+    ]  # each prompt six times, with other choices
+    choices = [" {{ a }}", " {{ other }}"]
+    path = write_task(rows, prompt="{{ q }}", answer=" {{ a }}", choices=choices, score="choice", splits=SHARES)
+    found = load_task(path).with_shots(3)
+    assert sum(found.counts.values()) == 42
+    for split in found.counts:
+        for example in found.examples(split):
+            assert len(set(example.shots)) == 3
+            assert example.prompt not in [shot.prompt for shot in example.shots]

@@ -251,3 +251,49 @@ def test_a_macro_average_without_categories_is_refused(write_task: Callable[...,
         refuse_objective(load_task(write_task()), "macro")
     with pytest.raises(UsageError, match="made is scored by loss alone"):
         refuse_objective(load_task(write_task(category="key", score="perplexity")), "macro")
+
+
+def same_words(**differing: str) -> list[dict[str, str]]:
+    """Rows with one prompt and one answer, and a column in which they differ."""
+    (column, values), *_ = differing.items()
+    return [{"q": "Is it so?", "a": "yes", column: value} for value in values]
+
+
+def test_rows_that_differ_in_their_choices_are_several_examples(write_task: Callable[..., Path]) -> None:
+    path = write_task(
+        same_words(other="abcdefghij"),
+        prompt="{{ q }}",
+        answer=" {{ a }}",
+        choices=[" {{ a }}", " {{ other }}"],
+        score="choice",
+    )
+    assert load_task(path).counts == {"select": 4, "test": 6}
+
+
+def test_rows_that_differ_in_their_system_message_are_several_examples(write_task: Callable[..., Path]) -> None:
+    keys = {"prompt": "{{ q }}", "answer": "{{ a }}", "chat": True}
+    path = write_task(same_words(tone="abcdefghij"), system="Be {{ tone }}.", **keys)
+    assert load_task(path).counts == {"select": 4, "test": 6}
+    alike = write_task([*same_words(tone="abcde"), *same_words(tone="abcde")], system="Be {{ tone }}.", **keys)
+    assert load_task(alike).counts == {"select": 2, "test": 3}
+
+
+def test_the_same_choices_in_another_order_are_the_same_example(write_task: Callable[..., Path]) -> None:
+    rows = [
+        {"q": f"q{n // 2}", "a": "yes", "one": ("yes", "no")[n % 2], "two": ("no", "yes")[n % 2]} for n in range(20)
+    ]
+    choices = [" {{ one }}", " {{ two }}"]
+    path = write_task(rows, prompt="{{ q }}", answer=" {{ a }}", choices=choices, score="choice")
+    assert load_task(path).counts == {"select": 4, "test": 6}
+
+
+def test_files_with_the_same_words_under_two_system_messages_do_not_overlap(tmp_path: Path) -> None:
+    for name, tone in (("select", "kind"), ("test", "brief")):
+        rows = [{"prompt": "Is it so?", "answer": "yes", "tone": tone}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = "name: t\nchat: true\n{}splits: {{files: {{select: select.jsonl, test: test.jsonl}}}}\n"
+    (tmp_path / "t.yaml").write_text(text.format("system: '{{ tone }}'\n"))
+    assert load_task(tmp_path / "t.yaml").counts == {"select": 1, "test": 1}
+    (tmp_path / "t.yaml").write_text(text.format(""))
+    with pytest.raises(TaskError, match="row 1 of test and row 1 of select have the same prompt and answer"):
+        load_task(tmp_path / "t.yaml")

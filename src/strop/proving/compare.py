@@ -14,7 +14,7 @@ from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
 from strop.scoring import DriftScorer, compare, scorer_of, spread
-from strop.tasks import Task
+from strop.tasks import TaskSource, load_task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class RecipePair:
 def compare_recipes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     pair: RecipePair,
     *,
     split: str = "test",
@@ -78,7 +78,7 @@ def compare_recipes(
     Args:
         model: the base both were made for, with nothing attached.
         tokenizer: its fast tokenizer.
-        task: from `load_task`.
+        task: a task, or what `load_task` takes.
         pair: the two recipes.
         split: train, select or test.
         limit: score a random sample of this size.
@@ -91,6 +91,7 @@ def compare_recipes(
         TaskError: the split is empty, or a row does not fit the model.
         UsageError: there is no such split, or a recipe is a classifier's and the task has other labels.
     """
+    task = load_task(task)
     examples = task.examples(split, limit=limit)
     anatomy = Anatomy.of(model, family=family)
     base = identify(model)

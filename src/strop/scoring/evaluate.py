@@ -16,13 +16,13 @@ from strop.scoring.encoding import adds_special_tokens
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.scorer import Scorer
 from strop.tasks.examples import Example
-from strop.tasks.task import Task
+from strop.tasks.task import Task, TaskSource, load_task
 
 
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     *,
     split: str = "test",
     limit: int | None = None,
@@ -36,7 +36,7 @@ def evaluate(
     Args:
         model: a causal language model, or a classifier where the task has labels, with or without a recipe applied.
         tokenizer: its fast tokenizer.
-        task: from `load_task`.
+        task: a task, or what `load_task` takes.
         split: train, select or test.
         limit: score a random sample of this size.
         family: the spelling of an architecture Strop does not know.
@@ -46,6 +46,7 @@ def evaluate(
         TaskError: the split is empty, or a row does not fit the model.
         UsageError: there is no such split, or the model is not of the kind the task is for.
     """
+    task = load_task(task)
     anatomy = Anatomy.of(model, family=family)
     examples = task.examples(split, limit=limit)
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
@@ -94,7 +95,7 @@ class ParaphraseRobustness:
 def evaluate_paraphrases(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     *,
     split: str = "test",
     limit: int | None = None,
@@ -106,7 +107,7 @@ def evaluate_paraphrases(
     Args:
         model: a causal language model.
         tokenizer: its fast tokenizer.
-        task: with a `paraphrases` column.
+        task: a task with a `paraphrases` column, or what `load_task` takes.
         split: train, select or test.
         limit: ask a random sample of this many examples.
         family: the spelling of an architecture Strop does not know.
@@ -115,6 +116,7 @@ def evaluate_paraphrases(
     Raises:
         TaskError: the task has no paraphrases, or is not scored by right and wrong.
     """
+    task = load_task(task)
     examples = task.examples(split, limit=limit)
     asked = [len(example.paraphrases) + 1 for example in examples]
     if sum(asked) == len(examples):

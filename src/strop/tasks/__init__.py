@@ -2,7 +2,7 @@
 
 from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
-from strop.tasks.task import Task, builtin_tasks, load_task, refuse_labels, refuse_objective
+from strop.tasks.task import Task, TaskSource, builtin_tasks, load_task, refuse_labels, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SplitSettings",
     "Task",
     "TaskFile",
+    "TaskSource",
     "builtin_tasks",
     "load_task",
     "read_task_file",

@@ -6,20 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jinja2
+import jinja2.meta
 import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.errors import TaskError
+from strop.errors import TaskError, listed, quoted, shortened
 from strop.statistics.spread import OTHER
 from strop.tasks.chat import Chat
 from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.task_file import GenerateSettings, TaskFile
+from strop.tasks.template_values import NoValueError, RowView, teach
+from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
 
 ACCENTS = dict.fromkeys(range(768, 880))
 """Combining marks that stand on letters; those of other scripts tell words apart."""
+CALLED = {"choices": "a choice", "system": "the system message", "generate.gold": "the gold", "pair": "the second text"}
+"""What a message calls that which a template of the task file gives, where it is not named as the key is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +68,11 @@ class Example:
     """What is shown before the prompt; no part of what the example is."""
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """What makes two examples the same."""
-        return (self.prompt, self.answer) if self.pair is None else (self.prompt, self.pair, self.answer)
+    def identity(self) -> tuple[object, ...]:
+        """What makes two examples the same: all that is asked, in whatever order its choices stand, and the answer."""
+        system = None if self.chat is None else self.chat.system
+        choices = None if self.choices is None else tuple(sorted(self.choices))
+        return (system, self.prompt, self.pair, choices, self.answer)
 
 
 def group_key(group: str) -> str:
@@ -109,7 +116,7 @@ def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
         found = extract(until_stop(example.answer, settings), settings)
         if found is None:
             raise TaskError(
-                f"{where}: the pattern in generate.extract finds nothing in the answer {example.answer!r}; "
+                f"{where}: the pattern in generate.extract finds nothing in the answer {quoted(example.answer)}; "
                 "correct it, or give a template in generate.gold."
             )
         gold, source = found.strip(), "gold answer"
@@ -117,7 +124,7 @@ def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
         raise TaskError(f"{where}: the {source} is empty; fill its column or drop the row.")
     if settings.match == "number" and last_number(gold) is None:
         raise TaskError(
-            f"{where}: match: number needs a number in the {source}, not {gold!r}; correct or drop the row."
+            f"{where}: match: number needs a number in the {source}, not {quoted(gold)}; correct or drop the row."
         )
     return gold
 
@@ -131,20 +138,22 @@ def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) ->
         source: what to call it in an error.
 
     Raises:
-        TaskError: a row lacks a column, renders to an empty answer or counterfactual, its answer is not among its
-            choices or labels, or holds nothing that generated text could be compared with; the message names the source, the row,
-            the column and the remedy.
+        TaskError: a row lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, its
+            answer is not among its choices or labels, or holds nothing that generated text could be compared with; the
+            message names the source, the row, the column and the remedy.
     """
-    renderer = _Renderer(task_file)
+    renderer = _Renderer(task_file, rows)
     return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
 
 
 class _Renderer:
-    def __init__(self, task_file: TaskFile) -> None:
+    def __init__(self, task_file: TaskFile, rows: Sequence[Row]) -> None:
         self.task_file = task_file
+        self.columns: set[str] = set()
         self.environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
         )
+        teach(self.environment)
         self.prompt = self._compile("prompt", task_file.prompt)
         self.answer = self._compile("answer", task_file.answer)
         self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
@@ -156,13 +165,15 @@ class _Renderer:
         self.gold = None if gold is None else self._compile("generate.gold", gold)
         self.pair = None if task_file.pair is None else self._compile("pair", task_file.pair)
         self.labels = task_file.label_settings()
+        self.view = RowView(rows, self.columns)
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
         try:
+            self.columns |= jinja2.meta.find_undeclared_variables(self.environment.parse(text))
             return self.environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise TaskError(
-                f"The template in {key}: of task {self.task_file.name} is not Jinja: {error.message}."
+                f"The template in {key}: of task {self.task_file.name} is not Jinja: {shortened(error.message or '', most=120)}."
             ) from None
 
     def example(self, row: Row, number: int, source: str) -> Example:
@@ -211,34 +222,57 @@ class _Renderer:
             raise TaskError(f"{where}: two choices are the same text; make them distinct or drop the row.")
         if answer not in choices:
             raise TaskError(
-                f"{where}: the answer {answer!r} is not one of the choices {list(choices)!r}; "
+                f"{where}: the answer {quoted(answer)} is not one of the choices [{listed(map(quoted, choices))}]; "
                 "spell both alike, the leading space included."
             )
 
     def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:
+        number = key == "answer" and self.labels is not None and not self.labels.names  # which is read as one again
         try:
-            return template.render(row)
-        except jinja2.UndefinedError as error:
-            has = ", ".join(map(str, row))
+            return whole_text(template.render(self.view.of(row, any_number=number)))
+        except NoValueError as error:
+            column = shortened(error.message or "")
             raise TaskError(
-                f"{where}: the template in {key}: needs a column that is not there ({error.message}); the row has {has}."
+                f"{where}: {CALLED.get(key, f'the {key}')} has no value, for column '{column}' is empty; fill it, drop the row, "
+                f"or say what stands for it: {{{{ {column}|default('…') }}}}."
             ) from None
+        except NotTextError as error:
+            raise TaskError(f"{where}: the template in {key}: {error}.") from None
+        except jinja2.UndefinedError as error:
+            raise TaskError(
+                f"{where}: the template in {key}: needs a column that is not there ({shortened(error.message or '')}); the row "
+                f"has {listed(row) or 'none'}."
+            ) from None
+        except RecursionError:
+            raise TaskError(f"{where}: the template in {key}: a value nests too deeply; flatten it.") from None
         except Exception as error:  # a template may call anything Jinja offers, on any value
-            raise TaskError(f"{where}: the template in {key}: failed: {error}.") from None
+            raise TaskError(f"{where}: the template in {key}: failed: {shortened(str(error), most=120)}.") from None
 
     def _column(self, row: Row, column: str, where: str, key: str) -> Any:
         if column not in row:
-            has = ", ".join(map(str, row))
-            raise TaskError(f"{where}: {key}: names the column '{column}', which is not there; the row has {has}.")
+            raise TaskError(
+                f"{where}: {key}: names the column '{shortened(column)}', which is not there; the row has {listed(row) or 'none'}."
+            )
         return row[column]
 
     def _paraphrases(self, row: Row, where: str) -> tuple[str, ...]:
         if self.task_file.paraphrases is None:
             return ()
-        found = self._column(row, self.task_file.paraphrases, where, "paraphrases")
-        if not isinstance(found, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in found):
-            raise TaskError(f"{where}: column '{self.task_file.paraphrases}' is not a list of prompts.")
-        return tuple(found)
+        column = self.task_file.paraphrases
+        found = plain(self._column(row, column, where, "paraphrases"))
+        if not isinstance(found, (list, tuple)):
+            raise TaskError(f"{where}: column '{column}' is not a list of prompts; it holds {kind_of(found)}.")
+        return tuple(
+            self._paraphrase(plain(entry), f"{where}: column '{column}'", n) for n, entry in enumerate(found, 1)
+        )
+
+    def _paraphrase(self, entry: Any, where: str, number: int) -> str:
+        if not isinstance(entry, str) or not entry:
+            raise TaskError(f"{where} is not a list of prompts; its entry {number} is {kind_of(entry or None)}.")
+        try:
+            return whole_text(entry)
+        except NotTextError as error:
+            raise TaskError(f"{where}, entry {number}: {error}.") from None
 
     def _counterfactual(self, row: Row, where: str) -> str | None:
         if self.counterfactual is None:
@@ -258,4 +292,9 @@ class _Renderer:
         if column is None:
             return None
         value = self._column(row, column, where, key)
-        return None if value is None or str(value).strip() == "" else str(value)  # a blank is no name
+        try:
+            return name_of(value)
+        except NotTextError as error:
+            raise TaskError(
+                f"{where}: {key}: column '{shortened(column)}': {error}; correct it or drop the row."
+            ) from None

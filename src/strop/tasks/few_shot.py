@@ -19,7 +19,8 @@ def with_shots_before(
 ) -> dict[str, tuple[Example, ...]]:
     """Return splits whose examples have shots: the first train rows in the order of the seed, the same for all.
 
-    A train row is never shown to itself or to its group: the next rows of that order are in the place of these.
+    A row is never shown to itself, to one with its prompt and answer or to its group: the next rows of that order are in the
+    place of these.
 
     Args:
         splits: by name.
@@ -34,7 +35,10 @@ def with_shots_before(
         raise TaskError(
             f"Task {task} has no train split to take shots from; give it a share under splits: in the task file."
         )
-    order = [train[index] for index in np.random.default_rng(settings.seed).permutation(len(train))]
+    drawn = [train[index] for index in np.random.default_rng(settings.seed).permutation(len(train))]
+    order = list({(example.prompt, example.answer): example for example in reversed(drawn)}.values())[
+        ::-1
+    ]  # each text once
     common = _first(order, settings.count, task)
     end = ENDS[any("\n" in text for example in train for text in (example.prompt, example.answer))]
     shots = _as_shots(common, end)
@@ -44,7 +48,7 @@ def with_shots_before(
             dataclasses.replace(
                 example,
                 shots=shots
-                if name != "train" or shown.isdisjoint(_keys([example]))
+                if shown.isdisjoint(_keys([example]))
                 else _as_shots(_first(_others(order, example), settings.count, task), end),
             )
             for example in members
@@ -86,7 +90,7 @@ def _others(order: Sequence[Example], example: Example) -> list[Example]:
 def _keys(examples: Sequence[Example]) -> set[object]:
     """Return what an example may not share with what is shown to it."""
     groups = {("group", group_key(example.group)) for example in examples if example.group is not None}
-    return {*groups, *(example.identity for example in examples)}
+    return {*groups, *((example.prompt, example.answer) for example in examples)}
 
 
 def _as_shots(examples: Sequence[Example], end: str) -> tuple[Shot, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from strop.errors import TaskError
+from strop.errors import TaskError, listed, quoted
 from strop.statistics.metrics import METRICS, of_classes
 
 
@@ -46,7 +46,7 @@ class Labels:
         if self.names:
             if answer not in self.names:
                 raise TaskError(
-                    f"the answer {answer!r} is not one of the labels {list(self.names)!r}; spell both alike."
+                    f"the answer {quoted(answer)} is not one of the labels [{listed(map(quoted, self.names))}]; spell both alike."
                 )
             return float(self.names.index(answer))
         try:
@@ -54,5 +54,5 @@ class Labels:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise TaskError(f"the answer {answer!r} is not a finite number, and labels: number asks for one.")
+            raise TaskError(f"the answer {quoted(answer)} is not a finite number, and labels: number asks for one.")
         return value

@@ -35,7 +35,7 @@ def sample_categories(examples: Sequence[Example], most: int, *, seed: int) -> l
 def deal(examples: Sequence[Example], settings: SplitSettings) -> dict[str, tuple[Example, ...]]:
     """Deal examples out by shares, keeping together what belongs together.
 
-    Two examples belong together when they are the same (prompt, pair, answer) or share a group (see `group_key`). A
+    Two examples belong together when they are the same (see `Example.identity`) or share a group (see `group_key`). A
     repeated example is kept once. The order is a shuffle by the seed, so any first n of a split are a random sample of it.
 
     Args:
@@ -110,7 +110,7 @@ def _bundles(examples: Sequence[Example]) -> list[list[Example]]:
 
 
 def without_repeats(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples in their order, each (prompt, answer) once."""
+    """Return the examples in their order, each once."""
     return list({example.identity: example for example in reversed(examples)}.values())[::-1]
 
 

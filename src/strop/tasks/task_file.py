@@ -1,6 +1,7 @@
 """The task file: what a person writes to say which examples, how they become prompts, how answers are scored."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,19 @@ def read_task_file(path: Path) -> TaskFile:
         raise TaskError(f"The task file {path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise TaskError(f"The task file {path} is empty or not a mapping; it needs at least name and data.")
+    return checked_task_file(content, shown=f"The task file {path}")
+
+
+def checked_task_file(content: Mapping[str, Any], *, shown: str) -> TaskFile:
+    """Check what a task file says, or a mapping in the place of one.
+
+    Args:
+        content: keys and their values.
+        shown: what to call it in an error.
+
+    Raises:
+        TaskError: a key is missing, unknown or of the wrong kind.
+    """
     try:
         return TaskFile.model_validate(content)
     except pydantic.ValidationError as error:
@@ -177,4 +191,4 @@ def read_task_file(path: Path) -> TaskFile:
             block = str(first["loc"][0]) if len(first["loc"]) > 1 else ""
             known = keys_of.get(block, TaskFile.model_fields)
             message = f"there is no such key; {f'{block}:' if block else 'a task file'} has {', '.join(known)}"
-        raise TaskError(f"The task file {path}{f', key {where}' if where else ''}: {message}.") from None
+        raise TaskError(f"{shown}{f', key {where}' if where else ''}: {message}.") from None

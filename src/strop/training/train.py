@@ -7,7 +7,7 @@ from strop.errors import UsageError
 from strop.proving import Assignment, DriftText, RunOptions, RunOutcome, RunSettings, conduct
 from strop.proving.processes import join_processes
 from strop.scoring import using
-from strop.tasks import Task, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_objective
 from strop.training.fitter import Fitter
 from strop.training.plan import TrainPlan
 
@@ -15,7 +15,7 @@ from strop.training.plan import TrainPlan
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     plan: TrainPlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
@@ -33,7 +33,7 @@ def train(
     Args:
         model: a causal language model, or a classifier where the task has labels, with nothing attached.
         tokenizer: its fast tokenizer.
-        task: from `load_task`, with a train split.
+        task: a task, or what `load_task` takes, with a train split.
         plan: the settings.
         options: where to begin, what to spend and where to write. With a recipe to begin with, the one that comes out holds
             its interventions first; where the plan names subspaces to train that its edits have, these learn on.
@@ -53,6 +53,7 @@ def train(
     >>> model, tokenizer = strop.load("smollm2-135m")  # doctest: +SKIP
     >>> result = strop.train(model, tokenizer, strop.load_task("int-sum"))  # doctest: +SKIP
     """
+    task = load_task(task)
     plan, options = plan or TrainPlan(), options or RunOptions()
     refuse_objective(task, plan.objective)
     if plan.keep_text is not None:

@@ -19,13 +19,13 @@ from strop.scoring import ClassScorer, Scorer, using
 from strop.searching.averages import refuse_mixed_lengths
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.pruner import Pruner
-from strop.tasks import Task, refuse_labels, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
 def prune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     plan: PrunePlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
@@ -39,7 +39,7 @@ def prune(
     Args:
         model: a causal language model, with nothing attached.
         tokenizer: its fast tokenizer.
-        task: from `load_task`; its train split guides where it has one, else select does.
+        task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.
         options: where to begin, what to spend and where to write.
 
@@ -52,6 +52,7 @@ def prune(
         UsageError: the counterfactual or the bias does not fit the examples, or the task has labels, or lacks the categories
             that `macro` averages over.
     """
+    task = load_task(task)
     plan, options = plan or PrunePlan(), options or RunOptions()
     refuse_labels(task, "prune")
     refuse_objective(task, plan.objective)

@@ -6,13 +6,13 @@ from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, condu
 from strop.scoring import using
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
-from strop.tasks import Task, refuse_labels, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
 def search(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     plan: SearchPlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
@@ -25,7 +25,7 @@ def search(
     Args:
         model: a causal language model, with nothing attached.
         tokenizer: its fast tokenizer.
-        task: from `load_task`.
+        task: a task, or what `load_task` takes.
         plan: the settings; one edit found by the gradient by default.
         options: where to begin, what to spend and where to write.
 
@@ -37,6 +37,7 @@ def search(
         SiteError: the model has no such layer or matrix type.
         UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
     """
+    task = load_task(task)
     plan, options = plan or SearchPlan(), options or RunOptions()
     refuse_labels(task, "search")
     refuse_objective(task, plan.objective)

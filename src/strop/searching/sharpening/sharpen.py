@@ -9,13 +9,13 @@ from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutco
 from strop.scoring import using
 from strop.searching.sharpening.plan import SharpenPlan
 from strop.searching.sharpening.sharpener import Sharpener
-from strop.tasks import Task, refuse_labels, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
 def sharpen(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: TaskSource,
     plan: SharpenPlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
@@ -30,7 +30,7 @@ def sharpen(
     Args:
         model: a causal language model, with nothing attached.
         tokenizer: its fast tokenizer.
-        task: from `load_task`; its train split guides where it has one, else select does.
+        task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.
         options: where to begin, what to spend and where to write.
 
@@ -42,6 +42,7 @@ def sharpen(
         SiteError: the model has no such layer or matrix type.
         UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
     """
+    task = load_task(task)
     plan, options = plan or SharpenPlan(), options or RunOptions()
     refuse_labels(task, "sharpen")
     refuse_objective(task, plan.objective)
