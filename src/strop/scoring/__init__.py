@@ -8,11 +8,10 @@ from strop.scoring.evaluate import (
     ParaphraseRobustness,
     evaluate,
     evaluate_paraphrases,
-    greedy_continuations,
     scorer_of,
 )
 from strop.scoring.evaluation import Evaluation
-from strop.scoring.generation import generating_by
+from strop.scoring.generation import generating_by, greedy_continuations
 from strop.scoring.own_text import Texts, own_texts, texts_in
 from strop.scoring.resources import Resources, using
 from strop.scoring.scorer import Scorer
