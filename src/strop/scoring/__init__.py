@@ -1,5 +1,6 @@
 """A model on a task: encoding, scorers, generation, evaluation."""
 
+from strop.scoring.chat_template import asks_for_the_time
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
 from strop.scoring.drift import DriftScorer, head_in_float32, log_probabilities
@@ -16,6 +17,7 @@ from strop.scoring.own_text import Texts, own_texts, texts_in
 from strop.scoring.resources import Resources, using
 from strop.scoring.scorer import Scorer
 from strop.scoring.text import text_scorer
+from strop.scoring.today import dated, now
 
 __all__ = [
     "Batch",
@@ -26,13 +28,16 @@ __all__ = [
     "Resources",
     "Scorer",
     "Texts",
+    "asks_for_the_time",
     "compare",
+    "dated",
     "evaluate",
     "evaluate_paraphrases",
     "generating_by",
     "greedy_continuations",
     "head_in_float32",
     "log_probabilities",
+    "now",
     "own_texts",
     "scorer_of",
     "spread",

@@ -11,13 +11,16 @@ from transformers import PreTrainedTokenizerBase
 
 from strop.errors import StropWarning, TaskError, reason_in
 from strop.scoring.place import place_of
-from strop.scoring.today import WITH_ONE_MOMENT, asks_for_the_time, spelled_out
+from strop.scoring.today import WITH_ONE_MOMENT, spelled_out
 from strop.tasks import Example
 from strop.tasks.chat import Chat
 from strop.tasks.few_shot import shown_text
 
 MARK = "\u241e{}\u241e"
 """Stands for a message where it is seen what a template does with one."""
+
+ASKS_FOR_THE_TIME = "strftime_now"
+"""What a template calls whose text changes with the day."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +111,17 @@ def template_of(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     return str(tokenizer.get_chat_template(named))
 
 
+def asks_for_the_time(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether prompts change with the time.
+
+    Args:
+        examples: of one task.
+        tokenizer: whose template they are written in, where they are chats.
+    """
+    chats = {example.chat for example in examples if example.chat is not None}
+    return any(ASKS_FOR_THE_TIME in template_of(tokenizer, chat) for chat in chats)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Form:
     """How a template takes messages, and what it writes before an answer."""
@@ -189,7 +203,7 @@ def _written(
         TaskError: it refuses the messages, or fails on them.
     """
     arguments = {name: value for name, value in chat.template_arguments.items() if name != "chat_template"}
-    if asks_for_the_time(template):
+    if ASKS_FOR_THE_TIME in template:
         template, arguments = WITH_ONE_MOMENT + template, {"strop_now": spelled_out(), **arguments}  # type: ignore[dict-item]
     try:
         return str(

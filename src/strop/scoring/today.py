@@ -48,8 +48,3 @@ def spelled_out() -> dict[str, str]:
     """Return what each directive of a format stands for now."""
     moment = now()
     return {directive: moment.strftime(directive) for directive in DIRECTIVES}
-
-
-def asks_for_the_time(template: str) -> bool:
-    """Say whether a chat template's text changes with the time."""
-    return "strftime_now" in template
