@@ -47,4 +47,4 @@ def dated(moment: datetime.datetime | None) -> Iterator[None]:
 def spelled_out() -> dict[str, str]:
     """Return what each directive of a format stands for now."""
     moment = now()
-    return {directive: moment.strftime(directive) for directive in DIRECTIVES}
+    return {"%%": "\0", **{directive: moment.strftime(directive) for directive in DIRECTIVES}, "\0": "%"}
