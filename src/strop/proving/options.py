@@ -15,7 +15,7 @@ from strop.proving.budget import Budget
 from strop.proving.drift import DriftText
 from strop.proving.guards import Guard
 from strop.recipe import Recipe
-from strop.scoring import Resources, dated, using
+from strop.scoring import Resources, dated, telling_once, using
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +67,11 @@ class RunOptions:
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:
-        """Let the resources hold for a block, and the moment that chat templates took for now when the run began."""
-        with using(self.resources), dated(_begun_at(self.folder) if self.resume else None):
+        """Let the resources hold for a block, and the moment that chat templates took for now when the run began.
+
+        What there is to say of the task's prompts is said once.
+        """
+        with using(self.resources), telling_once(), dated(_begun_at(self.folder) if self.resume else None):
             yield
 
 

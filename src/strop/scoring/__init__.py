@@ -16,6 +16,7 @@ from strop.scoring.generation import generating_by, greedy_continuations
 from strop.scoring.own_text import Texts, own_texts, texts_in
 from strop.scoring.resources import Resources, using
 from strop.scoring.scorer import Scorer
+from strop.scoring.seams import telling_once
 from strop.scoring.text import text_scorer
 from strop.scoring.today import dated, now
 
@@ -41,6 +42,7 @@ __all__ = [
     "own_texts",
     "scorer_of",
     "spread",
+    "telling_once",
     "text_scorer",
     "texts_in",
     "using",

@@ -137,7 +137,7 @@ class _Form:
         ]
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=16)
 def _form_of(
     tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ...], arguments: tuple[tuple[str, Any], ...]
 ) -> _Form:

@@ -196,7 +196,9 @@ def _refuse_misfit(
 def vocabulary_of(model: PreTrainedModel) -> int:
     """Return how many tokens a model knows: those it can read and, where it predicts, those it can write."""
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
-    rows = [table.weight.shape[0] for table in tables if isinstance(getattr(table, "weight", None), torch.Tensor)]
+    rows: list[int] = [
+        table.weight.shape[0] for table in tables if isinstance(getattr(table, "weight", None), torch.Tensor)
+    ]
     return min(rows)
 
 

@@ -4,9 +4,11 @@ What is scored, learned and generated goes on from the same tokens all the same:
 the answer's first.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -78,8 +80,26 @@ def tokens_before_answers(sequences: Sequence[TokenSequence]) -> list[tuple[int,
     return list({sequence.owner: sequence.ids[: sequence.first_scored] for sequence in sequences}.values())
 
 
+_TOLD: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("strop_told", default=None)
+
+
+@contextlib.contextmanager
+def telling_once() -> Iterator[None]:
+    """Let `tell` say the same remedy once for a block, in this thread, whatever the examples."""
+    token = _TOLD.set(set())
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
 def tell(seams: dict[int, Seam]) -> None:
     """Say, once for all of them, that prompts change with their answers: the first one by row and remedy."""
+    told, remedies = _TOLD.get(), {seam.remedy for seam in seams.values()}
+    if told is not None and remedies <= told:
+        return
+    if told is not None:
+        told |= remedies
     if seams:
         others = f" ({len(seams)} rows in all)" if len(seams) > 1 else ""
         warnings.warn(f"{next(iter(seams.values()))}{others}.", StropWarning, stacklevel=3)
