@@ -13,8 +13,11 @@ StropError
 ├── RecipeError                a recipe folder that cannot be read
 │   └── BaseMismatchError      a recipe made for another base model
 ├── TaskError                  a task file, or a row of its data, that does not fit
+├── NotFiniteError             a model whose probabilities are not finite
 ├── TrainingError              a training that cannot go on
 └── RunError                   a run folder that cannot be started, resumed or read
+
+StropWarning                   what a user should know and what stops nothing
 
 Inner code states the fact; the message that reaches a person names what, where and the remedy in one sentence.
 """
@@ -75,12 +78,20 @@ class TaskError(StropError):
     """A task file, or a row of its data, that does not fit."""
 
 
+class NotFiniteError(StropError):
+    """A model whose probabilities are not finite, so that nothing can be said of what it answers."""
+
+
 class TrainingError(StropError):
     """A training that cannot go on."""
 
 
 class RunError(StropError):
     """A run folder that cannot be started, resumed or read."""
+
+
+class StropWarning(UserWarning):
+    """What a user should know, and what stops nothing."""
 
 
 def reason_in(error: BaseException) -> str:

@@ -127,6 +127,11 @@ def frozen(model: PreTrainedModel) -> Iterator[None]:
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Return the device a model's token ids must be on."""
-    device: torch.device = model.get_input_embeddings().weight.device
-    return device
+    """Return the device a model's token ids must be on: of an offloaded one that on which it is run."""
+    embeddings = model.get_input_embeddings()
+    device: torch.device = embeddings.weight.device
+    hook = getattr(embeddings, "_hf_hook", None)  # accelerate's
+    if device.type != "meta" or hook is None:
+        return device
+    runs_on = [own.execution_device for own in getattr(hook, "hooks", [hook]) if own.execution_device is not None]
+    return torch.device(runs_on[0]) if runs_on else device

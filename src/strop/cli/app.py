@@ -1,9 +1,12 @@
 """The commands, and what becomes of an error on its way to a person."""
 
+import contextlib
 import errno
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +21,7 @@ from strop.cli.pull import pull
 from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.train import train
-from strop.errors import StropError, UsageError, reason_in
+from strop.errors import StropError, StropWarning, UsageError, reason_in
 
 app = typer.Typer(
     name="strop",
@@ -66,7 +69,8 @@ for _command, _name in (
 def main() -> None:
     """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2."""
     try:
-        app()
+        with _notes_in_a_line():
+            app()
     except UsageError as error:
         _fail(str(error), status=2)
     except StropError as error:
@@ -81,6 +85,22 @@ def main() -> None:
         if sentence is None:
             raise
         _fail(sentence)
+
+
+@contextlib.contextmanager
+def _notes_in_a_line() -> Iterator[None]:
+    """Write what Strop warns of as one line on standard error, without the place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, StropWarning):
+                sys.stderr.write(f"Note: {message}\n")
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(sentence: str, *, status: int = 1) -> None:

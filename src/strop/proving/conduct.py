@@ -28,7 +28,7 @@ from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
 from strop.recipe import Recipe
 from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
-from strop.scoring import ClassScorer, Scorer, scorer_of
+from strop.scoring import ClassScorer, Scorer, asks_for_the_time, now, scorer_of
 from strop.statistics import ObjectiveName, Rivals
 
 Command = Literal["search", "prune", "sharpen", "train"]
@@ -156,13 +156,15 @@ def _lead(
     base = given.base
     ready = ready_guards(options.guards, Base(given.model, given.tokenizer, given.anatomy, base.fingerprint))
     plan = _plan_of(settings, options)
-    config = {
+    config: dict[str, Any] = {
         "command": settings.command,
         "base_model": dataclasses.asdict(base),
         "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
         "plan": plan,
         "storage": without_password(options.storage) if options.storage is not None else None,
     }
+    if asks_for_the_time(given.task.examples("test", limit=1), given.tokenizer):
+        config["now"] = now().isoformat()
     with _folder_of(options.folder, config, resume=options.resume) as run:
         if run is not None and run.finished:
             earlier = run.result()

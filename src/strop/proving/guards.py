@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from strop.errors import UsageError
+from strop.errors import NotFiniteError, UsageError
 from strop.proving.drift import DriftFromBase, DriftText
 from strop.proving.measures import Base, Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.study import Study
@@ -154,6 +154,16 @@ class Guards:
             return float(known)
         known = self._study.recall(name)
         if known is None:
-            known = reader()
+            known = _figure_of(reader, of)
             self._study.remember(name, known)
         return float(known)
+
+
+def _figure_of(reader: Reader, of: str) -> float:
+    """Return what is read; of an edited model whose probabilities are not finite NaN, for which no guard holds."""
+    try:
+        return reader()
+    except NotFiniteError:
+        if of == "base":
+            raise
+        return math.nan

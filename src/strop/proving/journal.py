@@ -1,11 +1,12 @@
 """The diary of a choice: every trial goes through the study's queue, is charged to the budget, and told."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RunError
+from strop.errors import NotFiniteError, RunError
 from strop.progress import Progress
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.guards import Guards
@@ -13,7 +14,7 @@ from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.runs import GuardReading, RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
-from strop.statistics import ObjectiveName
+from strop.statistics import Figures, ObjectiveName
 
 BASE, START = "base", "start"
 """The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
@@ -75,6 +76,7 @@ class Journal:
             begun: it ends a unit of work, such as an epoch, that began within the budget, and so is finished.
 
         Raises:
+            NotFiniteError: the model before any candidate has probabilities that are not finite.
             BudgetSpentError: the budget is spent, and the trial has neither begun nor is of a model without a candidate.
             RunError: another process works on the trial.
         """
@@ -88,10 +90,20 @@ class Journal:
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
-            figures = evaluate().figures
+            figures = self._figures(key, evaluate)
             trial = Trial.of(key, figures, elapsed_seconds=self.stopwatch.seconds, objective=self.objective)
             claim.finish(trial)
         return trial
+
+    def _figures(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Figures:
+        """Return what a model scored; a candidate whose probabilities are not finite scores nothing, and is told."""
+        try:
+            return evaluate().figures
+        except NotFiniteError as error:
+            if key.method in (BASE, START):
+                raise
+            self.say(f"refused, for what it makes of the model is no number: {error}")
+            return Figures(accuracy=None, loss=math.nan, count=key.examples)
 
     def measure_without_candidate(self, scorer: Scorer | ClassScorer, *, started: bool = False) -> Trial:
         """Return the trial of the model as it stands, before any candidate, and tell it.

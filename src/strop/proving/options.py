@@ -1,7 +1,10 @@
 """What every run takes, whatever its method."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import datetime
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from strop.anatomy import Family
@@ -12,7 +15,7 @@ from strop.proving.budget import Budget
 from strop.proving.drift import DriftText
 from strop.proving.guards import Guard
 from strop.recipe import Recipe
-from strop.scoring import Resources
+from strop.scoring import Resources, dated, telling_once, using
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,3 +64,21 @@ class RunOptions:
     def folder(self) -> Path | None:
         """The run folder as a path."""
         return Path(self.out) if self.out is not None else None
+
+    @contextlib.contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Let the resources hold for a block, and the moment that chat templates took for now when the run began.
+
+        What there is to say of the task's prompts is said once.
+        """
+        with using(self.resources), telling_once(), dated(_begun_at(self.folder) if self.resume else None):
+            yield
+
+
+def _begun_at(folder: Path | None) -> datetime.datetime | None:
+    """Return the moment that prompts of a run were written for; None where they name none, or it cannot be read."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder is not None else {}
+        return datetime.datetime.fromisoformat(content["now"])
+    except (OSError, ValueError, KeyError, TypeError):  # what is wrong there is said where the run is gone on with
+        return None

@@ -13,7 +13,9 @@ from strop.anatomy import Anatomy, evaluating, input_device
 from strop.checkpoints import is_classifier
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
+from strop.scoring.encoding import vocabulary_of
 from strop.scoring.evaluation import Evaluation
+from strop.scoring.finite import refuse_not_finite
 from strop.scoring.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
 from strop.scoring.resources import Resources
 from strop.statistics.metrics import require
@@ -54,8 +56,9 @@ class ClassScorer:
         self.anatomy = anatomy or Anatomy.of(model)
         self.labels = labels
         self.example_count = len(examples)
+        self._examples = examples
         longest = context_of(model, self.anatomy, tokenizer)
-        self._texts = encode_labelled(examples, tokenizer, labels, longest=longest)
+        self._texts = encode_labelled(examples, tokenizer, labels, longest=longest, vocabulary=vocabulary_of(model))
         self._groups, self._categories = group_indices(examples), categories_of(examples)
         pad = pad_token_of(model)
         self.batches = [
@@ -86,6 +89,7 @@ class ClassScorer:
 
         Raises:
             UsageError: it is to be run from another block on.
+            NotFiniteError: what the model says of a text is NaN or infinite.
         """
         if start or states is not None:
             raise UsageError("A classifier is always run whole, not from a block on.")
@@ -96,6 +100,9 @@ class ClassScorer:
                 inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
                 logits = self.model(**inputs).logits.float().cpu()
                 where = list(batch.members)
+                bad = (~torch.isfinite(logits).all(-1)).nonzero()
+                if len(bad):
+                    refuse_not_finite(self.model, self._examples[where[int(bad[0, 0])]])
                 loss[where] = losses(logits, batch.targets).double().numpy()
                 predicted[where] = (logits.argmax(-1) if self.labels.names else logits[:, 0]).double().numpy()
                 progress.advance()

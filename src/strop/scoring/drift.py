@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
 from strop.errors import UsageError
 from strop.interventions import prompt_lengths
+from strop.scoring.encoding import vocabulary_of
 from strop.scoring.own_text import Texts
 from strop.scoring.resources import Resources
 from strop.statistics import Drift, mean_interval
@@ -36,7 +37,7 @@ class DriftScorer:
         lowest: the lowest layer anything edits; what lies below is read once.
 
     Raises:
-        UsageError: the model does not predict the next token.
+        UsageError: the model does not predict the next token, or does not know a token of the texts.
     """
 
     def __init__(
@@ -51,6 +52,12 @@ class DriftScorer:
         if model.get_output_embeddings() is None or not anatomy.family.causal:
             raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
         self._model, self._anatomy, self._source = model, anatomy, source
+        newest, known = max(int(chunk.ids.max()) for chunk in texts), vocabulary_of(model)
+        if newest >= known:
+            raise UsageError(
+                f"The text drift is measured on has a token {newest}, and the model knows {known}; load the tokenizer that "
+                "belongs to the model."
+            )
         resources = Resources.of(model)
         self._positions = resources.scored_positions
         self._batches = [

@@ -1,18 +1,22 @@
 """Prompt and answer as tokens: tokenised together, the border found from character offsets."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.interventions import prompt_lengths
-from strop.scoring.chat_template import prompt_of
+from strop.scoring.chat_template import Asked, asked_of
+from strop.scoring.chat_template import prompt_of as prompt_of
+from strop.scoring.place import place_of, short
 from strop.scoring.resources import CPU, Resources
+from strop.scoring.tokens import Tokens, adds_special_tokens, tokens_of
 from strop.tasks.examples import Example
 from strop.tasks.task_file import Score
 
@@ -89,68 +93,141 @@ def encode(
     score: Score,
     *,
     longest: int,
+    vocabulary: int | None = None,
     counterfactuals: bool = False,
 ) -> list[TokenSequence]:
     """Turn examples into token sequences, one for each continuation that is scored.
 
-    A token that reaches past the prompt's last character belongs to the continuation. For `choice` every choice becomes
-    a sequence; for `first_token` only the answer does, once its row's choices are seen to begin with different tokens.
+    A token that reaches past the prompt's last character belongs to the continuation, and so does, where an example has
+    choices, every token from the first on that any of them changes: all its choices go on from the same tokens. For
+    `choice` every choice becomes a sequence; for all other scores only the answer does, for `first_token` once its row's
+    choices are seen to begin with different tokens.
 
     Args:
         examples: with choices where the score is `choice`, and where they are the labels of `first_token`.
         tokenizer: a fast one.
         score: the task's.
         longest: the model's context in tokens.
+        vocabulary: how many tokens the model knows, where it is at hand.
         counterfactuals: encode each example's counterfactual prompt too.
 
     Raises:
-        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, two labels
-            begin with the same token, or a counterfactual is wanted and is missing or of another length.
+        TaskError: a row is longer than the context, its prompt or continuation has no token of its own, or has one that
+            the model does not know, two labels begin with the same token, or a counterfactual is wanted and is missing or
+            of another length.
     """
-    pairs = [
-        (owner, index, prompt_of(example, tokenizer), continuation)
-        for owner, example in enumerate(examples)
-        for index, continuation in enumerate(_continuations(example, score))
-    ]
-    texts = [prompt + continuation for _, _, prompt, continuation in pairs]
-    encoded = tokenizer(
-        texts,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        add_special_tokens=adds_special_tokens(examples),
-        verbose=False,
-    )
-    sequences = []
-    for position, (owner, index, prompt, continuation) in enumerate(pairs):
-        ids: list[int] = encoded["input_ids"][position]
-        offsets: list[tuple[int, int]] = encoded["offset_mapping"][position]
-        special: list[int] = encoded["special_tokens_mask"][position]
-        while ids and special[len(ids) - 1]:  # an end-of-text token some tokenizers append
-            ids = ids[:-1]
-        scored = [i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt) and not special[i]]
-        where = place_of(examples[owner])
-        if not scored:
-            raise TaskError(f"{where}: the answer {continuation!r} has no token of its own; drop the row.")
-        first = max(scored[0], 1) if score == "perplexity" else scored[0]
-        if first == 0:
-            raise TaskError(f"{where}: the prompt has no token before the answer {continuation!r}; give it one.")
-        if first >= len(ids):
-            raise TaskError(f"{where}: one token alone has nothing to be predicted from; drop the row.")
-        if len(ids) > longest:
-            raise TaskError(f"{where}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row.")
-        sequences.append(TokenSequence(tuple(ids), first, owner, index))
+    asked = [asked_of(example, tokenizer) for example in examples]
+    sequences = _common_borders(_joined(examples, asked, tokenizer, score))
     if score == "first_token":
-        sequences = _answers_told_apart(examples, sequences, tokenizer)
-    return _with_counterfactuals(sequences, examples, tokenizer, score) if counterfactuals else sequences
+        _refuse_labels_alike(examples, sequences, tokenizer)
+    if score != "choice":
+        sequences = [
+            one for one in sequences if _continuations(examples[one.owner])[one.choice] == examples[one.owner].answer
+        ]
+    for sequence in sequences:
+        _refuse_misfit(examples[sequence.owner], sequence, tokenizer, longest=longest, vocabulary=vocabulary)
+    if not counterfactuals:
+        return sequences
+    return _with_counterfactuals(sequences, examples, tokenizer, score, vocabulary=vocabulary)
 
 
-def adds_special_tokens(examples: Sequence[Example]) -> bool:
-    """Say whether the tokenizer puts its special tokens around texts: a chat template has written them already."""
-    return all(example.chat is None for example in examples)
+def _joined(
+    examples: Sequence[Example], asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, score: Score
+) -> list[TokenSequence]:
+    """Return each example's continuations, each tokenised together with the prompt, and parted where the text says."""
+    pairs = [
+        (owner, index, asked[owner].answered_by(continuation))
+        for owner, example in enumerate(examples)
+        for index, continuation in enumerate(_continuations(example))
+    ]
+    texts = [asked[owner].prompt + continuation for owner, _, continuation in pairs]
+    together = tokens_of(texts, tokenizer, adds_special=adds_special_tokens(examples))
+    return [
+        TokenSequence(
+            tokens.ids, _first_scored(examples[owner], tokens, asked[owner], continuation, score), owner, index
+        )
+        for (owner, index, continuation), tokens in zip(pairs, together, strict=True)
+    ]
+
+
+def _first_scored(example: Example, tokens: Tokens, asked: Asked, continuation: str, score: Score) -> int:
+    first = next((i for i, end in enumerate(tokens.ends) if end > len(asked.prompt)), None)
+    if first is None:
+        raise TaskError(f"{place_of(example)}: the answer {continuation!r} has no token of its own; drop the row.")
+    first = max(first, 1) if score == "perplexity" else first
+    if first == 0:
+        raise TaskError(
+            f"{place_of(example)}: the prompt has no token before the answer {continuation!r}; give it one."
+        )
+    if first >= len(tokens.ids):
+        raise TaskError(f"{place_of(example)}: one token alone has nothing to be predicted from; drop the row.")
+    return first
+
+
+def _common_borders(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Let all continuations of an example be scored from the first token on that any of them changes."""
+    found: list[TokenSequence] = []
+    for _, group in itertools.groupby(sequences, key=lambda sequence: sequence.owner):
+        own = list(group)
+        border = min(sequence.first_scored for sequence in own)
+        low, high = min(one.ids for one in own), max(one.ids for one in own)  # all others lie between
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False)))
+        found += [dataclasses.replace(sequence, first_scored=min(border, same)) for sequence in own]
+    return found
+
+
+def _refuse_misfit(
+    example: Example,
+    sequence: TokenSequence,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int,
+    vocabulary: int | None,
+) -> None:
+    """Raise TaskError where a sequence is nothing a model can read."""
+    where, ids = place_of(example), sequence.ids
+    if sequence.first_scored == 0:
+        raise TaskError(f"{where}: the prompt has no token that all its choices leave as it is; give it one.")
+    if len(ids) > longest:
+        raise TaskError(f"{where}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row.")
+    refuse_unknown_token(ids, tokenizer, where=where, vocabulary=vocabulary)
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Return how many tokens a model knows: those it can read and, where it predicts, those it can write."""
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    rows: list[int] = [
+        table.weight.shape[0] for table in tables if isinstance(getattr(table, "weight", None), torch.Tensor)
+    ]
+    return min(rows)
+
+
+def refuse_unknown_token(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, where: str, vocabulary: int | None
+) -> None:
+    """Raise TaskError where a model does not know a token.
+
+    Args:
+        ids: of a text.
+        tokenizer: that wrote them.
+        where: what to call the text in an error.
+        vocabulary: how many tokens the model knows; None where that is not at hand.
+    """
+    if vocabulary is not None and ids and max(ids) >= vocabulary:
+        token = str(tokenizer.convert_ids_to_tokens(max(ids)))
+        raise TaskError(
+            f"{where}: the tokenizer writes {token!r} as token {max(ids)}, and the model knows {vocabulary}; load the tokenizer "
+            "that belongs to the model, or resize the model's embeddings."
+        )
 
 
 def _with_counterfactuals(
-    sequences: Sequence[TokenSequence], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, score: Score
+    sequences: Sequence[TokenSequence],
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    score: Score,
+    *,
+    vocabulary: int | None,
 ) -> list[TokenSequence]:
     swapped = []
     for example in examples:
@@ -160,7 +237,8 @@ def _with_counterfactuals(
             )
         swapped.append(dataclasses.replace(example, prompt=example.counterfactual))
     paired = []
-    for sequence, other in zip(sequences, encode(swapped, tokenizer, score, longest=sys.maxsize), strict=True):
+    others = encode(swapped, tokenizer, score, longest=sys.maxsize, vocabulary=vocabulary)
+    for sequence, other in zip(sequences, others, strict=True):
         example, other_prompt = examples[sequence.owner], swapped[sequence.owner].prompt
         for theirs, ours, included in (
             (other.first_scored, sequence.first_scored, ""),
@@ -168,7 +246,7 @@ def _with_counterfactuals(
         ):
             if theirs != ours:
                 raise TaskError(
-                    f"{place_of(example)}: its counterfactual {_short(other_prompt)} has {theirs} tokens and the prompt "
+                    f"{place_of(example)}: its counterfactual {short(other_prompt)} has {theirs} tokens and the prompt "
                     f"{ours}{included}; activations are swapped token by token, so make them of one length or drop the row."
                 )
         paired.append(dataclasses.replace(sequence, counterfactual_ids=other.ids))
@@ -240,19 +318,18 @@ def _readings(sequences: Sequence[TokenSequence], score: Score) -> list[list[int
     return readings
 
 
-def _continuations(example: Example, score: Score) -> tuple[str, ...]:
-    return example.choices if score in ("choice", "first_token") and example.choices else (example.answer,)
+def _continuations(example: Example) -> tuple[str, ...]:
+    return example.choices or (example.answer,)
 
 
-def _answers_told_apart(
+def _refuse_labels_alike(
     examples: Sequence[Example], sequences: Sequence[TokenSequence], tokenizer: PreTrainedTokenizerBase
-) -> list[TokenSequence]:
-    """Return the answers' sequences, or raise TaskError where two labels of a row begin with the same token."""
-    answers = []
+) -> None:
+    """Raise TaskError where two labels of a row begin with the same token."""
     first_with: dict[tuple[int, int], str] = {}
     for sequence in sequences:
         example = examples[sequence.owner]
-        label = _continuations(example, "first_token")[sequence.choice]
+        label = _continuations(example)[sequence.choice]
         token = sequence.ids[sequence.first_scored]
         twin = first_with.setdefault((sequence.owner, token), label)
         if twin != label:
@@ -261,9 +338,6 @@ def _answers_told_apart(
                 f"{tokenizer.convert_ids_to_tokens(token)!r}, and score: first_token cannot tell them apart; "
                 "reword one, or use score: choice."
             )
-        if label == example.answer:
-            answers.append(sequence)
-    return answers
 
 
 def _pad(sequences: Sequence[TokenSequence], readings: list[list[int]], score: Score, device: torch.device) -> Batch:
@@ -293,12 +367,3 @@ def right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = torch.tensor(ids)
     return padded
-
-
-def place_of(example: Example) -> str:
-    """Return what an example is called in an error: its row and how its prompt begins."""
-    return f"row {example.row} (prompt {_short(example.prompt)})"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -4,15 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, Family, evaluating, input_device
+from strop.anatomy import Anatomy, Family
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
-from strop.scoring.chat_template import prompt_of
 from strop.scoring.class_scorer import ClassScorer
-from strop.scoring.encoding import adds_special_tokens
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.scorer import Scorer
 from strop.tasks.examples import Example
@@ -140,34 +137,3 @@ def evaluate_paraphrases(
         consistent=float(np.logical_and.reduceat(correct, starts).mean()),
         count=int((~own_prompt).sum()),
     )
-
-
-def greedy_continuations(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, tokens: int = 5
-) -> list[str]:
-    """Return what the model writes after each example's prompt, greedily.
-
-    Args:
-        model: a causal language model.
-        tokenizer: its tokenizer.
-        examples: whose prompts are continued.
-        tokens: how many new tokens.
-    """
-    written = []
-    with evaluating(model), torch.inference_mode():
-        for example in examples:
-            encoded = tokenizer(
-                prompt_of(example, tokenizer), return_tensors="pt", add_special_tokens=adds_special_tokens([example])
-            ).to(input_device(model))
-            length = encoded["input_ids"].shape[1]
-            generated = model.generate(
-                **encoded,
-                max_new_tokens=tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=0,
-            )
-            written.append(str(tokenizer.decode(generated[0, length:], skip_special_tokens=True)))
-    return written

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -9,14 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 
 from strop.anatomy import evaluating, input_device
 from strop.errors import TaskError
 from strop.progress import SILENT, Progress
-from strop.scoring.chat_template import prompt_of
-from strop.scoring.encoding import adds_special_tokens, place_of
+from strop.scoring.chat_template import asked_of
+from strop.scoring.encoding import encode, vocabulary_of
+from strop.scoring.finite import FiniteLogits
+from strop.scoring.place import place_of
 from strop.scoring.resources import Resources
+from strop.scoring.seams import refuse_unlike, seams_of, tokens_before_answers
 from strop.tasks.examples import Example, gold_of
 from strop.tasks.extraction import extract, is_right, spelled_alike, until_stop
 from strop.tasks.few_shot import stops_of_shots
@@ -50,7 +60,8 @@ class Generator:
         longest: the model's context in tokens.
 
     Raises:
-        TaskError: a prompt and all new tokens do not fit the context, or an example has no gold.
+        TaskError: a prompt and all new tokens do not fit the context, an example has no gold, letters of a prompt melt into
+            its answer, or a stop string holds a special token amid other text.
     """
 
     def __init__(
@@ -66,8 +77,16 @@ class Generator:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
+        self._examples = examples
         self._golds = [gold_of(example, settings, where=place_of(example)) for example in examples]
-        self._prompts = _prompt_ids(examples, tokenizer)
+        self._stop_tokens = _special_among(settings.stop, tokenizer)
+        self._prompts = _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model))
+        seams = seams_of(examples, self._prompts, tokenizer)
+        refuse_unlike(seams, stops=settings.stop)
+        self._begun = [
+            (seams[index].rest or "" if index in seams else "") + asked_of(example, tokenizer).lead
+            for index, example in enumerate(examples)
+        ]
         for example, ids in zip(examples, self._prompts, strict=True):
             if len(ids) + settings.max_new_tokens > longest:
                 raise TaskError(
@@ -90,12 +109,15 @@ class Generator:
 
         Args:
             progress: told of each batch.
+
+        Raises:
+            NotFiniteError: the model's predictions are NaN or infinite.
         """
         texts = [""] * len(self._prompts)
-        with evaluating(self.model), _greedy(self.model, self.tokenizer, self.settings) as config:
+        with evaluating(self.model), _greedy(self.model, self.tokenizer, self.settings, self._stop_tokens) as config:
             for batch in self.batches:
-                for index, text in zip(batch, self._write([self._prompts[i] for i in batch], config), strict=True):
-                    texts[index] = until_stop(text, self.settings)
+                for index, text in zip(batch, self._write(batch, config), strict=True):
+                    texts[index] = until_stop(text.removeprefix(self._begun[index]), self.settings)
                 progress.advance()
         extracted = tuple(extract(text, self.settings) for text in texts)
         right = [is_right(own, gold, self.settings) for own, gold in zip(extracted, self._golds, strict=True)]
@@ -112,7 +134,8 @@ class Generator:
         """Tokens of all prompts, padding left out."""
         return sum(map(len, self._prompts))
 
-    def _write(self, prompts: Sequence[tuple[int, ...]], config: GenerationConfig) -> list[str]:
+    def _write(self, members: Sequence[int], config: GenerationConfig) -> list[str]:
+        prompts = [self._prompts[index] for index in members]
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -123,6 +146,9 @@ class Generator:
         written = self.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
+            logits_processor=LogitsProcessorList(
+                [FiniteLogits(self.model, [self._examples[index] for index in members])]
+            ),
             stopping_criteria=StoppingCriteriaList([_meets(stops, self.tokenizer, width)] if stops else []),
         )
         ends = set(config.eos_token_id or ())
@@ -150,14 +176,31 @@ def _meets(
     return met
 
 
+def _special_among(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the stop strings that are special tokens, which no text shows: what is written ends at the token itself.
+
+    Raises:
+        TaskError: one holds a special token amid other text.
+    """
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for stop in stops:
+        held = next((token for token in special if token in stop and token != stop), None)
+        if held is not None and stop not in special:
+            raise TaskError(
+                f"generate.stop: {stop!r} holds the special token {held!r} amid other text, which no text shows; write {held!r}."
+            )
+    return {special[stop] for stop in stops if stop in special}
+
+
 @contextlib.contextmanager
 def _greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings, stop_tokens: set[int]
 ) -> Iterator[GenerationConfig]:
     """Let a model decode greedily to an end of text for the length of a block."""
-    ends = end_tokens(model.generation_config.eos_token_id) | end_tokens(tokenizer.eos_token_id)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    with generating_by(model, settings.max_new_tokens, ends=sorted(ends), pad=pad if pad is not None else 0) as config:
+    ends = end_tokens(model.generation_config.eos_token_id) | end_tokens(tokenizer.eos_token_id) | stop_tokens
+    named = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    pad = next((token for token in named if token is not None and token < vocabulary_of(model)), 0)
+    with generating_by(model, settings.max_new_tokens, ends=sorted(ends), pad=pad) as config:
         yield config
 
 
@@ -199,21 +242,11 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return cast(str, tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _prompt_ids(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
-    """Tokenise prompts as they stand, without the end-of-text token some tokenizers append."""
-    encoded = tokenizer(
-        [prompt_of(example, tokenizer) for example in examples],
-        return_special_tokens_mask=True,
-        add_special_tokens=adds_special_tokens(examples),
-        verbose=False,
-    )
-    prompts = []
-    for ids, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
-        count = len(ids)
-        while count > 1 and special[count - 1]:
-            count -= 1
-        prompts.append(tuple(ids[:count]))
-    return prompts
+def _prompt_ids(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int | None = None
+) -> list[tuple[int, ...]]:
+    """Return the tokens each prompt has before its answer: those that the answer is scored and learned behind."""
+    return tokens_before_answers(encode(examples, tokenizer, "generate", longest=sys.maxsize, vocabulary=vocabulary))
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int) -> list[list[int]]:
@@ -224,3 +257,32 @@ def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int)
             groups.append([])
         groups[-1].append(index)
     return groups
+
+
+def greedy_continuations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, tokens: int = 5
+) -> list[str]:
+    """Return what the model writes after each example's prompt, greedily.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        examples: whose prompts are continued.
+        tokens: how many new tokens.
+    """
+    written = []
+    with evaluating(model), torch.inference_mode():
+        for ids in _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model)):
+            prompt = torch.tensor([ids], device=input_device(model))
+            generated = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=0,
+            )
+            written.append(_decoded(tokenizer, generated[0, len(ids) :].tolist()))
+    return written

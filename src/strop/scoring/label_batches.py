@@ -9,8 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
 from strop.errors import TaskError
-from strop.scoring.chat_template import prompt_of
-from strop.scoring.encoding import adds_special_tokens, place_of
+from strop.scoring.chat_template import asked_of
+from strop.scoring.encoding import refuse_unknown_token
+from strop.scoring.place import place_of
+from strop.scoring.tokens import adds_special_tokens, twice_first
 from strop.tasks.examples import Example
 from strop.tasks.labels import Labels
 
@@ -39,7 +41,12 @@ class LabelBatch:
 
 
 def encode_labelled(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, labels: Labels, *, longest: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Labels,
+    *,
+    longest: int,
+    vocabulary: int | None = None,
 ) -> list[LabelledText]:
     """Turn examples into the tokens a classifier reads.
 
@@ -50,11 +57,13 @@ def encode_labelled(
         tokenizer: the model's.
         labels: the task's.
         longest: the model's context in tokens.
+        vocabulary: how many tokens the model knows, where it is at hand.
 
     Raises:
-        TaskError: a text is longer than the context and the task does not say to cut it.
+        TaskError: a text has no token, or one the model does not know, or is longer than the context and the task does not
+            say to cut it.
     """
-    firsts = [prompt_of(example, tokenizer) for example in examples]
+    firsts = [asked_of(example, tokenizer).prompt for example in examples]
     seconds = [example.pair or "" for example in examples] if examples[0].pair is not None else None
     if seconds is not None and not _parted(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
@@ -63,6 +72,7 @@ def encode_labelled(
         firsts,
         seconds,
         add_special_tokens=adds_special_tokens(examples),
+        return_special_tokens_mask=True,
         truncation="longest_first" if cut else False,
         max_length=min(labels.max_tokens or longest, longest) if cut else None,
         verbose=False,
@@ -70,13 +80,17 @@ def encode_labelled(
     kinds = encoded["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else None
     found = []
     for index, example in enumerate(examples):
-        ids = tuple(encoded["input_ids"][index])
-        if not 0 < len(ids) <= longest:
+        again = twice_first(encoded["input_ids"][index], encoded["special_tokens_mask"][index])
+        ids = tuple(encoded["input_ids"][index][again:])
+        if not ids:
+            raise TaskError(f"{place_of(example)}: the text has no token; fill its column or drop the row.")
+        refuse_unknown_token(ids, tokenizer, where=place_of(example), vocabulary=vocabulary)
+        if len(ids) > longest:
             raise TaskError(
                 f"{place_of(example)}: {len(ids)} tokens do not fit the model's context of {longest}; shorten the row, or give "
                 f"max_tokens: {longest} in the task file to cut such rows."
             )
-        of_text = tuple(kinds[index]) if kinds is not None else None
+        of_text = tuple(kinds[index][again:]) if kinds is not None else None
         found.append(LabelledText(ids, of_text, labels.target(example.answer)))
     return found
 

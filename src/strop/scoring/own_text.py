@@ -18,6 +18,7 @@ from strop.anatomy import evaluating, input_device
 from strop.errors import UsageError
 from strop.files import cache_folder, replacing_file
 from strop.progress import SILENT, Progress
+from strop.scoring.encoding import vocabulary_of
 from strop.scoring.generation import end_tokens, generating_by
 
 TEXT_TOKENS = 96
@@ -140,8 +141,12 @@ class _Writer:
         template = self._template() if self.tokens == TEXT_TOKENS else None
         longest = sum(map(len, template)) + TURN_TOKENS + TEXT_TOKENS // 2 if template is not None else 0
         self.template = template if longest <= int(context) else None
+        known = vocabulary_of(model)
+        if any(token >= known for part in self.template or () for token in part):
+            self.template = None  # a base model with the tokenizer of its chat
         taken = {token for part in template or () for token in part}
-        self.first = _first_ids(tokenizer) or (_any_first_id(model, tokenizer, taken),)
+        first = _first_ids(tokenizer)
+        self.first = first if first and max(first) < known else (_any_first_id(model, tokenizer, taken),)
 
     def _template(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Return the tokens before and after a user's turn; None where the tokenizer has no template for one."""
@@ -224,7 +229,7 @@ def _any_first_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ta
     own = model.config.get_text_config()
     ends = own.eos_token_id if isinstance(own.eos_token_id, (list, tuple)) else [own.eos_token_id]
     named = [tokenizer.bos_token_id, own.bos_token_id, tokenizer.eos_token_id, *ends, tokenizer.unk_token_id]
-    known = [int(one) for one in named if one is not None]
+    known = [int(one) for one in named if one is not None and int(one) < vocabulary_of(model)]
     return next((one for one in known if one not in taken), known[0] if known else 0)
 
 

@@ -14,11 +14,13 @@ from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_dev
 from strop.errors import InterventionError, UsageError
 from strop.interventions import attachments_of
 from strop.progress import SILENT, Progress
-from strop.scoring.encoding import Batch, batches_of, encode
+from strop.scoring.encoding import Batch, batches_of, encode, vocabulary_of
 from strop.scoring.evaluation import Evaluation
+from strop.scoring.finite import refuse_not_finite
 from strop.scoring.generation import Generator
 from strop.scoring.resources import Resources
 from strop.scoring.said import Said
+from strop.scoring.seams import seams_of, tell, tokens_before_answers
 from strop.scoring.shared_prefix import SharedPrefix
 from strop.tasks.examples import Example, categories_of, group_indices
 from strop.tasks.task_file import GenerateSettings, Score
@@ -67,7 +69,17 @@ class Scorer:
         self.score: Score = score
         self.example_count = len(examples)
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
-        self._sequences = encode(examples, tokenizer, score, longest=longest, counterfactuals=counterfactuals)
+        self._examples = examples
+        self._sequences = encode(
+            examples,
+            tokenizer,
+            score,
+            longest=longest,
+            vocabulary=vocabulary_of(model),
+            counterfactuals=counterfactuals,
+        )
+        if score != "perplexity":  # of a text that is read through, no part is asked for
+            tell(seams_of(examples, tokens_before_answers(self._sequences), tokenizer))
         resources, read = Resources.of(model), self._sequences
         self._prefix = SharedPrefix.of(model, read) if share_prefix else None
         if self._prefix is not None:
@@ -98,8 +110,7 @@ class Scorer:
         """Mean length of a prompt."""
         if self._generator is not None:
             return self._generator.prompt_tokens / self.example_count
-        prompts = [sequence.first_scored for sequence in self._sequences if sequence.choice == 0]
-        return sum(prompts) / len(prompts)
+        return sum(map(len, tokens_before_answers(self._sequences))) / self.example_count
 
     @property
     def steps(self) -> int:
@@ -152,6 +163,7 @@ class Scorer:
 
         Raises:
             InterventionError: a bias on the model holds for sequences of another length.
+            NotFiniteError: a probability of the model's is NaN or 0.
         """
         self._refuse_other_lengths()
         log_probability = np.zeros(len(self._sequences))
@@ -164,6 +176,7 @@ class Scorer:
                 state = states[index] if states is not None else None
                 with batch.with_prompts_known():
                     own, likeliest, likelier = self._score(batch, start, state)
+                self._refuse_not_finite(batch, own)
                 where, targets = np.asarray(batch.sequences), batch.targets.cpu().numpy()
                 firsts = np.flatnonzero(np.diff(where, prepend=-1))
                 token[:, where[firsts]] = likeliest[firsts], targets[firsts]
@@ -184,6 +197,11 @@ class Scorer:
             said=written.said,
             wanted=written.wanted,
         )
+
+    def _refuse_not_finite(self, batch: Batch, own: NDArray[np.float64]) -> None:
+        bad = np.flatnonzero(~np.isfinite(own))
+        if len(bad):
+            refuse_not_finite(self.model, self._examples[self._sequences[batch.sequences[bad[0]]].owner])
 
     def _refuse_other_lengths(self) -> None:
         """Raise InterventionError where padding would hide from a bias by position that a sequence is shorter."""

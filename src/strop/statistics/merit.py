@@ -11,13 +11,17 @@ Merit = tuple[float, float]
 
 
 def merit_of(accuracy: float | None, loss: float) -> Merit:
-    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule); NaN is the worst loss.
+    """Return what a search maximises: accuracy, and among equals the lower loss (LASER's rule).
+
+    A loss that is NaN is the worst of all, whatever was answered.
 
     Args:
         accuracy: 0 to 1, or a classifier's metric in its place; None where only loss is measured.
         loss: nats per answer token.
 
-    >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.5, float("nan"))
+    >>> merit_of(0.5, 2.0) > merit_of(0.5, 3.0) > merit_of(0.0, 9.0) > merit_of(0.9, float("nan"))
     True
     """
-    return (accuracy if accuracy is not None else 0.0, -math.inf if math.isnan(loss) else -loss)
+    if math.isnan(loss):
+        return (-math.inf, -math.inf)
+    return (accuracy if accuracy is not None else 0.0, -loss)

@@ -12,6 +12,7 @@ from strop.anatomy import Anatomy, Site, logits_at
 from strop.interventions import Head, prompt_lengths
 from strop.progress import Progress
 from strop.scoring.class_scorer import losses, refuse_no_classifier
+from strop.scoring.encoding import vocabulary_of
 from strop.scoring.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
 from strop.tasks import Labels, Task
 from strop.training.plan import TrainPlan
@@ -215,10 +216,12 @@ def objective_of(
         UsageError: the model is not of the kind the task is for.
     """
     if task.labels is None:
-        return AnswerObjective(
-            model, anatomy, TrainSet.of(task, tokenizer, limit=limit, longest=anatomy.context(model))
-        )
+        context, vocabulary = anatomy.context(model), vocabulary_of(model)
+        train_set = TrainSet.of(task, tokenizer, limit=limit, longest=context, vocabulary=vocabulary)
+        return AnswerObjective(model, anatomy, train_set)
     refuse_no_classifier(model, task.labels)
     longest = context_of(model, anatomy, tokenizer)
-    texts = encode_labelled(task.examples("train", limit=limit), tokenizer, task.labels, longest=longest)
+    texts = encode_labelled(
+        task.examples("train", limit=limit), tokenizer, task.labels, longest=longest, vocabulary=vocabulary_of(model)
+    )
     return LabelObjective(model, task.labels, texts)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from strop.scoring.encoding import encode, right_padded
+from strop.scoring.encoding import encode, refuse_unknown_token, right_padded
+from strop.scoring.seams import seams_of, tell, tokens_before_answers
 from strop.tasks import Task
 
 Item = dict[str, Any]
@@ -35,7 +36,15 @@ class TrainSet(Dataset[Item]):
         self.sequences = tuple(sequences)
 
     @classmethod
-    def of(cls, task: Task, tokenizer: PreTrainedTokenizerBase, *, limit: int | None, longest: int) -> "TrainSet":
+    def of(
+        cls,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        limit: int | None,
+        longest: int,
+        vocabulary: int | None = None,
+    ) -> "TrainSet":
         """Encode a task's train split, as it is encoded where it is scored.
 
         Where answers are generated the end-of-text token is learned too, so that the model stops.
@@ -45,6 +54,7 @@ class TrainSet(Dataset[Item]):
             tokenizer: a fast one.
             limit: most examples.
             longest: the model's context in tokens.
+            vocabulary: how many tokens the model knows, where it is at hand.
 
         Raises:
             TaskError: there is no train split, or a row does not fit.
@@ -52,7 +62,10 @@ class TrainSet(Dataset[Item]):
         score = "exact" if task.score in ("choice", "first_token", "generate") else task.score
         end = (tokenizer.eos_token_id,) if task.score == "generate" and tokenizer.eos_token_id is not None else ()
         examples = task.examples("train", limit=limit)
-        found = encode(examples, tokenizer, score, longest=longest - len(end))
+        refuse_unknown_token(end, tokenizer, where="the end of text", vocabulary=vocabulary)
+        found = encode(examples, tokenizer, score, longest=longest - len(end), vocabulary=vocabulary)
+        if score != "perplexity":
+            tell(seams_of(examples, tokens_before_answers(found), tokenizer))
         return cls([TrainSequence(sequence.ids + end, sequence.first_scored) for sequence in found])
 
     def __len__(self) -> int:

@@ -6,7 +6,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftText, RunOptions, RunOutcome, RunSettings, conduct
 from strop.proving.processes import join_processes
-from strop.scoring import using
 from strop.tasks import TaskSource, load_task, refuse_objective
 from strop.training.fitter import Fitter
 from strop.training.plan import TrainPlan
@@ -61,7 +60,7 @@ def train(
     together = join_processes(model.device)
     if together and model.device.type == "cuda":
         model.to(torch.device("cuda", torch.cuda.current_device()))  # each process has a device of its own
-    with using(options.resources):
+    with options.in_force():
         fitter = Fitter(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings.of("train", plan, together=together)
         return conduct(fitter, settings, options)

@@ -15,7 +15,7 @@ from strop.proving import (
     TextPerplexity,
     conduct,
 )
-from strop.scoring import ClassScorer, Scorer, using
+from strop.scoring import ClassScorer, Scorer
 from strop.searching.averages import refuse_mixed_lengths
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.pruner import Pruner
@@ -58,7 +58,7 @@ def prune(
     refuse_objective(task, plan.objective)
     if plan.bias == "position":
         _refuse_other_text(options.guards)
-    with using(options.resources):
+    with options.in_force():
         pruner = Pruner(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings.of("prune", plan)
         return conduct(pruner, settings, options, check_test=_one_length(pruner) if plan.bias == "position" else None)

@@ -3,7 +3,6 @@
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
-from strop.scoring import using
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
 from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
@@ -41,7 +40,7 @@ def search(
     plan, options = plan or SearchPlan(), options or RunOptions()
     refuse_labels(task, "search")
     refuse_objective(task, plan.objective)
-    with using(options.resources):
+    with options.in_force():
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings.of("search", plan)
         return conduct(chooser, settings, options)

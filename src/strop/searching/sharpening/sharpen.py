@@ -6,7 +6,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
-from strop.scoring import using
 from strop.searching.sharpening.plan import SharpenPlan
 from strop.searching.sharpening.sharpener import Sharpener
 from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
@@ -48,7 +47,7 @@ def sharpen(
     refuse_objective(task, plan.objective)
     if plan.drift is not None:
         options = dataclasses.replace(options, guards=_with_bound(options, plan.drift))
-    with using(options.resources):
+    with options.in_force():
         given = Assignment.of(model, tokenizer, task, options)
         if plan.drift is not None and given.start.holds_for_one_length:
             raise UsageError(
