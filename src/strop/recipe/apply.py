@@ -1,6 +1,7 @@
 """Put a recipe on the model it was made for, and take it off."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 from transformers import PreTrainedModel
@@ -30,19 +31,25 @@ def attach(
             become a part of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is
             the recipe with what they learned.
 
+    Warns:
+        UserWarning: the model is the base in a narrower dtype than the recipe was made for.
+
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
 
     Raises:
         BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
             attached, and `force` is not given.
+        RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
         InterventionError: the recipe carries a classification head, and the model has none of that kind.
     """
     inner = inner_model(model)
     if recipe.head is not None:
         recipe.head.check(inner)
     if not force:
-        recipe.check(inner, family=family)
+        note = recipe.check(inner, family=family)
+        if note is not None:
+            warnings.warn(note, stacklevel=2)
         _refuse_edited_matrices(inner, recipe)
     return attach_interventions(
         inner,
