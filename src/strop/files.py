@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,20 @@ PARTIAL = ".partial"
 
 
 def cache_folder() -> Path:
-    """Return the folder Strop keeps models and decompositions in: `$STROP_CACHE`, else `~/.cache/strop`."""
+    """Return the folder Strop keeps models and decompositions in: `$STROP_CACHE`, else `~/.cache/strop`.
+
+    Raises:
+        UsageError: it lies in the home folder of a user that has none.
+    """
     named = os.environ.get("STROP_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "strop"
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "strop"
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # no such user, or one without a home
+        raise UsageError(
+            f"There is no home folder for {folder}, where models and decompositions are kept: let $STROP_CACHE name a folder "
+            "by its whole path."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -65,10 +75,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         _make_folder_readable(temporary)
         aside = temporary.with_suffix(f".old{PARTIAL}")
-        if path.exists():
-            path.replace(aside)
-        temporary.replace(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            if path.exists():
+                path.replace(aside)
+            temporary.replace(path)
+        finally:
+            _put_back(aside, path)
 
 
 @contextlib.contextmanager
@@ -88,10 +100,43 @@ def _make_folder_readable(folder: Path) -> None:
             make_readable(file)
 
 
-def remove_partial_folders(folder: Path) -> None:
-    """Remove what a process that was killed left half-written in a folder."""
-    for leftover in folder.glob(f".*{PARTIAL}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def _put_back(aside: Path, path: Path) -> None:
+    """Let what was put aside take its place again where nothing else has, and remove it otherwise."""
+    if aside.exists() and not path.exists():
+        aside.replace(path)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<old>\.old)?\.partial", re.ASCII)
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a name is one that things have while they are written here."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder or below; what it had put aside comes back.
+
+    Args:
+        folder: that no other process writes to.
+    """
+    for leftover in sorted(folder.rglob(f".*{PARTIAL}")):
+        named = _LEFTOVER.fullmatch(leftover.name)
+        if named is None:
+            continue
+        if named["old"]:
+            _put_back(leftover, leftover.with_name(named["name"]))
+        elif leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Return when what a file holds is on the disk itself, whatever happens to the machine afterwards."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def refuse_occupied(path: Path, *, remedy: str) -> None:

@@ -124,6 +124,11 @@ def change_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], objec
         ("0.left", torch.zeros(48, 8, dtype=torch.int32), ": its tensor '0.left' is made of int32, and a recipe holds"),
         ("0.left", torch.zeros(48, 8, dtype=torch.complex64), ": its tensor '0.left' is made of complex64, and"),
         ("0.left", torch.zeros(48, 8, dtype=torch.int8), ", entry 0: layer 1 up: its factors are not made of finite"),
+        (
+            "0.left",
+            torch.zeros(48, 8, dtype=torch.float64),
+            ", entry 0: layer 1 up: its left, right are of float32 and float64",
+        ),
         ("00.left", torch.zeros(48, 8), " cannot be read: its tensor '00.left' belongs to no intervention"),
         ("\u0661.left", torch.zeros(48, 8), " cannot be read: its tensor '\u0661.left' belongs to no intervention"),
         (

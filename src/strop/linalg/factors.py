@@ -74,7 +74,8 @@ def _are_pairs(
 
 def _size(difference: Tensor) -> Tensor:
     """Return an estimate of ‖E‖ (Frobenius) from E times random directions."""
-    return difference.norm() / PROBES**0.5
+    size: Tensor = difference.norm() / PROBES**0.5
+    return size
 
 
 def _largest_left_over(matrix: Tensor, left: Tensor, right: Tensor) -> float:

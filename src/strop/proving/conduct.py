@@ -11,7 +11,7 @@ import torch
 
 from strop.checkpoints import identify
 from strop.errors import RunError
-from strop.files import remove_partial_folders
+from strop.files import remove_leftovers
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
 from strop.proving.budget import Budget
@@ -307,7 +307,7 @@ def _folder_of(path: Path | None, config: Mapping[str, Any], *, resume: bool) ->
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         }
         run = RunFolder.start(path, config, resume=resume, compute=compute)
-        remove_partial_folders(path)  # what a process that was killed left half-written
+        remove_leftovers(path)  # what a process that was killed left half-written
         yield run
 
 

@@ -11,6 +11,9 @@ from strop.files import shortened
 from strop.interventions import Intervention, intervention_from_json
 from strop.recipe.identity import MatrixIdentity
 
+FACTORS = {"left", "right"}
+"""What factors of a matrix are called; what is learned beside them may be of another dtype."""
+
 MOST_LISTED = 2**22
 """Components that the prunings of one recipe may list between them."""
 
@@ -89,3 +92,10 @@ def refuse_unfit_tensors(
             entry.check(own, matrix.shape)
         except InterventionError as error:
             raise RecipeError(f"{path}, entry {index}: {error}") from None
+        for names in (own.keys() & FACTORS, own.keys() - FACTORS):
+            dtypes = sorted({str(own[name].dtype).removeprefix("torch.") for name in names})
+            if len(dtypes) > 1:
+                raise RecipeError(
+                    f"{path}, entry {index}: {entry.site}: its {', '.join(sorted(names))} are of {' and '.join(dtypes)}, and "
+                    "belong together in one dtype; copy the recipe again."
+                )

@@ -26,6 +26,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int
 
 Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Digits = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Dtype = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
 Side = Annotated[int, pydantic.Field(ge=0, le=2**20)]
 
 
@@ -46,9 +47,9 @@ class MatrixEntry(_Part):
     """What recipe.json says of a matrix."""
 
     shape: tuple[Side, Side]
-    dtype: Name
+    dtype: Dtype
     fingerprint: Digits
-    rounded: dict[Name, Digits] = {}
+    rounded: dict[Dtype, Digits] = {}
 
 
 class HeadEntry(_Part):

@@ -15,7 +15,7 @@ from strop.anatomy import MatrixType, Site, editable_shapes
 from strop.checkpoints import identify
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
-from strop.files import remove_partial_folders
+from strop.files import remove_leftovers
 from strop.interventions import Attachment, Intervention, Shape, attach_interventions
 from strop.proving import (
     Assignment,
@@ -200,8 +200,7 @@ class Fitter:
                 if kept is not None:
                     kept.keep_below(self.lowest, budget_bytes=self._plan.prefix_budget_bytes, progress=journal.progress)
             if journal.run is not None:
-                for place in (journal.run.path, folder):
-                    remove_partial_folders(place)
+                remove_leftovers(journal.run.path)
             self._run(trainer, watch, journal, folder)
         return watch
 
