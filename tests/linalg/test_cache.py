@@ -251,7 +251,7 @@ def test_what_is_kept_is_on_the_disk_before_it_has_its_name(folder: Path, monkey
 
     def fsync(descriptor: int) -> None:
         assert not (folder / name_of(gaussian())).exists()
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
     monkeypatch.setattr(os, "fsync", fsync)
     DecompositionCache(folder).decompose(gaussian())

@@ -31,11 +31,11 @@ def attach(
             become a part of the model and all else that is the model's own is frozen. `recipe.learned_by(attachment)` is
             the recipe with what they learned.
 
-    Warns:
-        UserWarning: the model is the base in a narrower dtype than the recipe was made for.
-
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
+
+    Warns:
+        UserWarning: the model is the base in a narrower dtype than the recipe was made for.
 
     Raises:
         BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
