@@ -16,6 +16,8 @@ StropError
 ├── TrainingError              a training that cannot go on
 └── RunError                   a run folder that cannot be started, resumed or read
 
+StropWarning                   what a user should know and what stops nothing
+
 Inner code states the fact; the message that reaches a person names what, where and the remedy in one sentence.
 """
 
@@ -78,6 +80,10 @@ class TrainingError(StropError):
 
 class RunError(StropError):
     """A run folder that cannot be started, resumed or read."""
+
+
+class StropWarning(UserWarning):
+    """What a user should know, and what stops nothing."""
 
 
 def reason_in(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
-from strop.errors import BaseMismatchError, InterventionError, RecipeError, UsageError
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, StropWarning, UsageError
 from strop.export import bake
 from strop.interventions import SpectrumScaling
 from strop.recipe import Recipe, applied, attach, detach
@@ -121,7 +121,9 @@ def test_a_model_with_something_attached_is_refused_for_it_would_be_baked_in_uns
 
 def test_the_same_base_in_a_narrower_dtype_is_baked_with_a_note(tiny: Tiny, tmp_path: Path) -> None:
     recipe = Recipe.of(tiny("llama"), EDITS)
-    with pytest.warns(UserWarning, match="made for LlamaForCausalLM in float32, and this is the same base in bfloat16"):
+    with pytest.warns(
+        StropWarning, match="made for LlamaForCausalLM in float32, and this is the same base in bfloat16"
+    ):
         bake(tiny("llama").bfloat16(), recipe, tmp_path / "baked")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "baked").dtype == torch.bfloat16
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import strop.linalg.cache as cache_room
-from strop.errors import DecompositionError, UsageError
+from strop.errors import DecompositionError, StropWarning, UsageError
 from strop.linalg import DecompositionCache, SingularValueDecomposition, decompose, fingerprint
 
 
@@ -152,7 +152,7 @@ def test_a_full_disk_costs_only_the_reuse_and_leaves_no_partial_file(
 
     monkeypatch.setattr(cache_room, "save_file", full)
     cache = DecompositionCache(folder)
-    with pytest.warns(UserWarning, match="svd is full, so decompositions are not kept .*; free some space, or let"):
+    with pytest.warns(StropWarning, match="svd is full, so decompositions are not kept .*; free some space, or let"):
         assert_same_bits(cache.decompose(gaussian()), decompose(gaussian()))
     assert_same_bits(cache.decompose(gaussian(seed=1)), decompose(gaussian(seed=1)))  # it is told once
     assert not list(folder.iterdir())

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.fixtures.recipes import EDITS, Tiny, logits
 from torch import nn
 
-from strop.errors import BaseMismatchError, RecipeError, SiteError
+from strop.errors import BaseMismatchError, RecipeError, SiteError, StropWarning
 from strop.interventions import RankReduction, attachments_of
 from strop.recipe import Recipe, applied, attach
 
@@ -115,7 +115,7 @@ def test_a_recipe_of_the_float32_base_applies_to_the_same_base_in_a_narrower_dty
     narrow = model.to(dtype)
     plain = logits(narrow)
     with (
-        pytest.warns(UserWarning, match=rf"made for LlamaForCausalLM in float32, .* same base in {str(dtype)[6:]}: "),
+        pytest.warns(StropWarning, match=rf"made for LlamaForCausalLM in float32, .* same base in {str(dtype)[6:]}: "),
         applied(narrow, Recipe.load(tmp_path / "facts")),
     ):
         assert (logits(narrow).float() - wanted).abs().max() < (wanted - plain.float()).abs().max() / 10

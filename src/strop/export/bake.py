@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family
 from strop.checkpoints import own_parameters
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import InterventionError, reason_in
+from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import room_for_biases, under_config
 from strop.files import making_folder, write_json, write_text
 from strop.interventions import attachments_of
@@ -56,14 +56,14 @@ def bake(
             one of the recipe's biases, a weight is not made of finite numbers, or transformers refuses to save the model.
 
     Warns:
-        UserWarning: the model is the base in a narrower dtype than the recipe was made for.
+        StropWarning: the model is the base in a narrower dtype than the recipe was made for.
     """
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     _refuse_adapter(model)
     note = recipe.check(model, family=family) if not force else None
     if note is not None:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, StropWarning, stacklevel=2)
     config, zeros = room_for_biases(model, Anatomy.of(model, family=family), recipe)
     path = Path(folder)
     with (

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from strop.errors import UsageError
+from strop.errors import StropWarning, UsageError
 from strop.files import cache_folder, is_leftover, replacing_file, to_disk
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.svd import SingularValueDecomposition, decompose
@@ -118,6 +118,7 @@ class DecompositionCache:
             warnings.warn(
                 f"{self.folder} is full, so decompositions are not kept and will be made again; free some space, or let "
                 "$STROP_CACHE name another folder.",
+                StropWarning,
                 stacklevel=3,
             )
 

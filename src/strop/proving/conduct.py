@@ -23,6 +23,7 @@ from strop.proving.outcome import RunOutcome
 from strop.proving.price import Priced, prepared_for, price_of
 from strop.proving.processes import of_all_processes, process_index
 from strop.proving.prove import Measurement, prove, provenance_of, result_of, unproved_recipe
+from strop.proving.reads import what_is_read
 from strop.proving.rivals import MeasuredRivals, measure_rivals
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
@@ -162,6 +163,7 @@ def _lead(
         "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
         "plan": plan,
         "storage": without_password(options.storage) if options.storage is not None else None,
+        "reads": what_is_read(given.model, given.tokenizer, given.task),
     }
     with _folder_of(options.folder, config, resume=options.resume) as run:
         if run is not None and run.finished:

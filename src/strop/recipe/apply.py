@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
-from strop.errors import BaseMismatchError, InterventionError
+from strop.errors import BaseMismatchError, InterventionError, StropWarning
 from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
@@ -35,7 +35,7 @@ def attach(
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
 
     Warns:
-        UserWarning: the model is the base in a narrower dtype than the recipe was made for.
+        StropWarning: the model is the base in a narrower dtype than the recipe was made for.
 
     Raises:
         BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
@@ -49,7 +49,7 @@ def attach(
     if not force:
         note = recipe.check(inner, family=family)
         if note is not None:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, StropWarning, stacklevel=2)
         _refuse_edited_matrices(inner, recipe)
     return attach_interventions(
         inner,
