@@ -147,6 +147,27 @@ def refuse_occupied(path: Path, *, remedy: str) -> None:
         raise UsageError(f"{path} is there already and is not empty: {remedy}.")
 
 
+def refuse_written(path: Path, *, force: bool) -> None:
+    """Make sure that a file can be written, before time is spent on what is to be in it.
+
+    Args:
+        path: of the file.
+        force: overwrite one that is there.
+
+    Raises:
+        UsageError: there is a file already and it is not to be overwritten, or something else than a file.
+    """
+    if path.is_file() and not path.is_symlink():
+        if not force:
+            raise UsageError(f"{path} is there already: name another file, or overwrite it by --force.")
+    elif path.exists() or path.is_symlink():
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise UsageError(f"{path} is {what}, and a file is to be written there: name a file.")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UsageError(f"{path} cannot be written, for {above} is a file: name a file in a folder.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step."""
     with replacing_file(path) as temporary:
