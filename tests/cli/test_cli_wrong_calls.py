@@ -179,7 +179,7 @@ def test_a_run_folder_in_use_is_refused(
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
-def test_per_example_scores_are_not_written_over_a_folder(
+def test_per_example_scores_are_written_over_nothing_unasked(
     refused: Any, tiny_folder: Path, facts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.fixtures.recipes import PROVENANCE
 from torch import Tensor, nn
 
 from strop.anatomy import MatrixType, StreamSite, WeightSite
@@ -54,7 +55,7 @@ def honest(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     state = LowRankEdit(StreamSite(2), "loreft", rank=2, positions=Positions.parse("all"))
     edits[state] = state.initial_tensors((32, 32), generator=torch.Generator().manual_seed(0))
-    recipe = Recipe.of(model, list(edits), tensors=list(edits.values()), provenance={"task": "facts", "seed": 0})
+    recipe = Recipe.of(model, list(edits), tensors=list(edits.values()), provenance=PROVENANCE)
     folder = tmp_path_factory.mktemp("honest") / "recipe"
     return recipe.with_factors(model).save(folder)
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
-from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, reason_in
 from strop.files import making_folder, shortened
 from strop.interventions import (
     Attachment,
@@ -262,9 +262,19 @@ class Recipe:
         return dataclasses.replace(self, provenance=_plain(provenance))
 
     def card(self, *, baked: bool = False) -> str:
-        """Return the model card that travels with the recipe, or with a checkpoint it was baked into."""
+        """Return the model card that travels with the recipe, or with a checkpoint it was baked into.
+
+        Raises:
+            RecipeError: its provenance holds figures that are not as a run writes them.
+        """
         labels = self.head.labels if self.head is not None else None
-        return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
+        try:
+            return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"The recipe's provenance is not as a run writes it ({type(error).__name__}: "
+                f"{shortened(reason_in(error), 80)}): take provenance out of its recipe.json."
+            ) from None
 
     def save(self, folder: str | Path) -> Path:
         """Write the recipe as a folder that appears whole or not at all.
