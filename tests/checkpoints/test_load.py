@@ -181,6 +181,14 @@ def test_a_slow_tokenizer_is_refused_with_its_reason_and_remedy(
 # What lies in a folder beside a model, or in its place
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "/" + "y" * 5000, "a\x00b", "./\x00", "a\nb"])
+def test_what_is_no_path_at_all_is_one_sentence(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no model '|The model folder '") as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=rf"The folder {tmp_path} holds no config\.json, so it is not a saved model"

@@ -1,7 +1,7 @@
 """Load a model and its tokenizer by name, folder or hub id."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def read_pretrained(
             holds an adapter, or its tokenizer is not a fast one.
         PullError: a zoo model could not be fetched.
     """
-    folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
+    folder = str(pull(name, announce=announce)) if name in ZOO and not _there(Path(name).is_dir) else name
     _refuse_no_model(folder)
     import transformers
 
@@ -96,17 +96,27 @@ def read_pretrained(
 
 def _refuse_no_model(name: str) -> None:
     path = Path(name)
-    if name and path.is_dir():
+    if name and _there(path.is_dir):
         _refuse_folder(path)
         return
     looks_like_path = name.startswith((".", "/", "~")) or (os.sep in name.strip("/") and name.count("/") != 1)
-    if path.is_file() or looks_like_path or not name:
-        what = "is a file" if path.is_file() else "is not there"
+    if _there(path.is_file) or looks_like_path or not name:
+        what = "is a file" if _there(path.is_file) else "is not there"
         raise CheckpointError(
-            f"The model folder '{name}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
+            f"The model folder '{shortened(name, 200)}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
         )
     if "/" not in name:
-        raise CheckpointError(f"There is no model '{name}': it is neither a folder here nor a zoo name ({_zoo()}).")
+        raise CheckpointError(
+            f"There is no model '{shortened(name, 200)}': it is neither a folder here nor a zoo name ({_zoo()})."
+        )
+
+
+def _there(asked: Callable[[], bool]) -> bool:
+    """Return what a path says of itself; that there is nothing where it is no path, for it is too long for one."""
+    try:
+        return asked()
+    except (OSError, ValueError):
+        return False
 
 
 _MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"

@@ -75,9 +75,9 @@ def pull(name: str, *, announce: Announce = lambda line: None) -> Path:
         raise UsageError(f"'{name}' is not in the zoo; it holds {', '.join(sorted(ZOO))}.")
     entry = ZOO[name]
     folder = pulled_folder(name)
-    if (folder / "config.json").is_file():
-        return folder
     try:
+        if (folder / "config.json").is_file():
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         waiting = (folder.parent / f".{name}.lock").open("w")
     except OSError as error:

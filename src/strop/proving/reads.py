@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.scoring.encoding import adds_special_tokens, prompt_of
+from strop.scoring.chat_template import prompt_of
+from strop.scoring.encoding import adds_special_tokens
 from strop.tasks import Task
 from strop.tasks.splits import SPLITS
 
