@@ -13,8 +13,9 @@ from strop.errors import UsageError
 from strop.files import (
     cache_folder,
     making_folder,
+    parse_json,
     refuse_occupied,
-    remove_partial_folders,
+    remove_leftovers,
     replacing_file,
     replacing_folder,
     write_json,
@@ -192,9 +193,77 @@ def test_a_folder_gives_way_only_to_a_whole_one(tmp_path: Path, umask: int) -> N
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
-    for name in (".kept.abc.partial", "kept", ".hidden"):
+    for name in (".kept.abcd1234.partial", "kept", ".hidden", ".somebodys.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("text")
-    remove_partial_folders(tmp_path)
-    remove_partial_folders(tmp_path / "not there")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "kept"]
+    for name in (".file.abcd1234.partial", "kept/.file.txt.abcd_234.partial"):
+        (tmp_path / name).write_text("half")
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "not there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".somebodys.partial", "kept"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_is_never_lost_while_another_takes_its_place(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted between the two moves, and, by a process that is killed, without a chance to put it back."""
+    path = tmp_path / "best"
+    path.mkdir()
+    (path / "old").write_text("old")
+    moves, move = [], Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        moves.append(target)
+        if 2 <= len(moves) <= 1 + number:  # the second of them hits while the first is handled
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+    assert path.exists() == (number == 1)
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert (path / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is there twice"),
+        ("[NaN]", "NaN is no number in JSON"),
+        ("[-Infinity]", "-Infinity is no number in JSON"),
+        ("[1e400]", "the number 1e400 is too large"),
+        ("[9223372036854775808]", "the number 9223372036854775808 is too large"),
+        ("[" + "9" * 5000 + "]", "the number 9{39}… is too large"),
+        ('["\\ud83d"]', "a text holds half a character"),
+        ("[" * 65 + "]" * 65, "lists lie too deep in one another"),
+        ("[" * 100_000 + "]" * 100_000, "lists lie too deep in one another"),
+        ("[1", "Expecting ',' delimiter"),
+    ],
+)
+def test_json_that_readers_may_take_otherwise_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        parse_json(text)
+
+
+def test_ordinary_json_is_read() -> None:
+    assert parse_json('{"a": [1, -2.5, "\\ud83d\\ude00", null, true]}') == {"a": [1, -2.5, "\U0001f600", None, True]}
+    assert parse_json("[" * 64 + "]" * 64)
+
+
+def test_a_cache_in_a_home_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROP_CACHE", "~nobody_of_that_name/strop")
+    with pytest.raises(
+        UsageError, match="no home folder for ~nobody_of_that_name/strop, .*: let \\$STROP_CACHE name a folder"
+    ):
+        cache_folder()
+    monkeypatch.delenv("STROP_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    assert cache_folder().is_absolute()  # from the password file
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(UsageError, match="There is no home folder for ~/.cache/strop"):
+        cache_folder()

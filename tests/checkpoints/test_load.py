@@ -1,17 +1,19 @@
 """Loading a model by name, folder or hub id, and what is said when that fails."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 import strop
-from strop.checkpoints import identify, load
+from strop.checkpoints import identify, load, load_classifier
 from strop.errors import CheckpointError
 
 
@@ -174,6 +176,144 @@ def test_a_slow_tokenizer_is_refused_with_its_reason_and_remedy(
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *arguments, **settings: Slow())
     with pytest.raises(CheckpointError, match=r"tokenizer of '.*tiny-llama' is not a fast one.*use_fast=True"):
         load(str(tiny_folder))
+
+
+# What lies in a folder beside a model, or in its place
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "/" + "y" * 5000, "a\x00b", "./\x00", "a\nb"])
+def test_what_is_no_path_at_all_is_one_sentence(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no model '|The model folder '") as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=rf"The folder {tmp_path} holds no config\.json, so it is not a saved model"
+    ):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '"llama"', '{"model_type": "llama", "hidden_size": "wide"}', "{}", "\x00"]
+)
+def test_a_config_of_anything_else_is_one_sentence(content: str, copied: Path) -> None:
+    (copied / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$") as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    (copied / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$"):
+        load(str(copied))
+
+
+@pytest.mark.parametrize("size", [0, 7, 1000, -1])
+def test_weights_that_are_cut_off_are_one_sentence(size: int, copied: Path) -> None:
+    path = copied / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .+\.$"):
+        load(str(copied))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of PEFT
+def test_an_adapter_beside_whole_weights_is_refused_and_not_applied_to_them(copied: Path) -> None:
+    adapted = get_peft_model(load(str(copied))[0], LoraConfig(r=2, target_modules=["up_proj"], task_type="CAUSAL_LM"))
+    adapted.save_pretrained(copied)
+    with pytest.raises(
+        CheckpointError,
+        match=r"copied holds an adapter \(adapter_config\.json\) beside whole weights, .*: merge it first",
+    ):
+        load(str(copied))
+    with pytest.raises(CheckpointError, match="holds an adapter .* beside whole weights"):
+        load_classifier(str(copied), labels=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of PEFT
+def test_an_adapter_alone_is_refused_with_what_to_do(tiny_folder: Path, tmp_path: Path) -> None:
+    adapted = get_peft_model(
+        load(str(tiny_folder))[0], LoraConfig(r=2, target_modules=["up_proj"], task_type="CAUSAL_LM")
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"holds an adapter \(adapter_config\.json\) alone: merge it first"):
+        load(str(tmp_path / "adapter"))
+
+
+def test_pickled_weights_are_not_opened(copied: Path) -> None:
+    (copied / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(copied / "sprung")))
+    assert load(str(copied))[0] is not None  # beside safetensors it is not looked at
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"The weights in .*copied are pickled \(pytorch_model\.bin\), .* save_pretrained, which"
+    ):
+        load(str(copied))
+    assert not (copied / "sprung").exists()
+
+
+def test_a_quantised_folder_that_cannot_be_read_here_is_one_sentence(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"^The model '.*copied' cannot be loaded: .*bitsandbytes.*\.$") as caught:
+        load(str(copied))
+    assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*arguments: object, **settings: object) -> str:
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+
+
+CODE = "from transformers import LlamaConfig\nopen({ran!r}, 'w').close()\nclass Own(LlamaConfig):\n    model_type = 'own'\n"
+
+
+@pytest.mark.parametrize("what", ["config", "model", "tokenizer", "generation"])
+@pytest.mark.usefixtures("never_asked")
+def test_code_in_a_model_folder_is_neither_run_nor_asked_about(
+    what: str, copied: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = copied / "RAN"
+    (copied / "own.py").write_text(CODE.format(ran=str(ran)))
+    config = json.loads((copied / "config.json").read_text())
+    if what == "config":
+        (copied / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    elif what == "model":  # of an architecture transformers knows: its own class is taken
+        mapped = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+        (copied / "config.json").write_text(json.dumps({**config, "auto_map": mapped}))
+    elif what == "tokenizer":
+        settings = json.loads((copied / "tokenizer_config.json").read_text())
+        settings.update(tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.Own", None]})
+        (copied / "tokenizer_config.json").write_text(json.dumps(settings))
+    else:
+        (copied / "custom_generate").mkdir()
+        (copied / "custom_generate" / "generate.py").write_text(CODE.format(ran=str(ran)))
+    if what in ("model", "generation"):
+        assert type(load(str(copied))[0]).__name__ == "LlamaForCausalLM"
+    else:
+        with pytest.raises(
+            CheckpointError, match=r"cannot be loaded: it brings Python code of its own, which Strop never"
+        ):
+            load(str(copied))
+    assert not ran.exists()
+    assert capfd.readouterr().out == ""
 
 
 # Which model this is

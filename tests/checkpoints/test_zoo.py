@@ -90,6 +90,15 @@ def test_a_model_pulled_while_this_process_waited_is_used(cache: Path, monkeypat
     assert pull("fake-1m") == cache / "fake-1m"
 
 
+@pytest.mark.parametrize("place", ["file/cache", "~nobody_of_that_name/cache", "x" * 300])
+def test_a_cache_that_cannot_be_is_one_sentence(place: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache.parent / "file").write_text("in the way")
+    monkeypatch.setenv("STROP_CACHE", place if place.startswith("~") else str(cache.parent / place))
+    with pytest.raises((PullError, UsageError), match=r"let \$STROP_CACHE name a folder") as caught:
+        pull("fake-1m")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match=r"'smollm3' is not in the zoo; it holds .*smollm2-135m"):
         pull("smollm3")

@@ -187,7 +187,9 @@ def test_eval_writes_the_score_of_every_example(
 ) -> None:
     out = tmp_path / "deep" / "scores.json"
     arguments = ["--split", "select", "--limit", 5, "--out", out, "--json"]
-    outcome = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", *arguments)
+    out.parent.mkdir()
+    out.write_text("of an earlier model")
+    outcome = strop_command("eval", tiny_folder, "-t", facts, "--recipe", run / "recipe", *arguments, "--force")
     written = json.loads(out.read_text())
     examples = written.pop("examples")
     assert written == outcome.json

@@ -1,5 +1,6 @@
 """A search that is killed, interrupted or out of disk: nothing half-written, and it goes on where it was."""
 
+import contextlib
 import json
 import resource
 import signal
@@ -103,6 +104,38 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     refused = strop_command(*slow_search(run), "--quiet")
     assert refused.code == 1
     assert "holds a run that was interrupted: go on with it by --resume" in refused.err
+
+
+def test_three_interruptions_in_a_row_lose_nothing(
+    start_strop: Any, strop_command: Any, slow_search: Any, uninterrupted: Any, tmp_path: Path
+) -> None:
+    """The second and the third hit while the first is being handled."""
+    run = tmp_path / "run"
+    kept = 0
+    for seconds in (0.001, 0.02):
+        process = start_strop(*slow_search(run), "--quiet", "--resume")
+        deadline = time.monotonic() + 60
+        while count_trials(run / "study.db") <= kept and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for _ in range(3):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            time.sleep(seconds)
+        process.communicate()
+        assert process.returncode != 0
+        assert not (run / "result.json").exists()
+        assert count_trials(run / "study.db") > kept  # none is lost
+        kept = count_trials(run / "study.db")
+    for name in (".config.json.abcd1234.partial", ".recipe.abcd1234.partial"):
+        (run / name).write_text("half")
+    resumed = strop_command(*slow_search(run), "--resume", "--json", "--quiet")
+    assert resumed.code == 0, resumed.err
+    assert figures(resumed.json) == uninterrupted()
+    assert_no_trial_was_repeated(
+        run / "study.db", resumed.json["cost"]["evaluations"] - (2 if resumed.json["interventions"] else 1)
+    )
+    assert not [path for path in run.rglob("*") if path.name.endswith(".partial") or path.name == ".lock"]
 
 
 @pytest.fixture

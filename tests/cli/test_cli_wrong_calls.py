@@ -179,10 +179,23 @@ def test_a_run_folder_in_use_is_refused(
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
-def test_per_example_scores_are_not_written_over_a_folder(
+def test_per_example_scores_are_written_over_nothing_unasked(
     refused: Any, tiny_folder: Path, facts: Path, tmp_path: Path
 ) -> None:
-    assert "name a file" in refused("eval", tiny_folder, "-t", facts, "--out", tmp_path, code=2)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path, tmp_path / "empty"):
+        assert "is a folder, and a file is to be written there: name a file." in refused(
+            "eval", tiny_folder, "-t", facts, "--out", folder, code=2
+        )
+    (tmp_path / "scores.json").write_text("mine")
+    assert "scores.json is there already: name another file, or overwrite it by --force." in refused(
+        "eval", tiny_folder, "-t", facts, "--out", tmp_path / "scores.json", code=2
+    )
+    assert (tmp_path / "scores.json").read_text() == "mine"
+    assert "cannot be written, for" in refused(
+        "eval", tiny_folder, "-t", facts, "--out", tmp_path / "scores.json" / "new.json", code=2
+    )
+    assert "is no ordinary file" in refused("eval", tiny_folder, "-t", facts, "--out", "/dev/null", "--force", code=2)
 
 
 @pytest.mark.parametrize(

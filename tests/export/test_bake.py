@@ -1,17 +1,21 @@
 """Baking: an ordinary checkpoint, whole or not at all, and the model in memory as it was."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.fixtures.recipes import EDITS, Tiny, logits
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import strop
-from strop.errors import BaseMismatchError, InterventionError, UsageError
+from strop.anatomy import MatrixType, WeightSite
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, StropWarning, UsageError
 from strop.export import bake
+from strop.interventions import SpectrumScaling
 from strop.recipe import Recipe, applied, attach, detach
 
 
@@ -98,10 +102,10 @@ def test_an_interrupted_bake_leaves_no_folder_and_the_model_as_it_was(
 
 def test_another_base_is_refused_before_anything_is_written(tiny: Tiny, tmp_path: Path) -> None:
     recipe = Recipe.of(tiny("llama"), EDITS)
-    with pytest.raises(BaseMismatchError, match="its dtype is bfloat16, not float32"):
-        bake(tiny("llama").bfloat16(), recipe, tmp_path / "out" / "baked")
+    with pytest.raises(BaseMismatchError, match="its dtype is float64, not float32"):
+        bake(tiny("llama").double(), recipe, tmp_path / "out" / "baked")
     assert not list((tmp_path / "out").glob("*"))
-    assert bake(tiny("llama").bfloat16(), recipe, tmp_path / "forced", force=True).is_dir()
+    assert bake(tiny("llama").double(), recipe, tmp_path / "forced", force=True).is_dir()
 
 
 def test_a_model_with_something_attached_is_refused_for_it_would_be_baked_in_unseen(tiny: Tiny, tmp_path: Path) -> None:
@@ -113,3 +117,66 @@ def test_a_model_with_something_attached_is_refused_for_it_would_be_baked_in_uns
     assert not (tmp_path / "baked").exists()
     detach(model)
     bake(model, recipe, tmp_path / "baked")
+
+
+def test_the_same_base_in_a_narrower_dtype_is_baked_with_a_note(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = Recipe.of(tiny("llama"), EDITS)
+    with pytest.warns(
+        StropWarning, match="made for LlamaForCausalLM in float32, and this is the same base in bfloat16"
+    ):
+        bake(tiny("llama").bfloat16(), recipe, tmp_path / "baked")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "baked").dtype == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of PEFT
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_model_with_an_adapter_in_it_is_refused_for_only_that_would_be_written(
+    inside: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, EDITS)
+    adapter = LoraConfig(r=2, target_modules=["up_proj"])
+    if inside:
+        model.add_adapter(adapter)
+    else:
+        get_peft_model(model, adapter)
+    with pytest.raises(
+        InterventionError, match="There is an adapter of PEFT in this model, .*: merge the adapter first"
+    ):
+        bake(model, recipe, tmp_path / "out" / "baked")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_base_that_is_not_made_of_finite_numbers_is_refused(value: float, tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[2].mlp.down_proj.weight[3, 4] = value
+    with pytest.raises(
+        InterventionError,
+        match=r"model\.layers\.2\.mlp\.down_proj\.weight holds NaN or infinity, .*; so does the base's own",
+    ):
+        bake(model, Recipe.of(model, EDITS), tmp_path / "out" / "baked")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_edit_that_overflows_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama").half()
+    scaled = SpectrumScaling(WeightSite(1, MatrixType.UP))
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.mul_(3e4)
+    recipe = Recipe.of(model, [scaled], tensors=[{"change": torch.full((32,), 4.0)}])
+    with pytest.raises(
+        InterventionError, match=r"mlp\.up_proj\.weight holds NaN or infinity, .*; the recipe makes it so"
+    ):
+        bake(model, recipe, tmp_path / "out" / "baked")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_factors_of_another_matrix_are_not_baked_in(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, EDITS[:1]).with_factors(model)
+    other = dataclasses.replace(recipe, tensors=({**recipe.tensors[0], "left": torch.ones(48, 8)},))
+    with pytest.raises(RecipeError, match=r"entry 0: layer 1 up: .* not the components of this matrix"):
+        bake(model, other, tmp_path / "out" / "baked")
+    assert not (tmp_path / "out").exists()

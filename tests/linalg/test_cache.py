@@ -1,16 +1,19 @@
 """The cache of decompositions: the same bits for ever, and never in the way."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import strop.linalg.cache as cache_room
-from strop.errors import DecompositionError, UsageError
+from strop.errors import DecompositionError, StropWarning, UsageError
 from strop.linalg import DecompositionCache, SingularValueDecomposition, decompose, fingerprint
 
 
@@ -83,17 +86,46 @@ def drop_a_factor(path: Path) -> None:
 
 
 def put_anothers_factors(path: Path) -> None:
-    found = decompose(gaussian(5, 4))
-    save_file({"u": found.u, "s": found.singular_values, "vh": found.vh}, path)
+    DecompositionCache(path.parent).decompose(gaussian(5, 4))
+    other = path.with_name(name_of(gaussian(5, 4)))
+    other.replace(path)
 
 
 def put_factors_that_do_not_fit(path: Path) -> None:
-    save_file({"u": torch.zeros(12, 2), "s": torch.zeros(3), "vh": torch.zeros(3, 6)}, path)
+    save_file(
+        {"u": torch.zeros(12, 2), "s": torch.zeros(3), "vh": torch.zeros(3, 6)}, path, metadata={"checksum": "0" * 32}
+    )
+
+
+def flip_a_bit(path: Path) -> None:
+    """What a failing disk does: nothing but the numbers is another."""
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+def put_noise(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: torch.randn(own.shape) for name, own in load_file(path).items()}, path, metadata=metadata)
+
+
+def drop_the_checksum(path: Path) -> None:
+    save_file(load_file(path), path)
+
+
+def fill_with_zeros(path: Path) -> None:
+    """What a power failure leaves of a file that was not on the disk yet."""
+    path.write_bytes(bytes(path.stat().st_size))
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, empty, put_garbage, drop_a_factor, put_anothers_factors, put_factors_that_do_not_fit]
-)
+    "damage",
+    [
+        truncate, empty, put_garbage, drop_a_factor, put_anothers_factors, put_factors_that_do_not_fit, flip_a_bit, put_noise,
+        drop_the_checksum, fill_with_zeros,
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_made_anew(damage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = gaussian()
     first = DecompositionCache(folder).decompose(matrix)
@@ -114,12 +146,15 @@ def test_a_folder_that_cannot_be_made_costs_only_the_reuse(tmp_path: Path) -> No
 def test_a_full_disk_costs_only_the_reuse_and_leaves_no_partial_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(tensors: object, path: Path) -> None:
+    def full(tensors: object, path: Path, **settings: object) -> None:
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_room, "save_file", full)
-    assert_same_bits(DecompositionCache(folder).decompose(gaussian()), decompose(gaussian()))
+    cache = DecompositionCache(folder)
+    with pytest.warns(StropWarning, match="svd is full, so decompositions are not kept .*; free some space, or let"):
+        assert_same_bits(cache.decompose(gaussian()), decompose(gaussian()))
+    assert_same_bits(cache.decompose(gaussian(seed=1)), decompose(gaussian(seed=1)))  # it is told once
     assert not list(folder.iterdir())
 
 
@@ -135,7 +170,7 @@ def test_a_cache_that_may_only_be_read_is_still_used(folder: Path, monkeypatch: 
 
 
 def test_an_interrupted_write_leaves_no_partial_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(tensors: object, path: Path) -> None:
+    def interrupted(tensors: object, path: Path, **settings: object) -> None:
         path.write_bytes(b"half of it")
         raise KeyboardInterrupt
 
@@ -174,6 +209,71 @@ def test_the_folder_never_holds_more_than_its_budget(folder: Path) -> None:
         cache.decompose(gaussian(60, 40, seed=seed))
         assert sizes_in(folder) <= budget
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_sweep_larger_than_the_budget_finds_the_same_share_of_it_every_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DecompositionCache(folder).decompose(gaussian(60, 40, seed=9))  # of an earlier model: it gives way
+    budget = 3 * sizes_in(folder) + 1000
+    matrices = [gaussian(60, 40, seed) for seed in range(6)]
+    made: list[Tensor] = []
+
+    def counted(matrix: Tensor) -> SingularValueDecomposition:
+        made.append(matrix)
+        return decompose(matrix)
+
+    monkeypatch.setattr(cache_room, "decompose", counted)
+    for sweep in range(3):
+        cache = DecompositionCache(folder, budget_bytes=budget)
+        for matrix in matrices:
+            cache.decompose(matrix)
+        assert len(made) == 6 + 3 * sweep
+
+
+def test_half_written_files_count_and_those_of_dead_processes_go(folder: Path) -> None:
+    cache = DecompositionCache(folder)
+    cache.decompose(gaussian(60, 40, seed=0))
+    size = sizes_in(folder)
+    fresh, stale, foreign = (folder / name for name in (".a.12345678.partial", ".b.12345678.partial", ".c.partial"))
+    for path in (fresh, stale, foreign):
+        path.write_bytes(bytes(size))
+    os.utime(stale, (time.time() - 2 * cache_room.STALE_SECONDS,) * 2)
+    DecompositionCache(folder, budget_bytes=3 * size + 1000).decompose(gaussian(60, 40, seed=1))
+    assert fresh.exists()  # someone may still be writing it
+    assert not stale.exists()
+    assert sizes_in(folder) <= 3 * size + 1000
+    assert (folder / name_of(gaussian(60, 40, seed=1))).exists()
+
+
+def test_what_is_kept_is_on_the_disk_before_it_has_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (folder / name_of(gaussian())).exists()
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    DecompositionCache(folder).decompose(gaussian())
+    assert len(synced) == 1
+    assert name_of(gaussian()) in synced[0]
+
+
+def test_many_writers_share_a_small_folder(folder: Path) -> None:
+    DecompositionCache(folder).decompose(gaussian(60, 40, seed=0))
+    budget = 4 * sizes_in(folder)
+    wanted = [decompose(gaussian(60, 40, seed)) for seed in range(8)]
+
+    def work(worker: int) -> None:
+        for turn in range(12):
+            seed = (worker + turn) % 8
+            found = DecompositionCache(folder, budget_bytes=budget).decompose(gaussian(60, 40, seed))
+            assert_same_bits(found, wanted[seed])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".*.partial"))
 
 
 def test_a_decomposition_larger_than_the_budget_is_returned_and_pushes_nothing_out(folder: Path) -> None:

@@ -24,6 +24,6 @@ def never_decomposing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             raise AssertionError("a decomposition was made")
 
         monkeypatch.setattr("strop.linalg.cache.decompose", never)
-        monkeypatch.setattr("strop.linalg.cache.load_file", never)
+        monkeypatch.setattr("strop.linalg.cache.safe_open", never)
 
     return forbid

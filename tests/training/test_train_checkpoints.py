@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import strop
+from strop.errors import TrainingError
 from strop.recipe import Recipe
 from strop.training import TrainPlan
 from strop.training.checkpoints import add_recipe, checkpoints_in
@@ -75,6 +77,61 @@ def test_nothing_in_a_run_folder_is_pickled(stopped: Path, training: Any, plan: 
     assert {path.name for path in stopped.iterdir()} == {
         *("best", "checkpoints", "config.json", "environment.json", "log.txt", "recipe", "result.json", "study.db")
     }
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def put_list(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def put_nan(path: Path) -> None:
+    tensors = load_file(path)
+    name = min(name for name in tensors if "exp_avg" in name)
+    save_file({**tensors, name: torch.full_like(tensors[name], torch.nan)}, path)
+
+
+def put_other_shapes(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({name: own[..., :1].clone() if own.ndim else own for name, own in tensors.items()}, path)
+
+
+def put_other_indices(path: Path) -> None:
+    save_file({f"9{name}": own for name, own in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("optimizer.json", cut), ("optimizer.json", put_list), ("optimizer.json", Path.unlink),
+        ("optimizer.safetensors", cut), ("optimizer.safetensors", put_nan), ("optimizer.safetensors", put_other_shapes),
+        ("optimizer.safetensors", put_other_indices), ("optimizer.safetensors", Path.unlink),
+        ("trainer_state.json", cut), ("trainer_state.json", put_list),
+        ("randomness-0.json", cut), ("randomness-0.json", put_list),
+    ],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_refused_in_a_sentence_that_names_it(
+    stopped: Path, training: Any, plan: TrainPlan, file: str, damage: Any
+) -> None:
+    (checkpoint,) = checkpoints_in(stopped / "checkpoints")
+    damage(checkpoint / file)
+    with pytest.raises(TrainingError) as caught:
+        training(plan, out=stopped, resume=True)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"The checkpoint {checkpoint} is damaged (")
+    assert "): delete that folder, and the training goes on from the one before it, or begins anew" in sentence
+    assert "\n" not in sentence
+
+
+def test_a_training_begins_anew_once_its_damaged_checkpoint_is_deleted(
+    stopped: Path, training: Any, whole: Any, figures: Any, plan: TrainPlan
+) -> None:
+    (checkpoint,) = checkpoints_in(stopped / "checkpoints")
+    shutil.rmtree(checkpoint)
+    again, expected = training(plan, out=stopped, resume=True), whole(plan).outcome
+    assert (figures(again), again.recipe) == (figures(expected), expected.recipe)
 
 
 def test_one_checkpoint_is_kept(stopped: Path, training: Any, plan: TrainPlan) -> None:

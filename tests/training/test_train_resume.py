@@ -241,7 +241,7 @@ def test_a_training_killed_goes_on_from_the_last_epoch(
     killed = warm_python(code)
     _, err = killed.communicate()
     assert killed.returncode == -signal.SIGKILL, err
-    partial = tmp_path / "run" / "checkpoints" / ".checkpoint-36.abc.partial"
+    partial = tmp_path / "run" / "checkpoints" / ".checkpoint-36.abcd1234.partial"
     partial.mkdir()
     (partial / "recipe.json").write_text("{")
     again = training(plan, out=tmp_path / "run", resume=True)

@@ -1,13 +1,14 @@
 """Load a model and its tokenizer by name, folder or hub id."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strop.checkpoints.quiet import quiet_transformers
 from strop.checkpoints.zoo import ZOO, Announce, pull
 from strop.errors import CheckpointError, reason_in
+from strop.files import shortened
 
 if TYPE_CHECKING:
     import torch
@@ -66,22 +67,25 @@ def read_pretrained(
         settings: what its `from_pretrained` takes besides.
 
     Raises:
-        CheckpointError: there is no such model, it cannot be read, or its tokenizer is not a fast one.
+        CheckpointError: there is no such model, it cannot be read without running code or a pickle that lie beside it, it
+            holds an adapter, or its tokenizer is not a fast one.
         PullError: a zoo model could not be fetched.
     """
-    folder = str(pull(name, announce=announce)) if name in ZOO and not Path(name).is_dir() else name
+    folder = str(pull(name, announce=announce)) if name in ZOO and not _there(Path(name).is_dir) else name
     _refuse_no_model(folder)
     import transformers
-    from safetensors import SafetensorError
 
+    own = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet_transformers():
             model, report = getattr(transformers, kind).from_pretrained(
-                folder, revision=revision, dtype=dtype or "auto", output_loading_info=True, **settings
+                folder, dtype=dtype or "auto", output_loading_info=True, use_safetensors=True, **own, **settings
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"The model '{name}' cannot be loaded: {reason_in(error)}.") from error
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
+    except Exception as error:  # whatever a strange or a damaged checkpoint makes of transformers
+        raise CheckpointError(f"The model '{name}' cannot be loaded: {_reason(error)}.") from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise CheckpointError(f"The model '{name}' brings an adapter along: {_MERGE}.")
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "
@@ -92,18 +96,57 @@ def read_pretrained(
 
 def _refuse_no_model(name: str) -> None:
     path = Path(name)
-    if name and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"The folder {name} holds no config.json, so it is not a saved model.")
+    if name and _there(path.is_dir):
+        _refuse_folder(path)
         return
     looks_like_path = name.startswith((".", "/", "~")) or (os.sep in name.strip("/") and name.count("/") != 1)
-    if path.is_file() or looks_like_path or not name:
-        what = "is a file" if path.is_file() else "is not there"
+    if _there(path.is_file) or looks_like_path or not name:
+        what = "is a file" if _there(path.is_file) else "is not there"
         raise CheckpointError(
-            f"The model folder '{name}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
+            f"The model folder '{shortened(name, 200)}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
         )
     if "/" not in name:
-        raise CheckpointError(f"There is no model '{name}': it is neither a folder here nor a zoo name ({_zoo()}).")
+        raise CheckpointError(
+            f"There is no model '{shortened(name, 200)}': it is neither a folder here nor a zoo name ({_zoo()})."
+        )
+
+
+def _there(asked: Callable[[], bool]) -> bool:
+    """Return what a path says of itself; that there is nothing where it is no path, for it is too long for one."""
+    try:
+        return asked()
+    except (OSError, ValueError):
+        return False
+
+
+_MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
+
+
+def _refuse_folder(folder: Path) -> None:
+    """Raise CheckpointError if a folder is no saved model, or one that would be read otherwise than it seems."""
+    if (folder / "adapter_config.json").is_file():
+        beside = "beside whole weights, and would be applied to them" if (folder / "config.json").is_file() else "alone"
+        raise CheckpointError(
+            f"The folder {folder} holds an adapter (adapter_config.json) {beside}: {_MERGE}, or move the adapter's files away."
+        )
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"The folder {folder} holds no config.json, so it is not a saved model.")
+    pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"The weights in {folder} are pickled ({pickled[0]}), and a pickle may run any code, so none is read; if you trust "
+            "it, load it once with transformers and save it by save_pretrained, which writes safetensors."
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return why transformers could not load a model, as a part of a sentence."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it brings Python code of its own, which Strop never runs; take a model of an architecture that transformers knows "
+            "by itself"
+        )
+    return shortened(reason_in(error), 300)
 
 
 def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str, Collection[str]]) -> None:

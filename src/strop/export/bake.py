@@ -1,13 +1,19 @@
 """Make a recipe permanent: an ordinary checkpoint any other tool can load."""
 
+import sys
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
+from strop.checkpoints import own_parameters
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import InterventionError, reason_in
+from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import room_for_biases, under_config
 from strop.files import making_folder, write_json, write_text
 from strop.interventions import attachments_of
@@ -45,13 +51,19 @@ def bake(
     Raises:
         UsageError: the folder is there already and is not empty.
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
-        InterventionError: something is attached to the model already, a checkpoint cannot hold one of the recipe's
-            biases, or transformers refuses to save the model.
+        RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
+        InterventionError: something is attached to the model already, there is an adapter in it, a checkpoint cannot hold
+            one of the recipe's biases, a weight is not made of finite numbers, or transformers refuses to save the model.
+
+    Warns:
+        StropWarning: the model is the base in a narrower dtype than the recipe was made for.
     """
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
-    if not force:
-        recipe.check(model, family=family)
+    _refuse_adapter(model)
+    note = recipe.check(model, family=family) if not force else None
+    if note is not None:
+        warnings.warn(note, StropWarning, stacklevel=2)
     config, zeros = room_for_biases(model, Anatomy.of(model, family=family), recipe)
     path = Path(folder)
     with (
@@ -60,8 +72,10 @@ def bake(
         under_config(model, config),
         quiet_transformers(),
     ):
+        state = {**zeros, **model.state_dict()}
+        _refuse_strange_numbers(model, state)
         try:
-            model.save_pretrained(temporary, state_dict={**zeros, **model.state_dict()})
+            model.save_pretrained(temporary, state_dict=state)
         except ValueError as error:  # what transformers finds wrong with a configuration
             raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:
@@ -72,3 +86,30 @@ def bake(
             {"base": recipe.base.id, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
         )
     return path
+
+
+def _refuse_adapter(model: PreTrainedModel) -> None:
+    """Raise InterventionError if PEFT has put an adapter into a model, for `save_pretrained` would write that alone."""
+    tuners = sys.modules.get("peft.tuners.tuners_utils")  # where it was never imported there is no adapter
+    layer = getattr(tuners, "BaseTunerLayer", None)
+    inside = layer is not None and any(isinstance(module, layer) for module in model.modules())
+    if inside or getattr(model, "_hf_peft_config_loaded", False):
+        raise InterventionError(
+            "There is an adapter of PEFT in this model, and a checkpoint holds one or the other: merge the adapter first, by "
+            "merge_and_unload(), and make the recipe of the model that returns."
+        )
+
+
+def _refuse_strange_numbers(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Raise InterventionError if what is to be written is not made of finite numbers."""
+    for name, tensor in state.items():
+        if tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor.float()).all()):
+            continue
+        own = dict(own_parameters(model)).get(name)
+        already = own is not None and not bool(torch.isfinite(own.float()).all())
+        why = (
+            "so does the base's own: load a sound one"
+            if already
+            else "the recipe makes it so: make it anew, in float32"
+        )
+        raise InterventionError(f"{name} holds NaN or infinity, and nothing was written; {why}.")

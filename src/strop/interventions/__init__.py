@@ -9,6 +9,7 @@ from strop.interventions.head import Head
 from strop.interventions.interfaces import (
     Decompose,
     Entry,
+    Factored,
     Intervention,
     Shape,
     StateIntervention,
@@ -34,6 +35,7 @@ __all__ = [
     "Decompose",
     "EditModule",
     "Entry",
+    "Factored",
     "Formula",
     "Head",
     "Intervention",

@@ -1,11 +1,12 @@
 """What every method asks of the tensors it is given."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from strop.errors import InterventionError
+from strop.linalg import are_components
 
 
 def refuse_unknown(tensors: Mapping[str, Tensor], known: Collection[str], *, where: str, method: str) -> None:
@@ -25,3 +26,22 @@ def refuse_unknown(tensors: Mapping[str, Tensor], known: Collection[str], *, whe
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor is made of finite real numbers."""
     return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
+
+
+def refuse_other_factors(
+    matrix: Tensor, tensors: Mapping[str, Tensor], indices: Sequence[int], *, where: str, tolerance: float
+) -> None:
+    """Raise InterventionError if factors `left` and `right` are not certain components of a matrix.
+
+    Args:
+        matrix: (out, in).
+        tensors: with both of them among it.
+        indices: which components, counted from 0, the largest singular value.
+        where: the intervention's address.
+        tolerance: how far they may be off, as a share of the matrix's norm.
+    """
+    if not are_components(matrix, tensors["left"], tensors["right"], indices, tolerance=tolerance):
+        raise InterventionError(
+            f"{where}: the recipe's left and right are not the components of this matrix that it speaks of; write its "
+            "factors anew by with_factors, or delete tensors.safetensors if it holds nothing else."
+        )

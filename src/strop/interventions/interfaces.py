@@ -145,6 +145,24 @@ class ChangesOutputs(Protocol):
 
 
 @runtime_checkable
+class Factored(Protocol):
+    """A WeightIntervention that can tell whether what `precomputed` returned is of a matrix, without decomposing it."""
+
+    def check_factors(self, matrix: Tensor, tensors: Mapping[str, Tensor], *, tolerance: float) -> None:
+        """Make sure that factors among its tensors, where there are any, are those of a matrix.
+
+        Args:
+            matrix: (out, in), as `edit` is given it.
+            tensors: its own, which have passed `check`.
+            tolerance: how far they may be off, as a share of the matrix's norm.
+
+        Raises:
+            InterventionError: they are another matrix's, or other components of it.
+        """
+        ...
+
+
+@runtime_checkable
 class Bounded(Protocol):
     """An intervention whose learned tensors keep within bounds that no gradient knows."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError
-from strop.interventions.checks import is_finite, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import rank_for_fraction, without_components
 
@@ -67,6 +67,16 @@ class RankReduction:
             )
         if not all(is_finite(factor) for factor in tensors.values()):
             raise InterventionError(f"{self.site}: its factors are not made of finite numbers; write the recipe anew.")
+
+    def check_factors(self, matrix: Tensor, tensors: Mapping[str, Tensor], *, tolerance: float) -> None:
+        """Make sure that factors, where there are any, are those of a matrix.
+
+        Raises:
+            InterventionError: they are not.
+        """
+        if "left" in tensors:
+            kept = range(self.rank((matrix.shape[0], matrix.shape[1])))
+            refuse_other_factors(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix at its reduced rank, (out, in), in its own dtype."""

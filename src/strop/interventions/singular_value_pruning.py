@@ -9,8 +9,8 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_unknown
-from strop.interventions.indices import parse_indices, spell_indices
+from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.indices import MOST, parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import without_components
 
@@ -93,6 +93,15 @@ class SingularValuePruning:
             if not is_finite(tensor):
                 raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; prune anew.")
 
+    def check_factors(self, matrix: Tensor, tensors: Mapping[str, Tensor], *, tolerance: float) -> None:
+        """Make sure that factors, where there are any, are those of a matrix.
+
+        Raises:
+            InterventionError: they are not.
+        """
+        if "left" in tensors:
+            refuse_other_factors(matrix, tensors, self.removed, where=str(self.site), tolerance=tolerance)
+
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix without the removed components, (out, in), in its own dtype.
 
@@ -159,10 +168,13 @@ class SingularValuePruning:
     @classmethod
     def from_json(cls, entry: Entry) -> "SingularValuePruning":
         """Return the intervention a recipe's entry describes."""
-        removed = entry["removed"]
+        removed, site = entry["removed"], WeightSite.from_json(entry)
         if not isinstance(removed, str):
             raise UsageError(f"removed is a text such as 0-3,17, not {removed!r}.")
-        return cls(WeightSite.from_json(entry), parse_indices(removed), bias=entry.get("bias", "none"))
+        rank = entry.get("full_rank", MOST)
+        if type(rank) is not int or not 0 < rank <= MOST:
+            raise UsageError(f"full_rank is how many components there are, not {rank!r}.")
+        return cls(site, parse_indices(removed, count=rank), bias=entry.get("bias", "none"))
 
     @classmethod
     def summarize(cls, entries: Sequence[Entry]) -> dict[int, str]:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
 
 LOWEST, HIGHEST = -1.0, 4.0
@@ -130,6 +130,16 @@ class SpectrumScaling:
             )
         if not all(is_finite(tensors[factor]) for factor in ("left", "right") if factor in tensors):
             raise InterventionError(f"{self.site}: the recipe's factors are not made of finite numbers; save it anew.")
+
+    def check_factors(self, matrix: Tensor, tensors: Mapping[str, Tensor], *, tolerance: float) -> None:
+        """Make sure that factors, where there are any, are those of a matrix.
+
+        Raises:
+            InterventionError: they are not.
+        """
+        if "left" in tensors:
+            kept = range(self._count((matrix.shape[0], matrix.shape[1])))
+            refuse_other_factors(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""

@@ -9,6 +9,7 @@ from strop.linalg.effects import (
     singular_value_effects_from_gradient,
     token_effects,
 )
+from strop.linalg.factors import are_components
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.frames import orthonormal_rows
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
@@ -21,6 +22,7 @@ __all__ = [
     "Reduction",
     "SingularValueDecomposition",
     "Spectrum",
+    "are_components",
     "decompose",
     "effective_rank",
     "fingerprint",

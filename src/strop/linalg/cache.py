@@ -1,20 +1,31 @@
 """One decomposition per matrix, ever: kept on disk under the matrix's fingerprint."""
 
 import contextlib
+import errno
+import hashlib
 import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from strop.errors import UsageError
-from strop.files import cache_folder, replacing_file
+from strop.errors import StropWarning, UsageError
+from strop.files import cache_folder, is_leftover, replacing_file, to_disk
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.svd import SingularValueDecomposition, decompose
 
 DEFAULT_BUDGET_BYTES = 16 * 2**30
+NAMES = ("u", "s", "vh")
+"""What the three factors are called in a file."""
+CHECKSUM = "checksum"
+"""Under what name the file's metadata has that of its factors."""
+STALE_SECONDS = 3600
+"""After how long a file that is still being written was left behind by a process that is dead."""
 _HEADER_BYTES = 512
 """More than a file holds beside its three tensors."""
 
@@ -22,8 +33,10 @@ _HEADER_BYTES = 512
 class DecompositionCache:
     """Decompositions on disk, found by their matrix's fingerprint; the least recently used go when the budget is full.
 
-    A file that is damaged is made anew. A disk that refuses the write costs the reuse and nothing else: the
-    decomposition is still returned.
+    What this object has kept or found stays, so that a sweep that is larger than the budget finds the same share of it every
+    time. Every file holds a checksum of its numbers; one that is damaged is never used, and made anew. A disk that refuses
+    the write costs the reuse and nothing else: the decomposition is still returned, and a full disk is told once. Any number
+    of processes may share a folder.
 
     Args:
         folder: where to keep them; `svd/` in Strop's cache folder by default.
@@ -41,7 +54,8 @@ class DecompositionCache:
     def __init__(self, folder: Path | None = None, *, budget_bytes: int | None = None) -> None:
         self.folder = folder if folder is not None else cache_folder() / "svd"
         self.budget_bytes = budget_bytes if budget_bytes is not None else _budget_named()
-        self._held_bytes: int | None = None
+        self._used: set[Path] = set()
+        self._told = False
 
     def decompose(self, matrix: Float[Tensor, "out in"]) -> SingularValueDecomposition:
         """Return the exact decomposition of `matrix`, from disk where it has been made before.
@@ -58,10 +72,13 @@ class DecompositionCache:
         path = self.folder / f"{fingerprint(matrix)}.safetensors"
         kept = _kept(path, matrix)
         if kept is not None:
+            self._used.add(path)
             return kept
         decomposition = decompose(matrix)
-        with contextlib.suppress(OSError, SafetensorError):
+        try:
             self._keep(path, decomposition)
+        except (OSError, SafetensorError) as error:
+            self._tell(error)
         return decomposition
 
     def _keep(self, path: Path, decomposition: SingularValueDecomposition) -> None:
@@ -69,36 +86,72 @@ class DecompositionCache:
         size = sum(tensor.nbytes for tensor in tensors.values()) + _HEADER_BYTES
         if size > self.budget_bytes:
             return
-        self._make_room(size)
-        with replacing_file(path) as temporary:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        self._held_bytes = (self._held_bytes or 0) + path.stat().st_size
-
-    def _make_room(self, size: int) -> None:
-        if self._held_bytes is None:
-            self._held_bytes = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
-        if self._held_bytes + size <= self.budget_bytes:
+        if not self._make_room(size, but=path):
             return
-        oldest_first = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
-        for file in oldest_first:
-            if self._held_bytes + size <= self.budget_bytes:
+        own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        with replacing_file(path) as temporary:
+            save_file(own, temporary, metadata={"format": "pt", CHECKSUM: _checksum(own)})
+            to_disk(temporary)
+        self._used.add(path)
+
+    def _make_room(self, size: int, *, but: Path) -> bool:
+        """Remove what has not been used for longest, and what killed processes left, until `size` fits; return whether it does."""
+        held = {file: stat for file, stat in _files_in(self.folder) if file != but}
+        for file, stat in list(held.items()):
+            if is_leftover(file) and time.time() - stat.st_mtime > STALE_SECONDS:
+                file.unlink(missing_ok=True)
+                del held[file]
+        free = self.budget_bytes - sum(stat.st_size for stat in held.values())
+        for file, stat in sorted(held.items(), key=lambda entry: entry[1].st_mtime):
+            if free >= size:
                 break
-            self._held_bytes -= file.stat().st_size
-            file.unlink(missing_ok=True)
+            if file not in self._used and not is_leftover(file):
+                file.unlink(missing_ok=True)
+                free += stat.st_size
+        return free >= size
+
+    def _tell(self, error: OSError | SafetensorError) -> None:
+        """Say once that nothing is kept, where it is for want of room; a folder that may only be read is as good."""
+        short = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if (short or "os error 28" in str(error) or "os error 122" in str(error)) and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.folder} is full, so decompositions are not kept and will be made again; free some space, or let "
+                "$STROP_CACHE name another folder.",
+                StropWarning,
+                stacklevel=3,
+            )
+
+
+def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files of a folder that others may be changing."""
+    for file in folder.glob("*") if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_file():
+                yield file, file.stat()
 
 
 def _kept(path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
+    """Return what a file holds; None where there is none, or it is not the whole decomposition of such a matrix."""
     try:
-        tensors = load_file(path, device=str(matrix.device))
-        u, s, vh = tensors["u"], tensors["s"], tensors["vh"]
+        with safe_open(path, framework="pt") as file:
+            wanted = (file.metadata() or {})[CHECKSUM]
+            tensors = {name: file.get_tensor(name) for name in NAMES}
     except (SafetensorError, KeyError, OSError):
         return None
+    if _checksum(tensors) != wanted:
+        return None
+    u, s, vh = (tensors[name].to(matrix.device) for name in NAMES)
     rank = min(matrix.shape)
     if (u.shape, s.shape, vh.shape) != ((matrix.shape[0], rank), (rank,), (rank, matrix.shape[1])):
         return None
     with contextlib.suppress(OSError):  # a folder that may only be read is as good
         os.utime(path)
     return SingularValueDecomposition(u, s, vh)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256("".join(fingerprint(tensors[name]) for name in NAMES).encode()).hexdigest()[:32]
 
 
 def _budget_named() -> int:

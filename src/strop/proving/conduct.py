@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from strop.errors import RunError
-from strop.files import remove_partial_folders
+from strop.files import remove_leftovers
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
 from strop.proving.budget import Budget
@@ -23,6 +23,7 @@ from strop.proving.outcome import RunOutcome
 from strop.proving.price import Priced, prepared_for, price_of
 from strop.proving.processes import of_all_processes, process_index
 from strop.proving.prove import Measurement, prove, provenance_of, result_of, unproved_recipe
+from strop.proving.reads import what_is_read
 from strop.proving.rivals import MeasuredRivals, measure_rivals
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace
@@ -162,6 +163,7 @@ def _lead(
         "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
         "plan": plan,
         "storage": without_password(options.storage) if options.storage is not None else None,
+        "reads": what_is_read(given.model, given.tokenizer, given.task),
     }
     if asks_for_the_time(given.task.examples("test", limit=1), given.tokenizer):
         config["now"] = now().isoformat()
@@ -309,7 +311,7 @@ def _folder_of(path: Path | None, config: Mapping[str, Any], *, resume: bool) ->
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         }
         run = RunFolder.start(path, config, resume=resume, compute=compute)
-        remove_partial_folders(path)  # what a process that was killed left half-written
+        remove_leftovers(path)  # what a process that was killed left half-written
         yield run
 
 

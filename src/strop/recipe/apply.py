@@ -1,12 +1,13 @@
 """Put a recipe on the model it was made for, and take it off."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
-from strop.errors import BaseMismatchError, InterventionError
+from strop.errors import BaseMismatchError, InterventionError, StropWarning
 from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
@@ -33,16 +34,22 @@ def attach(
     Returns:
         The handle whose `detach()` takes it off; `strop.detach(model)` takes off the latest.
 
+    Warns:
+        StropWarning: the model is the base in a narrower dtype than the recipe was made for.
+
     Raises:
         BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
             attached, and `force` is not given.
+        RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
         InterventionError: the recipe carries a classification head, and the model has none of that kind.
     """
     inner = inner_model(model)
     if recipe.head is not None:
         recipe.head.check(inner)
     if not force:
-        recipe.check(inner, family=family)
+        note = recipe.check(inner, family=family)
+        if note is not None:
+            warnings.warn(note, StropWarning, stacklevel=2)
         _refuse_edited_matrices(inner, recipe)
     return attach_interventions(
         inner,

@@ -13,19 +13,20 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
-from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError
-from strop.files import making_folder
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, reason_in
+from strop.files import making_folder, shortened
 from strop.interventions import (
     Attachment,
     Head,
     Intervention,
     applied_interventions,
     attachments_of,
-    intervention_from_json,
     summarize,
 )
 from strop.linalg import DecompositionCache, fingerprint
 from strop.recipe.card import model_card
+from strop.recipe.entries import read_entries, refuse_unfit_tensors
+from strop.recipe.factors import refuse_other_factors
 from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
 from strop.recipe.identity import MatrixIdentity
 
@@ -96,7 +97,7 @@ class Recipe:
             RecipeError: there are more or fewer sets of tensors than interventions.
         """
         anatomy = Anatomy.of(model, family=family)
-        matrices = tuple(MatrixIdentity.at(model, anatomy, entry) for entry in interventions)
+        matrices = tuple(MatrixIdentity.at(model, anatomy, entry, rounded=True) for entry in interventions)
         return cls(
             base or identify(model), tuple(interventions), matrices, tuple(tensors or ()), _plain(provenance), head
         )
@@ -140,7 +141,7 @@ class Recipe:
                 "Something is attached to this model already; detach it before factors are computed."
             )
         anatomy = Anatomy.of(model, family=family)
-        self.check(model, family=family)
+        self._check_base(model, anatomy)
         decompose = decompose or DecompositionCache().decompose
         tensors: list[Mapping[str, Tensor]] = []
         with contextlib.ExitStack() as stack:
@@ -171,45 +172,62 @@ class Recipe:
         head = self.head.with_tensors(learned) if self.head is not None and learned is not None else self.head
         return dataclasses.replace(self, tensors=tensors, head=head)
 
-    def check(self, model: PreTrainedModel, *, family: Family | None = None) -> None:
+    def check(self, model: PreTrainedModel, *, family: Family | None = None) -> str | None:
         """Make sure that a model is the one this recipe was made for.
 
         Args:
             model: to be compared; what is attached to it does not count.
             family: the spelling of an architecture Strop does not know.
 
+        Returns:
+            A note where it is that model in a narrower dtype, bfloat16 or float16; None where it is the very same.
+
         Raises:
             BaseMismatchError: it is not; the message names the first difference.
+            RecipeError: factors the recipe carries are not those of the model's matrices.
         """
         anatomy = Anatomy.of(model, family=family)
-        remedy = f"load {self.base.id}, or pass force=True (--force) if you know that the recipe fits"
+        note = self._check_base(model, anatomy)
+        refuse_other_factors(model, anatomy, self.interventions, self.tensors, rounded=note is not None)
+        return note
+
+    def _check_base(self, model: PreTrainedModel, anatomy: Anatomy) -> str | None:
+        """Do what `check` does, but for the factors."""
+        base = shortened(self.base.id, 100)
+        remedy = f"load {base}, or pass force=True (--force) if you know that the recipe fits"
         if type(model).__name__ != self.base.architecture:
             raise BaseMismatchError(
-                f"The recipe was made for {self.base.id}, a {self.base.architecture}, and this model is a "
+                f"The recipe was made for {base}, a {shortened(self.base.architecture, 60)}, and this model is a "
                 f"{type(model).__name__}; {remedy}."
             )
-        seen: set[tuple[str, WeightSite]] = set()
+        read: dict[tuple[str, WeightSite], MatrixIdentity] = {}
+        note = None
         for intervention, expected in zip(self.interventions, self.matrices, strict=True):
             site = intervention.site.writer
-            if (intervention.kind, site) in seen:
-                continue
-            seen.add((intervention.kind, site))
             sizes = anatomy.stacks.get(site.stack)
             if sizes is not None and site.layer >= sizes.layer_count:
                 raise BaseMismatchError(
                     f"The recipe edits {intervention.site}, and this model has only {sizes.layer_count} layers; {remedy}."
                 )
             try:
-                found = MatrixIdentity.at(model, anatomy, intervention)
+                place = intervention.kind, site
+                found = read[place] = read.get(place) or MatrixIdentity.at(model, anatomy, intervention)
             except SiteError as error:
                 reason = str(error).rstrip(".")
                 raise BaseMismatchError(f"The recipe does not fit this model: {reason}; {remedy}.") from None
+            if expected.is_rounded_to(found):
+                note = (
+                    f"The recipe was made for {base} in {expected.dtype}, and this is the same base in {found.dtype}: its "
+                    "figures may differ a little."
+                )
+                continue
             for what in ("shape", "dtype", "fingerprint"):
                 if getattr(found, what) != getattr(expected, what):
                     raise BaseMismatchError(
                         f"{site} is not the matrix the recipe was made for: its {what} is {getattr(found, what)}, not "
                         f"{getattr(expected, what)}; {remedy}."
                     )
+        return note
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the interventions as a recipe's JSON holds them."""
@@ -244,9 +262,19 @@ class Recipe:
         return dataclasses.replace(self, provenance=_plain(provenance))
 
     def card(self, *, baked: bool = False) -> str:
-        """Return the model card that travels with the recipe, or with a checkpoint it was baked into."""
+        """Return the model card that travels with the recipe, or with a checkpoint it was baked into.
+
+        Raises:
+            RecipeError: its provenance holds figures that are not as a run writes them.
+        """
         labels = self.head.labels if self.head is not None else None
-        return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
+        try:
+            return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"The recipe's provenance is not as a run writes it ({type(error).__name__}: "
+                f"{shortened(reason_in(error), 80)}): take provenance out of its recipe.json."
+            ) from None
 
     def save(self, folder: str | Path) -> Path:
         """Write the recipe as a folder that appears whole or not at all.
@@ -269,7 +297,7 @@ class Recipe:
             "format": FORMAT,
             "base": dataclasses.asdict(self.base),
             "interventions": self.describe(),
-            "matrices": [dataclasses.asdict(matrix) for matrix in self.matrices],
+            "matrices": [matrix.to_json() for matrix in self.matrices],
             **({"head": self.describe_head()} if self.head is not None else {}),
             "provenance": dict(self.provenance),
         }
@@ -286,16 +314,19 @@ class Recipe:
             folder: as `save` or a run left it.
 
         Raises:
-            RecipeError: there is no recipe there, it is damaged, or it was written by a newer version.
+            RecipeError: there is no recipe there, it is damaged or says two things, or it was written by a newer version.
         """
         path = Path(folder)
         document = read_document(path)
-        interventions = tuple(intervention_from_json(entry) for entry in document.interventions)
-        tensors, of_head = read_tensors(path / "tensors.safetensors", len(interventions))
+        matrices = tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices)
+        interventions = read_entries(document.interventions, matrices, path / "recipe.json")
+        carried = path / "tensors.safetensors"
+        tensors, of_head = read_tensors(carried, len(interventions))
+        refuse_unfit_tensors(interventions, matrices, tensors, carried)
         return cls(
             BaseIdentity(**document.base.model_dump()),
             interventions,
-            tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices),
+            matrices,
             tensors,
             document.provenance,
             _head_read(document, of_head, path),
@@ -306,11 +337,19 @@ def _head_read(document: Document, tensors: Mapping[str, Tensor], folder: Path) 
     entry = document.head
     wanted = set(entry.tensors) if entry is not None else set()
     if wanted != set(tensors):
-        name = min(wanted ^ set(tensors))
+        name = shortened(min(wanted ^ set(tensors)))
         raise RecipeError(
             f"{folder} cannot be read: its head's tensor '{name}' is in only one of recipe.json and tensors.safetensors."
         )
-    return Head(entry.labels, tensors) if entry is not None else None
+    if entry is None:
+        return None
+    head = Head(entry.labels, tensors)
+    if entry.parameters not in (None, head.parameter_count):
+        raise RecipeError(
+            f"{folder / 'recipe.json'}: its head is said to have {entry.parameters} parameters, and tensors.safetensors holds "
+            f"{head.parameter_count}; copy the recipe again."
+        )
+    return head
 
 
 def _plain(provenance: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """A recipe on disk: recipe.json, tensors.safetensors where there are tensors, README.md. Nothing in it is executed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import torch
@@ -11,40 +10,57 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strop.errors import RecipeError
-from strop.files import write_json, write_text
+from strop.errors import RecipeError, reason_in
+from strop.files import parse_json, shortened, write_json, write_text
 
 FORMAT = 1
 
 HEAD = "head."
 """What the names of a head's tensors begin with."""
 
+MOST_BYTES = 64 * 2**20
+"""Of a recipe.json; one that prunes every matrix of a large model has a few of these."""
 
-class BaseEntry(pydantic.BaseModel):
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8)
+"""What tensors may be made of; the last is for the levels of a spectrum alone."""
+
+Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Digits = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Dtype = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+Side = Annotated[int, pydantic.Field(ge=0, le=2**20)]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class BaseEntry(_Part):
     """What recipe.json says of the base model."""
 
-    id: str
-    revision: str | None = None
-    architecture: str
-    fingerprint: str
+    id: Name
+    revision: Name | None = None
+    architecture: Name
+    fingerprint: Digits
 
 
-class MatrixEntry(pydantic.BaseModel):
+class MatrixEntry(_Part):
     """What recipe.json says of a matrix."""
 
-    shape: tuple[int, int]
-    dtype: str
-    fingerprint: str
+    shape: tuple[Side, Side]
+    dtype: Dtype
+    fingerprint: Digits
+    rounded: dict[Dtype, Digits] = {}
 
 
-class HeadEntry(pydantic.BaseModel):
+class HeadEntry(_Part):
     """What recipe.json says of a classification head."""
 
     labels: tuple[str, ...]
-    tensors: tuple[str, ...]
+    tensors: tuple[Name, ...]
+    parameters: int | None = None
 
 
-class Document(pydantic.BaseModel):
+class Document(_Part):
     """The content of recipe.json, checked."""
 
     format: int
@@ -88,21 +104,36 @@ def read_document(folder: Path) -> Document:
         hint = f" Did you mean {inner}?" if (inner / "recipe.json").is_file() else ""
         raise RecipeError(f"{folder} is not a recipe: it holds no recipe.json.{hint}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("format") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > FORMAT:
-            raise RecipeError(
-                f"{path} is of format {version}, and this version of Strop reads up to {FORMAT}: upgrade Strop."
-            )
-        return Document.model_validate(content)
+        if path.stat().st_size > MOST_BYTES:
+            raise RecipeError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, and no recipe.json is: copy it again.")
+        text = path.read_text(encoding="utf-8")
+        content = parse_json(text)
+        _refuse_other_format(content, path)
+        return Document.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = shortened(".".join(map(str, first["loc"])), 60)
+        said = "it is no key of a recipe; take it out, or upgrade Strop" if _is_unknown(first) else first["msg"]
         raise RecipeError(
-            f"{path} cannot be read as a recipe: {where + ': ' if where else ''}{first['msg']}."
+            f"{path} cannot be read as a recipe: {where + ': ' if where else ''}{shortened(said, 200)}."
         ) from None
     except (ValueError, OSError, RecursionError) as error:
-        raise RecipeError(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}.") from None
+        raise RecipeError(f"{path} cannot be read as a recipe: {shortened(reason_in(error), 200)}.") from None
+
+
+def _is_unknown(error: Mapping[str, Any]) -> bool:
+    return bool(error["type"] == "extra_forbidden")
+
+
+def _refuse_other_format(content: object, path: Path) -> None:
+    version = content.get("format") if isinstance(content, dict) else None
+    if type(version) is not int or version == FORMAT:
+        return
+    if version > FORMAT:
+        raise RecipeError(
+            f"{path} is of format {version}, and this version of Strop reads up to {FORMAT}: upgrade Strop."
+        )
+    raise RecipeError(f"{path} is of format {version}, and formats are counted from 1: copy the recipe again.")
 
 
 def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ...], dict[str, Tensor]]:
@@ -113,21 +144,37 @@ def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ..
         count: of interventions.
 
     Raises:
-        RecipeError: the file is damaged, or holds a tensor of no intervention.
+        RecipeError: the file is damaged, or holds a tensor of no intervention or one that is not made of finite numbers.
     """
     head: dict[str, Tensor] = {}
-    if not path.is_file():
-        return (), head
     collected: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    if not path.exists():
+        return tuple(collected), head
+    places = {str(index): own for index, own in enumerate(collected)}
     try:
         for name, tensor in load_file(path).items():
+            _refuse_strange_numbers(name, tensor, path)
             if name.startswith(HEAD):
                 head[name.removeprefix(HEAD)] = tensor
                 continue
             index, _, short = name.partition(".")
-            if not (index.isdecimal() and short and int(index) < count):
-                raise RecipeError(f"{path} cannot be read: its tensor '{name}' belongs to no intervention.")
-            collected[int(index)][short] = tensor
+            if not short or index not in places:
+                raise RecipeError(
+                    f"{path} cannot be read: its tensor '{shortened(name)}' belongs to no intervention; copy the recipe again."
+                )
+            places[index][short] = tensor
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None
+        raise RecipeError(
+            f"{path} cannot be read: {shortened(reason_in(error), 200)}; copy the recipe again."
+        ) from None
     return tuple(collected), head
+
+
+def _refuse_strange_numbers(name: str, tensor: Tensor, path: Path) -> None:
+    wrong = None
+    if tensor.dtype not in DTYPES:
+        wrong = f"is made of {str(tensor.dtype).removeprefix('torch.')}, and a recipe holds floating-point numbers"
+    elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        wrong = "holds NaN or infinity"
+    if wrong is not None:
+        raise RecipeError(f"{path}: its tensor '{shortened(name)}' {wrong}; copy the recipe again, or make it anew.")

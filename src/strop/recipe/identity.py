@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from strop.errors import AnatomyError
 from strop.interventions import Intervention
 from strop.linalg import fingerprint
 
+NARROWER = (torch.bfloat16, torch.float16)
+"""The dtypes in which the same base is loaded to save memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MatrixIdentity:
@@ -23,14 +28,34 @@ class MatrixIdentity:
     dtype: str
     """As it is stored."""
     fingerprint: str
+    rounded: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    """By their names, the narrower dtypes a base is loaded in, each with the fingerprint of the matrix rounded to it."""
 
     @classmethod
-    def of(cls, matrix: Tensor) -> "MatrixIdentity":
-        """Return a matrix's identity."""
-        return cls((matrix.shape[0], matrix.shape[1]), _dtype(matrix), fingerprint(matrix.contiguous()))
+    def of(cls, matrix: Tensor, *, rounded: bool = False) -> "MatrixIdentity":
+        """Return a matrix's identity.
+
+        Args:
+            matrix: (out, in).
+            rounded: say what becomes of it in narrower dtypes too.
+        """
+        narrower = NARROWER if rounded and matrix.dtype in (torch.float32, torch.float64) else ()
+        others = {_dtype_name(dtype): fingerprint(matrix.to(dtype).contiguous()) for dtype in narrower}
+        return cls((matrix.shape[0], matrix.shape[1]), _dtype(matrix), fingerprint(matrix.contiguous()), others)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what recipe.json holds of it."""
+        content = dataclasses.asdict(self)
+        return content if self.rounded else {name: own for name, own in content.items() if name != "rounded"}
+
+    def is_rounded_to(self, other: "MatrixIdentity") -> bool:
+        """Return whether another matrix is this one in a narrower dtype."""
+        return self.shape == other.shape and self.rounded.get(other.dtype) == other.fingerprint
 
     @classmethod
-    def at(cls, model: PreTrainedModel, anatomy: Anatomy, entry: Intervention) -> "MatrixIdentity":
+    def at(
+        cls, model: PreTrainedModel, anatomy: Anatomy, entry: Intervention, *, rounded: bool = False
+    ) -> "MatrixIdentity":
         """Return the identity of the matrix by which a recipe knows an intervention's place, as the base model has it.
 
         Hidden states are known by the matrix that writes them. Where it cannot be read, for it is quantised or there are
@@ -40,6 +65,7 @@ class MatrixIdentity:
             model: what is attached to it does not count.
             anatomy: of that model.
             entry: whose place it is.
+            rounded: say what becomes of a matrix in narrower dtypes too.
 
         Raises:
             SiteError: the model has no such place.
@@ -49,7 +75,7 @@ class MatrixIdentity:
         if entry.kind == "state":
             anatomy.stream_module(model, entry.site)
         try:
-            return cls.of(_own_matrix(model, anatomy, site))
+            return cls.of(_own_matrix(model, anatomy, site), rounded=rounded)
         except AnatomyError:
             if entry.kind == "weight":
                 raise
@@ -80,4 +106,8 @@ def _own_matrix(model: PreTrainedModel, anatomy: Anatomy, site: WeightSite) -> T
 
 
 def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return _dtype_name(tensor.dtype)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -125,6 +125,10 @@ def is_config_of_run(path: Path) -> bool:
     return isinstance(content, dict) and "run" in content
 
 
+SPELLINGS = {"base_model.id", "base_model.revision"}
+"""What a config calls the same model by: its architecture and its fingerprint say which one it is."""
+
+
 def _same_run(path: Path, config: Mapping[str, Any]) -> str:
     """Return the id of the run that began with this config.
 
@@ -139,12 +143,21 @@ def _same_run(path: Path, config: Mapping[str, Any]) -> str:
     except (AttributeError, KeyError, TypeError):
         raise RunError(f"{path} is not a run's config, so the run cannot be resumed: choose another --out.") from None
     then, now = _flat(before), _flat(json.loads(json.dumps(config)))
-    for key in sorted(set(then) | set(now)):
-        if then.get(key) != now.get(key):
+    known = set(then) | {
+        key for key in now if "reads" in before or not key.startswith("reads.")
+    }  # older runs say nothing of it
+    for key in sorted(known - SPELLINGS):
+        if then.get(key) == now.get(key):
+            continue
+        if key == "reads.prompts":
             raise RunError(
-                f"{path.parent} began with {key} = {then.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
-                "same settings, or choose another --out."
+                f"{path.parent} began with other prompts: the tokenizer or its chat template has changed since; resume with "
+                "the one it began with, or choose another --out."
             )
+        raise RunError(
+            f"{path.parent} began with {key} = {then.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
+            "same settings, or choose another --out."
+        )
     return run_id
 
 

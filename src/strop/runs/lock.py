@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from strop.errors import RunError
+from strop.files import is_leftover
 
 if sys.platform != "win32":
     import fcntl
@@ -55,12 +56,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return whether there is nothing in a folder, a lock's file aside.
+    """Return whether there is nothing in a folder, a lock's file and what a killed process left half-written aside.
 
     Args:
         folder: there or not.
     """
-    return not folder.exists() or all(entry.name == LOCK_FILE for entry in folder.iterdir())
+    return not folder.exists() or all(entry.name == LOCK_FILE or is_leftover(entry) for entry in folder.iterdir())
 
 
 def _hold(folder: Path) -> int:

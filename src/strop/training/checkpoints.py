@@ -10,7 +10,14 @@ from strop.files import PARTIAL, make_readable, replacing_folder
 from strop.interventions import Attachment
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.training.state import randomness, read_optimiser, read_randomness, write_optimiser, write_randomness
+from strop.training.state import (
+    randomness,
+    read_optimiser,
+    read_randomness,
+    refusing_damage,
+    write_optimiser,
+    write_randomness,
+)
 
 if TYPE_CHECKING:
     Base = Any
@@ -80,8 +87,10 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             optimiser, schedule, _ = read_optimiser(Path(checkpoint))
-            self.optimizer.load_state_dict(optimiser)
-            self.lr_scheduler.load_state_dict(schedule)
+            with refusing_damage(Path(checkpoint)):
+                self.optimizer.load_state_dict(optimiser)
+                self.lr_scheduler.load_state_dict(schedule)
+                _refuse_other_shapes(self.optimizer)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         scaler = getattr(self.accelerator, "scaler", None)
@@ -93,6 +102,16 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             read_randomness(Path(checkpoint), self.args.process_index)
+
+
+def _refuse_other_shapes(optimiser: Any) -> None:
+    """Raise ValueError if what an optimiser remembers of a parameter is another's."""
+    for parameter, remembered in getattr(optimiser, "state", {}).items():
+        for name, own in remembered.items():
+            if getattr(own, "ndim", None) == parameter.ndim and own.shape != parameter.shape:
+                raise ValueError(
+                    f"its {name} is of shape {tuple(own.shape)}, and the parameter of {tuple(parameter.shape)}"
+                )
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

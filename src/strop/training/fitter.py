@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import MatrixType, Site, editable_shapes
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
-from strop.files import remove_partial_folders
+from strop.files import remove_leftovers
 from strop.interventions import Attachment, Intervention, Shape, attach_interventions
 from strop.proving import (
     Assignment,
@@ -29,11 +29,11 @@ from strop.proving import (
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
 from strop.scoring import scorer_of
-from strop.training.checkpoints import checkpoints_in, steps_of
+from strop.training.checkpoints import STATE, checkpoints_in, steps_of
 from strop.training.keep import KeepToBase
 from strop.training.objective import Objective, objective_of
 from strop.training.plan import WEIGHT_METHODS, Precision, TrainPlan
-from strop.training.state import randomness, restore_randomness
+from strop.training.state import randomness, refuse_damaged_state, restore_randomness
 from strop.training.trainer import EditTrainer, refuse_unknown_reports, release, training_arguments
 from strop.training.watch import Watch, stopping_gently
 
@@ -204,8 +204,7 @@ class Fitter:
                 if kept is not None:
                     kept.keep_below(self.lowest, budget_bytes=self._plan.prefix_budget_bytes, progress=journal.progress)
             if journal.run is not None:
-                for place in (journal.run.path, folder):
-                    remove_partial_folders(place)
+                remove_leftovers(journal.run.path)
             self._run(trainer, watch, journal, folder)
         return watch
 
@@ -214,6 +213,7 @@ class Fitter:
         steps_of_epoch = -(-len(trainer.get_train_dataloader()) // self._plan.accumulate)
         done = int(steps_of(kept[-1])) if kept else 0
         if kept:
+            refuse_damaged_state(kept[-1] / STATE)
             watch.recall_best(done // steps_of_epoch)
             journal.say(f"going on from step {done}, in epoch {done // steps_of_epoch + 1}")
         journal.progress.start("training", self._plan.epochs * steps_of_epoch)

@@ -1,18 +1,20 @@
 """What a checkpoint keeps beside what was learned: optimiser, schedule, loss scale and randomness, as safetensors and JSON."""
 
+import contextlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strop.errors import TrainingError
-from strop.files import write_json
+from strop.errors import TrainingError, reason_in
+from strop.files import shortened, write_json
 
 OPTIMISER, RANDOMNESS = "optimizer", "randomness"
 
@@ -45,14 +47,61 @@ def write_optimiser(
 
 
 def read_optimiser(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what `write_optimiser` was given: the states of optimiser, schedule and scaler."""
-    kept = json.loads((folder / f"{OPTIMISER}.json").read_text(encoding="utf-8"))
-    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in kept["state"].items()}
-    for name, tensor in load_file(folder / f"{OPTIMISER}.safetensors").items():
-        index, dot, short = name.partition(".")
-        if dot:
-            state[int(index)][short] = tensor
-    return {"state": state, "param_groups": kept["groups"]}, kept["schedule"], kept["scale"]
+    """Return what `write_optimiser` was given: the states of optimiser, schedule and scaler.
+
+    Raises:
+        TrainingError: they are damaged.
+    """
+    with refusing_damage(folder):
+        kept = json.loads((folder / f"{OPTIMISER}.json").read_text(encoding="utf-8"))
+        state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in kept["state"].items()}
+        for name, tensor in load_file(folder / f"{OPTIMISER}.safetensors").items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"its {name} holds NaN or infinity")
+            index, dot, short = name.partition(".")
+            if dot:
+                state[int(index)][short] = tensor
+        return {"state": state, "param_groups": kept["groups"]}, kept["schedule"], kept["scale"]
+
+
+@contextlib.contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Say in a sentence what is wrong with a checkpoint that is read within the block.
+
+    Args:
+        folder: of the checkpoint.
+
+    Raises:
+        TrainingError: something is.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise TrainingError(
+            f"The checkpoint {folder} is damaged ({shortened(reason_in(error), 120)}): delete that folder, and the training goes "
+            "on from the one before it, or begins anew."
+        ) from error
+
+
+def refuse_damaged_state(path: Path) -> None:
+    """Raise TrainingError if a trainer's state does not say how many steps were done.
+
+    Args:
+        path: of the trainer_state.json in a checkpoint.
+    """
+    with refusing_damage(path.parent):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or type(content.get("global_step")) is not int:
+            raise ValueError(f"{path.name} says no global_step")
 
 
 def randomness() -> dict[str, Any]:
@@ -87,11 +136,12 @@ def read_randomness(folder: Path, process: int) -> None:
     """Restore the randomness of one process.
 
     Raises:
-        TrainingError: the checkpoint has none for it.
+        TrainingError: the checkpoint has none for it, or it is damaged.
     """
     path = folder / f"{RANDOMNESS}-{process}.json"
     if not path.is_file():
         raise TrainingError(
             f"{folder} was not written by as many processes as there are now: resume with as many, or choose another --out."
         )
-    restore_randomness(json.loads(path.read_text(encoding="utf-8")))
+    with refusing_damage(folder):
+        restore_randomness(json.loads(path.read_text(encoding="utf-8")))
