@@ -203,3 +203,44 @@ def test_the_sums_of_the_builtin_arithmetic_are_right() -> None:
             assert example.answer == f" {total(a, b)}"
             assert str(a) in example.prompt
             assert str(b) in example.prompt
+
+
+def test_a_chat_may_tell_the_template_arguments(write_task: Callable[..., Path]) -> None:
+    assert TaskFile.model_validate({**MINIMAL, "chat": {"enable_thinking": False}}).chat == {"enable_thinking": False}
+    told = load_task(write_task(chat={"thinking_budget": 5, "enable_thinking": False})).examples("test")[0].chat
+    assert told is not None
+    assert told.arguments == (("enable_thinking", False), ("thinking_budget", 5))
+    assert told.template_arguments == {"enable_thinking": False, "thinking_budget": 5}
+    plain = load_task(write_task(chat=True)).examples("test")[0].chat
+    assert plain is not None
+    assert plain.template_arguments == {}
+
+
+def test_arguments_of_a_chat_are_part_of_what_a_task_is(write_task: Callable[..., Path]) -> None:
+    prints = [
+        load_task(write_task(chat=chat)).fingerprint
+        for chat in (True, {"enable_thinking": False}, {"enable_thinking": True}, {"a": 1, "b": 2}, {"b": 2, "a": 1})
+    ]
+    assert len(set(prints)) == 4
+    assert prints[3] == prints[4]
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ({}, "key chat: write true, or arguments of the tokenizer's chat template such as {enable_thinking: false}."),
+        ("please", "key chat: write true, or arguments"),
+        (
+            {"messages": "x"},
+            "key chat: messages is not yours to give, for Strop tells it every template; leave it out.",
+        ),
+        ({"a-b": 1}, "key chat: 'a-b' is not the name of an argument, such as enable_thinking."),
+        ({"tools": ["x"]}, "key chat: tools is a text, a number, true, false or null, not list."),
+        ({"budget": float("nan")}, "key chat: budget is a text, a number, true, false or null, not float."),
+    ],
+    ids=str,
+)
+def test_a_chat_that_says_nothing_is_refused(write_task: Callable[..., Path], chat: Any, said: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        load_task(write_task(chat=chat))
+    assert said in str(raised.value)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from strop.errors import TaskError, listed, quoted, shortened
 from strop.statistics.spread import OTHER
-from strop.tasks.chat import Chat
+from strop.tasks.chat import Chat, in_order
 from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
@@ -285,7 +285,8 @@ class _Renderer:
     def _chat(self, row: Row, where: str) -> Chat | None:
         if not self.task_file.chat:
             return None
-        return Chat(None if self.system is None else self._render(self.system, row, where, "system"))
+        told = self.task_file.chat if isinstance(self.task_file.chat, dict) else {}
+        return Chat(None if self.system is None else self._render(self.system, row, where, "system"), in_order(told))
 
     def _name(self, row: Row, where: str, key: Literal["group", "category"]) -> str | None:
         column = getattr(self.task_file, key)

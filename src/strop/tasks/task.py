@@ -124,6 +124,7 @@ class Task:
                 own: list[Any] = [example.counterfactual] if example.counterfactual is not None else []
                 own += [{"gold": example.gold}] if example.gold is not None else []
                 own += [{"system": example.chat.system}] if example.chat is not None else []
+                own += [{"chat": example.chat.arguments}] if example.chat is not None and example.chat.arguments else []
                 own += [{"pair": example.pair}] if example.pair is not None else []
                 own += [{"category": example.category}] if example.category is not None else []
                 own += [{"shots": _digest_of(example.shots)}] if example.shots else []

@@ -9,6 +9,7 @@ import pydantic
 import yaml
 
 from strop.errors import TaskError
+from strop.tasks.chat import OWN_ARGUMENTS, ChatArgument
 from strop.tasks.labels import Labels
 
 Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
@@ -102,10 +103,28 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     max_tokens: Annotated[int, pydantic.Field(gt=1)] | None = None
     score: Score = "exact"
     generate: GenerateSettings | None = None
-    chat: bool = False
+    chat: bool | dict[str, ChatArgument] = False
     system: str | None = None
     splits: SplitSettings = SplitSettings()
     shots: ShotSettings | None = None
+
+    @pydantic.field_validator("chat", mode="before")
+    @classmethod
+    def _is_a_chat(cls, chat: Any) -> Any:
+        if isinstance(chat, bool):
+            return chat
+        if not isinstance(chat, dict) or not chat:
+            raise ValueError(
+                "write true, or arguments of the tokenizer's chat template such as {enable_thinking: false}"
+            )
+        for name, value in chat.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"{name!r} is not the name of an argument, such as enable_thinking")
+            if name in OWN_ARGUMENTS:
+                raise ValueError(f"{name} is not yours to give, for Strop tells it every template; leave it out")
+            if not isinstance(value, ChatArgument) or value != value:
+                raise ValueError(f"{name} is a text, a number, true, false or null, not {type(value).__name__}")
+        return chat
 
     @pydantic.model_validator(mode="after")
     def _belongs_together(self) -> "TaskFile":
