@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jinja2
 import jinja2.meta
-import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +16,10 @@ from strop.tasks.chat import Chat, in_order
 from strop.tasks.extraction import extract, last_number, until_stop
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
+from strop.tasks.sandbox import BoundedEnvironment
 from strop.tasks.task_file import GenerateSettings, TaskFile
 from strop.tasks.template_values import NoValueError, RowView, teach
+from strop.tasks.templates import rendered, template_of
 from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
 
 ACCENTS = dict.fromkeys(range(768, 880))
@@ -150,9 +151,7 @@ class _Renderer:
     def __init__(self, task_file: TaskFile, rows: Sequence[Row]) -> None:
         self.task_file = task_file
         self.columns: set[str] = set()
-        self.environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-        )
+        self.environment = BoundedEnvironment()
         teach(self.environment)
         self.prompt = self._compile("prompt", task_file.prompt)
         self.answer = self._compile("answer", task_file.answer)
@@ -168,13 +167,10 @@ class _Renderer:
         self.view = RowView(rows, self.columns)
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
-        try:
-            self.columns |= jinja2.meta.find_undeclared_variables(self.environment.parse(text))
-            return self.environment.from_string(text)
-        except jinja2.TemplateSyntaxError as error:
-            raise TaskError(
-                f"The template in {key}: of task {self.task_file.name} is not Jinja: {shortened(error.message or '', most=120)}."
-            ) from None
+        what = f"The template in {key}: of task {shortened(self.task_file.name)}"
+        template = template_of(text, self.environment, what=what)
+        self.columns |= jinja2.meta.find_undeclared_variables(self.environment.parse(text))
+        return template
 
     def example(self, row: Row, number: int, source: str) -> Example:
         where = f"{source}, row {number}"
@@ -229,7 +225,10 @@ class _Renderer:
     def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:
         number = key == "answer" and self.labels is not None and not self.labels.names  # which is read as one again
         try:
-            return whole_text(template.render(self.view.of(row, any_number=number)))
+            columns = self.view.of(row, any_number=number)
+            return whole_text(rendered(template, columns, what=f"{where}: the template in {key}:"))
+        except TaskError:
+            raise
         except NoValueError as error:
             column = shortened(error.message or "")
             raise TaskError(
@@ -246,7 +245,8 @@ class _Renderer:
         except RecursionError:
             raise TaskError(f"{where}: the template in {key}: a value nests too deeply; flatten it.") from None
         except Exception as error:  # a template may call anything Jinja offers, on any value
-            raise TaskError(f"{where}: the template in {key}: failed: {shortened(str(error), most=120)}.") from None
+            reason = shortened(str(error), most=120).rstrip(".")
+            raise TaskError(f"{where}: the template in {key}: failed: {reason}.") from None
 
     def _column(self, row: Row, column: str, where: str, key: str) -> Any:
         if column not in row:

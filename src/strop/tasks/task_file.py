@@ -1,6 +1,5 @@
 """The task file: what a person writes to say which examples, how they become prompts, how answers are scored."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ import yaml
 from strop.errors import TaskError
 from strop.tasks.chat import OWN_ARGUMENTS, ChatArgument
 from strop.tasks.labels import Labels
+from strop.tasks.patterns import check_pattern
 
 Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
 
@@ -27,10 +27,8 @@ class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.field_validator("extract")
     @classmethod
     def _is_a_pattern(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if pattern is not None:
+            check_pattern(pattern)
         return pattern
 
     @pydantic.field_validator("stop", mode="before")
