@@ -2,7 +2,8 @@
 
 from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
-from strop.tasks.task import Task, TaskSource, builtin_tasks, load_task, refuse_labels, refuse_objective
+from strop.tasks.loading import TaskSource, builtin_tasks, load_task
+from strop.tasks.task import Task, refuse_labels, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
 
 __all__ = [

@@ -2,29 +2,39 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import jinja2
 import jinja2.meta
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.errors import TaskError, listed, quoted, shortened
+from strop.errors import EndlessError, TaskError, listed, quoted, shortened
 from strop.statistics.spread import OTHER
 from strop.tasks.chat import Chat, in_order
 from strop.tasks.extraction import extract, last_number, until_stop
+from strop.tasks.keys import column_instead_of, field_of
 from strop.tasks.labels import Labels
 from strop.tasks.rows import Row
 from strop.tasks.sandbox import BoundedEnvironment
+from strop.tasks.selection import Skipped, no_column
 from strop.tasks.task_file import GenerateSettings, TaskFile
 from strop.tasks.template_values import NoValueError, RowView, teach
-from strop.tasks.templates import rendered, template_of
+from strop.tasks.templates import Condition, rendered, template_of
 from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
+
+_Found = TypeVar("_Found")
 
 ACCENTS = dict.fromkeys(range(768, 880))
 """Combining marks that stand on letters; those of other scripts tell words apart."""
-CALLED = {"choices": "a choice", "system": "the system message", "generate.gold": "the gold", "pair": "the second text"}
+CALLED = {
+    "choices": "a choice",
+    "system": "the system message",
+    "generate.gold": "the gold",
+    "pair": "the second text",
+    "where": "the condition in where:",
+}
 """What a message calls that which a template of the task file gives, where it is not named as the key is."""
 
 
@@ -130,21 +140,64 @@ def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
     return gold
 
 
-def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) -> list[Example]:
-    """Turn rows into examples.
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row that cannot become an example, and why."""
+
+    source: str
+    row: int
+    """Counted from 1 in its source."""
+    problem: str
+    """A sentence that names column and remedy."""
+
+    def __str__(self) -> str:
+        """Return the sentence with the row's place before it."""
+        return f"{self.source}, row {self.row}: {self.problem}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedRows:
+    """What became of a source's rows."""
+
+    examples: tuple[Example, ...]
+    bad: tuple[BadRow, ...] = ()
+    skipped: int = 0
+    """Rows that the task file names in `skip`."""
+    left_out: int = 0
+    """Rows of which the condition in `where` is not true."""
+
+
+def render_rows(task_file: TaskFile, rows: Sequence[Row], *, source: str, skipped: Skipped) -> RenderedRows:
+    """Turn rows into examples, and collect those that cannot become one.
+
+    A row is bad that lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, whose
+    answer is not among its choices or labels, or that holds nothing that generated text could be compared with.
 
     Args:
         task_file: the templates.
         rows: from one source.
         source: what to call it in an error.
+        skipped: remembers which rows were named in `skip`.
 
     Raises:
-        TaskError: a row lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, its
-            answer is not among its choices or labels, or holds nothing that generated text could be compared with; the
-            message names the source, the row, the column and the remedy.
+        TaskError: a template does not compile, or computes without end.
     """
     renderer = _Renderer(task_file, rows)
-    return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
+    examples, bad, left_out, skips = [], [], 0, 0
+    for number, row in enumerate(rows, start=1):
+        where = f"{source}, row {number}"
+        try:
+            if skipped.has(row, number, where=where):
+                skips += 1
+            elif not renderer.keeps(row, where):
+                left_out += 1
+            else:
+                examples.append(renderer.example(row, number, source))
+        except EndlessError:
+            raise
+        except TaskError as error:
+            bad.append(BadRow(source, number, str(error).removeprefix(f"{where}: ")))
+    return RenderedRows(tuple(examples), tuple(bad), skips, left_out)
 
 
 class _Renderer:
@@ -155,7 +208,8 @@ class _Renderer:
         teach(self.environment)
         self.prompt = self._compile("prompt", task_file.prompt)
         self.answer = self._compile("answer", task_file.answer)
-        self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
+        templates = task_file.choices if isinstance(task_file.choices, tuple) else ()
+        self.choices = [self._compile("choices", choice) for choice in templates]
         swapped = task_file.counterfactual
         self.counterfactual = None if swapped is None else self._compile("counterfactual", swapped)
         self.system = None if task_file.system is None else self._compile("system", task_file.system)
@@ -164,6 +218,12 @@ class _Renderer:
         self.gold = None if gold is None else self._compile("generate.gold", gold)
         self.pair = None if task_file.pair is None else self._compile("pair", task_file.pair)
         self.labels = task_file.label_settings()
+        self.names = {
+            key: self._compile(key, column)
+            for key, column in (("group", task_file.group), ("category", task_file.category))
+            if column is not None and "{{" in column
+        }
+        self.condition = self._condition(task_file.where)
         self.view = RowView(rows, self.columns)
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
@@ -171,6 +231,22 @@ class _Renderer:
         template = template_of(text, self.environment, what=what)
         self.columns |= jinja2.meta.find_undeclared_variables(self.environment.parse(text))
         return template
+
+    def _condition(self, text: str | None) -> Condition | None:
+        if text is None:
+            return None
+        what = f"The condition in where: of task {shortened(self.task_file.name)}"
+        condition = Condition.read(text, self.environment, what=what)
+        self.columns |= condition.names
+        return condition
+
+    def keeps(self, row: Row, where: str) -> bool:
+        """Say whether the condition in `where` is true of a row."""
+        condition = self.condition
+        if condition is None:
+            return True
+        what = f"{where}: the condition in where:"
+        return self._on(row, lambda columns: condition.holds(columns, what=what), what, CALLED["where"], where)
 
     def example(self, row: Row, number: int, source: str) -> Example:
         where = f"{source}, row {number}"
@@ -184,7 +260,7 @@ class _Renderer:
         if self.labels is not None:
             answer = answer.strip()
             self._check_label(self.labels, answer, where)
-        choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
+        choices = self._choices(row, where, answer)
         if choices is not None:
             self._check_choices(choices, answer, where)
         example = Example(
@@ -214,6 +290,10 @@ class _Renderer:
     def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
         if any(not choice.strip() for choice in choices):
             raise TaskError(f"{where}: a choice is empty; fill its column or drop the row.")
+        if len(choices) < 2:
+            raise TaskError(
+                f"{where}: a row needs two choices or more, and has {len(choices)}; add some or drop the row."
+            )
         if len(set(choices)) < len(choices):
             raise TaskError(f"{where}: two choices are the same text; make them distinct or drop the row.")
         if answer not in choices:
@@ -222,53 +302,83 @@ class _Renderer:
                 "spell both alike, the leading space included."
             )
 
+    def _choices(self, row: Row, where: str, answer: str) -> tuple[str, ...] | None:
+        column = self.task_file.choices
+        if not isinstance(column, str):
+            return tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
+        space = answer[
+            : len(answer) - len(answer.lstrip())
+        ]  # a column holds the words, and the answer says how they follow
+        return tuple(space + text.lstrip() for text in self._texts(row, column, where, "choices"))
+
     def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:
         number = key == "answer" and self.labels is not None and not self.labels.names  # which is read as one again
+        what = f"{where}: the template in {key}:"
+
+        def render(columns: Mapping[str, Any]) -> str:
+            return whole_text(rendered(template, columns, what=what))
+
+        return self._on(row, render, what, CALLED.get(key, f"the {key}"), where, any_number=number)
+
+    def _on(
+        self,
+        row: Row,
+        ask: Callable[[Mapping[str, Any]], _Found],
+        what: str,
+        called: str,
+        where: str,
+        *,
+        any_number: bool = False,
+    ) -> _Found:
+        """Return what a template or condition finds in a row, or say why it finds nothing."""
         try:
-            columns = self.view.of(row, any_number=number)
-            return whole_text(rendered(template, columns, what=f"{where}: the template in {key}:"))
+            return ask(self.view.of(row, any_number=any_number))
         except TaskError:
             raise
         except NoValueError as error:
             column = shortened(error.message or "")
             raise TaskError(
-                f"{where}: {CALLED.get(key, f'the {key}')} has no value, for column '{column}' is empty; fill it, drop the row, "
+                f"{where}: {called} has no value, for column '{column}' is empty; fill it, drop the row, "
                 f"or say what stands for it: {{{{ {column}|default('…') }}}}."
             ) from None
         except NotTextError as error:
-            raise TaskError(f"{where}: the template in {key}: {error}.") from None
+            raise TaskError(f"{what} {error}.") from None
         except jinja2.UndefinedError as error:
+            message = error.message or ""
+            missing = message.removesuffix(" is undefined").strip("'")
+            meant = column_instead_of(missing, row) if message.endswith(" is undefined") else None
+            hint = "" if meant is None else f"; write {{{{ {shortened(meant)} }}}}"
             raise TaskError(
-                f"{where}: the template in {key}: needs a column that is not there ({shortened(error.message or '')}); the row "
-                f"has {listed(row) or 'none'}."
+                f"{what} needs a column that is not there ({shortened(message)}); the row has {listed(row) or 'none'}{hint}."
             ) from None
         except RecursionError:
-            raise TaskError(f"{where}: the template in {key}: a value nests too deeply; flatten it.") from None
+            raise TaskError(f"{what} a value nests too deeply; flatten it.") from None
         except Exception as error:  # a template may call anything Jinja offers, on any value
-            reason = shortened(str(error), most=120).rstrip(".")
-            raise TaskError(f"{where}: the template in {key}: failed: {reason}.") from None
+            raise TaskError(f"{what} failed: {shortened(str(error), most=120).rstrip('.')}.") from None
 
     def _column(self, row: Row, column: str, where: str, key: str) -> Any:
-        if column not in row:
-            raise TaskError(
-                f"{where}: {key}: names the column '{shortened(column)}', which is not there; the row has {listed(row) or 'none'}."
-            )
-        return row[column]
+        try:
+            return field_of(row, column)
+        except LookupError:
+            raise TaskError(f"{where}: {key}: {no_column(column, row)}.") from None
 
     def _paraphrases(self, row: Row, where: str) -> tuple[str, ...]:
-        if self.task_file.paraphrases is None:
-            return ()
         column = self.task_file.paraphrases
-        found = plain(self._column(row, column, where, "paraphrases"))
+        return () if column is None else self._texts(row, column, where, "paraphrases")
+
+    def _texts(self, row: Row, column: str, where: str, key: str) -> tuple[str, ...]:
+        """Return the texts that a column holds a list of."""
+        texts = "prompts" if key == "paraphrases" else key
+        found = plain(self._column(row, column, where, key))
         if not isinstance(found, (list, tuple)):
-            raise TaskError(f"{where}: column '{column}' is not a list of prompts; it holds {kind_of(found)}.")
+            raise TaskError(f"{where}: column '{column}' is not a list of {texts}; it holds {kind_of(found)}.")
         return tuple(
-            self._paraphrase(plain(entry), f"{where}: column '{column}'", n) for n, entry in enumerate(found, 1)
+            self._text(plain(entry), f"{where}: column '{column}'", n, texts) for n, entry in enumerate(found, 1)
         )
 
-    def _paraphrase(self, entry: Any, where: str, number: int) -> str:
+    def _text(self, entry: Any, where: str, number: int, texts: str) -> str:
         if not isinstance(entry, str) or not entry:
-            raise TaskError(f"{where} is not a list of prompts; its entry {number} is {kind_of(entry or None)}.")
+            raise TaskError(f"{where} is not a list of {texts}; its entry {number} is {kind_of(entry or None)}.")
         try:
             return whole_text(entry)
         except NotTextError as error:
@@ -292,7 +402,8 @@ class _Renderer:
         column = getattr(self.task_file, key)
         if column is None:
             return None
-        value = self._column(row, column, where, key)
+        template = self.names.get(key)
+        value = self._column(row, column, where, key) if template is None else self._render(template, row, where, key)
         try:
             return name_of(value)
         except NotTextError as error:

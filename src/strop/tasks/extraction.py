@@ -22,7 +22,7 @@ def extract(text: str, settings: GenerateSettings) -> str | None:
         settings: its `extract`; without one the whole text is the answer.
 
     Raises:
-        TaskError: the pattern takes seconds to be searched for.
+        EndlessError: the pattern takes seconds to be searched for.
 
     >>> extract("the correct answer is answer2", GenerateSettings(extract=r"the correct answer is (\w+)"))
     'answer2'

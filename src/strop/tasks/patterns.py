@@ -5,7 +5,7 @@ import re
 
 import regex
 
-from strop.errors import TaskError, quoted, shortened
+from strop.errors import EndlessError, quoted, shortened
 
 PATIENCE_SECONDS = 2.0
 """For one search, which takes microseconds unless a pattern tries every way of parting a text."""
@@ -49,7 +49,7 @@ def search(pattern: str, text: str) -> str | None:
         text: to search.
 
     Raises:
-        TaskError: it takes longer than `PATIENCE_SECONDS`.
+        EndlessError: it takes longer than `PATIENCE_SECONDS`.
 
     >>> search(r"is (\w+)", "it is so"), search("[A-E]", "none")
     ('so', None)
@@ -57,7 +57,7 @@ def search(pattern: str, text: str) -> str | None:
     try:
         found = regex.search(pattern, text, flags=regex.VERSION0, timeout=PATIENCE_SECONDS)
     except TimeoutError:
-        raise TaskError(
+        raise EndlessError(
             f"The pattern {quoted(pattern)} in generate.extract takes over {PATIENCE_SECONDS:g} seconds on a text of "
             f"{len(text):,} characters; write it without a repeat within a repeat, such as (a+)+."
         ) from None

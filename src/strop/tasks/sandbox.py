@@ -19,7 +19,7 @@ MOST_STEPS = 50_000
 """Of one rendering: an operation, an element that is looked at, or a hundred characters that are."""
 CHARACTERS_A_STEP = 100
 MOST_BITS = 16_384
-"""Of an integer."""
+"""Of an integer that a template makes."""
 GROWING = frozenset(
     "batch center expandtabs indent join ljust rjust round slice to_bytes tojson translate wordwrap "
     "xmlattr zfill".split()
@@ -74,8 +74,7 @@ def _weigh(*values: Any) -> int:
         if isinstance(value, (str, bytes)):
             steps += len(value) // CHARACTERS_A_STEP
         elif isinstance(value, int):
-            if value.bit_length() > MOST_BITS:
-                raise TooCostlyError
+            steps += value.bit_length() // 1_000
         elif isinstance(value, range):
             steps += len(value)
         elif isinstance(value, dict):
@@ -240,7 +239,10 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         elif operator == "**" and whole:
             if right > 0 and abs(left) > 1 and left.bit_length() * right > MOST_BITS:
                 raise TooCostlyError
-        elif operator == "*" and not whole:
+        elif operator == "*" and whole:
+            if left.bit_length() + right.bit_length() > MOST_BITS:
+                raise TooCostlyError
+        elif operator == "*":
             count, repeated = (left, right) if isinstance(left, int) else (right, left)
             if isinstance(count, int) and not isinstance(repeated, float):
                 _spend(max(count, 0) * _size(repeated) // CHARACTERS_A_STEP)

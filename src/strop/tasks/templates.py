@@ -10,17 +10,13 @@ import jinja2.meta
 from jinja2 import nodes
 from jinja2.parser import Parser
 
-from strop.errors import TaskError, quoted, reason_in, shortened
+from strop.errors import EndlessError, TaskError, quoted, reason_in, shortened
 from strop.tasks.sandbox import BoundedEnvironment, TooCostlyError, metered
 
 LONGEST = 100_000
 """Characters of a template."""
 MOST_PARTS = 8_000
 """Of a template: its names, signs and stretches of text."""
-
-
-class EndlessTemplateError(TaskError):
-    """A template that computes without end; what it would do with the next row is not worth the wait."""
 
 
 def template_of(text: str, environment: BoundedEnvironment, *, what: str) -> jinja2.Template:
@@ -46,7 +42,7 @@ def rendered(template: jinja2.Template, columns: Mapping[str, Any], *, what: str
         what: to call it in an error.
 
     Raises:
-        EndlessTemplateError: it takes more.
+        EndlessError: it takes more.
     """
     return str(_bounded_call(lambda: template.render(columns), what))
 
@@ -120,7 +116,7 @@ def _bounded_call(call: Callable[[], Any], what: str) -> Any:
     try:
         return metered(call)
     except (TooCostlyError, RecursionError, MemoryError):
-        raise EndlessTemplateError(
+        raise EndlessError(
             f"{what} computes more than a prompt needs; shorten its loops and what it repeats."
         ) from None
 
