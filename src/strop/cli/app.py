@@ -17,6 +17,7 @@ from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
 from strop.cli.sharpen import sharpen
+from strop.cli.task import task_app
 from strop.cli.train import train
 from strop.errors import StropError, UsageError, reason_in
 
@@ -61,6 +62,7 @@ for _command, _name in (
     (demo, "demo"),
 ):
     app.command(_name)(_command)
+app.add_typer(task_app)
 
 
 def main() -> None:
