@@ -7,7 +7,7 @@ from strop.errors import quoted, shortened
 from strop.report.figures import percent
 from strop.report.tables import Table
 from strop.tasks.check import Lengths, TaskCheck
-from strop.tasks.examples import BadRow
+from strop.tasks.rendering import BadRow
 
 MOST_ROWS = 20
 """Bad rows that are shown in full."""

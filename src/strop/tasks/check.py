@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import TaskError
-from strop.tasks.examples import BadRow, Example, group_key
+from strop.tasks.examples import Example, group_key
 from strop.tasks.loading import read_source
+from strop.tasks.rendering import BadRow
 from strop.tasks.rows import Rows
 from strop.tasks.splits import without_repeats
 from strop.tasks.task import Task

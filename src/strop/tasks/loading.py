@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from strop.errors import TaskError, listed, quoted, reason_in, shortened
-from strop.tasks.examples import BadRow, Example, RenderedRows, render_rows
+from strop.tasks.examples import Example
 from strop.tasks.given import given_task
 from strop.tasks.hub import HUB
+from strop.tasks.rendering import BadRow, RenderedRows, render_rows
 from strop.tasks.rows import Row, Rows, read_rows
 from strop.tasks.selection import Skipped
 from strop.tasks.splits import deal, refuse_overlap, sample_categories, share_held, without_overlap, without_repeats

@@ -11,6 +11,8 @@ MOST_CHARACTERS = 300_000
 MOST_VALUES = 5_000
 """All that aliases repeat counted as often as they do."""
 DEEPEST = 20
+LONGEST_NUMBER = 100
+TEXT = "tag:yaml.org,2002:str"
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
@@ -31,17 +33,12 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         raise TaskError(f"{what} cannot be read: {reason}.") from None
     if len(text) > MOST_CHARACTERS:
         raise TaskError(f"{what} has more than {MOST_CHARACTERS:,} characters; put what is long into the rows.")
-    loader = _Loader(text)
     try:
-        content = loader.get_single_data()
+        content = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         raise TaskError(f"{what} is not YAML{_place(error)}: {_problem(error)}.") from None
-    except RecursionError:
-        raise TaskError(f"{what} is nested too deeply; a task file is a mapping of a few keys.") from None
     except Exception as error:  # what YAML takes for a date or a number, Python may not
         raise TaskError(f"{what} is not YAML: {shortened(reason_in(error), most=120)}.") from None
-    finally:
-        loader.dispose()
     if not isinstance(content, dict):
         raise TaskError(f"{what} is empty or not a mapping; it needs at least name and data.")
     return content
@@ -50,6 +47,15 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 class _Loader(yaml.SafeLoader):
     """Reads plain values, and counts what they hold before it makes them."""
 
+    composed = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next value, unless there were too many."""
+        self.composed += 1
+        if self.composed > MOST_VALUES:
+            raise yaml.MarkedYAMLError(None, None, "it holds more than a task file does", self.get_mark())
+        return super().compose_node(parent, index)
+
     def get_single_data(self) -> Any:
         """Return what the one document in the file holds; None where there is none."""
         node = self.get_single_node()
@@ -57,6 +63,20 @@ class _Loader(yaml.SafeLoader):
             return None
         _count(node)
         return self.construct_document(node)
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  # as PyYAML names it
+        """Begin a list or mapping in brackets, unless it lies too deep."""
+        self._stay_flat(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """Begin a list or mapping by indentation, unless it lies too deep."""
+        self._stay_flat(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _stay_flat(self, depth: int) -> None:
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, "it is nested deeper than a task file is", self.get_mark())
 
 
 def _count(node: yaml.Node) -> None:
@@ -76,6 +96,9 @@ def _count(node: yaml.Node) -> None:
                     raise yaml.MarkedYAMLError(None, None, said, key.start_mark)
                 seen.add(str(key.value))
                 waiting += [(key, depth + 1), (value, depth + 1)]
+        elif isinstance(own, yaml.ScalarNode) and own.tag != TEXT and len(own.value) > LONGEST_NUMBER:
+            said = "a number or a date has too many characters; put it in quotes if it is text"
+            raise yaml.MarkedYAMLError(None, None, said, own.start_mark)
         elif isinstance(own, yaml.SequenceNode):
             waiting += [(value, depth + 1) for value in own.value]
 
