@@ -42,7 +42,9 @@ from .searching import sharpen as sharpen
 from .statistics import Comparison as Comparison
 from .tasks import Example as Example
 from .tasks import Task as Task
+from .tasks import TaskCheck as TaskCheck
 from .tasks import builtin_tasks as builtin_tasks
+from .tasks import check_task as check_task
 from .tasks import load_task as load_task
 from .training import TrainPlan as TrainPlan
 from .training import train as train

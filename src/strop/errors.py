@@ -13,6 +13,7 @@ StropError
 ├── RecipeError                a recipe folder that cannot be read
 │   └── BaseMismatchError      a recipe made for another base model
 ├── TaskError                  a task file, or a row of its data, that does not fit
+│   └── EndlessError           a template or a pattern in it that computes without end
 ├── NotFiniteError             a model whose probabilities are not finite
 ├── TrainingError              a training that cannot go on
 └── RunError                   a run folder that cannot be started, resumed or read
@@ -76,6 +77,10 @@ class BaseMismatchError(RecipeError):
 
 class TaskError(StropError):
     """A task file, or a row of its data, that does not fit."""
+
+
+class EndlessError(TaskError):
+    """A template or a pattern of a task file that computes without end; other rows are not worth the wait."""
 
 
 class NotFiniteError(StropError):

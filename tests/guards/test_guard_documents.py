@@ -30,7 +30,12 @@ def complaint(words: list[str]) -> str | None:
         return None
     if words[0] not in commands:
         return f"there is no command {words[0]}"
-    known = {option for parameter in commands[words[0]].params for option in parameter.opts} | {"--help", "-h"}
+    command = commands[words[0]]
+    while (inner := getattr(command, "commands", {})) and len(words) > 1:
+        if words[1] not in inner:
+            return f"{words[0]} has no command {words[1]}"
+        command, words = inner[words[1]], words[1:]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
     unknown = [word for word in words[1:] if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
     return f"{words[0]} has no option {unknown[0]}" if unknown else None
 
@@ -70,6 +75,8 @@ def test_the_examples_in_the_help_are_calls_that_parse() -> None:
         ("```sh\nstrop serach x\n```", "there is no command serach"),
         ("```sh\n$ strop eval x \\\n  --taks y  # why\n```", "eval has no option --taks"),
         ("Then call `strop bake x --recpie y`.", "bake has no option --recpie"),
+        ("```sh\nstrop task chekc x\n```", "task has no command chekc"),
+        ("Then `strop task check x --modle y`.", "check has no option --modle"),
     ],
 )
 def test_the_guard_of_commands_can_fail(page: str, said: str) -> None:

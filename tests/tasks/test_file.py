@@ -87,7 +87,14 @@ def test_every_score_is_understood(score: str) -> None:
         ({"name": 7}, ("key name", "string")),
         ({"data": None}, ("either data names one source, or splits.files",)),
         ({"splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}}}, ("either data", "not both")),
-        ({"promt": "{{ p }}"}, ("key promt", "there is no such key; a task file has name, data, prompt")),
+        ({"promt": "{{ p }}"}, ("key promt: there is no such key; write prompt.",)),
+        ({"prosody": 1}, ("key prosody: there is no such key; a task file has name, data, prompt",)),
+        ({"question": "{{ q }}"}, ('key question: there is no such key; write prompt: "{{ q }}".',)),
+        ({"input": "text"}, ('key input: there is no such key; write prompt: "{{ text }}".',)),
+        ({"target": 3}, ('key target: there is no such key; write answer: "{{ target }}".',)),
+        ({"options": ["a"]}, ("key options: there is no such key; write choices.",)),
+        ({"max_new_tokens": 3}, ("key max_new_tokens: there is no such key; write generate.max_new_tokens.",)),
+        ({"num_fewshot": 3}, ("key num_fewshot: there is no such key; write shots.",)),
         ({"per_category": 5}, ("per_category needs category, the column that says of which kind a row is",)),
         ({"category": "key", "per_category": 0}, ("key per_category", "greater than 0")),
         (
@@ -107,7 +114,30 @@ def test_every_score_is_understood(score: str) -> None:
         ({"score": "first_token", "choices": ["{{ a }}"]}, ("choices needs two templates or more",)),
         ({"score": "choice"}, ("score: choice needs choices",)),
         ({"score": "choice", "choices": ["{{ a }}"]}, ("choices needs two templates or more",)),
-        ({"score": "choice", "choices": "{{ a }}"}, ("key choices", "tuple")),
+        (
+            {"score": "choice", "choices": "{{ a }}"},
+            (
+                "key choices: write a list of templates, or the bare name of a column that holds a list, such as options.",
+            ),
+        ),
+        ({"name": "two\nlines"}, ("key name: a name is one line of text that can be printed.",)),
+        ({"seed": 3}, ("key seed: there is no such key; a task file has name",)),
+        (
+            {"skip": []},
+            ("key skip: name rows by their numbers, as in [3, 17], or by a column, as in {id: [a17, b4]}.",),
+        ),
+        ({"skip": ["a17"]}, ("key skip: 'a17' is not the number of a row, which counts from 1; name rows by",)),
+        ({"skip": [0]}, ("key skip: '0' is not the number of a row",)),
+        ({"skip": {"id": [None]}}, ("key skip: a blank names no row; name rows by",)),
+        ({"skip": {"id": {"a": 1}}}, ("key skip: name rows by their numbers",)),
+        (
+            {"data": None, "skip": [1], "splits": {"files": {"select": "a.jsonl", "test": "b.jsonl"}}},
+            ("skip: row numbers go with data, one source; name rows by a column, as in skip: {id: [a17]}.",),
+        ),
+        (
+            {"where": "{{ key == 1 }}"},
+            ("in where: of task made is written without braces, such as where: lang == 'en'.",),
+        ),
         ({"generate": {"max_new_tokens": 3}}, ("generate settings go with score: generate, not with score: exact",)),
         ({"score": "generate", "generate": {"max_new_tokens": 0}}, ("generate.max_new_tokens", "greater than 0")),
         ({"score": "generate", "generate": {"match": "like"}}, ("generate.match", "'contains'")),
@@ -139,7 +169,7 @@ def test_a_key_that_does_not_fit_is_named(
     with pytest.raises(TaskError) as raised:
         load_task(path)
     message = str(raised.value)
-    assert str(path) in message
+    assert str(path) in message or "of task made" in message
     assert "\n" not in message
     for part in said:
         assert part in message
@@ -170,8 +200,15 @@ def test_a_task_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_task(tmp_path / "gone.yaml")
 
 
-def test_a_folder_in_place_of_a_task_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="cannot be read: Is a directory"):
+def test_a_folder_stands_for_the_one_task_file_in_it(write_task: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        TaskError, match=r"^The folder .* stands for the task file \(\*\.yaml\) in it, and holds none\.$"
+    ):
+        load_task(tmp_path)
+    task = load_task(write_task())
+    assert load_task(tmp_path).fingerprint == load_task(str(tmp_path)).fingerprint == task.fingerprint
+    (tmp_path / "other.yml").write_text("name: other\n")
+    with pytest.raises(TaskError, match=r"in it, and holds 2 of them, made\.yaml, other\.yml; name one\.$"):
         load_task(tmp_path)
 
 
@@ -244,3 +281,41 @@ def test_a_chat_that_says_nothing_is_refused(write_task: Callable[..., Path], ch
     with pytest.raises(TaskError) as raised:
         load_task(write_task(chat=chat))
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nname: b\n", ", line 2, column 1: the key name stands twice; keep one."),
+        ("name: a\nsplits: {test: 0.1, test: 0.2}\n", ", line 2, column 21: the key test stands twice; keep one."),
+        ("name: a\n\tdata: b\n", "is not YAML, line 2, column 1: found character '\\t' that cannot start any token; indent by"),
+        ("name: a\n---\nname: b\n", "is not YAML, line 2, column 1: but found another document"),
+        ("a: &a [x,x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1 if i else ''},*a{i - 1 if i else ''}]\n" for i in range(40)),
+         "it holds more than a task file does."),
+        ("a: &a [*a]\n", "it holds more than a task file does."),
+        ("name: " + "[" * 3000 + "]" * 3000, "it is nested deeper than a task file is."),
+        ("- a\n" * 70_000, "is not YAML, line 5001, column 1: it holds more than a task file does."),
+        ("name: a\x01b\n", "is not YAML: unacceptable character #x0001: special characters are not allowed"),
+        ("- " * 3000 + "a", "it is nested deeper than a task file is."),
+        ("name: 2024-13-45\ndata: x\n", "is not YAML: month must be in 1..12."),
+        ("name: " + "9" * 5000 + "\n", "a number or a date has too many characters; put it in quotes if it is text."),
+        ("name: " + "1:" * 90_000 + "1\n", "a number or a date has too many characters; put it in quotes if it is text."),
+        ("name: !!python/object/apply:os.system [true]\n", "could not determine a constructor for the tag"),
+        ("name: a\ndata: " + "x" * 300_000, "has more than 300,000 characters; put what is long into the rows."),
+        ("? [a, b]\n: c\n", "found unhashable key"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_yaml_that_is_more_than_it_seems_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(TaskError) as raised:
+        read_task_file(tmp_path / "t.yaml")
+    message = str(raised.value)
+    assert said in message
+    assert "\n" not in message
+    assert len(message) < 300 + len(str(tmp_path))
+
+
+def test_an_alias_of_a_yaml_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text('name: made\ndata: d.jsonl\nprompt: &p "{{ q }}"\ncounterfactual: *p\n')
+    assert read_task_file(tmp_path / "t.yaml").counterfactual == "{{ q }}"

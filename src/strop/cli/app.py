@@ -20,6 +20,7 @@ from strop.cli.prune import prune
 from strop.cli.pull import pull
 from strop.cli.search import search
 from strop.cli.sharpen import sharpen
+from strop.cli.task import task_app
 from strop.cli.train import train
 from strop.errors import StropError, StropWarning, UsageError, reason_in
 
@@ -64,6 +65,7 @@ for _command, _name in (
     (demo, "demo"),
 ):
     app.command(_name)(_command)
+app.add_typer(task_app)
 
 
 def main() -> None:

@@ -8,24 +8,31 @@ from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 from strop.report.side_by_side import side_by_side_table, side_lines, verdict_lines
 from strop.report.tables import Table, to_markdown, to_rich
+from strop.report.task_check import bad_row_lines, example_lines, length_line, rows_in_lines, task_lines, task_table
 
 __all__ = [
     "Table",
+    "bad_row_lines",
     "budget_lines",
     "category_table",
     "evaluation_table",
+    "example_lines",
     "gain_sentence",
     "guard_lines",
     "intervention_lines",
+    "length_line",
     "paraphrase_lines",
     "percent",
     "price_lines",
     "rival_lines",
+    "rows_in_lines",
     "run_table",
     "side_by_side_table",
     "side_lines",
     "signed_points",
     "spread_lines",
+    "task_lines",
+    "task_table",
     "to_markdown",
     "to_rich",
     "verdict_lines",

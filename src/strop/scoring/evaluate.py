@@ -13,7 +13,8 @@ from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.scorer import Scorer
 from strop.tasks.examples import Example
-from strop.tasks.task import Task, TaskSource, load_task
+from strop.tasks.loading import TaskSource, load_task
+from strop.tasks.task import Task
 
 
 def evaluate(

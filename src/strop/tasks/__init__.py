@@ -1,11 +1,15 @@
 """Data: files, rows, prompts, splits, groups, categories; it knows no model."""
 
+from strop.tasks.check import TaskCheck, check_task
 from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
-from strop.tasks.task import Task, TaskSource, builtin_tasks, load_task, refuse_labels, refuse_objective
+from strop.tasks.loading import TaskSource, builtin_tasks, load_task
+from strop.tasks.rendering import BadRow
+from strop.tasks.task import Task, refuse_labels, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
 
 __all__ = [
+    "BadRow",
     "Example",
     "GenerateSettings",
     "Labels",
@@ -14,9 +18,11 @@ __all__ = [
     "ShotSettings",
     "SplitSettings",
     "Task",
+    "TaskCheck",
     "TaskFile",
     "TaskSource",
     "builtin_tasks",
+    "check_task",
     "load_task",
     "read_task_file",
     "refuse_labels",

@@ -1,30 +1,21 @@
-"""Examples: a row's prompt, answer, choices and paraphrases, rendered from the task file's templates."""
+"""Examples: a prompt with its right answer, its group and its category."""
 
 import dataclasses
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import jinja2
-import jinja2.meta
-import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.errors import TaskError, listed, quoted, shortened
+from strop.errors import TaskError, quoted
 from strop.statistics.spread import OTHER
-from strop.tasks.chat import Chat, in_order
+from strop.tasks.chat import Chat
 from strop.tasks.extraction import extract, last_number, until_stop
-from strop.tasks.labels import Labels
-from strop.tasks.rows import Row
-from strop.tasks.task_file import GenerateSettings, TaskFile
-from strop.tasks.template_values import NoValueError, RowView, teach
-from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
+from strop.tasks.task_file import GenerateSettings
 
 ACCENTS = dict.fromkeys(range(768, 880))
 """Combining marks that stand on letters; those of other scripts tell words apart."""
-CALLED = {"choices": "a choice", "system": "the system message", "generate.gold": "the gold", "pair": "the second text"}
-"""What a message calls that which a template of the task file gives, where it is not named as the key is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,175 +118,3 @@ def gold_of(example: Example, settings: GenerateSettings, *, where: str) -> str:
             f"{where}: match: number needs a number in the {source}, not {quoted(gold)}; correct or drop the row."
         )
     return gold
-
-
-def render_examples(task_file: TaskFile, rows: Sequence[Row], *, source: str) -> list[Example]:
-    """Turn rows into examples.
-
-    Args:
-        task_file: the templates.
-        rows: from one source.
-        source: what to call it in an error.
-
-    Raises:
-        TaskError: a row lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, its
-            answer is not among its choices or labels, or holds nothing that generated text could be compared with; the
-            message names the source, the row, the column and the remedy.
-    """
-    renderer = _Renderer(task_file, rows)
-    return [renderer.example(row, number, source) for number, row in enumerate(rows, start=1)]
-
-
-class _Renderer:
-    def __init__(self, task_file: TaskFile, rows: Sequence[Row]) -> None:
-        self.task_file = task_file
-        self.columns: set[str] = set()
-        self.environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-        )
-        teach(self.environment)
-        self.prompt = self._compile("prompt", task_file.prompt)
-        self.answer = self._compile("answer", task_file.answer)
-        self.choices = [self._compile("choices", choice) for choice in task_file.choices or ()]
-        swapped = task_file.counterfactual
-        self.counterfactual = None if swapped is None else self._compile("counterfactual", swapped)
-        self.system = None if task_file.system is None else self._compile("system", task_file.system)
-        self.generate = (task_file.generate or GenerateSettings()) if task_file.score == "generate" else None
-        gold = None if self.generate is None else self.generate.gold
-        self.gold = None if gold is None else self._compile("generate.gold", gold)
-        self.pair = None if task_file.pair is None else self._compile("pair", task_file.pair)
-        self.labels = task_file.label_settings()
-        self.view = RowView(rows, self.columns)
-
-    def _compile(self, key: str, text: str) -> jinja2.Template:
-        try:
-            self.columns |= jinja2.meta.find_undeclared_variables(self.environment.parse(text))
-            return self.environment.from_string(text)
-        except jinja2.TemplateSyntaxError as error:
-            raise TaskError(
-                f"The template in {key}: of task {self.task_file.name} is not Jinja: {shortened(error.message or '', most=120)}."
-            ) from None
-
-    def example(self, row: Row, number: int, source: str) -> Example:
-        where = f"{source}, row {number}"
-        prompt = self._render(self.prompt, row, where, "prompt")
-        answer = self._render(self.answer, row, where, "answer")
-        if not answer.strip():
-            raise TaskError(f"{where}: the answer is empty; fill its column or drop the row.")
-        pair = None if self.pair is None else self._render(self.pair, row, where, "pair")
-        if not prompt and not pair and self.task_file.score != "perplexity":
-            raise TaskError(f"{where}: the prompt is empty; fill its column or drop the row.")
-        if self.labels is not None:
-            answer = answer.strip()
-            self._check_label(self.labels, answer, where)
-        choices = tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
-        if choices is not None:
-            self._check_choices(choices, answer, where)
-        example = Example(
-            prompt,
-            answer,
-            choices,
-            self._paraphrases(row, where),
-            self._name(row, where, "group"),
-            number,
-            row,
-            self._counterfactual(row, where),
-            None if self.gold is None else self._render(self.gold, row, where, "generate.gold"),
-            self._chat(row, where),
-            pair,
-            self._name(row, where, "category"),
-        )
-        if self.generate is None:
-            return example
-        return dataclasses.replace(example, gold=gold_of(example, self.generate, where=where))
-
-    def _check_label(self, labels: Labels, answer: str, where: str) -> None:
-        try:
-            labels.target(answer)
-        except TaskError as error:
-            raise TaskError(f"{where}: {error}") from None
-
-    def _check_choices(self, choices: tuple[str, ...], answer: str, where: str) -> None:
-        if any(not choice.strip() for choice in choices):
-            raise TaskError(f"{where}: a choice is empty; fill its column or drop the row.")
-        if len(set(choices)) < len(choices):
-            raise TaskError(f"{where}: two choices are the same text; make them distinct or drop the row.")
-        if answer not in choices:
-            raise TaskError(
-                f"{where}: the answer {quoted(answer)} is not one of the choices [{listed(map(quoted, choices))}]; "
-                "spell both alike, the leading space included."
-            )
-
-    def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:
-        number = key == "answer" and self.labels is not None and not self.labels.names  # which is read as one again
-        try:
-            return whole_text(template.render(self.view.of(row, any_number=number)))
-        except NoValueError as error:
-            column = shortened(error.message or "")
-            raise TaskError(
-                f"{where}: {CALLED.get(key, f'the {key}')} has no value, for column '{column}' is empty; fill it, drop the row, "
-                f"or say what stands for it: {{{{ {column}|default('…') }}}}."
-            ) from None
-        except NotTextError as error:
-            raise TaskError(f"{where}: the template in {key}: {error}.") from None
-        except jinja2.UndefinedError as error:
-            raise TaskError(
-                f"{where}: the template in {key}: needs a column that is not there ({shortened(error.message or '')}); the row "
-                f"has {listed(row) or 'none'}."
-            ) from None
-        except RecursionError:
-            raise TaskError(f"{where}: the template in {key}: a value nests too deeply; flatten it.") from None
-        except Exception as error:  # a template may call anything Jinja offers, on any value
-            raise TaskError(f"{where}: the template in {key}: failed: {shortened(str(error), most=120)}.") from None
-
-    def _column(self, row: Row, column: str, where: str, key: str) -> Any:
-        if column not in row:
-            raise TaskError(
-                f"{where}: {key}: names the column '{shortened(column)}', which is not there; the row has {listed(row) or 'none'}."
-            )
-        return row[column]
-
-    def _paraphrases(self, row: Row, where: str) -> tuple[str, ...]:
-        if self.task_file.paraphrases is None:
-            return ()
-        column = self.task_file.paraphrases
-        found = plain(self._column(row, column, where, "paraphrases"))
-        if not isinstance(found, (list, tuple)):
-            raise TaskError(f"{where}: column '{column}' is not a list of prompts; it holds {kind_of(found)}.")
-        return tuple(
-            self._paraphrase(plain(entry), f"{where}: column '{column}'", n) for n, entry in enumerate(found, 1)
-        )
-
-    def _paraphrase(self, entry: Any, where: str, number: int) -> str:
-        if not isinstance(entry, str) or not entry:
-            raise TaskError(f"{where} is not a list of prompts; its entry {number} is {kind_of(entry or None)}.")
-        try:
-            return whole_text(entry)
-        except NotTextError as error:
-            raise TaskError(f"{where}, entry {number}: {error}.") from None
-
-    def _counterfactual(self, row: Row, where: str) -> str | None:
-        if self.counterfactual is None:
-            return None
-        text = self._render(self.counterfactual, row, where, "counterfactual")
-        if not text:
-            raise TaskError(f"{where}: the counterfactual is empty; fill its column or drop the row.")
-        return text
-
-    def _chat(self, row: Row, where: str) -> Chat | None:
-        if not self.task_file.chat:
-            return None
-        told = self.task_file.chat if isinstance(self.task_file.chat, dict) else {}
-        return Chat(None if self.system is None else self._render(self.system, row, where, "system"), in_order(told))
-
-    def _name(self, row: Row, where: str, key: Literal["group", "category"]) -> str | None:
-        column = getattr(self.task_file, key)
-        if column is None:
-            return None
-        value = self._column(row, column, where, key)
-        try:
-            return name_of(value)
-        except NotTextError as error:
-            raise TaskError(
-                f"{where}: {key}: column '{shortened(column)}': {error}; correct it or drop the row."
-            ) from None

@@ -2,6 +2,7 @@
 
 import re
 
+from strop.tasks.patterns import search
 from strop.tasks.task_file import GenerateSettings
 
 TOLERANCE = 1e-3
@@ -20,6 +21,9 @@ def extract(text: str, settings: GenerateSettings) -> str | None:
         text: as the model wrote it, cut at a stop string already.
         settings: its `extract`; without one the whole text is the answer.
 
+    Raises:
+        EndlessError: the pattern takes seconds to be searched for.
+
     >>> extract("the correct answer is answer2", GenerateSettings(extract=r"the correct answer is (\w+)"))
     'answer2'
     >>> extract("All of them", GenerateSettings(extract="([A-E])"))
@@ -27,10 +31,7 @@ def extract(text: str, settings: GenerateSettings) -> str | None:
     """
     if settings.extract is None:
         return text.strip()
-    found = re.search(settings.extract, text)
-    if found is None:
-        return None
-    own: str | None = found.group(1 if found.re.groups else 0)
+    own = search(settings.extract, text)
     return None if own is None else own.strip()
 
 

@@ -4,37 +4,24 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from strop.errors import TaskError, UsageError, quoted, reason_in, shortened
-from strop.tasks.examples import Example, Shot, render_examples
+from strop.errors import TaskError, UsageError
+from strop.tasks.examples import Example, Shot
 from strop.tasks.few_shot import with_shots_before
-from strop.tasks.given import given_task
-from strop.tasks.hub import HUB
 from strop.tasks.labels import Labels
-from strop.tasks.rows import Row, Rows, read_rows
 from strop.tasks.splits import (
     SPLITS,
-    deal,
-    refuse_overlap,
-    sample_categories,
-    share_held,
-    without_overlap,
-    without_repeats,
 )
-from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, TaskFile, read_task_file
-from strop.tasks.values import NotTextError, whole_text
+from strop.tasks.task_file import GenerateSettings, Score, ShotSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Examples, dealt into splits, and the score they are judged by; see `load_task`."""
+    """Examples, dealt into splits, and the score they are judged by; see `strop.load_task`."""
 
     name: str
     score: Score
@@ -84,6 +71,7 @@ class Task:
             UsageError: the count is negative, or the task asks for no written answers.
             TaskError: there is no train split, or it has too few rows.
 
+        >>> from strop.tasks import load_task
         >>> task = load_task("int-sum").with_shots(2)
         >>> example = task.examples("test")[0]
         >>> len(example.shots), example.prompt == load_task("int-sum").examples("test")[0].prompt
@@ -132,10 +120,6 @@ class Task:
         return digest.hexdigest()[:32]
 
 
-TaskSource = Task | str | Path | Mapping[str, Any] | Rows
-"""What a task may be given as, wherever one is taken; see `load_task`."""
-
-
 @functools.lru_cache(maxsize=64)  # most examples have the same ones
 def _digest_of(shots: tuple[Shot, ...]) -> str:
     return hashlib.sha256(json.dumps([dataclasses.astuple(shot) for shot in shots]).encode()).hexdigest()
@@ -174,78 +158,3 @@ def refuse_objective(task: Task, objective: str) -> None:
             f"Task {task.name} has no categories in its select split, which objective 'macro' (--objective macro) averages "
             "over; name their column under category: in the task file."
         )
-
-
-def builtin_tasks() -> tuple[str, ...]:
-    """Return the names of the tasks that come with Strop."""
-    folder = resources.files("strop.tasks") / "builtin"
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
-
-
-def load_task(source: TaskSource) -> Task:
-    """Load a task by the name of a built-in one or the path of a task file, or make one of rows.
-
-    Args:
-        source: such as `world-facts`, or `my-facts.yaml`; or a mapping of a task file's keys, whose `data` may be a list of
-            dicts or a `datasets.Dataset`, as may each of `splits.files`; or such rows alone, with the columns `prompt` and
-            `answer`. A task is returned as it is.
-
-    Raises:
-        TaskError: there is no such task, or its file or data do not fit the contract; the message names file, row,
-            column and remedy.
-
-    >>> load_task("int-mult").counts
-    {'train': 200, 'select': 80, 'test': 120}
-    >>> rows = [{"city": "Lyon", "land": "France"}, {"city": "Graz", "land": "Austria"}, {"city": "Kyoto", "land": "Japan"}]
-    >>> template = {"prompt": "The city of {{ city }} is in", "answer": " {{ land }}"}
-    >>> load_task({"name": "cities", "data": rows, **template, "splits": {"select": 0.4, "test": 0.6}}).counts
-    {'select': 1, 'test': 2}
-    """
-    if isinstance(source, Task):
-        return source
-    if not isinstance(source, (str, Path)):
-        task_file, given = given_task(source)
-        return _build(task_file, Path(), given=given)
-    text = str(source)
-    if text in builtin_tasks():
-        with resources.as_file(resources.files("strop.tasks") / "builtin" / f"{text}.yaml") as path:
-            return _build(read_task_file(path), path.parent)
-    try:
-        path = Path(whole_text(text)).expanduser()
-        missing = not path.exists() and path.suffix not in (".yaml", ".yml")
-    except (OSError, RuntimeError, NotTextError) as error:  # too long, or ~nobody, or no name at all
-        why = getattr(error, "strerror", None) or reason_in(error)
-        raise TaskError(f"The task {quoted(text)} cannot be looked for: {why}.") from None
-    if missing:
-        shown = shortened(text)
-        raise TaskError(
-            f"There is no task '{shown}': give a task file (*.yaml) or one of {', '.join(builtin_tasks())}."
-        )
-    return _build(read_task_file(path), path.parent)
-
-
-def _build(task_file: TaskFile, folder: Path, *, given: Mapping[str, Sequence[Row]] = MappingProxyType({})) -> Task:
-    def examples_of(source: str) -> list[Example]:
-        if source in given:
-            return render_examples(task_file, given[source], source=source)
-        shown = source if source.startswith(HUB) else str(folder / source)
-        return render_examples(task_file, read_rows(source, relative_to=folder), source=shown)
-
-    if task_file.splits.files is not None:
-        splits: dict[str, tuple[Example, ...]] = {
-            name: tuple(without_repeats(examples_of(source))) for name, source in task_file.splits.files.items()
-        }
-        if "held" in splits:
-            splits |= share_held(splits.pop("held"), task_file.splits)
-        if task_file.splits.overlap == "drop":
-            splits = without_overlap(splits)
-        refuse_overlap(splits)
-    else:
-        assert task_file.data is not None  # the task file's own rule
-        examples = examples_of(task_file.data)
-        if task_file.per_category is not None:
-            examples = sample_categories(examples, task_file.per_category, seed=task_file.splits.seed)
-        splits = deal(examples, task_file.splits)
-    generate = GenerateSettings() if task_file.score == "generate" else None
-    task = Task(task_file.name, task_file.score, splits, task_file.generate or generate, task_file.label_settings())
-    return task if task_file.shots is None else task.with_shots(task_file.shots.count, seed=task_file.shots.seed)

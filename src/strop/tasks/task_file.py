@@ -1,16 +1,18 @@
 """The task file: what a person writes to say which examples, how they become prompts, how answers are scored."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
-from strop.errors import TaskError
+from strop.errors import TaskError, quoted, shortened
 from strop.tasks.chat import OWN_ARGUMENTS, ChatArgument
+from strop.tasks.keys import instead_of
 from strop.tasks.labels import Labels
+from strop.tasks.patterns import check_pattern
+from strop.tasks.selection import rows_named
+from strop.tasks.yaml_document import read_mapping
 
 Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
 
@@ -27,10 +29,8 @@ class GenerateSettings(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.field_validator("extract")
     @classmethod
     def _is_a_pattern(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if pattern is not None:
+            check_pattern(pattern)
         return pattern
 
     @pydantic.field_validator("stop", mode="before")
@@ -87,11 +87,12 @@ class ShotSettings(pydantic.BaseModel, extra="forbid", frozen=True):
 class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     """A task file's content, checked."""
 
-    name: Annotated[str, pydantic.Field(min_length=1)]
+    name: Annotated[str, pydantic.Field(min_length=1, max_length=200)]
     data: str | None = None
     prompt: str = "{{ prompt }}"
     answer: str = "{{ answer }}"
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | str | None = None
+    """Templates, or the column that holds a row's choices."""
     paraphrases: str | None = None
     counterfactual: str | None = None
     group: str | None = None
@@ -107,6 +108,32 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     system: str | None = None
     splits: SplitSettings = SplitSettings()
     shots: ShotSettings | None = None
+    where: str | None = None
+    skip: tuple[int, ...] | dict[str, tuple[str, ...]] | None = None
+    """Rows by their number, counted from 1, or by what they have in some columns."""
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _is_one_line(cls, name: str) -> str:
+        if not name.isprintable() or not name.strip():
+            raise ValueError("a name is one line of text that can be printed")
+        return name
+
+    @pydantic.field_validator("choices", mode="before")
+    @classmethod
+    def _are_choices(cls, choices: Any) -> Any:
+        if choices is None or isinstance(choices, (list, tuple)):
+            return choices
+        if not isinstance(choices, str) or not choices.strip() or "{" in choices:
+            raise ValueError(
+                "write a list of templates, or the bare name of a column that holds a list, such as options"
+            )
+        return choices
+
+    @pydantic.field_validator("skip", mode="before")
+    @classmethod
+    def _names_rows(cls, skip: Any) -> Any:
+        return None if skip is None else rows_named(skip)
 
     @pydantic.field_validator("chat", mode="before")
     @classmethod
@@ -134,7 +161,7 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("score: choice needs choices, a list of templates")
         if self.choices is not None and self.score not in ("choice", "first_token"):
             raise ValueError(f"choices go with score: choice or first_token, not with score: {self.score}")
-        if self.choices is not None and len(self.choices) < 2:
+        if isinstance(self.choices, tuple) and len(self.choices) < 2:
             raise ValueError("choices needs two templates or more")
         if self.generate is not None and self.score != "generate":
             raise ValueError(f"generate settings go with score: generate, not with score: {self.score}")
@@ -153,6 +180,10 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("per_category needs category, the column that says of which kind a row is")
         if self.per_category is not None and self.data is None:
             raise ValueError("per_category goes with data, one source; files that are split already are used whole")
+        if isinstance(self.skip, tuple) and self.data is None:
+            raise ValueError(
+                "skip: row numbers go with data, one source; name rows by a column, as in skip: {id: [a17]}"
+            )
         try:
             self.label_settings()
         except TaskError as error:
@@ -173,15 +204,7 @@ def read_task_file(path: Path) -> TaskFile:
     Raises:
         TaskError: there is no such file, it is not YAML, or a key is missing, unknown or of the wrong kind.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise TaskError(f"The task file {path} cannot be read: {reason}.") from None
-    except yaml.YAMLError as error:
-        raise TaskError(f"The task file {path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, dict):
-        raise TaskError(f"The task file {path} is empty or not a mapping; it needs at least name and data.")
+    content = read_mapping(path)
     return checked_task_file(content, shown=f"The task file {path}")
 
 
@@ -198,16 +221,27 @@ def checked_task_file(content: Mapping[str, Any], *, shown: str) -> TaskFile:
     try:
         return TaskFile.model_validate(content)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            keys_of = {
-                "generate": GenerateSettings.model_fields,
-                "splits": SplitSettings.model_fields,
-                "shots": ShotSettings.model_fields,
-            }
-            block = str(first["loc"][0]) if len(first["loc"]) > 1 else ""
-            known = keys_of.get(block, TaskFile.model_fields)
-            message = f"there is no such key; {f'{block}:' if block else 'a task file'} has {', '.join(known)}"
-        raise TaskError(f"{shown}{f', key {where}' if where else ''}: {message}.") from None
+        raise TaskError(f"{shown}{_said(error.errors()[0], content)}.") from None
+
+
+def _said(error: Any, content: Mapping[str, Any]) -> str:
+    """Return what is wrong with a key, as the rest of a sentence that began with the file."""
+    path = [str(part) for part in error["loc"] if "[" not in str(part)]  # without the kinds of a value pydantic tried
+    where = f", key {shortened('.'.join(path))}" if path else ""
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        given = error.get("input")
+        plain = error["type"] not in ("missing", "value_error") and isinstance(given, (str, int, float, bool))
+        return f"{where}: {shortened(message, most=300)}{f', not {quoted(str(given))}' if plain else ''}"
+    keys_of = {
+        "generate": GenerateSettings.model_fields,
+        "splits": SplitSettings.model_fields,
+        "shots": ShotSettings.model_fields,
+    }
+    if len(path) > 1:
+        return f"{where}: there is no such key; {path[0]}: has {', '.join(keys_of.get(path[0], ()))}"
+    known = list(TaskFile.model_fields)
+    meant = instead_of(path[0], content.get(path[0]), known)
+    if meant is not None:
+        return f"{where}: there is no such key; {meant}"
+    return f"{where}: there is no such key; a task file has {', '.join(known)}"
