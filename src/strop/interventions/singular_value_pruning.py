@@ -135,7 +135,7 @@ class SingularValuePruning:
         """Return 0: it learns nothing."""
         return 0
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return none: it learns nothing."""
         return {}
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_unknown
-from strop.interventions.interfaces import Decompose, Entry, Shape
+from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
 
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
@@ -187,9 +187,9 @@ class SpectrumScaling:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
         return self._count(shape) * (1 + 2 * self.band)
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return changes of 0: learning begins with the matrix as it is."""
-        count = self._count(shape)
+        count = self._count(shape_of_size(shape))
         zeros = {"change": torch.zeros(count), "band": torch.zeros(2 * self.band, count)}
         return {name: zeros[name] for name in self.learned_tensors}
 
