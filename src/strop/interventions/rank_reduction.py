@@ -11,7 +11,7 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError
 from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
-from strop.linalg import rank_for_fraction, without_components
+from strop.linalg import full_precision, rank_for_fraction, without_components
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,7 @@ class RankReduction:
         if not all(is_finite(factor) for factor in tensors.values()):
             raise InterventionError(f"{self.site}: its factors are not made of finite numbers; write the recipe anew.")
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix at its reduced rank, (out, in), in its own dtype."""
         if "left" in tensors and "right" in tensors:

@@ -12,7 +12,7 @@ from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
-from strop.linalg import without_components
+from strop.linalg import full_precision, without_components
 
 Bias = Literal["none", "mean", "position"]
 """What stays behind of the removed components: nothing, their mean output, or their mean output at each position."""
@@ -93,6 +93,7 @@ class SingularValuePruning:
             if not is_finite(tensor):
                 raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; prune anew.")
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix without the removed components, (out, in), in its own dtype.
 

@@ -12,6 +12,7 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
+from strop.linalg import full_precision
 
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
@@ -135,6 +136,7 @@ class SpectrumScaling:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
         return {name: own.clamp(LOWEST, HIGHEST) if name == "change" else own for name, own in tensors.items()}
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed."""
         factors = tensors if "left" in tensors and "right" in tensors else self.precomputed(matrix, decompose=decompose)
