@@ -61,7 +61,7 @@ def bake(
         quiet_transformers(),
     ):
         try:
-            model.save_pretrained(temporary, state_dict={**zeros, **model.state_dict()})
+            type(model).save_pretrained(model, temporary, state_dict={**zeros, **model.state_dict()})  # edited as it is
         except ValueError as error:  # what transformers finds wrong with a configuration
             raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:

@@ -129,4 +129,4 @@ def applied_interventions(
     try:
         yield model
     finally:
-        attachment.detach()
+        attachment.end()

@@ -106,4 +106,4 @@ def applied(
     try:
         yield model
     finally:
-        attachment.detach()
+        attachment.end()
