@@ -217,11 +217,11 @@ class _EditedModule:
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
-        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape)
+        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape[:-1])
         if tokens is not None and tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
         compute = edit.on(states.device, replica=replica)
-        flat = states.flatten(0, 1)
+        flat = states.flatten(0, -2)
         if tokens is None:
             return compute(flat).view(states.shape)
         tokens = tokens.to(states.device)
@@ -273,10 +273,10 @@ def _tokens(its_pass: _Pass | None, positions: Positions, shape: torch.Size) -> 
             "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
         )
     layout = its_pass.layout
-    if tuple(layout.index.shape) != tuple(shape[:2]):
+    if shape not in (layout.index.shape, (layout.index.numel(),)):  # some modules see all tokens one after another
         raise InterventionError(
-            f"Hidden states of shape {tuple(shape)} do not belong to the {tuple(layout.index.shape)} tokens the model "
-            "was called on."
+            f"Hidden states of {tuple(shape)} tokens do not belong to the {tuple(layout.index.shape)} the model was called "
+            "on."
         )
     return its_pass.indices(positions)
 
