@@ -32,7 +32,7 @@ def by_sequence(states: Tensor, like: Tensor) -> Tensor:
             f"A module saw states of shape {tuple(states.shape)}, which are not those of {batch} x {tokens} tokens: which "
             "tokens they are of cannot be known; use what reads the weights alone, such as a rank reduction."
         )
-    return states.unflatten(0, (batch, tokens))
+    return states.reshape(batch, tokens, *states.shape[1:])
 
 
 class Tap:

@@ -37,7 +37,10 @@ class BaseKept:
         for adapter in adapters:
             self._stand_ins += [StandIn(adapter, name, _refuse_merging, root=model) for name in ("merge", "unmerge")]
         guard = _Loading(overlay)
-        self._handles = [module.register_load_state_dict_pre_hook(guard) for module in _around(model, holders)]
+        self._handles = [
+            module.register_load_state_dict_pre_hook(guard)  # type: ignore[no-untyped-call]
+            for module in _around(model, holders)
+        ]
 
     def remove(self) -> None:
         """Let the model save and load as it did."""
