@@ -17,7 +17,6 @@ from tests.fixtures.every_method import (
     applied,
     assert_restored,
     attached,
-    carried,
     every_method,
     every_model,
     logits,
@@ -28,11 +27,9 @@ from tests.fixtures.every_method import (
 from torch import Tensor, nn
 
 from strop.anatomy import Anatomy, Stream, WeightSite
-from strop.errors import DecompositionError, InterventionError, SiteError, UneditableWeightError
+from strop.errors import DecompositionError, SiteError, UneditableWeightError
 from strop.interventions import (
     RankReduction,
-    applied_interventions,
-    attach_interventions,
     attachments_of,
     intervention_from_json,
     method_names,
@@ -260,18 +257,3 @@ def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
     model.is_quantized = True
     with pytest.raises(UneditableWeightError, match="is quantised"):
         attached(model, [edit(SITES[0])])
-
-
-@pytest.mark.parametrize("name", ["rank_reduction", "pruning", "spectrum in steps"])
-def test_factors_of_another_matrix_are_refused_and_nothing_changes(name: str, tiny: Tiny) -> None:
-    model, entry = tiny("llama"), EDITS[name](SITES[1])
-    before, where = snapshot(model), places(model)
-    matrix, others = Anatomy.of(model).read_weight(model, SITES[1]), carried(model, [entry])[0]
-    with applied_interventions(model, [entry], tensors=[{**others, **entry.precomputed(matrix, decompose=decompose)}]):
-        assert not torch.equal(
-            Anatomy.of(model).read_weight(model, SITES[1]), before["model.layers.1.mlp.up_proj.weight"]
-        )
-    factors = entry.precomputed(2 * matrix.flip(0, 1), decompose=decompose)
-    with pytest.raises(InterventionError, match="layer 1 up: the recipe's factors are not .*components of this matrix"):
-        attach_interventions(model, [entry], tensors=[{**others, **factors}])
-    assert_restored(model, before, where)

@@ -150,19 +150,6 @@ class ChangesOutputs(Protocol):
 
 
 @runtime_checkable
-class CarriesFactors(Protocol):
-    """A WeightIntervention whose recipe may carry what `precomputed` returns of the matrix."""
-
-    def check_factors(self, tensors: Mapping[str, Tensor], matrix: Tensor) -> None:
-        """Make sure that factors among tensors are those of a matrix.
-
-        Raises:
-            InterventionError: they are of another one.
-        """
-        ...
-
-
-@runtime_checkable
 class Bounded(Protocol):
     """An intervention whose learned tensors keep within bounds that no gradient knows."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import full_precision, rank_for_fraction, without_components
 
@@ -67,14 +67,6 @@ class RankReduction:
             )
         if not all(is_finite(factor) for factor in tensors.values()):
             raise InterventionError(f"{self.site}: its factors are not made of finite numbers; write the recipe anew.")
-
-    def check_factors(self, tensors: Mapping[str, Tensor], matrix: Tensor) -> None:
-        """Make sure that factors, where there are some, are the largest components of the matrix.
-
-        Raises:
-            InterventionError: they are of another one.
-        """
-        refuse_other_factors(tensors, matrix, where=str(self.site), largest=True)
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:

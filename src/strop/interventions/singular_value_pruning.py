@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import full_precision, without_components
@@ -92,14 +92,6 @@ class SingularValuePruning:
         for name, tensor in tensors.items():
             if not is_finite(tensor):
                 raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; prune anew.")
-
-    def check_factors(self, tensors: Mapping[str, Tensor], matrix: Tensor) -> None:
-        """Make sure that factors, where there are some, are components of the matrix.
-
-        Raises:
-            InterventionError: they are of another one.
-        """
-        refuse_other_factors(tensors, matrix, where=str(self.site), largest=False)
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
 from strop.linalg import full_precision
 
@@ -135,14 +135,6 @@ class SpectrumScaling:
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
         return {name: own.clamp(LOWEST, HIGHEST) if name == "change" else own for name, own in tensors.items()}
-
-    def check_factors(self, tensors: Mapping[str, Tensor], matrix: Tensor) -> None:
-        """Make sure that factors, where there are some, are the largest components of the matrix.
-
-        Raises:
-            InterventionError: they are of another one.
-        """
-        refuse_other_factors(tensors, matrix, where=str(self.site), largest=True)
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError, StropError
-from strop.interventions.interfaces import CarriesFactors, Decompose, WeightIntervention
+from strop.interventions.interfaces import Decompose, WeightIntervention
 from strop.interventions.learned import LearnedTensors, LearnedWeight
 from strop.interventions.shift import ShiftByPosition, bias_of, holder_of
 
@@ -73,8 +73,6 @@ class WeightEdits:
             )
         parameter = anatomy.parameter(model, site)
         matrix = anatomy.matrix_in(parameter.data, site)
-        if isinstance(entry, CarriesFactors):
-            entry.check_factors(tensors, matrix)
         try:
             edited = entry.edit(matrix, decompose=decompose, tensors=tensors)
         except StropError as error:
@@ -107,11 +105,8 @@ class WeightEdits:
         holder = self._hold(model, anatomy, site, weight)
         if holder not in self._learned:
             self._learned[holder] = LearnedWeight(holder, anatomy.spelling(site).parameter, anatomy)
-        matrix = anatomy.matrix_in(weight.detach(), site)
-        if isinstance(entry, CarriesFactors) and site not in self._learning:
-            entry.check_factors(tensors, matrix)
         learned = LearnedTensors(entry, tensors).to(weight.device)
-        self._learned[holder].add(learned, matrix, decompose)
+        self._learned[holder].add(learned, anatomy.matrix_in(weight.detach(), site), decompose)
         self._learning.append(site)
         return learned
 

@@ -1,7 +1,6 @@
 """Tensors in, tensors out: decompositions, ranks, spectra, frames and the effects of singular values."""
 
 from strop.linalg.cache import DecompositionCache
-from strop.linalg.components import are_components
 from strop.linalg.effects import (
     EffectAccumulator,
     Reduction,
@@ -23,7 +22,6 @@ __all__ = [
     "Reduction",
     "SingularValueDecomposition",
     "Spectrum",
-    "are_components",
     "decompose",
     "effective_rank",
     "fingerprint",
