@@ -1,10 +1,12 @@
 """A layout that does not add up is refused with its sizes, never cut wrongly."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import FalconConfig, FalconForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
 from strop.errors import AnatomyError, UneditableWeightError
@@ -98,3 +100,53 @@ def test_a_model_without_heads_is_refused_by_what_its_config_lacks(described: Ti
     family = Family("Mamba", ("mamba",), "backbone.layers", {T.UP: Spelling("mixer.in_proj")})
     with pytest.raises(AnatomyError, match="MambaConfig gives no num_attention_heads"):
         Anatomy.of(model, family=family)
+
+
+@pytest.mark.parametrize(
+    ("settings", "packing", "said"),
+    [
+        (
+            {"multi_query": True, "new_decoder_architecture": False},
+            "stacked",
+            "has 48 rows, which its parts do not make up",
+        ),
+        ({"multi_query": True, "new_decoder_architecture": False}, "interleaved", "has 48 rows, which cannot be"),
+        ({"multi_query": False, "new_decoder_architecture": False}, "stacked", "of each head together"),
+        ({"multi_query": False, "new_decoder_architecture": False}, "interleaved", None),
+        ({"new_decoder_architecture": True, "num_kv_heads": 4}, "stacked", "of each head together"),
+        ({"new_decoder_architecture": True, "num_kv_heads": 4}, "interleaved", None),
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, "stacked", "of each head together"),
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, "interleaved", "has 64 rows, which cannot be"),
+    ],
+)
+def test_each_of_falcons_layouts_is_read_as_it_is_or_refused(
+    settings: dict[str, Any], packing: Any, said: str | None
+) -> None:
+    config = FalconConfig(
+        vocab_size=32, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=False, **settings
+    )
+    model = FalconForCausalLM(config)
+    spelled = {part: Spelling("self_attention.query_key_value", packing, QKV) for part in QKV}
+    family = Family("Falcon", ("falcon",), "transformer.h", spelled)
+    if said is not None:
+        with pytest.raises((AnatomyError, UneditableWeightError), match=said):
+            Anatomy.of(model, family=family).read_weight(model, WeightSite(0, T.KEY))
+        return
+    attention = model.transformer.h[0].self_attention
+    found = Anatomy.of(model, family=family).read_weight(model, WeightSite(0, T.KEY))
+    states = torch.randn(1, 3, 32)
+    _, key, _ = attention._split_heads(attention.query_key_value(states))
+    torch.testing.assert_close(states @ found.T, key.reshape(1, 3, 32))
+
+
+def test_a_router_does_not_pass_for_a_gate() -> None:
+    config = MixtralConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    model = MixtralForCausalLM(config)
+    anatomy = Anatomy.of(model, family=Family("Mixtral", ("mixtral",), "model.layers", {T.GATE: Spelling("mlp.gate")}))
+    with pytest.raises(
+        UneditableWeightError, match="mlp.gate.weight is a router, with a row for each of 4 experts, and"
+    ):
+        anatomy.read_weight(model, WeightSite(0, T.GATE))

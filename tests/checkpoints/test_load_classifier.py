@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 import strop
 from strop.checkpoints import head_parameters, is_classifier, load_classifier
-from strop.errors import CheckpointError, UsageError
+from strop.errors import CheckpointError, InterventionError, UsageError
+from strop.interventions import Head
+from strop.scoring.class_scorer import refuse_no_classifier
+from strop.tasks import Labels
 
 Tiny = Callable[..., Any]
 
@@ -87,3 +91,61 @@ def test_only_a_classifier_has_a_head(tiny: Tiny, tiny_classifier: Tiny) -> None
     assert head_parameters(tiny("llama")) == {}
     assert head_parameters(AutoModel.from_config(tiny("llama").config)) == {}
     assert set(head_parameters(tiny_classifier("gpt2"))) == {"score.weight"}
+
+
+def ending_with(token: str, small_tokenizer: Any, folder: Path, **named: str) -> None:
+    """Write a tokenizer that ends every text with a token, and pads with it."""
+    own = Tokenizer.from_str(small_tokenizer.backend_tokenizer.to_str())
+    own.add_special_tokens([token])
+    last = (token, own.token_to_id(token))
+    own.post_processor = processors.TemplateProcessing(single=f"$A {token}", special_tokens=[last])
+    PreTrainedTokenizerFast(tokenizer_object=own, eos_token=token, **named).save_pretrained(folder)
+
+
+def test_where_texts_end_with_the_padding_token_another_pads_and_the_head_reads_the_last_token(
+    tiny: Tiny, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    tiny("llama", pad_token_id=None).save_pretrained(tmp_path)
+    ending_with("!", small_tokenizer, tmp_path, bos_token="<|end|>")
+    model, tokenizer = load_classifier(str(tmp_path), labels=2)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == tokenizer.bos_token_id
+    batch = tokenizer(["The", "The city of"], padding=True, return_tensors="pt", return_token_type_ids=False)
+    changed = batch["input_ids"].clone()
+    changed[batch["input_ids"] == tokenizer.eos_token_id] = 7
+    with torch.no_grad():
+        found, other = model(**batch).logits, model(**{**batch, "input_ids": changed}).logits
+    assert bool(((found - other).abs().amax(1) > 1e-3).all())
+
+
+def test_a_padding_token_that_ends_every_text_is_refused_where_there_is_no_other(
+    tiny: Tiny, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    tiny("llama", pad_token_id=None).save_pretrained(tmp_path)
+    ending_with("!", small_tokenizer, tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"ends texts with '!' and pads with it, .* give it a padding token of its"
+    ):
+        load_classifier(str(tmp_path), labels=2)
+
+
+def test_labels_in_another_order_than_the_heads_are_refused(
+    tiny_classifier: Tiny, tiny_folder: Path, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    trained = tiny_classifier("llama", 2)
+    trained.config.id2label, trained.config.label2id = {0: "Yes", 1: "no"}, {"Yes": 0, "no": 1}
+    trained.save_pretrained(tmp_path)
+    small_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="has its labels in another order: give them as Yes, no"):
+        load_classifier(str(tmp_path), labels=["no", "yes"])
+    named, _ = load_classifier(str(tmp_path), labels=["yes", "no"])
+    assert named.config.id2label == {0: "yes", 1: "no"}
+    load_classifier(str(tmp_path), labels=["bad", "good"])
+    with pytest.raises(InterventionError, match="has the labels in another order, yes, no, and 2 labels"):
+        Head.of(named, ("no", "yes"))
+    with pytest.raises(
+        UsageError, match=r"labels \(no, yes\) stand in another order than the outputs of this .*\(yes, no\)"
+    ):
+        refuse_no_classifier(named, Labels(("no", "yes"), metric="accuracy"))
+    refuse_no_classifier(named, Labels(("yes", "no"), metric="accuracy"))
+    anew, _ = load_classifier(str(tiny_folder), labels=["LABEL_1", "LABEL_0"])  # a head that was drawn has no order yet
+    assert anew.config.id2label == {0: "LABEL_1", 1: "LABEL_0"}

@@ -1,10 +1,12 @@
-"""Entries of a recipe that make no intervention."""
+"""Entries of a recipe that make no intervention, and what every method begins with."""
 
 from typing import Any
 
 import pytest
+import torch
+from tests.fixtures.every_method import SITES, AnyEdit, any_method
 
-from strop.errors import RecipeError
+from strop.errors import RecipeError, UsageError
 from strop.interventions import (
     intervention_from_json,
     method_names,
@@ -43,3 +45,17 @@ def test_an_entry_that_lacks_a_field_is_refused_by_the_fields_name(missing: str)
     del entry[missing]
     with pytest.raises(RecipeError, match="not a method" if missing == "method" else f"lacks '{missing}'"):
         intervention_from_json(entry)
+
+
+@any_method
+def test_a_hidden_size_stands_for_a_square_shape(edit: AnyEdit) -> None:
+    intervention = edit(SITES[1])
+    try:
+        expected = intervention.initial_tensors((32, 32), generator=torch.Generator().manual_seed(0))
+    except UsageError:
+        with pytest.raises(UsageError, match="cannot begin as the identity"):
+            intervention.initial_tensors(32)
+        return
+    found = intervention.initial_tensors(32, generator=torch.Generator().manual_seed(0))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(own, expected[name]) for name, own in found.items())

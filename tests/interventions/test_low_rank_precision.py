@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.fixtures.every_method import SITES, AnyEdit, any_method, applied, attached, logits
 from tests.fixtures.low_rank import (
     IDS,
     SIZE,
@@ -114,3 +115,14 @@ def test_dropout_is_off_outside_training(drops_state: bool) -> None:
     expected = module(states_of())
     module.dropout, module.drops_state = 0.9, drops_state
     assert torch.equal(module(states_of()), expected)
+
+
+@any_method
+def test_what_is_attached_under_autocast_is_what_is_attached_without(edit: AnyEdit, tiny: Tiny) -> None:
+    model = tiny("llama")
+    with applied(model, [edit(SITES[1])]):
+        expected = logits(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        attachment = attached(model, [edit(SITES[1])])
+    assert torch.equal(logits(model), expected)
+    attachment.detach()

@@ -1,16 +1,18 @@
 """Asking the gradient: the effects are those of autograd's weight gradients and of singular values turned down."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.fixtures.opt import OPT, make_tiny_opt
 
-from strop.anatomy import Anatomy, WeightSite
-from strop.linalg import DecompositionCache, decompose
+from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.linalg import DecompositionCache, decompose, singular_value_effects_from_gradient
 from strop.scoring import Resources, Scorer
-from strop.searching import measure_effects
+from strop.searching import EffectPlan, measure_effects
 from strop.tasks import Task
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
@@ -52,6 +54,28 @@ def test_effects_are_the_weight_gradients_on_the_singular_vectors(
         scale = np.abs(expected).max()
         assert scale > 0
         np.testing.assert_allclose(found[site].loss_change.numpy(), expected, atol=2e-3 * scale, err_msg=str(site))
+
+
+@pytest.mark.parametrize("counterfactual", ["zero", "mean", "roll"])
+def test_effects_are_found_where_a_module_is_given_all_tokens_one_after_another(
+    small_tokenizer: Any, task: Any, counterfactual: Any, tmp_path: Path
+) -> None:
+    model = make_tiny_opt()
+    anatomy, examples = Anatomy.of(model, family=OPT), task.examples("select", limit=6)
+    sites = [WeightSite(1, MatrixType.UP), WeightSite(1, MatrixType.DOWN), WeightSite(0, MatrixType.KEY)]
+    scorer = Scorer(model, small_tokenizer, examples, "exact", anatomy=anatomy)
+    plan = EffectPlan(counterfactual=counterfactual, reduction="sum")
+    found = measure_effects(scorer, sites, plan=plan, decompose=DecompositionCache(tmp_path).decompose)
+    if counterfactual != "zero":
+        assert all(bool(found[site].loss_change.any()) for site in sites)
+        return
+    loss_by_hand(model, small_tokenizer, examples, "exact").backward()
+    for site in sites:
+        parameter = anatomy.parameter(model, site)
+        assert parameter.grad is not None
+        expected = singular_value_effects_from_gradient(decompose(parameter.detach()), parameter.grad)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found[site].loss_change, expected, atol=2e-3 * scale, rtol=0)
 
 
 @pytest.mark.parametrize("family", THREE_FAMILIES)

@@ -1,6 +1,7 @@
 """Edits learn under other trainers, beside adapters and in pipelines, for the model stays what it is."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import Trainer, TrainingArguments, pipeline
 import strop
 from strop.anatomy import StreamSite
 from strop.checkpoints.quiet import quiet_transformers
+from strop.errors import InterventionError, TrainingError
 from strop.interventions import LowRankEdit, Positions
 from strop.recipe import Recipe
 from strop.training import InterventionCheckpoints
@@ -215,3 +217,104 @@ def test_trls_trainer_keeps_recipes(tiny: Any, fresh: Any, small_tokenizer: Any,
         edited = strop.evaluate(model, small_tokenizer, planted, split="test")
     assert edited.mean_loss < base.mean_loss - 1
     assert json.loads((tmp_path / "out" / "checkpoint-48" / "trainer_state.json").read_text())["global_step"] == 48
+
+
+@OLD_NAME
+def test_a_checkpoint_keeps_a_lora_that_learns_beside_the_edits(
+    tiny: Any, rows: Any, fresh: Any, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+
+    def run(out: Path, **changes: Any) -> tuple[Recipe, dict[str, torch.Tensor], Keeping]:
+        base = tiny("llama")
+        settings = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        torch.manual_seed(0)
+        model, recipe = peft.get_peft_model(base, settings), fresh(base)
+        attachment = strop.attach(model, recipe, trainable=True)
+        arguments = TrainingArguments(
+            str(out), save_strategy="epoch", lr_scheduler_type="constant", **{**QUIET, "num_train_epochs": 2}
+        )
+        trainer = Keeping(model, arguments, train_dataset=rows)
+        trainer.keep(attachment, recipe)
+        with quiet_transformers():
+            trainer.train(**changes)
+        adapters = {name: own.detach().clone() for name, own in model.named_parameters() if "lora_" in name}
+        return recipe.learned_by(attachment), adapters, trainer
+
+    edits, adapters, trainer = run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+    again, resumed, _ = run(tmp_path / "run", resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert again == edits
+    assert all(torch.equal(own, adapters[name]) for name, own in resumed.items())
+    assert any(bool(own.any()) for name, own in adapters.items() if "lora_B" in name)
+    trainer.save_model()
+    assert Recipe.load(tmp_path / "whole") == edits
+    assert (tmp_path / "whole" / "adapter_model.safetensors").is_file()
+    (tmp_path / "run" / "checkpoint-6" / "learned_beside.safetensors").unlink()
+    with pytest.raises(TrainingError, match="other parameters learned beside the edits .*resume with the same model"):
+        run(tmp_path / "run", resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+
+
+def test_what_else_learns_is_never_left_out_of_a_saved_model_in_silence(
+    tiny: Any, rows: Any, fresh: Any, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    recipe = fresh(model)
+    attachment = strop.attach(model, recipe, trainable=True)
+    model.lm_head.weight.requires_grad_(True)
+    trainer = Keeping(model, TrainingArguments(str(tmp_path / "out"), save_strategy="no", **QUIET), train_dataset=rows)
+    trainer.keep(attachment, recipe)
+    with pytest.raises(TrainingError, match=r"not in the recipe \(lm_head.weight\); save it yourself, or freeze it"):
+        trainer.save_model()
+    model.lm_head.weight.requires_grad_(False)
+    trainer.save_model()
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_best_checkpoint_is_what_a_trainer_ends_with(
+    limit: int | None, tiny: Any, rows: Any, fresh: Any, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    recipe = fresh(model)
+    attachment = strop.attach(model, recipe, trainable=True)
+    wrong = [{**row, "labels": [label if label == -100 else 300 for label in row["labels"]]} for row in rows[:8]]
+    arguments = TrainingArguments(
+        str(tmp_path), save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True, save_total_limit=limit,
+        lr_scheduler_type="constant", **{**QUIET, "num_train_epochs": 3, "logging_strategy": "epoch"},
+    )  # fmt: skip
+    trainer = Keeping(model, arguments, train_dataset=rows, eval_dataset=wrong)
+    trainer.keep(attachment, recipe)
+    trained_by(trainer)
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    best = losses.index(min(losses))
+    assert best != 2
+    assert trainer.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{6 * (best + 1)}")
+    with quiet_transformers():
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert recipe.learned_by(attachment) == Recipe.load(tmp_path / f"checkpoint-{6 * (best + 1)}")
+
+
+@pytest.mark.parametrize("reach", ["f1", "prompt"])
+def test_rows_without_a_prompt_before_their_labels_are_refused(
+    reach: str, tiny: Any, rows: Any, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    edit = LowRankEdit(StreamSite(1), "loreft", rank=2, positions=Positions.parse(reach))
+    recipe = Recipe.of(model, [edit], tensors=[edit.initial_tensors(32)])
+    attachment = strop.attach(model, recipe, trainable=True)
+    whole = [{**row, "labels": [t if m else -100 for t, m in zip(row["input_ids"], row["attention_mask"], strict=True)]}
+             for row in rows]  # fmt: skip
+    trainer = Trainer(model, TrainingArguments(str(tmp_path), save_strategy="no", **QUIET), train_dataset=whole)
+    with pytest.raises(InterventionError) as caught:
+        trained_by(trainer)
+    assert str(caught.value) == (
+        f"No row of the batch has a prompt before its labels, so an edit at {reach} touches nothing; give prompts and "
+        "completions, or edit at all."
+    )
+    attachment.detach()
+    for learnable in ([*whole[:7], rows[0]], rows):  # one row with a prompt is enough
+        attachment = strop.attach(model, recipe, trainable=True)
+        arguments = TrainingArguments(str(tmp_path), save_strategy="no", **{**QUIET, "num_train_epochs": 1})
+        trained_by(Trainer(model, arguments, train_dataset=learnable))
+        assert recipe.learned_by(attachment) != recipe
+        attachment.detach()

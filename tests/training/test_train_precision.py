@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import strop
 from strop.anatomy import Stream
 from strop.training import TrainPlan
 from strop.training.trainer import EditTrainer
@@ -110,3 +111,13 @@ def test_no_gradient_is_asked_for_below_the_lowest_edit(training: Any, tiny: Any
     plan = dataclasses.replace(plan, layers=(2,), epochs=1, prefix_budget_bytes=0, gradient_checkpointing=again)
     training(plan, model=model)
     assert asked == {False}
+
+
+def test_epochs_are_compared_in_the_precision_the_choice_is_scored_in(
+    training: Any, tiny: Any, small_tokenizer: Any, planted: Any, plan: TrainPlan
+) -> None:
+    found = training(dataclasses.replace(plan, precision="bfloat16", epochs=2))
+    model = tiny("llama")
+    with strop.applied(model, found.recipe):
+        again = strop.evaluate(model, small_tokenizer, planted, split="select")
+    assert again.figures == found.result.edited["select"]

@@ -13,7 +13,7 @@ from strop.anatomy.prefix import (
     logits_at,
 )
 from strop.anatomy.sites import MatrixType, Site, Stack, Stream, StreamSite, WeightSite, parse_layers
-from strop.anatomy.tap import Tap
+from strop.anatomy.tap import Tap, by_sequence
 
 __all__ = [
     "FAMILIES",
@@ -28,6 +28,7 @@ __all__ = [
     "StreamSite",
     "Tap",
     "WeightSite",
+    "by_sequence",
     "editable_shapes",
     "evaluating",
     "frozen",

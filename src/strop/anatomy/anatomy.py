@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import FAMILIES, Family, Spelling
-from strop.anatomy.sites import MatrixType, Stack, Stream, StreamSite, WeightSite
-from strop.anatomy.sizes import StackSizes, config_of, sizes_of
+from strop.anatomy.families.fused import interleaves_heads
+from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
+from strop.anatomy.sizes import StackSizes, config_of, refuse_router, sizes_of
 from strop.anatomy.slices import columns_view, matrix_view, rows_view
 from strop.anatomy.unknown import describe_unknown
 from strop.errors import AnatomyError, SiteError, UneditableWeightError, UnknownArchitectureError
@@ -41,11 +42,12 @@ class Anatomy:
         Raises:
             UnknownArchitectureError: no family covers the model; the message shows what was found and how to
                 describe it.
-            AnatomyError: its config does not say how large its parts are.
+            AnatomyError: its config does not say how large its parts are, or its heads are packed otherwise.
         """
         chosen = family or next((known for known in FAMILIES if model.config.model_type in known.model_types), None)
         if chosen is None:
             raise UnknownArchitectureError(describe_unknown(model))
+        _refuse_other_packing(model, chosen)
         return cls(chosen, {stack: sizes_of(model, chosen, stack) for stack in chosen.paths})
 
     @property
@@ -259,6 +261,8 @@ class Anatomy:
         if (weight.ndim == 3) != (spelling.experts == "stacked"):
             wanted = "the matrices of several experts" if spelling.experts else "one matrix"
             raise UneditableWeightError(f"{name} has the shape {tuple(weight.shape)}, which is not that of {wanted}.")
+        if site.matrix_type is MatrixType.GATE and not spelling.has_experts:
+            refuse_router(model, weight, name)
         if weight.device.type == "meta":
             raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         return weight
@@ -344,3 +348,14 @@ class Anatomy:
     def heads_of(self, matrix_type: MatrixType, stack: Stack | None = None) -> int:
         """Return how many heads share an attention matrix of this type, in the main stack by default."""
         return self.stacks[stack if stack is not None else self.family.main_stack].heads_of(matrix_type)
+
+
+def _refuse_other_packing(model: PreTrainedModel, family: Family) -> None:
+    """Raise AnatomyError if heads are said to be stacked in a matrix that is known to hold them one after another."""
+    for stack in family.paths:
+        for spelling in family.matrices_of(stack).values():
+            if spelling.packing == "stacked" and HEADED & {*spelling.packed} and interleaves_heads(model.config):
+                raise AnatomyError(
+                    f"{spelling.path}: this {type(model).__name__} keeps query, key and value of each head together, and not one "
+                    "below the other; describe them with packing: interleaved."
+                )

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family, Spelling
 from strop.anatomy.sites import MatrixType, Stack
-from strop.errors import AnatomyError, UnknownArchitectureError
+from strop.errors import AnatomyError, UneditableWeightError, UnknownArchitectureError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,17 @@ def _size(config: Any, name: str) -> int:
             f"{type(config).__name__} gives no {name}, and without it no matrix can be told from another."
         )
     return found
+
+
+def refuse_router(model: PreTrainedModel, weight: nn.Parameter, name: str) -> None:
+    """Raise UneditableWeightError if what is said to be an MLP's gate has a row for each expert: it chooses among them."""
+    config = model.config.get_text_config()
+    counts = {getattr(config, setting, None) for setting in ("num_local_experts", "num_experts", "n_routed_experts")}
+    if weight.shape[0] in counts:
+        raise UneditableWeightError(
+            f"{name} is a router, with a row for each of {weight.shape[0]} experts, and no gate of an MLP; name the matrix of "
+            "the experts."
+        )
 
 
 def _expert_count(block: nn.Module, spelling: Spelling) -> int:

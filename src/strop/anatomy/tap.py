@@ -8,6 +8,31 @@ from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.sites import WeightSite
+from strop.errors import AnatomyError
+
+
+def by_sequence(states: Tensor, like: Tensor) -> Tensor:
+    """Return what a module saw of a batch, sequence by sequence, where it may have seen all tokens one after another (OPT).
+
+    Args:
+        states: (batch, tokens, features), or (batch · tokens, features).
+        like: (batch, tokens, …), such as the token ids.
+
+    Returns:
+        (batch, tokens, features).
+
+    Raises:
+        AnatomyError: the module saw other tokens than those of the batch, as an expert of a mixture does.
+    """
+    batch, tokens = like.shape[:2]
+    if states.shape[:-1] == (batch, tokens):
+        return states
+    if states.shape[:-1] != (batch * tokens,):
+        raise AnatomyError(
+            f"A module saw states of shape {tuple(states.shape)}, which are not those of {batch} x {tokens} tokens: which "
+            "tokens they are of cannot be known; use what reads the weights alone, such as a rank reduction."
+        )
+    return states.reshape(batch, tokens, *states.shape[1:])
 
 
 class Tap:
@@ -27,9 +52,9 @@ class Tap:
         for site in sites:
             self.sites[anatomy.tapped_module(model, site)].append(site)
         self.inputs: dict[nn.Module, Tensor] = {}
-        """(batch, tokens, in), detached."""
+        """(batch, tokens, in), detached; see `by_sequence` for modules that are given a batch's tokens one after another."""
         self.outputs: dict[nn.Module, Tensor] = {}
-        """(batch, tokens, features)."""
+        """(batch, tokens, features), likewise."""
 
     def __enter__(self) -> "Tap":
         self._handles = [module.register_forward_hook(self._keep) for module in self.sites]

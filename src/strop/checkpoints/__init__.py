@@ -1,6 +1,6 @@
 """Where models come from: a name from the small zoo, a local folder, or a hub id."""
 
-from strop.checkpoints.classifier import head_parameters, is_classifier, load_classifier
+from strop.checkpoints.classifier import head_parameters, is_classifier, labels_in_own_order, load_classifier
 from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
 from strop.checkpoints.own import ATTACHED, own_parameters, own_tensor
@@ -14,6 +14,7 @@ __all__ = [
     "head_parameters",
     "identify",
     "is_classifier",
+    "labels_in_own_order",
     "load",
     "load_classifier",
     "own_parameters",

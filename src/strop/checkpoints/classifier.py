@@ -26,7 +26,8 @@ def load_classifier(
     """Return a model that classifies texts, in evaluation mode, and its tokenizer.
 
     A head the checkpoint has for as many labels is kept; else one is drawn at random by the seed, and is there to be
-    trained (`strop.train`). The model knows its padding token: the tokenizer's own, or its end-of-text token.
+    trained (`strop.train`). The model knows its padding token: the tokenizer's own, or its end-of-text token; where texts
+    end with that one, and the head would take it for padding, the one they begin with.
 
     Args:
         name: a name from the zoo (fetched on first use), a local folder, or a hub id.
@@ -38,17 +39,14 @@ def load_classifier(
         announce: called with a line for each step of a first fetch.
 
     Raises:
-        UsageError: there is no label.
+        UsageError: there is no label, or the checkpoint's head has the same labels in another order.
         CheckpointError: there is no such model, its weights are damaged or not all there, or transformers knows no
-            classifier of its kind or the tokenizer has no token to pad with.
+            classifier of its kind or the tokenizer has no token to pad with that no text ends with.
         PullError: a zoo model could not be fetched.
     """
     count = labels if isinstance(labels, int) else len(labels)
     if count < 1:
         raise UsageError("A classifier has one label or more; 1 is for a number.")
-    spelled = {}
-    if not isinstance(labels, int):
-        spelled = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -61,9 +59,10 @@ def load_classifier(
             announce=announce,
             num_labels=count,
             ignore_mismatched_sizes=True,
-            **spelled,
         )
     _refuse_incomplete(name, model, report)
+    if not isinstance(labels, int):
+        _name_labels(name, model, tuple(labels), report)
     _know_padding(name, model, tokenizer)
     model.eval()
     if device is not None:
@@ -74,6 +73,13 @@ def load_classifier(
 def is_classifier(model: "PreTrainedModel") -> bool:
     """Return whether a model says a label or a number of a text, by the name transformers gives such classes."""
     return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def labels_in_own_order(model: "PreTrainedModel", labels: Sequence[str]) -> tuple[str, ...] | None:
+    """Return a classifier's labels in the order of its outputs, where it has those given in another; None otherwise."""
+    own = tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
+    spelled, wanted = ([name.strip().casefold() for name in names] for names in (own, labels))
+    return own if spelled != wanted and sorted(spelled) == sorted(wanted) else None
 
 
 def head_parameters(model: "PreTrainedModel") -> "dict[str, nn.Parameter]":
@@ -107,14 +113,38 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
         )
 
 
+def _name_labels(
+    name: str, model: "PreTrainedModel", labels: tuple[str, ...], report: Mapping[str, Collection[Any]]
+) -> None:
+    drawn = {*map(str, report["missing_keys"]), *(str(entry[0]) for entry in report["mismatched_keys"])}
+    own = labels_in_own_order(model, labels)
+    if own is not None and not drawn & set(head_parameters(model)):
+        raise UsageError(f"The head of '{name}' has its labels in another order: give them as {', '.join(own)}.")
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+
+
 def _know_padding(name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = model.config.get_text_config()
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
+    if config.pad_token_id is not None and _last_of_a_text(tokenizer) == config.pad_token_id:
+        if tokenizer.bos_token_id in (None, config.pad_token_id):
+            raise CheckpointError(
+                f"The tokenizer of '{name}' ends texts with {tokenizer.decode([config.pad_token_id])!r} and pads with it, and "
+                "a classifier cannot tell the two apart; give it a padding token of its own and save it."
+            )
+        tokenizer.pad_token = tokenizer.bos_token
+        config.pad_token_id = tokenizer.pad_token_id
     if config.pad_token_id is None:
         raise CheckpointError(
             f"The tokenizer of '{name}' has neither a padding nor an end-of-text token, and a classifier tells texts of a "
             "batch apart by one; add one with tokenizer.add_special_tokens and save it."
         )
+
+
+def _last_of_a_text(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    ids = tokenizer("a")["input_ids"]
+    return int(ids[-1]) if ids else None

@@ -75,7 +75,7 @@ def bake(
         state = {**zeros, **model.state_dict()}
         _refuse_strange_numbers(model, state)
         try:
-            model.save_pretrained(temporary, state_dict=state)
+            type(model).save_pretrained(model, temporary, state_dict=state)  # edited as it is
         except ValueError as error:  # what transformers finds wrong with a configuration
             raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:

@@ -20,7 +20,7 @@ from strop.interventions.editor import StateEdit, editor_of, tensors_of
 from strop.interventions.head import Head, HeadSwap
 from strop.interventions.interfaces import Decompose, Intervention, StateIntervention
 from strop.interventions.weights import shape_of
-from strop.linalg import DecompositionCache
+from strop.linalg import DecompositionCache, full_precision
 
 
 def attach_interventions(
@@ -61,7 +61,7 @@ def attach_interventions(
     attachment = Attachment(model, interventions, carried)
     try:
         anatomy.refuse_tied(model, [entry.site for entry in interventions if entry.kind == "weight"])
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             for index, (entry, own_tensors) in enumerate(zip(interventions, carried, strict=True)):
                 if entry.kind == "weight":
                     entry.check(own_tensors, shape_of(model, anatomy, entry.site))
@@ -129,4 +129,4 @@ def applied_interventions(
     try:
         yield model
     finally:
-        attachment.detach()
+        attachment.end()

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from strop.checkpoints import ATTACHED
 from strop.errors import InterventionError, UsageError
+from strop.interventions.base_kept import BaseKept
 from strop.interventions.compiled import forget_compiled_code
 from strop.interventions.editor import StateEdit, StateEditor
 from strop.interventions.head import Head, HeadSwap
@@ -44,6 +45,8 @@ class Attachment:
         self.head: HeadSwap | None = None
         """The classification head that was put on."""
         self._carried = tuple(tensors)
+        self._base: BaseKept | None = None
+        self._is_over = False
         self._model = weakref.ref(model)
         self._registered: str | None = None
         self._asked_for_gradients: dict[nn.Parameter, bool] = {}
@@ -157,29 +160,75 @@ class Attachment:
         of_head = self.head.original_of(parameter) if self.head is not None else None
         return of_head if of_head is not None else self.weights.original_of(parameter)
 
+    def guards(self, parameter: nn.Parameter) -> bool:
+        """Return whether this is for a parameter as it is, and other numbers in it would be lost or misread."""
+        return self.weights.guards(parameter) or self._of_swapped_head(parameter) is not None
+
+    def brings(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter is a bias that a module has only while this is attached."""
+        return self.weights.adds(parameter)
+
+    def base_of(self, parameter: nn.Parameter) -> Tensor | None:
+        """Return what a parameter of the base holds where this edits it; None for one that learns, or is as it was."""
+        swapped = self._of_swapped_head(parameter)
+        return swapped if swapped is not None else self.weights.original_of(parameter)
+
+    def _of_swapped_head(self, parameter: nn.Parameter) -> Tensor | None:
+        if self.head is None or self._registered is not None:
+            return None
+        return self.head.original_of(parameter)
+
     def attach(self) -> None:
         """List this among what is attached to the model."""
         model = self._model()
-        if model is not None:
-            model.__dict__[ATTACHED] = (*attachments_of(model), self)
-            forget_compiled_code()
+        if model is None:
+            return
+        model.__dict__[ATTACHED] = (*attachments_of(model), self)
+        if self.weights.holders or self.head is not None:
+            self._base = BaseKept(model, self, self.weights.holders)
+        forget_compiled_code()
 
     def detach(self) -> None:
         """Give the model back the very storage it had; calling it twice is the same as once.
 
         Raises:
-            InterventionError: another attachment was made later and is still on.
+            InterventionError: another attachment that edits the same weights was made later and is still on.
         """
         model = self._model()
         if model is None or self not in (attached := attachments_of(model)):
             return
-        if attached[-1] is not self:
-            raise InterventionError("Another recipe was attached later; detach that one first.")
-        if attached[:-1]:
-            model.__dict__[ATTACHED] = attached[:-1]
+        place = attached.index(self)
+        if any(self._lies_below(later) for later in attached[place + 1 :]):
+            raise InterventionError(
+                "Another recipe that edits the same weights was attached later; detach that one first."
+            )
+        others = (*attached[:place], *attached[place + 1 :])
+        if others:
+            model.__dict__[ATTACHED] = others
         else:
             del model.__dict__[ATTACHED]
         self.restore()
+        for waiting in reversed(attached[:place]):
+            if waiting._is_over:
+                waiting.end()
+
+    def end(self) -> None:
+        """Detach, or where another attachment lies on top of this, have it come off together with that one.
+
+        Raises:
+            InterventionError: another attachment that edits the same weights was made later and is still on.
+        """
+        self._is_over = True
+        try:
+            self.detach()
+        except InterventionError as error:
+            raise InterventionError(f"{str(error).removesuffix('.')}: this one stays on until then.") from None
+
+    def _lies_below(self, later: "Attachment") -> bool:
+        """Return whether an attachment that was made later is for the model as this one left it."""
+        asked = self._asked_for_gradients and later._asked_for_gradients
+        heads = self.head is not None and later.head is not None
+        return bool(asked) or heads or later.weights.build_on(self.weights)
 
     def restore(self) -> None:
         """Undo all that was done to the model, of an attachment that is whole or half made."""
@@ -194,6 +243,9 @@ class Attachment:
         for parameter, asked in self._asked_for_gradients.items():
             parameter.requires_grad_(asked)
         self._asked_for_gradients.clear()
+        if self._base is not None:
+            self._base.remove()
+            self._base = None
         if self.head is not None:
             self.head.restore()
             self.head = None

@@ -10,7 +10,7 @@ from torch.nn import functional
 from strop.interventions.formulas import ACTIVATIONS, Activation, Formula
 from strop.interventions.interfaces import Shape
 from strop.interventions.learned import moved_but_not_cast
-from strop.linalg import orthonormal_rows
+from strop.linalg import full_precision, orthonormal_rows
 
 
 class _Decision(Protocol):
@@ -121,7 +121,7 @@ class EditModule(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Return edited states, (tokens, hidden), in the dtype of those given."""
         formula = self.edit.formula
-        with torch.autocast(states.device.type, enabled=False):
+        with full_precision():
             rows = self.basis_rows()
             given = states.to(rows.dtype)
             bias = self._whole("bias")

@@ -41,6 +41,12 @@ class _Pass:
     layout: Layout
     chosen: dict[Positions, Tensor | None] = dataclasses.field(default_factory=dict)
 
+    def indices(self, positions: Positions) -> Tensor | None:
+        """Return the tokens at some positions by their index among all of the batch, (edited,), or None for every one."""
+        if positions not in self.chosen:
+            self.chosen[positions] = _flat_indices(positions, self.layout)
+        return self.chosen[positions]
+
 
 _PASSES: Calls[_Pass] = Calls("strop_passes")
 _GENERATIONS: Calls[Prompts] = Calls("strop_generations")
@@ -168,7 +174,20 @@ class StateEditor:
         prompts = _GENERATIONS.latest(self)
         mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
         layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
-        _PASSES.enter(self, _Pass(module, tokens, layout), _frame_of_call())
+        begun = _Pass(module, tokens, layout)
+        if module.training and torch.is_grad_enabled() and layout.prompt_length is not None:
+            self._refuse_to_learn_nothing(begun)
+        _PASSES.enter(self, begun, _frame_of_call())
+
+    def _refuse_to_learn_nothing(self, begun: _Pass) -> None:
+        """Raise where edits are to learn from a batch in which they touch no token."""
+        learning = {edit.entry.positions for edit in self.edits if _learns(edit.module)}
+        touched = (tokens is None or len(tokens) for tokens in map(begun.indices, learning))
+        if learning and not any(touched):
+            raise InterventionError(
+                "No row of the batch has a prompt before its labels, so an edit at "
+                f"{' or '.join(sorted(map(str, learning)))} touches nothing; give prompts and completions, or edit at all."
+            )
 
     @never_compiled
     def _leave(self, module: nn.Module, _positional: tuple[Any, ...], _output: Any) -> None:
@@ -198,11 +217,11 @@ class _EditedModule:
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
-        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape)
+        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape[:-1])
         if tokens is not None and tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
         compute = edit.on(states.device, replica=replica)
-        flat = states.flatten(0, 1)
+        flat = states.flatten(0, -2)
         if tokens is None:
             return compute(flat).view(states.shape)
         tokens = tokens.to(states.device)
@@ -253,15 +272,17 @@ def _tokens(its_pass: _Pass | None, positions: Positions, shape: torch.Size) -> 
         raise InterventionError(
             "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
         )
-    layout, chosen = its_pass.layout, its_pass.chosen
-    if tuple(layout.index.shape) != tuple(shape[:2]):
+    layout = its_pass.layout
+    if shape not in (layout.index.shape, (layout.index.numel(),)):  # some modules see all tokens one after another
         raise InterventionError(
-            f"Hidden states of shape {tuple(shape)} do not belong to the {tuple(layout.index.shape)} tokens the model "
-            "was called on."
+            f"Hidden states of {tuple(shape)} tokens do not belong to the {tuple(layout.index.shape)} the model was called "
+            "on."
         )
-    if positions not in chosen:
-        chosen[positions] = _flat_indices(positions, layout)
-    return chosen[positions]
+    return its_pass.indices(positions)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _flat_indices(positions: Positions, layout: Layout) -> Tensor | None:

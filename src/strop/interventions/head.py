@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.checkpoints import head_parameters
+from strop.checkpoints import head_parameters, labels_in_own_order
 from strop.errors import InterventionError
 from strop.interventions.interfaces import Entry
 
@@ -82,7 +82,7 @@ def own_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 
 def refuse_other_labels(model: PreTrainedModel, labels: tuple[str, ...]) -> None:
-    """Raise InterventionError if a model has no classification head, or one of another number of labels."""
+    """Raise InterventionError if a model has no classification head, or one of another number or order of labels."""
     count = len(labels) or 1
     wanted = f"{count} labels ({', '.join(labels)})" if labels else "one output, a number"
     if not head_parameters(model):
@@ -94,6 +94,12 @@ def refuse_other_labels(model: PreTrainedModel, labels: tuple[str, ...]) -> None
         raise InterventionError(
             f"This {type(model).__name__} has {model.config.num_labels} labels, and {wanted} are needed; load it with "
             f"strop.load_classifier(name, labels={count})."
+        )
+    own = labels_in_own_order(model, labels)
+    if own is not None:
+        raise InterventionError(
+            f"This {type(model).__name__} has the labels in another order, {', '.join(own)}, and {wanted} are needed; name "
+            "them in the order of its outputs."
         )
 
 

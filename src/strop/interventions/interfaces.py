@@ -21,6 +21,11 @@ Shape = tuple[int, int]
 """(out, in) of the matrix an intervention edits, or that writes the hidden states it edits: these are of size out."""
 
 
+def shape_of_size(size: "Shape | int") -> Shape:
+    """Return a shape as it is, and for a single number that of a square matrix: hidden states of size d are d x d's."""
+    return (size, size) if isinstance(size, int) else size
+
+
 class _Common(Protocol):
     @property
     def method(self) -> str:

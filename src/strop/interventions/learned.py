@@ -11,6 +11,7 @@ from strop.errors import InterventionError
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
 from strop.interventions.interfaces import Bounded, ChangesOutputs, Decompose, WeightIntervention
+from strop.linalg import full_precision
 
 
 class LearnedTensors(nn.Module):
@@ -145,7 +146,7 @@ class LearnedWeight:
     def _added(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         weight = getattr(module, self._name).detach()
         for site, edits in self._edits.items():
-            with torch.autocast(output.device.type, enabled=False):
+            with full_precision():
                 matrix = self._anatomy.matrix_in(weight, site)
                 wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
                 change = _change_by(edits, matrix, self._anatomy.inputs_in(arguments[0], site).to(wide))

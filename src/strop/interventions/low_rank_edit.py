@@ -13,7 +13,7 @@ from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_unknown
 from strop.interventions.edit_module import EditModule
 from strop.interventions.formulas import ACTIVATIONS, FORMULAS, Activation, Formula, Initialisation
-from strop.interventions.interfaces import Entry, Shape
+from strop.interventions.interfaces import Entry, Shape, shape_of_size
 from strop.interventions.positions import Positions
 from strop.linalg import orthonormal_rows
 
@@ -90,7 +90,7 @@ class LowRankEdit:
         return self.rank * (shape[0] * (2 if self.formula.reads else 1) + 1)
 
     def initial_tensors(
-        self, shape: Shape, *, init: Initialisation = "identity", generator: torch.Generator | None = None
+        self, shape: Shape | int, *, init: Initialisation = "identity", generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the tensors training begins with.
 
@@ -98,14 +98,14 @@ class LowRankEdit:
         first step sees an edit that is not nothing. `identity` begins with an edit that leaves every state as it is.
 
         Args:
-            shape: of the matrix that writes the hidden states; its first number, d, is their size.
+            shape: of the matrix that writes the hidden states, whose first number, d, is their size; or d alone.
             init: which of the two.
             generator: the source of randomness.
 
         Raises:
             UsageError: the rank is above the hidden size, or this edit cannot begin as the identity.
         """
-        hidden_size = shape[0]
+        hidden_size = shape_of_size(shape)[0]
         self.refuse_rank_above(hidden_size)
         bound = 1 / math.sqrt(hidden_size)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError
 from strop.interventions.checks import is_finite, refuse_unknown
-from strop.interventions.interfaces import Decompose, Entry, Shape
+from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +72,9 @@ class OutputBias:
         """Return one for each output."""
         return shape[0]
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return zeros: learning begins with the model as it is."""
-        return {"bias": torch.zeros(shape[0])}
+        return {"bias": torch.zeros(shape_of_size(shape)[0])}
 
     def obstacle_to_baking(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Return None: a bias is a bias, where the architecture has room for it."""

@@ -11,7 +11,7 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError
 from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
-from strop.linalg import rank_for_fraction, without_components
+from strop.linalg import full_precision, rank_for_fraction, without_components
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,7 @@ class RankReduction:
             kept = range(self.rank((matrix.shape[0], matrix.shape[1])))
             refuse_other_factors(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix at its reduced rank, (out, in), in its own dtype."""
         if "left" in tensors and "right" in tensors:
@@ -102,7 +103,7 @@ class RankReduction:
         """Return 0: it learns nothing."""
         return 0
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return none: it learns nothing."""
         return {}
 

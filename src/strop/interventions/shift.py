@@ -61,6 +61,11 @@ class ShiftByPosition:
         self._handle.remove()
 
     def _added(self, _module: nn.Module, _arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if output.ndim < 3:
+            raise InterventionError(
+                f"{self._name} is given the tokens of a batch one after another, so that none has a position; prune with "
+                "--bias mean."
+            )
         positions, found = self._shift.shape[0], output.shape[-2]
         if found != positions:
             raise InterventionError(

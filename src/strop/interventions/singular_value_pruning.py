@@ -12,7 +12,7 @@ from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
 from strop.interventions.indices import MOST, parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
-from strop.linalg import without_components
+from strop.linalg import full_precision, without_components
 
 Bias = Literal["none", "mean", "position"]
 """What stays behind of the removed components: nothing, their mean output, or their mean output at each position."""
@@ -102,6 +102,7 @@ class SingularValuePruning:
         if "left" in tensors:
             refuse_other_factors(matrix, tensors, self.removed, where=str(self.site), tolerance=tolerance)
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the matrix without the removed components, (out, in), in its own dtype.
 
@@ -144,7 +145,7 @@ class SingularValuePruning:
         """Return 0: it learns nothing."""
         return 0
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return none: it learns nothing."""
         return {}
 

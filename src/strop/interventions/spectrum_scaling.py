@@ -11,7 +11,8 @@ from torch.nn import functional
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
-from strop.interventions.interfaces import Decompose, Entry, Shape
+from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
+from strop.linalg import full_precision
 
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
@@ -145,6 +146,7 @@ class SpectrumScaling:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
         return {name: own.clamp(LOWEST, HIGHEST) if name == "change" else own for name, own in tensors.items()}
 
+    @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed."""
         factors = tensors if "left" in tensors and "right" in tensors else self.precomputed(matrix, decompose=decompose)
@@ -197,9 +199,9 @@ class SpectrumScaling:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
         return self._count(shape) * (1 + 2 * self.band)
 
-    def initial_tensors(self, shape: Shape, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return changes of 0: learning begins with the matrix as it is."""
-        count = self._count(shape)
+        count = self._count(shape_of_size(shape))
         zeros = {"change": torch.zeros(count), "band": torch.zeros(2 * self.band, count)}
         return {name: zeros[name] for name in self.learned_tensors}
 

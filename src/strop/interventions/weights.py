@@ -19,6 +19,8 @@ class WeightEdits:
     def __init__(self) -> None:
         self.new_biases: dict[str, nn.Module] = {}
         """The modules that have a bias only for now, by their names inside the model."""
+        self.holders: dict[str, nn.Module] = {}
+        """The modules whose weights are edited or learn, by their names inside the model."""
         self._originals: dict[nn.Parameter, Tensor] = {}
         self._shifts: dict[nn.Module, ShiftByPosition] = {}
         self._learned: dict[nn.Module, LearnedWeight] = {}
@@ -37,6 +39,17 @@ class WeightEdits:
         """Return what a parameter held before, where it was given another storage."""
         original = self._originals.get(parameter)
         return None if original is None else original.to(parameter.device, parameter.dtype)  # where the model is now
+
+    def guards(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter was given another storage, or what learns was made for the numbers it holds."""
+        learned = (weight for holder in self._learned for weight in holder.parameters(recurse=False))
+        return parameter in self._originals or any(weight is parameter for weight in learned)
+
+    def build_on(self, earlier: "WeightEdits") -> bool:
+        """Return whether a parameter was found as earlier edits had left it, or one of them has added it."""
+        touched = {*earlier._originals, *(module.bias for module in earlier.new_biases.values())}
+        learned = (weight for holder in self._learned for weight in holder.parameters(recurse=False))
+        return any(parameter in touched for parameter in (*self._originals, *learned))
 
     def edit(
         self,
@@ -65,6 +78,7 @@ class WeightEdits:
         except StropError as error:
             raise type(error)(f"{site} ({tuple(matrix.shape)}): {error}") from error
         if edited is not matrix:
+            self._hold(model, anatomy, site, parameter)
             anatomy.write_matrix(self._writable(parameter), site, edited)
         shift = entry.output_shift(tensors)
         if shift is not None:
@@ -87,7 +101,8 @@ class WeightEdits:
         """
         site = entry.site
         weight = anatomy.parameter(model, site)
-        _, holder = holder_of(weight, anatomy.tapped_module(model, site), name=anatomy.module_path(site))
+        anatomy.tapped_module(model, site)
+        holder = self._hold(model, anatomy, site, weight)
         if holder not in self._learned:
             self._learned[holder] = LearnedWeight(holder, anatomy.spelling(site).parameter, anatomy)
         learned = LearnedTensors(entry, tensors).to(weight.device)
@@ -111,6 +126,13 @@ class WeightEdits:
             learned.remove()
         self._shifts.clear()
         self._learned.clear()
+        self.holders.clear()
+
+    def _hold(self, model: PreTrainedModel, anatomy: Anatomy, site: WeightSite, weight: nn.Parameter) -> nn.Module:
+        """Note the module that holds a site's matrix, and return it."""
+        name, holder = holder_of(weight, anatomy.module(model, site), name=anatomy.module_path(site))
+        self.holders[name] = holder
+        return holder
 
     def _writable(self, parameter: nn.Parameter) -> Tensor:
         if parameter not in self._originals:
@@ -120,7 +142,8 @@ class WeightEdits:
 
     def _shift_output(self, model: PreTrainedModel, anatomy: Anatomy, site: WeightSite, shift: Tensor) -> None:
         weight = anatomy.parameter(model, site)
-        name, holder = holder_of(weight, anatomy.module(model, site), name=anatomy.module_path(site))
+        holder = self._hold(model, anatomy, site, weight)
+        name = next(name for name, own in self.holders.items() if own is holder)
         count, features = anatomy.output_features(weight, site)
         if shift.ndim == 2:
             if holder not in self._shifts:

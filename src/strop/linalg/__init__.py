@@ -12,6 +12,7 @@ from strop.linalg.effects import (
 from strop.linalg.factors import are_components
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.frames import orthonormal_rows
+from strop.linalg.precision import full_precision
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
 from strop.linalg.svd import SingularValueDecomposition, decompose, without_components
@@ -27,6 +28,7 @@ __all__ = [
     "effective_rank",
     "fingerprint",
     "fraction_for_rank",
+    "full_precision",
     "loss_change_by_rank",
     "orthonormal_rows",
     "rank_for_fraction",

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from strop.errors import UsageError
+from strop.linalg.precision import full_precision
 from strop.linalg.svd import SingularValueDecomposition
 
 Reduction = Literal["consistency", "sum", "max", "mean-abs", "squares"]
@@ -17,6 +18,7 @@ ROUNDING = 1e-6
 """Examples whose effects differ by no more than this share of them do not differ: float32 tells no finer."""
 
 
+@full_precision()
 def token_effects(
     decomposition: SingularValueDecomposition,
     changes: Float[Tensor, "tokens in"],
@@ -159,6 +161,7 @@ def singular_value_effects(
     return token_effects(decomposition, changes, output_gradients).sum(0).cpu().double()
 
 
+@full_precision()
 def singular_value_effects_from_gradient(
     decomposition: SingularValueDecomposition, gradient: Float[Tensor, "out in"]
 ) -> Float[Tensor, " rank"]:

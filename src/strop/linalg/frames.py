@@ -5,8 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from strop.errors import DecompositionError
+from strop.linalg.precision import full_precision
 
 
+@full_precision()
 def orthonormal_rows(raw: Float[Tensor, "rank features"]) -> Float[Tensor, "rank features"]:
     """Return rows that span what those of a matrix span, each of length one and at right angles to the others.
 

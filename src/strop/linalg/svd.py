@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from strop.errors import DecompositionError, UsageError
+from strop.linalg.precision import full_precision
 
 Method = Literal["auto", "exact", "gram", "randomized"]
 
@@ -44,6 +45,7 @@ class SingularValueDecomposition:
         """The decomposed matrix's (out, in)."""
         return self.u.shape[0], self.vh.shape[1]
 
+    @full_precision()
     def recompose(self, rank: int | None = None) -> Float[Tensor, "out in"]:
         """Return the sum of the `rank` largest components (all of them by default).
 
@@ -81,6 +83,7 @@ class SingularValueDecomposition:
                 raise UsageError(f"A matrix of shape {self.shape} has components 0 to {rank - 1}, not {index}.")
 
 
+@full_precision()
 def without_components(
     matrix: Float[Tensor, "out in"], decomposition: SingularValueDecomposition, removed: Sequence[int]
 ) -> Float[Tensor, "out in"]:
@@ -114,6 +117,7 @@ def without_components(
     return (left @ right).to(matrix.dtype)
 
 
+@full_precision()
 def decompose(
     matrix: Float[Tensor, "out in"],
     *,

@@ -113,4 +113,4 @@ def applied(
     try:
         yield model
     finally:
-        attachment.detach()
+        attachment.end()

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, evaluating, input_device
-from strop.checkpoints import is_classifier
+from strop.checkpoints import is_classifier, labels_in_own_order
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.scoring.encoding import vocabulary_of
@@ -139,7 +139,7 @@ def losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def refuse_no_classifier(model: PreTrainedModel, labels: Labels) -> None:
-    """Raise UsageError if a model is no classifier, or one of another number of labels."""
+    """Raise UsageError if a model is no classifier, or one of another number or order of labels."""
     remedy = f"load it with strop.load_classifier(name, labels={labels.count})"
     if not is_classifier(model):
         raise UsageError(f"score: label needs a classifier, and {type(model).__name__} is none; {remedy}.")
@@ -147,4 +147,10 @@ def refuse_no_classifier(model: PreTrainedModel, labels: Labels) -> None:
         raise UsageError(
             f"The task has {labels.count} {'labels' if labels.names else 'output, a number'}, and this "
             f"{type(model).__name__} has {model.config.num_labels}; {remedy}."
+        )
+    own = labels_in_own_order(model, labels.names)
+    if own is not None:
+        raise UsageError(
+            f"The task's labels ({', '.join(labels.names)}) stand in another order than the outputs of this "
+            f"{type(model).__name__} ({', '.join(own)}); list them in the task as the classifier has them."
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from strop.anatomy import Tap, WeightSite, evaluating
+from strop.anatomy import Tap, WeightSite, by_sequence, evaluating
 from strop.errors import UsageError
 from strop.searching.sample import Sample
 
@@ -40,7 +40,7 @@ def mean_inputs(
                 model.base_model(input_ids=batch.input_ids, use_cache=False)
             count += batch.input_ids.shape[0] if at_each_position else int(batch.real.sum())
             for module, inputs in tap.inputs.items():
-                counted = inputs.float() * batch.real.to(inputs.device)[..., None]
+                counted = by_sequence(inputs, batch.input_ids).float() * batch.real.to(inputs.device)[..., None]
                 more = counted.sum(0) if at_each_position else counted.sum((0, 1))
                 totals[module] = totals[module] + more if module in totals else more
     return {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy import Tap, WeightSite, evaluating, frozen, hidden_states_entering, logits_at
+from strop.anatomy import Tap, WeightSite, by_sequence, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import DecompositionError, UsageError
 from strop.interventions.interfaces import Decompose
 from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
@@ -231,13 +231,15 @@ class _BatchWalk:
             tap, gradient, at_step = self._through_block(sites, states, self._gradients[step]())
             self._gradients[step] = self._waiting.keep(gradient)
             for module, gradient in at_step.items():
-                share = gradient.float() / (len(self._entering) * _scale_of(self._model))
+                share = by_sequence(gradient, self._batch.input_ids).float() / (
+                    len(self._entering) * _scale_of(self._model)
+                )
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(sites)
         for module, gradient in at_outputs.items():
             counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
             for site in tap.sites[module]:  # of the last step, which is the real input
-                inputs = self._anatomy.inputs_in(tap.inputs[module], site)
+                inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
                 yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
@@ -259,7 +261,8 @@ class _BatchWalk:
         layer = self._lowest + len(self._given) - 1
         with torch.no_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
             self._block(layer, self._batch.counterfactual_ids, self._given.pop()())
-        return tap.inputs
+        ids = self._batch.counterfactual_ids
+        return {module: by_sequence(inputs, ids) for module, inputs in tap.inputs.items()}
 
     def _path(self) -> list[Tensor | None]:
         """Return the embeddings to start from, one for each step, the real ones last."""

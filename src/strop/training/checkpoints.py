@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from strop.errors import TrainingError
 from strop.files import PARTIAL, make_readable, replacing_folder
 from strop.interventions import Attachment
@@ -12,9 +14,11 @@ from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
 from strop.training.state import (
     randomness,
+    read_beside,
     read_optimiser,
     read_randomness,
     refusing_damage,
+    write_beside,
     write_optimiser,
     write_randomness,
 )
@@ -37,7 +41,9 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
         trainer.keep(attachment, recipe)
 
     A checkpoint is then a recipe folder that loads from its path alone, with the states of optimiser, schedule and
-    randomness beside it, and never the base model. It appears whole or not at all, and nothing in it is pickled.
+    randomness beside it, whatever else in the model learns, such as a LoRA adapter, and never the base model. It appears
+    whole or not at all, and nothing in it is pickled. `load_best_model_at_end` gives the attachment the edits of the best
+    checkpoint.
     """
 
     attachment: Attachment
@@ -48,9 +54,32 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
         self.attachment, self.recipe = attachment, recipe
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the recipe with what was learned so far, beside whatever else the folder holds."""
+        """Write the recipe with what was learned so far, beside whatever else the folder holds, and PEFT's adapter.
+
+        Raises:
+            TrainingError: something else learns as well, which neither holds.
+        """
         if self.args.should_save:
+            beside = self._beside()
+            if beside and not hasattr(self.model, "peft_config"):
+                raise TrainingError(
+                    f"What else learns is not in the recipe ({', '.join(sorted(beside)[:3])}{', …' * (len(beside) > 3)}); save "
+                    "it yourself, or freeze it before training."
+                )
+            if beside:
+                self.model.save_pretrained(output_dir or self.args.output_dir)
             add_recipe(self.recipe.learned_by(self.attachment), Path(output_dir or self.args.output_dir))
+
+    def _beside(self) -> dict[str, nn.Parameter]:
+        """Return what else learns, by name: all that asks for gradients and is neither an edit's nor the head's."""
+        head = self.attachment.head.parameters if self.attachment.head is not None else ()
+        return {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+            and not self.attachment.adds(parameter)
+            and not any(parameter is own for own in head)
+        }
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         target = Path(self.args.output_dir) / f"{PREFIX}{self.state.global_step}"
@@ -66,11 +95,22 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
                     scaler.state_dict() if scaler is not None else {},
                 )
                 write_randomness(temporary, of_processes)
+                write_beside(temporary, self._beside())
+                self._note_best(target)
                 self.state.save_to_json(str(temporary / STATE))
             if self.args.save_total_limit:
-                others = [path for path in checkpoints_in(target.parent) if path != target]
-                for older in others[: len(others) + 1 - self.args.save_total_limit]:
+                best = Path(self.state.best_model_checkpoint or target)
+                others = [path for path in checkpoints_in(target.parent) if path not in (target, best)]
+                spared = 1 + (best != target)
+                for older in others[: max(0, len(others) + spared - self.args.save_total_limit)]:
                     shutil.rmtree(older, ignore_errors=True)
+
+    def _note_best(self, target: Path) -> None:
+        """Say in the trainer's state which checkpoint is the best by what was evaluated, as transformers does."""
+        if self.state.best_global_step:
+            best = target.with_name(f"{PREFIX}{self.state.best_global_step}")
+            if best == target or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         kept = Recipe.load(resume_from_checkpoint)
@@ -80,9 +120,10 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
                 "choose another --out."
             )
         self.attachment.load(kept.tensors, head=kept.head)
+        read_beside(Path(resume_from_checkpoint), self._beside())
 
     def _load_best_model(self) -> None:
-        raise TrainingError("The best edits are chosen by the caller; train with load_best_model_at_end=False.")
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from strop.errors import TrainingError, reason_in
 from strop.files import shortened, write_json
 
-OPTIMISER, RANDOMNESS = "optimizer", "randomness"
+OPTIMISER, RANDOMNESS, BESIDE = "optimizer", "randomness", "learned_beside.safetensors"
 
 
 def write_optimiser(
@@ -102,6 +102,37 @@ def refuse_damaged_state(path: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or type(content.get("global_step")) is not int:
             raise ValueError(f"{path.name} says no global_step")
+
+
+def write_beside(folder: Path, parameters: Mapping[str, Tensor]) -> None:
+    """Write what learns beside the edits, by its name in the model; no file where nothing does."""
+    if parameters:
+        own = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in parameters.items()
+        }
+        save_file(own, folder / BESIDE, metadata={"format": "pt"})
+
+
+def read_beside(folder: Path, parameters: Mapping[str, Tensor]) -> None:
+    """Give what learns beside the edits the numbers that `write_beside` wrote.
+
+    Raises:
+        TrainingError: the checkpoint holds other parameters than those that learn, or of other shapes.
+    """
+    path = folder / BESIDE
+    kept = load_file(path) if path.is_file() else {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in kept.items()}
+    if found != shapes:
+        name = min({*shapes.items()} ^ {*found.items()})[0]
+        raise TrainingError(
+            f"{folder} was written while other parameters learned beside the edits ({name}); resume with the same model and "
+            "adapters, or choose another folder."
+        )
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            parameters[name].copy_(tensor)
 
 
 def randomness() -> dict[str, Any]:

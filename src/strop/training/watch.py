@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from strop.errors import TrainingError
 from strop.files import replacing_folder
@@ -19,7 +19,7 @@ from strop.interventions.learned import LearnedTensors
 from strop.proving import Journal, Trial, TrialKey, describe_trial
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.scoring import ClassScorer, Scorer
+from strop.scoring import ClassScorer, Evaluation, Scorer
 
 BEST = "best"
 
@@ -140,9 +140,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
             raise TrainingError(f"The edits are no longer made of finite numbers after epoch {epoch}.")
         start = self._lowest if self._states is not None else 0
-        trial = self._journal.measure(
-            self._key(epoch), lambda: self._scorer.evaluate(start=start, states=self._states), begun=True
-        )
+        trial = self._journal.measure(self._key(epoch), lambda: self._evaluated(start), begun=True)
         better = trial.merit > self.best.merit and self._journal.admits(trial.key)
         self._journal.say(f"epoch {epoch}: {describe_trial(trial)}{', the best so far' if better else ''}")
         if better:
@@ -154,8 +152,27 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                     best.with_provenance({"epoch": epoch}).write_files(temporary)
         return self.is_over(epoch)
 
+    def _evaluated(self, start: int) -> Evaluation:
+        """Score the edits in the model's own precision, as what they compete with is scored, and the choice after them."""
+        with without_autocast(self._scorer.model):
+            return self._scorer.evaluate(start=start, states=self._states)
+
     def _best_folder(self) -> Path | None:
         return self._journal.run.path / BEST if self._journal.run is not None else None
+
+
+@contextlib.contextmanager
+def without_autocast(model: PreTrainedModel) -> Iterator[None]:
+    """Take off, for a `with` block, the autocast that accelerate has put around a model's forward."""
+    wrapped, own = (vars(model).get(name) for name in ("forward", "_original_forward"))
+    if wrapped is None or own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped
 
 
 def _ends_an_epoch(state: Any) -> bool:

@@ -13,6 +13,7 @@ from strop.anatomy import Anatomy, WeightSite, editable_shapes
 from strop.anatomy.sites import ATTENTION
 from strop.interventions import SingularValuePruning, applied_interventions
 from strop.interventions.indices import parse_indices, spell_indices
+from strop.linalg import full_precision
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
 from strop.scoring import Evaluation, Scorer
 from strop.searching.averages import mean_inputs
@@ -267,6 +268,7 @@ class Pruner:
                 states[step] = self._after(state, removed, means)
         return states
 
+    @full_precision()
     def _after(self, state: _State, removed: Removal, means: Mapping[WeightSite, Tensor]) -> _State:
         biases = dict(state.biases)
         for site, indices in removed.items() if means else ():
