@@ -127,7 +127,7 @@ def test_the_base_is_named_where_the_recipe_names_none_that_is_there(
     assert "name it with --model: The model folder './moved' is not there" in message
     assert str(recipes[0] / "recipe") in message
     named = strop_command("compare", *recipes, "--task", facts, "--model", tiny_folder, "--limit", 4, "--json")
-    assert named.json["base_model"]["id"] == str(tiny_folder)
+    assert named.json["base_model"]["id"] == tiny_folder.name
 
 
 def test_what_can_only_be_asked_of_a_task_is_refused_without_one(refused: Any, runs: list[Path]) -> None:

@@ -1,5 +1,6 @@
-"""What the commands share: options, progress on standard error, results on standard output."""
+"""What the commands share: options, how a model and a task are loaded, results on standard output."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
-import rich.progress
 import typer
 
+from strop.cli.failure import CtrlCError
 from strop.files import to_json
 from strop.progress import Progress
 
@@ -84,51 +85,14 @@ PriceWeightOption = Annotated[
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
 
-class _Bars(Progress):
-    """Progress bars with the time left on a terminal, notes as lines; both on standard error."""
-
-    def __init__(self, console: rich.console.Console) -> None:
-        self._console = console
-        self._bars = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._current: rich.progress.TaskID | None = None
-
-    def start(self, stage: str, total: int) -> None:
-        if self._current is not None:
-            self._bars.remove_task(self._current)
-        self._current = self._bars.add_task(stage, total=total)
-
-    def advance(self, steps: int = 1) -> None:
-        if self._current is not None:
-            self._bars.advance(self._current, steps)
-
-    def note(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def showing_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield what to tell progress to; nothing is shown where `quiet` is given."""
-    if quiet:
-        yield Progress()
-        return
-    bars = _Bars(rich.console.Console(stderr=True))
-    with bars._bars:
-        yield bars
-
-
 def print_json(value: Any) -> None:
-    """Print a value as JSON on standard output."""
-    sys.stdout.write(to_json(value))
+    """Print a value as JSON on standard output, in ASCII where that takes no other characters."""
+    text = to_json(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2) + "\n"
+    sys.stdout.write(text)
 
 
 def print_table(table: "Table") -> None:
@@ -191,13 +155,15 @@ def drift_text_for_command(path: Path | None) -> "DriftText":
     return DriftText() if path is None else DriftText.read(path)
 
 
-def can_be_baked(interventions: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether edits fit into an ordinary checkpoint: none depends on a token's place.
+def can_be_baked(interventions: Sequence[Mapping[str, Any]], *, head: object | None = None) -> bool:
+    """Return whether `strop bake` makes a checkpoint of edits: there are some, none depends on a token's place.
 
     Args:
         interventions: as a recipe's JSON holds them.
+        head: of a classifier, which goes with its recipe.
     """
-    return not any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+    placed = any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+    return bool(interventions) and head is None and not placed
 
 
 def device_for_command(name: str | None) -> "torch.device":
@@ -279,14 +245,12 @@ def parse_layers_option(text: str | None, layer_count: int) -> tuple[int, ...] |
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
     """Turn an interruption into the sentence that says how to go on."""
-    from strop.errors import RunError
-
     try:
         yield
     except KeyboardInterrupt:
         if not (out / "config.json").is_file():
-            raise RunError("Interrupted before the run began; nothing was written.") from None
-        raise RunError(
+            raise CtrlCError("Interrupted before the run began; nothing was written.") from None
+        raise CtrlCError(
             f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
         ) from None
 

@@ -13,8 +13,9 @@ from strop.cli.console import (
     print_line,
     print_run,
     print_table,
-    showing_progress,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.proving import RunOutcome
@@ -63,7 +64,8 @@ def demo(
     print_line(
         f"Beside it, the published method: strop search {MODEL} --task {TASK} --out runs/laser --select-limit 400"
     )
-    print_line(f"Next: strop train {MODEL} --task {TASK} --out runs/spectrum --method spectrum --epochs 3")
+    asked = {"--task": TASK, "--out": "runs/spectrum", "--method": "spectrum", "--epochs": 3}
+    print_next("train", MODEL, options=asked)
 
 
 def _free_name(folder: Path) -> Path:

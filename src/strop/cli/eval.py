@@ -20,15 +20,17 @@ from strop.cli.console import (
     ShotsOption,
     TaskOption,
     anatomy_for_command,
+    can_be_baked,
     drift_text_for_command,
     load_for_command,
     print_json,
     print_line,
     print_spread,
     print_table,
-    showing_progress,
     task_for_command,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,7 +96,7 @@ def evaluate(
     report = {
         "format": 1,
         "command": "eval",
-        "base_model": {"id": base.id, "fingerprint": base.fingerprint},
+        "base_model": {"id": base.name, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split, **_shots_of(task)},
         "recipes": [str(folder) for folder in recipes or []],
         **measured.to_json(),
@@ -105,9 +107,13 @@ def evaluate(
         print_json(report)
         return
     _print(report, measured.change)
-    if not recipes:
-        command = "search" if task.labels is None else "train"
-        print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
+    loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
+    if measured.change is None or measured.change.comparison.ci95[0] <= 0:
+        asked = {"--task": task_name, "--shots": shots, "--drift-text": drift_text, "--out": "RUN"}
+        print_next("sharpen" if task.labels is None else "train", model_name, options={**asked, **loading})
+    elif len(loaded.recipes) == 1 and can_be_baked(loaded.recipes[0].describe(), head=loaded.recipes[0].head):
+        baked = {"--recipe": (recipes or [])[0], "--out": "MODEL", "--force": force, **loading}
+        print_next("bake", model_name, options=baked)
 
 
 @dataclasses.dataclass(frozen=True)

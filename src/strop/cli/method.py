@@ -30,13 +30,13 @@ from strop.cli.console import (
     load_for_command,
     parse_layers_option,
     print_json,
-    print_line,
     print_run,
     resumable,
-    showing_progress,
     task_for_command,
 )
 from strop.cli.duration import parse_seconds
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.proving import RunOptions, RunOutcome
@@ -106,7 +106,7 @@ class MethodCall:
             plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
             options = dataclasses.replace(options, family=anatomy.family, progress=progress)
             found = method(model, tokenizer, task, plan, options)
-        self._print(found.result)
+        self._print(found.result, task)
 
     def _options(self) -> "RunOptions":
         from strop.proving import Budget, Guard, RunOptions
@@ -126,27 +126,46 @@ class MethodCall:
             rivals=not self.no_rivals,
         )
 
-    def _print(self, result: "RunResult") -> None:
-        """Print a finished run, as JSON or for a person with the next command to try.
-
-        What depends on a token's place cannot be baked, and is evaluated instead; where nothing was found another method is
-        next.
-        """
+    def _print(self, result: "RunResult", task: "Task") -> None:
+        """Print a finished run, as JSON or for a person with the next command to try."""
         if self.as_json:
             print_json(result.to_json())
             return
         print_run(result)
+        words, options = self._next(result, task)
+        loading = {
+            "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
+        }  # fmt: skip
+        print_next(*words, options={**options, **loading})
+
+    def _next(self, result: "RunResult", task: "Task") -> tuple[tuple[object, ...], dict[str, object]]:
+        """Return what to try after a run: another method where nothing was gained, else to make its recipe permanent.
+
+        What depends on a token's place, and what a classifier learned, cannot be baked, and is evaluated instead.
+        """
+        asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
+        if result.comparison["test"].ci95[0] <= 0:
+            command = _other_method(result, task)
+            more = {"--epochs": 12} if result.metric is not None else {}
+            wanted = {
+                "--guard": self.guard, "--objective": self.objective, "--after": self.after,
+                "--select-limit": self.select_limit, "--test-limit": self.test_limit,
+            }  # fmt: skip
+            out = self.out.with_name(f"{self.out.name}-{command}")
+            return (command, self.model_name), {**asked, "--out": out, **more, **wanted}
         recipe = self.out / "recipe"
-        asked = f"--task {self.task_name}{f' --shots {self.shots}' if self.shots is not None else ''}"
-        if not result.interventions:
-            other = "prune" if result.command == "search" else "search"
-            classifies = result.metric is not None
-            called = "train --epochs 12" if classifies else other
-            print_line(f"Next: strop {called} {self.model_name} {asked} --out {self.out}-{called.split()[0]}")
-        elif not can_be_baked(result.interventions):
-            print_line(f"Next: strop eval {self.model_name} {asked} --recipe {recipe}")
-        else:
-            print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")
+        if can_be_baked(result.interventions, head=result.head):
+            return ("bake", self.model_name), {"--recipe": recipe, "--out": self.out / "model"}
+        return ("eval", self.model_name), {**asked, "--recipe": recipe}
+
+
+def _other_method(result: "RunResult", task: "Task") -> str:
+    """Return what to try where a method gained nothing: sharpening, or training where that was tried; a classifier trains."""
+    if result.metric is not None:
+        return "train"
+    if result.command != "sharpen":
+        return "sharpen"
+    return "train" if task.counts.get("train") else "search"
 
 
 def _shared(

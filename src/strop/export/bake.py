@@ -69,6 +69,6 @@ def bake(
         write_text(temporary / "README.md", recipe.card(baked=True))
         write_json(
             temporary / "strop_recipe.json",
-            {"base": recipe.base.id, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
+            {"base": recipe.base.name, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
         )
     return path

@@ -122,7 +122,7 @@ def compare_recipes(
         )
         sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price, tokenizer=tokenizer)))
     return SideBySide(
-        base_model=BaseModel(base.id, base.fingerprint),
+        base_model=BaseModel(base.name, base.fingerprint),
         task=task.name,
         split=split,
         base=scored[0].figures,
