@@ -7,7 +7,8 @@ from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 from strop.report.side_by_side import side_by_side_table, side_lines, verdict_lines
-from strop.report.tables import Table, to_markdown, to_rich
+from strop.report.tables import to_rich
+from strop.tables import Table, to_markdown
 
 __all__ = [
     "Table",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from strop.report.figures import percent, shots_phrase
-from strop.report.tables import Table
+from strop.tables import Table
 
 
 def evaluation_table(report: Mapping[str, Any]) -> Table:
