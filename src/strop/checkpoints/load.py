@@ -1,5 +1,6 @@
 """Load a model and its tokenizer by name, folder or hub id."""
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    name: str,
+    name: str | Path,
     *,
     revision: str | None = None,
     dtype: "torch.dtype | None" = None,
@@ -36,6 +37,7 @@ def load(
             language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
+    name = as_text(name)
     model, tokenizer, report = read_pretrained(
         "AutoModelForCausalLM", name, revision=revision, dtype=dtype, announce=announce
     )
@@ -88,6 +90,16 @@ def read_pretrained(
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     return model, tokenizer, report
+
+
+def as_text(name: str | Path) -> str:
+    """Return a model's name as text, with a home folder in the place of `~`."""
+    text = str(name)
+    if not text.startswith("~"):
+        return text
+    with contextlib.suppress(RuntimeError):  # nobody of that name lives here; that it is not there is told later
+        return str(Path(text).expanduser())
+    return text
 
 
 def _refuse_no_model(name: str) -> None:

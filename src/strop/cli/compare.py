@@ -1,5 +1,6 @@
 """`strop compare`: two runs or recipes beside their base."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,9 +103,8 @@ def compare(
                 family=anatomy.family,
                 progress=progress,
             )
-        loading |= {"--family": family_file}
-        again = {"--task": task_name, **loading, **scoring, "--limit": None, "--force": force}
-        known = {**loading, "--force": force}
+        known = {**loading, "--family": family_file, "--force": force}
+        again = {"--task": task_name, **scoring, "--limit": None, **known}
         following = _following(found, pair, known)
         if found.better is None and limit is not None:  # more examples may tell
             following = spelt("compare", a, b, options=again)
@@ -174,7 +174,7 @@ def _base_of(
         ) from None
 
 
-def _following(found: "SideBySide", pair: "RecipePair", known: dict[str, object]) -> str:
+def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, object]) -> str:
     """Return how to go on with the better one; where neither is, with the one that drifts less.
 
     Args:

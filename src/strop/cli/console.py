@@ -170,19 +170,19 @@ def device_for_command(name: str | None) -> "torch.device":
     """Return the device that is named; without a name CUDA, else MPS, where there is one, else the CPU."""
     import torch
 
+    from strop.checkpoints import best_device
     from strop.errors import UsageError, reason_in
 
     if not name:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return best_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = reason_in(error)
-        best = device_for_command(None)
-        raise UsageError(f"--device {name} cannot be used here: {reason}; leave it out to run on {best}.") from None
+        raise UsageError(
+            f"--device {name} cannot be used here: {reason}; leave it out to run on {best_device()}."
+        ) from None
     return device
 
 
@@ -267,32 +267,10 @@ def print_spread(spread: "Spread | None", names: tuple[str, str] = ("before", "a
 
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import (
-        budget_lines,
-        gain_sentence,
-        guard_lines,
-        intervention_lines,
-        price_lines,
-        rival_lines,
-        run_table,
-    )
+    from strop.report import run_parts
 
-    print_table(run_table(result))
-    for line in intervention_lines(result):
-        print_line(f"  {line}")
-    in_accuracy = result.base["test"].accuracy is not None
-    print_line(gain_sentence(result.comparison["test"], in_accuracy=in_accuracy, metric=result.metric, held_out=True))
-    over_start = result.comparison.get("test_over_start")
-    if over_start is not None:
-        print_line(
-            gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
-        )
-    print_spread(result.categories)
-    lines = [*rival_lines(result.rivals), *price_lines(result.price), *guard_lines(result), *budget_lines(result)]
-    for line in lines:
-        print_line(line)
-    cost = result.cost
-    print_line(
-        f"{cost.evaluations} evaluations in {cost.wall_seconds:.0f} s, "
-        f"at most {cost.peak_rss_bytes / 1e6:,.0f} MB of memory"
-    )
+    for part in run_parts(result):
+        if isinstance(part, str):
+            print_line(part)
+        else:
+            print_table(part)

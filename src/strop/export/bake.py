@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
+from strop.checkpoints import open_model
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, reason_in
 from strop.export.biases import room_for_biases, under_config
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def bake(
-    model: PreTrainedModel,
+    model: PreTrainedModel | str | Path,
     recipe: Recipe,
     folder: str | Path,
     *,
@@ -35,7 +36,7 @@ def bake(
     recipe does not speak of are zeros.
 
     Args:
-        model: the base the recipe was made for, with nothing attached.
+        model: the base the recipe was made for, with nothing attached; or its name or folder, and its tokenizer comes with it.
         recipe: what to bake in.
         folder: must not hold anything yet.
         tokenizer: saved beside the model.
@@ -48,6 +49,9 @@ def bake(
         InterventionError: something is attached to the model already, a checkpoint cannot hold one of the recipe's
             biases, or transformers refuses to save the model.
     """
+    if isinstance(model, (str, Path)):
+        model, own = open_model(model, labels=recipe.head.labels or 1 if recipe.head is not None else None)
+        tokenizer = tokenizer if tokenizer is not None else own
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     if not force:

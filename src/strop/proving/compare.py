@@ -5,9 +5,9 @@ import dataclasses
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family
-from strop.checkpoints import identify
+from strop.checkpoints import identify, takes_names
 from strop.errors import BaseMismatchError
-from strop.progress import SILENT, Progress
+from strop.progress import Progress, shown_here
 from strop.proving.drift import DriftText
 from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
@@ -59,6 +59,7 @@ class RecipePair:
         return Together((self.a,), self.force), Together((self.b,), self.force)
 
 
+@takes_names
 def compare_recipes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -69,7 +70,7 @@ def compare_recipes(
     limit: int | None = None,
     text: DriftText | None = None,
     family: Family | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> SideBySide:
     """Score a base and two recipes on the same examples, and compare them pair by pair.
 
@@ -84,13 +85,14 @@ def compare_recipes(
         limit: score a random sample of this size.
         text: what drift is measured on; text the base writes itself by default.
         family: the spelling of an architecture Strop does not know.
-        progress: told of each batch.
+        progress: told of each batch; bars where a person watches, by default.
 
     Raises:
         BaseMismatchError: the model is not their base, and they are not forced.
         TaskError: the split is empty, or a row does not fit the model.
         UsageError: there is no such split, or a recipe is a classifier's and the task has other labels.
     """
+    progress = progress if progress is not None else shown_here()
     examples = task.examples(split, limit=limit)
     anatomy = Anatomy.of(model, family=family)
     base = identify(model)

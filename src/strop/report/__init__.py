@@ -1,13 +1,14 @@
 """Tables and sentences for people, from typed values; no torch here."""
 
 from strop.report.categories import category_table, spread_lines
-from strop.report.evaluation import evaluation_table, paraphrase_lines
+from strop.report.evaluation import evaluation_table, figures_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
 from strop.report.side_by_side import side_by_side_table, side_lines, verdict_lines
 from strop.report.tables import to_rich
+from strop.report.whole_run import run_parts
 from strop.tables import Table, to_markdown
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "budget_lines",
     "category_table",
     "evaluation_table",
+    "figures_table",
     "gain_sentence",
     "guard_lines",
     "intervention_lines",
@@ -22,6 +24,7 @@ __all__ = [
     "percent",
     "price_lines",
     "rival_lines",
+    "run_parts",
     "run_table",
     "side_by_side_table",
     "side_lines",
