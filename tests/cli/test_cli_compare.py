@@ -42,7 +42,7 @@ def test_two_runs_are_shown_side_by_side_without_loading_a_model(
     assert (outcome.code, outcome.err) == (0, "")
     for said in ("tiny on small-facts/test", "gain over base", "words changed", "B is the better one"):
         assert said in outcome.out
-    assert outcome.out.splitlines()[-1] == f"Next: strop compare {runs[0]} {runs[1]} --task TASK"
+    assert outcome.out.splitlines()[-1] == f"Next: strop compare {runs[0]} {runs[1]} --task TASK --model MODEL"
     found = strop_command("compare", *runs, "--json", "--quiet").json
     assert (found["command"], found["paired"], found["better"]) == ("compare", False, "b")
 
@@ -51,7 +51,7 @@ def test_the_next_command_names_a_builtin_task_and_its_shots(strop_command: Any,
     from strop.runs import TaskUsed
 
     runs = [write_run(tmp_path / name, result_of(task=TaskUsed("int-sum", {"test": 400}, 2))) for name in "ab"]
-    assert strop_command("compare", *runs).out.endswith(" --task int-sum --shots 2\n")
+    assert strop_command("compare", *runs).out.endswith(" --task int-sum --shots 2 --model MODEL\n")
 
 
 def test_two_recipes_are_scored_on_the_same_examples_as_eval_scores_each(

@@ -15,6 +15,7 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     ShotsOption,
+    ShowChangesOption,
     anatomy_for_command,
     can_be_baked,
     drift_text_for_command,
@@ -67,6 +68,7 @@ def compare(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     shots: ShotsOption = None,
+    show_changes: ShowChangesOption = None,
 ) -> None:
     """Put two runs side by side; with a task, score both recipes again and compare them example by example.
 
@@ -79,15 +81,19 @@ def compare(
 
     loading = {"--model": model_name, "--revision": revision, "--device": device, "--dtype": dtype}
     scoring = {"--split": split, "--limit": limit, "--shots": shots, "--drift-text": drift_text}
+    scoring |= {"--show-changes": show_changes}
     if task_name is None:
         _refuse_without_task({**loading, **scoring, "--force": force or None, "--family": family_file})
         found = compare_runs(a, b)
         following = spelt("compare", a, b, options=_asked_of_runs(found))
     else:
         from strop.proving import compare_recipes
+        from strop.scoring import refuse_changed
 
         task = task_for_command(task_name, shots)
         task.examples(split or "test", limit=limit)  # a wrong split or limit is told before a model is loaded
+        if show_changes is not None:
+            refuse_changed(task, show_changes)
         pair, text = _pair(a, b, task, force=force), drift_text_for_command(drift_text)
         with showing_progress(quiet=quiet) as progress:
             model, tokenizer = _base_of(pair, model_name, task, progress, loading)
@@ -100,6 +106,7 @@ def compare(
                 split=split or "test",
                 limit=limit,
                 text=text,
+                show_changes=show_changes,
                 family=anatomy.family,
                 progress=progress,
             )
@@ -197,12 +204,13 @@ def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, obje
 
 def _print(found: "SideBySide") -> None:
     """Print two sides for a person."""
-    from strop.report import side_by_side_table, side_lines, verdict_lines
+    from strop.report import changed_lines, side_by_side_table, side_lines, verdict_lines
 
     print_table(side_by_side_table(found))
     for line in verdict_lines(found):
         print_line(line)
     if found.b_over_a is not None:
         print_spread(found.b_over_a.categories, names=("A", "B"))
-    for line in side_lines(found):
+    changed = found.b_over_a.changed if found.b_over_a is not None else None
+    for line in [*side_lines(found), *changed_lines(changed, names=("A", "B"))]:
         print_line(line)

@@ -75,6 +75,15 @@ ShotsOption = Annotated[
         "--shots", metavar="K", help="Put K solved train rows before each prompt.", show_default="the task's own"
     ),
 ]
+ShowChangesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--show-changes",
+        metavar="N",
+        help="Show up to N examples whose answers became right, and N that became wrong, with both answers.",
+        show_default="none",
+    ),
+]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 PriceWeightOption = Annotated[
     float | None,

@@ -5,8 +5,9 @@ what to guard — is taken, checked and printed here.
 """
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     ShotsOption,
+    ShowChangesOption,
     TaskOption,
     anatomy_for_command,
     can_be_baked,
@@ -30,6 +32,7 @@ from strop.cli.console import (
     load_for_command,
     parse_layers_option,
     print_json,
+    print_line,
     print_run,
     resumable,
     task_for_command,
@@ -39,9 +42,11 @@ from strop.cli.following import print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
+    from strop.anatomy import Anatomy
     from strop.proving import RunOptions, RunOutcome
     from strop.runs import RunResult
-    from strop.tasks import Task
+    from strop.statistics import ChangedAnswers
+    from strop.tasks import Example, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,7 @@ class MethodCall:
     quiet: bool
     shots: int | None
     no_rivals: bool
+    show_changes: int | None
 
     def run(
         self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
@@ -83,6 +89,7 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
+        from strop.scoring import refuse_changed
         from strop.tasks import refuse_objective
 
         given = {name: getattr(self, name) for name in ("select_limit", "test_limit", "objective", "seed")}
@@ -91,6 +98,8 @@ class MethodCall:
         refuse_objective(task, plan.objective)
         if refuse is not None:
             refuse(task)
+        if self.show_changes is not None:
+            refuse_changed(task, self.show_changes)
         options = self._options()
         with showing_progress(quiet=self.quiet) as progress, resumable(self.out):
             model, tokenizer = load_for_command(
@@ -106,7 +115,20 @@ class MethodCall:
             plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
             options = dataclasses.replace(options, family=anatomy.family, progress=progress)
             found = method(model, tokenizer, task, plan, options)
-        self._print(found.result, task)
+            changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
+        self._print(found.result, task, changed)
+
+    def _changed(
+        self, found: "RunOutcome", model: Any, tokenizer: Any, examples: "Sequence[Example]", anatomy: "Anatomy"
+    ) -> "ChangedAnswers | None":
+        """Return answers that the recipe changed, where they are asked for; a finished run that is read back has none."""
+        from strop.recipe import applied
+        from strop.scoring import changed_answers
+
+        if self.show_changes is None or found.test_evaluations is None:
+            return None
+        on = functools.partial(applied, model, found.recipe, family=anatomy.family)
+        return changed_answers(model, tokenizer, examples, found.test_evaluations, after=on, most=self.show_changes)
 
     def _options(self) -> "RunOptions":
         from strop.proving import Budget, Guard, RunOptions
@@ -126,12 +148,18 @@ class MethodCall:
             rivals=not self.no_rivals,
         )
 
-    def _print(self, result: "RunResult", task: "Task") -> None:
+    def _print(self, result: "RunResult", task: "Task", changed: "ChangedAnswers | None") -> None:
         """Print a finished run, as JSON or for a person with the next command to try."""
+        from strop.report import changed_lines
+
         if self.as_json:
-            print_json(result.to_json())
+            print_json({**result.to_json(), **({"changed": changed.to_json()} if changed is not None else {})})
             return
         print_run(result)
+        for line in changed_lines(changed):
+            print_line(line)
+        if self.show_changes is not None and changed is None:
+            print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
         words, options = self._next(result, task)
         loading = {
             "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
@@ -226,6 +254,7 @@ def _shared(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     shots: ShotsOption = None,
+    show_changes: ShowChangesOption = None,
     no_rivals: Annotated[
         bool,
         typer.Option(

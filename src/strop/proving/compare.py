@@ -13,7 +13,7 @@ from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
-from strop.scoring import DriftScorer, compare, scorer_of, spread
+from strop.scoring import DriftScorer, changed_answers, compare, refuse_changed, scorer_of, spread
 from strop.tasks import Task
 
 
@@ -69,6 +69,7 @@ def compare_recipes(
     split: str = "test",
     limit: int | None = None,
     text: DriftText | None = None,
+    show_changes: int | None = None,
     family: Family | None = None,
     progress: Progress | None = None,
 ) -> SideBySide:
@@ -84,6 +85,7 @@ def compare_recipes(
         split: train, select or test.
         limit: score a random sample of this size.
         text: what drift is measured on; text the base writes itself by default.
+        show_changes: of each kind, how many answers that A and B give differently; none by default.
         family: the spelling of an architecture Strop does not know.
         progress: told of each batch; bars where a person watches, by default.
 
@@ -96,6 +98,8 @@ def compare_recipes(
     examples = task.examples(split, limit=limit)
     anatomy = Anatomy.of(model, family=family)
     base = identify(model)
+    if show_changes is not None:
+        refuse_changed(task, show_changes)
     for recipes in pair.each:
         recipes.refuse_task(task)
         recipes.check(model, family=family)
@@ -123,6 +127,11 @@ def compare_recipes(
             model, tokenizer, text, anatomy=anatomy, fingerprint=known, prepared=prepared, progress=progress
         )
         sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price, tokenizer=tokenizer)))
+    changed = None
+    if show_changes is not None:
+        of_a, of_b = ((lambda own=own: own.applied(model, family=family)) for own in pair.each)
+        both = (scored[1], scored[2])
+        changed = changed_answers(model, tokenizer, examples, both, before=of_a, after=of_b, most=show_changes)
     return SideBySide(
         base_model=BaseModel(base.name, base.fingerprint),
         task=task.name,
@@ -130,7 +139,7 @@ def compare_recipes(
         base=scored[0].figures,
         a=sides[0],
         b=sides[1],
-        b_over_a=Change(compare(scored[1], scored[2]), spread(scored[1], scored[2])),
+        b_over_a=Change(compare(scored[1], scored[2]), spread(scored[1], scored[2]), changed=changed),
         score=task.score,
         shots=task.shots.count if task.shots is not None else 0,
     )

@@ -1,6 +1,7 @@
 """Tables and sentences for people, from typed values; no torch here."""
 
 from strop.report.categories import category_table, spread_lines
+from strop.report.changed import changed_lines
 from strop.report.evaluation import evaluation_table, figures_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
 from strop.report.price import price_lines
@@ -15,6 +16,7 @@ __all__ = [
     "Table",
     "budget_lines",
     "category_table",
+    "changed_lines",
     "evaluation_table",
     "figures_table",
     "gain_sentence",

@@ -1,5 +1,6 @@
 """A model on a task: encoding, scorers, generation, evaluation."""
 
+from strop.scoring.changed import changed_answers, refuse_changed
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
 from strop.scoring.drift import DriftScorer, head_in_float32, log_probabilities
@@ -27,6 +28,7 @@ __all__ = [
     "Resources",
     "Scorer",
     "Texts",
+    "changed_answers",
     "compare",
     "evaluate",
     "evaluate_paraphrases",
@@ -35,6 +37,7 @@ __all__ = [
     "head_in_float32",
     "log_probabilities",
     "own_texts",
+    "refuse_changed",
     "scorer_of",
     "spread",
     "text_scorer",
