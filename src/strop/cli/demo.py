@@ -34,8 +34,8 @@ def demo(
 ) -> None:
     """Watch a small language model get better at facts because its singular values move by two percent on average.
 
-    Fetches SmolLM2-135M-Instruct (4-bit, dequantised to float32), sharpens it by some facts of the built-in world-facts, and measures on others. A folder that is
-    taken is left alone: the run goes to the next free name.
+    Fetches SmolLM2-135M-Instruct (4-bit, dequantised to float32), sharpens it by some facts of the built-in world-facts, and
+    measures on others. A folder that is taken is left alone: the run goes to the next free name.
 
     Example: [bold]strop demo --out demo-run[/bold]
     """
