@@ -148,8 +148,10 @@ class Evaluation:
         Raises:
             UsageError: pandas is not installed.
         """
-        beside = {"tokens": self.tokens, "rank": self.rank, "group": self.groups, "category": self.categories}
-        beside |= {"said": self.said, "wanted": self.wanted}
+        beside: dict[str, Any] = {
+            "tokens": self.tokens, "rank": self.rank, "group": self.groups, "category": self.categories,
+            "said": self.said, "wanted": self.wanted,
+        }  # fmt: skip
         held = {name: list(own) for name, own in beside.items() if own is not None}
         return data_frame(
             [
