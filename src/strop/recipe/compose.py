@@ -1,15 +1,38 @@
 """Two recipes of one base in one, where that is exact: neither edits what the other does."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from strop.checkpoints import BaseIdentity
 from strop.errors import BaseMismatchError, RecipeError
-
-if TYPE_CHECKING:
-    from strop.interventions import Intervention
-    from strop.recipe.document import Recipe
+from strop.interventions import Head, Intervention
 
 
-def refuse_to_compose(first: "Recipe", second: "Recipe") -> None:
+class Part(Protocol):
+    """What of a recipe says whether it can be added to another."""
+
+    @property
+    def base(self) -> BaseIdentity:
+        """The model it was made for."""
+        ...
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """In the order they are applied."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How it was made."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """A classification head, where it carries one."""
+        ...
+
+
+def refuse_to_compose(first: Part, second: Part) -> None:
     """Make sure that two recipes, one after the other, are what both say.
 
     Args:
@@ -37,7 +60,7 @@ def refuse_to_compose(first: "Recipe", second: "Recipe") -> None:
             )
 
 
-def _meet(mine: "Intervention", other: "Intervention") -> bool:
+def _meet(mine: Intervention, other: Intervention) -> bool:
     """Return whether two edits change one matrix, or one place of the hidden states."""
     if mine.kind != other.kind:
         return False
@@ -45,7 +68,7 @@ def _meet(mine: "Intervention", other: "Intervention") -> bool:
     return bool(ours.overlaps(other.site)) if mine.kind == "weight" else ours == other.site
 
 
-def composed_provenance(first: "Recipe", second: "Recipe") -> dict[str, Any]:
+def composed_provenance(first: Part, second: Part) -> dict[str, Any]:
     """Return how a sum was made: the accounts of its parts, and no figures, which nobody has measured.
 
     Args:
