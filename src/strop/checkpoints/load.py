@@ -93,12 +93,11 @@ def read_pretrained(
 
 
 def as_text(name: str | Path) -> str:
-    """Return a model's name as text, with a home folder in the place of `~`."""
+    """Return a model's name as text, with a home folder in the place of `~` where there is a model."""
     text = str(name)
-    if not text.startswith("~"):
-        return text
-    with contextlib.suppress(RuntimeError):  # nobody of that name lives here; that it is not there is told later
-        return str(Path(text).expanduser())
+    with contextlib.suppress(RuntimeError):  # nobody of that name lives here
+        if text.startswith("~") and Path(text).expanduser().exists():
+            return str(Path(text).expanduser())
     return text
 
 
