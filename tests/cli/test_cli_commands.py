@@ -79,10 +79,10 @@ def test_a_person_gets_a_table_the_next_command_and_what_is_done_on_standard_err
             ("inspect", tiny_folder, "--layers", "0"),
             ["LlamaForCausalLM", "3 layers", "query", "32x32", "Next: strop eval"],
         ),
-        (("eval", tiny_folder, "--task", facts), ["small-facts/test", "accuracy", "24", "Next: strop search"]),
+        (("eval", tiny_folder, "--task", facts), ["small-facts/test", "accuracy", "24", "Next: strop sharpen"]),
         (
             ("search", tiny_folder, "--task", facts, "--out", run, *quick),
-            ["held out (test)", "rank reduction to rank", "ain:", "95 % interval", "Next: strop bake"],
+            ["held out (test)", "rank reduction to rank", "ain:", "95 % interval", "Next: strop "],
         ),
         (("eval", tiny_folder, "--task", facts, "--recipe", run / "recipe"), ["base", "edited", "ain:", "fixed"]),
         (("bake", tiny_folder, "--recipe", run / "recipe", "--out", baked), ["1 intervention baked in", "Next:"]),
@@ -140,7 +140,7 @@ def test_a_run_holds_what_the_contract_says(run: Path, facts: Path, tiny_folder:
     assert list(result) == RESULT_KEYS
     assert (result["format"], result["command"], result["seed"]) == (1, "search", 0)
     assert set(result["base_model"]) == {"id", "fingerprint"}
-    assert result["base_model"]["id"] == str(tiny_folder)
+    assert result["base_model"]["id"] == tiny_folder.name
     assert result["task"] == {"name": "small-facts", "counts": {"select": 24, "test": 24}}
     for side in ("base", "edited"):
         assert set(result[side]) == {"select", "test"}

@@ -42,7 +42,7 @@ def test_two_runs_are_shown_side_by_side_without_loading_a_model(
     assert (outcome.code, outcome.err) == (0, "")
     for said in ("tiny on small-facts/test", "gain over base", "words changed", "B is the better one"):
         assert said in outcome.out
-    assert outcome.out.splitlines()[-1] == f"Next: strop compare {runs[0]} {runs[1]} --task TASK"
+    assert outcome.out.splitlines()[-1] == f"Next: strop compare {runs[0]} {runs[1]} --task TASK --model MODEL"
     found = strop_command("compare", *runs, "--json", "--quiet").json
     assert (found["command"], found["paired"], found["better"]) == ("compare", False, "b")
 
@@ -51,7 +51,7 @@ def test_the_next_command_names_a_builtin_task_and_its_shots(strop_command: Any,
     from strop.runs import TaskUsed
 
     runs = [write_run(tmp_path / name, result_of(task=TaskUsed("int-sum", {"test": 400}, 2))) for name in "ab"]
-    assert strop_command("compare", *runs).out.endswith(" --task int-sum --shots 2\n")
+    assert strop_command("compare", *runs).out.endswith(" --task int-sum --shots 2 --model MODEL\n")
 
 
 def test_two_recipes_are_scored_on_the_same_examples_as_eval_scores_each(
@@ -127,7 +127,7 @@ def test_the_base_is_named_where_the_recipe_names_none_that_is_there(
     assert "name it with --model: The model folder './moved' is not there" in message
     assert str(recipes[0] / "recipe") in message
     named = strop_command("compare", *recipes, "--task", facts, "--model", tiny_folder, "--limit", 4, "--json")
-    assert named.json["base_model"]["id"] == str(tiny_folder)
+    assert named.json["base_model"]["id"] == tiny_folder.name
 
 
 def test_what_can_only_be_asked_of_a_task_is_refused_without_one(refused: Any, runs: list[Path]) -> None:

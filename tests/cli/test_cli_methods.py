@@ -192,7 +192,7 @@ def test_a_run_that_found_nothing_proposes_another_method_and_no_checkpoint(
     assert outcome.code == 0, outcome.err
     assert "The budget was spent before an edit was found" in outcome.out
     assert "The budget ended the choice" in outcome.out
-    assert outcome.out.splitlines()[-1].startswith("Next: strop prune ")
+    assert outcome.out.splitlines()[-1].startswith("Next: strop sharpen ")
     assert "strop bake" not in outcome.out
 
 

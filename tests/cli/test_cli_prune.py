@@ -24,7 +24,7 @@ def test_a_person_gets_a_table_few_lines_and_the_next_command(
 ) -> None:
     outcome = strop_command(*prune_call, *QUICK, "--allow-harmful")
     assert outcome.code == 0, outcome.err
-    for shown in ("held out (test)", "ain:", "95 % interval", "evaluations in", "Next: strop bake"):
+    for shown in ("held out (test)", "ain:", "95 % interval", "evaluations in", "Next: strop "):
         assert shown in outcome.out
     assert "no edit: accuracy" in outcome.err
     assert "round 1: " in outcome.err

@@ -25,7 +25,9 @@ def test_a_person_gets_a_table_what_was_changed_its_price_and_a_next_command_tha
         assert shown in outcome.out
     assert "step 1, of 5.00%: " in outcome.err
     line = outcome.out.splitlines()[-1]
-    assert line.startswith(f"Next: strop bake {tiny_folder} --recipe {tmp_path / 'run' / 'recipe'}")
+    gains = json.loads((tmp_path / "run" / "result.json").read_text())["comparison"]["test"]["ci95"][0] > 0
+    expected = f"bake {tiny_folder} --recipe {tmp_path / 'run' / 'recipe'}" if gains else f"train {tiny_folder} --task "
+    assert line.startswith(f"Next: strop {expected}")
     assert strop_command(*line.split()[2:], "--quiet").code == 0
 
 

@@ -26,7 +26,14 @@ def test_a_person_gets_a_table_what_was_learned_and_a_next_command_that_works(
         assert shown in outcome.out
     assert "epoch 4: " in outcome.err
     line = outcome.out.splitlines()[-1]
-    assert line == f"Next: strop eval {tiny_folder} --task {even_facts} --recipe {tmp_path / 'run' / 'recipe'}"
+    gains = json.loads((tmp_path / "run" / "result.json").read_text())["comparison"]["test"]["ci95"][0] > 0
+    asked = f"{tiny_folder} --task {even_facts}"
+    expected = (
+        f"eval {asked} --recipe {tmp_path / 'run' / 'recipe'}"
+        if gains
+        else f"sharpen {asked} --out {tmp_path / 'run-sharpen'}"
+    )
+    assert line == f"Next: strop {expected}"
     assert strop_command(*line.split()[2:], "--quiet").code == 0
 
 
@@ -40,7 +47,7 @@ def test_what_begins_with_learned_edits_does_not_propose_a_checkpoint_that_canno
         "--fraction", "0.05", "--iterate", "1", "--quiet",
     )  # fmt: skip
     assert pruned.code == 0, pruned.err
-    assert "Next: strop eval" in pruned.out
+    assert "Next: strop bake" not in pruned.out
     baked = strop_command("bake", tiny_folder, "--recipe", learned, "--out", tmp_path / "model", "--quiet")
     assert (baked.code, baked.out) == (1, "")
     assert "keep the recipe and apply it" in baked.err

@@ -3,6 +3,7 @@
 from strop.checkpoints.classifier import head_parameters, is_classifier, labels_in_own_order, load_classifier
 from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
+from strop.checkpoints.named import best_device, open_model, takes_names
 from strop.checkpoints.own import ATTACHED, own_parameters, own_tensor
 from strop.checkpoints.zoo import ZOO, ZooModel, pull
 
@@ -11,13 +12,16 @@ __all__ = [
     "ZOO",
     "BaseIdentity",
     "ZooModel",
+    "best_device",
     "head_parameters",
     "identify",
     "is_classifier",
     "labels_in_own_order",
     "load",
     "load_classifier",
+    "open_model",
     "own_parameters",
     "own_tensor",
     "pull",
+    "takes_names",
 ]

@@ -1,9 +1,10 @@
 """Load a model with a classification head: one output for each label, or one that is a number."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strop.checkpoints.load import read_pretrained
+from strop.checkpoints.load import as_text, read_pretrained
 from strop.checkpoints.zoo import Announce
 from strop.errors import CheckpointError, UsageError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_classifier(
-    name: str,
+    name: str | Path,
     *,
     labels: int | Sequence[str],
     seed: int = 0,
@@ -44,6 +45,7 @@ def load_classifier(
             classifier of its kind or the tokenizer has no token to pad with that no text ends with.
         PullError: a zoo model could not be fetched.
     """
+    name = as_text(name)
     count = labels if isinstance(labels, int) else len(labels)
     if count < 1:
         raise UsageError("A classifier has one label or more; 1 is for a number.")

@@ -26,6 +26,20 @@ class BaseIdentity:
     fingerprint: str
     """32 hexadecimal digits over all parameters."""
 
+    @property
+    def name(self) -> str:
+        """What to call it where others read it: its id, a folder's without the path to it, which is nobody else's business.
+
+        >>> BaseIdentity("/home/me/models/my-llama", None, "LlamaForCausalLM", "0" * 32).name
+        'my-llama'
+        """
+        path = Path(self.id)
+        cached = next((part for part in path.parts if part.startswith("models--")), None)
+        if cached is not None and "snapshots" in path.parts:  # the hub's cache spells owner/name so
+            return cached.removeprefix("models--").replace("--", "/")
+        is_place = path.is_absolute() or self.id.startswith((".", "~")) or path.is_dir()
+        return (path.resolve().name if is_place else self.id) or self.architecture
+
 
 def identify(model: "PreTrainedModel") -> BaseIdentity:
     """Return a model's identity; the fingerprint reads every parameter once.

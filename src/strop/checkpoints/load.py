@@ -1,5 +1,6 @@
 """Load a model and its tokenizer by name, folder or hub id."""
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    name: str,
+    name: str | Path,
     *,
     revision: str | None = None,
     dtype: "torch.dtype | None" = None,
@@ -37,6 +38,7 @@ def load(
             language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
+    name = as_text(name)
     model, tokenizer, report = read_pretrained(
         "AutoModelForCausalLM", name, revision=revision, dtype=dtype, announce=announce
     )
@@ -92,6 +94,15 @@ def read_pretrained(
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     return model, tokenizer, report
+
+
+def as_text(name: str | Path) -> str:
+    """Return a model's name as text, with a home folder in the place of `~` where there is a model."""
+    text = str(name)
+    with contextlib.suppress(RuntimeError):  # nobody of that name lives here
+        if text.startswith("~") and Path(text).expanduser().exists():
+            return str(Path(text).expanduser())
+    return text
 
 
 def _refuse_no_model(name: str) -> None:

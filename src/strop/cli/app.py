@@ -1,7 +1,7 @@
 """The commands, and what becomes of an error on its way to a person."""
 
 import contextlib
-import errno
+import io
 import os
 import sys
 import warnings
@@ -15,6 +15,7 @@ from strop.cli.bake import bake
 from strop.cli.compare import compare
 from strop.cli.demo import demo
 from strop.cli.eval import evaluate
+from strop.cli.failure import fail, interruptible
 from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
@@ -22,7 +23,7 @@ from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.task import task_app
 from strop.cli.train import train
-from strop.errors import StropError, StropWarning, UsageError, reason_in
+from strop.errors import StropWarning
 
 app = typer.Typer(
     name="strop",
@@ -64,29 +65,22 @@ for _command, _name in (
     (bake, "bake"),
     (demo, "demo"),
 ):
-    app.command(_name)(_command)
+    app.command(_name)(interruptible(_command))
 app.add_typer(task_app)
 
 
 def main() -> None:
-    """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2."""
+    """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2, Ctrl-C 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an old encoding cannot spell is no reason to lose a result
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     try:
         with _notes_in_a_line():
             app()
-    except UsageError as error:
-        _fail(str(error), status=2)
-    except StropError as error:
-        _fail(str(error))
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        _fail(_in_a_sentence(error))
-    except Exception as error:
-        sentence = _storage_failure(error)
-        if sentence is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("STROP_DEBUG"):
             raise
-        _fail(sentence)
+        fail(error)
 
 
 @contextlib.contextmanager
@@ -103,28 +97,3 @@ def _notes_in_a_line() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
-
-
-def _fail(sentence: str, *, status: int = 1) -> None:
-    sys.stderr.write(f"Error: {sentence}\n")
-    sys.exit(status)
-
-
-def _in_a_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"The disk is full{where}: {error.strerror}; free some space, then go on with --resume or repeat the command."
-    return f"{error.strerror or error}{where}."
-
-
-def _storage_failure(error: Exception) -> str | None:
-    """Return a sentence for what SQLAlchemy, or a library writing to a full disk, raises; None for anything else."""
-    root: BaseException = error
-    while root.__cause__ is not None:  # optuna's own message guesses; the driver's beneath it knows
-        root = root.__cause__
-    text, first = str(root), reason_in(root)
-    if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
-        return f"The disk is full: {first}; free some space, then go on with --resume or repeat the command."
-    if type(error).__module__.startswith(("sqlalchemy", "optuna")):
-        return f"The study's storage failed: {first}; once it works again, go on with --resume."
-    return None

@@ -17,8 +17,9 @@ from strop.cli.console import (
     load_for_command,
     print_json,
     print_line,
-    showing_progress,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 
 def bake(
@@ -56,4 +57,5 @@ def bake(
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
         return
     print_line(f"{out}: {size / 1e6:.0f} MB, with {count} intervention{'' if count == 1 else 's'} baked in")
-    print_line(f'Next: AutoModelForCausalLM.from_pretrained("{out}"), or strop eval {out} --task TASK')
+    print_line(f'Any other tool can load it: AutoModelForCausalLM.from_pretrained("{out}")')
+    print_next("eval", out, options={"--task": "TASK", "--device": device, "--family": family_file})

@@ -1,5 +1,6 @@
 """`strop compare`: two runs or recipes beside their base."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     ShotsOption,
+    ShowChangesOption,
     anatomy_for_command,
     can_be_baked,
     drift_text_for_command,
@@ -22,9 +24,10 @@ from strop.cli.console import (
     print_line,
     print_spread,
     print_table,
-    showing_progress,
     task_for_command,
 )
+from strop.cli.following import spelt
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.progress import Progress
@@ -65,6 +68,7 @@ def compare(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     shots: ShotsOption = None,
+    show_changes: ShowChangesOption = None,
 ) -> None:
     """Put two runs side by side; with a task, score both recipes again and compare them example by example.
 
@@ -77,15 +81,19 @@ def compare(
 
     loading = {"--model": model_name, "--revision": revision, "--device": device, "--dtype": dtype}
     scoring = {"--split": split, "--limit": limit, "--shots": shots, "--drift-text": drift_text}
+    scoring |= {"--show-changes": show_changes}
     if task_name is None:
         _refuse_without_task({**loading, **scoring, "--force": force or None, "--family": family_file})
         found = compare_runs(a, b)
-        following = f"strop compare {a} {b} --task {_name_of_task(found)}"
+        following = spelt("compare", a, b, options=_asked_of_runs(found))
     else:
         from strop.proving import compare_recipes
+        from strop.scoring import refuse_changed
 
         task = task_for_command(task_name, shots)
         task.examples(split or "test", limit=limit)  # a wrong split or limit is told before a model is loaded
+        if show_changes is not None:
+            refuse_changed(task, show_changes)
         pair, text = _pair(a, b, task, force=force), drift_text_for_command(drift_text)
         with showing_progress(quiet=quiet) as progress:
             model, tokenizer = _base_of(pair, model_name, task, progress, loading)
@@ -98,19 +106,15 @@ def compare(
                 split=split or "test",
                 limit=limit,
                 text=text,
+                show_changes=show_changes,
                 family=anatomy.family,
                 progress=progress,
             )
-        again = {
-            "compare": f"{a} {b}",
-            "--task": task_name,
-            **loading,
-            **scoring,
-            "--family": family_file,
-            "--limit": None,
-        }
-        flags = ["--force"] if force else []
-        following = _following(found, pair, _spelt(again) + flags if limit is not None else None)
+        known = {**loading, "--family": family_file, "--force": force}
+        again = {"--task": task_name, **scoring, "--limit": None, **known}
+        following = _following(found, pair, known)
+        if found.better is None and limit is not None:  # more examples may tell
+            following = spelt("compare", a, b, options=again)
     if as_json:
         print_json(found.to_json())
         return
@@ -126,12 +130,17 @@ def _refuse_without_task(options: dict[str, Any]) -> None:
         raise UsageError(f"{given[0]} is about scoring afresh; give a task with --task, or leave it out.")
 
 
-def _name_of_task(found: "SideBySide") -> str:
-    """Return how to ask for the task of two runs; of a task file the runs know no path."""
+def _asked_of_runs(found: "SideBySide") -> dict[str, object]:
+    """Return how to ask again what two runs were asked; of files of a user's own the runs know no path."""
+    from strop.checkpoints import ZOO
     from strop.tasks import builtin_tasks
 
-    name = found.task if found.task in builtin_tasks() else "TASK"
-    return f"{name} --shots {found.shots}" if found.shots else name
+    known = found.base_model.id in ZOO or "/" in found.base_model.id
+    return {
+        "--task": found.task if found.task in builtin_tasks() else "TASK",
+        "--shots": found.shots or None,
+        "--model": None if known else "MODEL",
+    }
 
 
 def _pair(a: Path, b: Path, task: "Task", *, force: bool) -> "RecipePair":
@@ -159,7 +168,12 @@ def _base_of(
     base = pair.a.base
     try:
         return load_for_command(
-            base.id, progress, revision=revision or base.revision, device=device, dtype=dtype, task=task
+            base.id,
+            progress,
+            revision=revision or base.revision,
+            device=device,
+            dtype=dtype,
+            task=task,
         )
     except CheckpointError as error:
         raise CheckpointError(
@@ -167,37 +181,36 @@ def _base_of(
         ) from None
 
 
-def _spelt(options: dict[str, Any]) -> list[str]:
-    """Return options as words; those that were not given are left out."""
-    return [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, object]) -> str:
+    """Return how to go on with the better one; where neither is, with the one that drifts less.
 
-
-def _following(found: "SideBySide", pair: "RecipePair", again: list[str] | None) -> str:
-    """Return what to do next: ask more examples where these do not tell, else go on with the better one.
-
-    Where all were asked and neither is better, the one that drifts less is the one to go on with.
+    Args:
+        found: what the comparison says.
+        pair: the recipes.
+        known: how the base was loaded, by options.
     """
-    if found.better is None and again is not None:
-        return " ".join(["strop", *again])
+    model = known["--model"] or pair.a.base.id
+    loading = {name: value for name, value in known.items() if name != "--model"}
     drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]
     less = drifts[0] is not None and drifts[1] is not None and drifts[0].is_surely_less_than(drifts[1])
     chosen = found.better or ("A" if less else "B")
     recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
-    entries = recipe.describe()
     gains = found.sides[chosen].over_base.comparison.ci95[0] > 0
-    if gains and recipe.head is None and entries and can_be_baked(entries):
-        return f"strop bake {found.base_model.id} --recipe {folder} --out {Path(folder).parent / 'model'}"
-    return f"strop inspect {found.base_model.id} --recipe {folder}"
+    if gains and can_be_baked(recipe.describe(), head=recipe.head):
+        out = Path(folder).parent / "model"
+        return spelt("bake", model, options={"--recipe": folder, "--out": out, **loading})
+    return spelt("inspect", model, options={"--recipe": folder, **loading})
 
 
 def _print(found: "SideBySide") -> None:
     """Print two sides for a person."""
-    from strop.report import side_by_side_table, side_lines, verdict_lines
+    from strop.report import changed_lines, side_by_side_table, side_lines, verdict_lines
 
     print_table(side_by_side_table(found))
     for line in verdict_lines(found):
         print_line(line)
     if found.b_over_a is not None:
         print_spread(found.b_over_a.categories, names=("A", "B"))
-    for line in side_lines(found):
+    changed = found.b_over_a.changed if found.b_over_a is not None else None
+    for line in [*side_lines(found), *changed_lines(changed, names=("A", "B"))]:
         print_line(line)

@@ -1,5 +1,6 @@
-"""What the commands share: options, progress on standard error, results on standard output."""
+"""What the commands share: options, how a model and a task are loaded, results on standard output."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
-import rich.progress
 import typer
 
+from strop.cli.failure import CtrlCError
 from strop.files import to_json
 from strop.progress import Progress
 
@@ -74,6 +75,15 @@ ShotsOption = Annotated[
         "--shots", metavar="K", help="Put K solved train rows before each prompt.", show_default="the task's own"
     ),
 ]
+ShowChangesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--show-changes",
+        metavar="N",
+        help="Show up to N examples whose answers became right, and N that became wrong, with both answers.",
+        show_default="none",
+    ),
+]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Such as 20-29 or 0,4,8.", show_default="all")]
 PriceWeightOption = Annotated[
     float | None,
@@ -84,51 +94,14 @@ PriceWeightOption = Annotated[
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
 
-class _Bars(Progress):
-    """Progress bars with the time left on a terminal, notes as lines; both on standard error."""
-
-    def __init__(self, console: rich.console.Console) -> None:
-        self._console = console
-        self._bars = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._current: rich.progress.TaskID | None = None
-
-    def start(self, stage: str, total: int) -> None:
-        if self._current is not None:
-            self._bars.remove_task(self._current)
-        self._current = self._bars.add_task(stage, total=total)
-
-    def advance(self, steps: int = 1) -> None:
-        if self._current is not None:
-            self._bars.advance(self._current, steps)
-
-    def note(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def showing_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield what to tell progress to; nothing is shown where `quiet` is given."""
-    if quiet:
-        yield Progress()
-        return
-    bars = _Bars(rich.console.Console(stderr=True))
-    with bars._bars:
-        yield bars
-
-
 def print_json(value: Any) -> None:
-    """Print a value as JSON on standard output."""
-    sys.stdout.write(to_json(value))
+    """Print a value as JSON on standard output, in ASCII where that takes no other characters."""
+    text = to_json(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2) + "\n"
+    sys.stdout.write(text)
 
 
 def print_table(table: "Table") -> None:
@@ -191,32 +164,34 @@ def drift_text_for_command(path: Path | None) -> "DriftText":
     return DriftText() if path is None else DriftText.read(path)
 
 
-def can_be_baked(interventions: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether edits fit into an ordinary checkpoint: none depends on a token's place.
+def can_be_baked(interventions: Sequence[Mapping[str, Any]], *, head: object | None = None) -> bool:
+    """Return whether `strop bake` makes a checkpoint of edits: there are some, none depends on a token's place.
 
     Args:
         interventions: as a recipe's JSON holds them.
+        head: of a classifier, which goes with its recipe.
     """
-    return not any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+    placed = any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+    return bool(interventions) and head is None and not placed
 
 
 def device_for_command(name: str | None) -> "torch.device":
     """Return the device that is named; without a name CUDA, else MPS, where there is one, else the CPU."""
     import torch
 
+    from strop.checkpoints import best_device
     from strop.errors import UsageError, reason_in
 
     if not name:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return best_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = reason_in(error)
-        best = device_for_command(None)
-        raise UsageError(f"--device {name} cannot be used here: {reason}; leave it out to run on {best}.") from None
+        raise UsageError(
+            f"--device {name} cannot be used here: {reason}; leave it out to run on {best_device()}."
+        ) from None
     return device
 
 
@@ -279,14 +254,12 @@ def parse_layers_option(text: str | None, layer_count: int) -> tuple[int, ...] |
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
     """Turn an interruption into the sentence that says how to go on."""
-    from strop.errors import RunError
-
     try:
         yield
     except KeyboardInterrupt:
         if not (out / "config.json").is_file():
-            raise RunError("Interrupted before the run began; nothing was written.") from None
-        raise RunError(
+            raise CtrlCError("Interrupted before the run began; nothing was written.") from None
+        raise CtrlCError(
             f"Interrupted. Finished trials are kept in {out}; repeat the command with --resume to go on."
         ) from None
 
@@ -303,32 +276,10 @@ def print_spread(spread: "Spread | None", names: tuple[str, str] = ("before", "a
 
 def print_run(result: "RunResult") -> None:
     """Print a finished run for a person."""
-    from strop.report import (
-        budget_lines,
-        gain_sentence,
-        guard_lines,
-        intervention_lines,
-        price_lines,
-        rival_lines,
-        run_table,
-    )
+    from strop.report import run_parts
 
-    print_table(run_table(result))
-    for line in intervention_lines(result):
-        print_line(f"  {line}")
-    in_accuracy = result.base["test"].accuracy is not None
-    print_line(gain_sentence(result.comparison["test"], in_accuracy=in_accuracy, metric=result.metric, held_out=True))
-    over_start = result.comparison.get("test_over_start")
-    if over_start is not None:
-        print_line(
-            gain_sentence(over_start, in_accuracy=in_accuracy, metric=result.metric, held_out=True, over_start=True)
-        )
-    print_spread(result.categories)
-    lines = [*rival_lines(result.rivals), *price_lines(result.price), *guard_lines(result), *budget_lines(result)]
-    for line in lines:
-        print_line(line)
-    cost = result.cost
-    print_line(
-        f"{cost.evaluations} evaluations in {cost.wall_seconds:.0f} s, "
-        f"at most {cost.peak_rss_bytes / 1e6:,.0f} MB of memory"
-    )
+    for part in run_parts(result):
+        if isinstance(part, str):
+            print_line(part)
+        else:
+            print_table(part)

@@ -13,8 +13,9 @@ from strop.cli.console import (
     print_line,
     print_run,
     print_table,
-    showing_progress,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.proving import RunOutcome
@@ -33,8 +34,8 @@ def demo(
 ) -> None:
     """Watch a small language model get better at facts because its singular values move by two percent on average.
 
-    Fetches SmolLM2-135M, sharpens it by some facts of the built-in world-facts, and measures on others. A folder that is
-    taken is left alone: the run goes to the next free name.
+    Fetches SmolLM2-135M-Instruct (4-bit, dequantised to float32), sharpens it by some facts of the built-in world-facts, and
+    measures on others. A folder that is taken is left alone: the run goes to the next free name.
 
     Example: [bold]strop demo --out demo-run[/bold]
     """
@@ -63,7 +64,8 @@ def demo(
     print_line(
         f"Beside it, the published method: strop search {MODEL} --task {TASK} --out runs/laser --select-limit 400"
     )
-    print_line(f"Next: strop train {MODEL} --task {TASK} --out runs/spectrum --method spectrum --epochs 3")
+    asked = {"--task": TASK, "--out": "runs/spectrum", "--method": "spectrum", "--epochs": 3}
+    print_next("train", MODEL, options=asked)
 
 
 def _free_name(folder: Path) -> Path:

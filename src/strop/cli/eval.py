@@ -18,17 +18,20 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     ShotsOption,
+    ShowChangesOption,
     TaskOption,
     anatomy_for_command,
+    can_be_baked,
     drift_text_for_command,
     load_for_command,
     print_json,
     print_line,
     print_spread,
     print_table,
-    showing_progress,
     task_for_command,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,6 +72,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     shots: ShotsOption = None,
+    show_changes: ShowChangesOption = None,
 ) -> None:
     """Score a model on a split of a task; with a recipe, before and after.
 
@@ -78,6 +82,7 @@ def evaluate(
     from strop.files import refuse_written, write_json
     from strop.proving import Together
     from strop.recipe import Recipe
+    from strop.scoring import refuse_changed
 
     task = task_for_command(task_name, shots)
     examples = task.examples(split, limit=limit)
@@ -85,19 +90,22 @@ def evaluate(
         refuse_written(out, force=force)
     loaded = Together(tuple(Recipe.load(folder) for folder in recipes or []), force)
     loaded.refuse_task(task)
-    text = _drift_text(drift_text, recipes)
+    _refuse_without_recipe(recipes, {"--drift-text": drift_text, "--show-changes": show_changes})
+    if show_changes is not None:
+        refuse_changed(task, show_changes)
+    text = drift_text_for_command(drift_text)
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(
             model_name, progress, revision=revision, device=device, dtype=dtype, task=task
         )
         base = identify(model)
-        measured = _Asked(task, split, limit, paraphrases, text, progress).measure(
+        measured = _Asked(task, split, limit, paraphrases, text, show_changes, progress).measure(
             model, tokenizer, loaded, anatomy=anatomy_for_command(model, family_file), fingerprint=base.fingerprint
         )
     report = {
         "format": 1,
         "command": "eval",
-        "base_model": {"id": base.id, "fingerprint": base.fingerprint},
+        "base_model": {"id": base.name, "fingerprint": base.fingerprint},
         "task": {"name": task.name, "score": task.score, "split": split, **_shots_of(task)},
         "recipes": [str(folder) for folder in recipes or []],
         **measured.to_json(),
@@ -108,9 +116,13 @@ def evaluate(
         print_json(report)
         return
     _print(report, measured.change)
-    if not recipes:
-        command = "search" if task.labels is None else "train"
-        print_line(f"Next: strop {command} {model_name} --task {task_name} --out RUN")
+    loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
+    if measured.change is None or measured.change.comparison.ci95[0] <= 0:
+        asked = {"--task": task_name, "--shots": shots, "--drift-text": drift_text, "--out": "RUN"}
+        print_next("sharpen" if task.labels is None else "train", model_name, options={**asked, **loading})
+    elif len(loaded.recipes) == 1 and can_be_baked(loaded.recipes[0].describe(), head=loaded.recipes[0].head):
+        baked = {"--recipe": (recipes or [])[0], "--out": "MODEL", "--force": force, **loading}
+        print_next("bake", model_name, options=baked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +151,7 @@ class _Asked:
     limit: int | None
     paraphrases: bool
     text: "DriftText"
+    show_changes: int | None
     progress: "Progress"
 
     def measure(
@@ -152,6 +165,7 @@ class _Asked:
     ) -> _Measured:
         """Score a model, and again with recipes on it where there are any; and say what they changed."""
         from strop.proving import change_of
+        from strop.scoring import changed_answers
 
         recipes.check(model, family=anatomy.family)
         self.text.check(model, tokenizer, anatomy=anatomy)
@@ -171,6 +185,13 @@ class _Asked:
         )
         examples = self.task.examples(self.split, limit=self.limit)
         change = change_of(self.task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
+        if self.show_changes is not None:
+            both, on = (
+                (scored["base"], scored["edited"]),
+                functools.partial(recipes.applied, model, family=anatomy.family),
+            )
+            changed = changed_answers(model, tokenizer, examples, both, after=on, most=self.show_changes)
+            change = dataclasses.replace(change, changed=changed)
         return _Measured(scored, reworded, change)
 
     def _score(
@@ -191,17 +212,17 @@ def _shots_of(task: "Task") -> dict[str, int]:
     return {"shots": task.shots.count} if task.shots is not None else {}
 
 
-def _drift_text(path: Path | None, recipes: list[Path] | None) -> "DriftText":
+def _refuse_without_recipe(recipes: list[Path] | None, options: dict[str, object]) -> None:
     from strop.errors import UsageError
 
-    if path is not None and not recipes:
-        raise UsageError("--drift-text measures what a recipe changes; give one with --recipe.")
-    return drift_text_for_command(path)
+    given = [name for name, value in options.items() if value is not None]
+    if given and not recipes:
+        raise UsageError(f"{given[0]} is about what a recipe changes; give one with --recipe.")
 
 
 def _print(report: dict[str, Any], found: "Change | None") -> None:
     """Print the figures for a person."""
-    from strop.report import evaluation_table, gain_sentence, paraphrase_lines, price_lines, rival_lines
+    from strop.report import changed_lines, evaluation_table, gain_sentence, paraphrase_lines, price_lines, rival_lines
 
     print_table(evaluation_table(report))
     lines = []
@@ -209,7 +230,7 @@ def _print(report: dict[str, Any], found: "Change | None") -> None:
         in_accuracy = report["base"]["accuracy"] is not None
         print_line(gain_sentence(found.comparison, in_accuracy=in_accuracy, metric=report["base"].get("metric")))
         print_spread(found.categories)
-        lines = [*rival_lines(found.rivals), *price_lines(found.price)]
+        lines = [*rival_lines(found.rivals), *price_lines(found.price), *changed_lines(found.changed)]
     for line in [*lines, *paraphrase_lines(report)]:
         print_line(line)
 

@@ -25,8 +25,9 @@ from strop.cli.console import (
     print_json,
     print_line,
     print_table,
-    showing_progress,
 )
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.analysis import MatrixRow
@@ -66,6 +67,7 @@ def inspect(
     from strop.recipe import Recipe, applied
 
     document = Recipe.load(recipe) if recipe is not None else None
+    loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
     with showing_progress(quiet=quiet) as progress:
         model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
         anatomy = anatomy_for_command(model, family_file)
@@ -108,9 +110,9 @@ def inspect(
     if document is not None:
         for line in document.summary:
             print_line(f"  {line}")
-        print_line(f"Next: strop eval {model_name} --task TASK --recipe {recipe}")
+        print_next("eval", model_name, options={"--task": "TASK", "--recipe": recipe, "--force": force, **loading})
         return
-    print_line(f"Next: strop eval {model_name} --task world-facts --limit 500")
+    print_next("eval", model_name, options={"--task": "world-facts", "--limit": 500, **loading})
 
 
 def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:

@@ -5,8 +5,9 @@ what to guard — is taken, checked and printed here.
 """
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from strop.cli.console import (
     QuietOption,
     RevisionOption,
     ShotsOption,
+    ShowChangesOption,
     TaskOption,
     anatomy_for_command,
     can_be_baked,
@@ -33,15 +35,18 @@ from strop.cli.console import (
     print_line,
     print_run,
     resumable,
-    showing_progress,
     task_for_command,
 )
 from strop.cli.duration import parse_seconds
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
+    from strop.anatomy import Anatomy
     from strop.proving import RunOptions, RunOutcome
     from strop.runs import RunResult
-    from strop.tasks import Task
+    from strop.statistics import ChangedAnswers
+    from strop.tasks import Example, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,7 @@ class MethodCall:
     quiet: bool
     shots: int | None
     no_rivals: bool
+    show_changes: int | None
 
     def run(
         self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
@@ -83,6 +89,7 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
+        from strop.scoring import refuse_changed
         from strop.tasks import refuse_objective
 
         given = {name: getattr(self, name) for name in ("select_limit", "test_limit", "objective", "seed")}
@@ -91,6 +98,8 @@ class MethodCall:
         refuse_objective(task, plan.objective)
         if refuse is not None:
             refuse(task)
+        if self.show_changes is not None:
+            refuse_changed(task, self.show_changes)
         options = self._options()
         with showing_progress(quiet=self.quiet) as progress, resumable(self.out):
             model, tokenizer = load_for_command(
@@ -106,7 +115,20 @@ class MethodCall:
             plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
             options = dataclasses.replace(options, family=anatomy.family, progress=progress)
             found = method(model, tokenizer, task, plan, options)
-        self._print(found.result)
+            changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
+        self._print(found.result, task, changed)
+
+    def _changed(
+        self, found: "RunOutcome", model: Any, tokenizer: Any, examples: "Sequence[Example]", anatomy: "Anatomy"
+    ) -> "ChangedAnswers | None":
+        """Return answers that the recipe changed, where they are asked for; a finished run that is read back has none."""
+        from strop.recipe import applied
+        from strop.scoring import changed_answers
+
+        if self.show_changes is None or found.test_evaluations is None:
+            return None
+        on = functools.partial(applied, model, found.recipe, family=anatomy.family)
+        return changed_answers(model, tokenizer, examples, found.test_evaluations, after=on, most=self.show_changes)
 
     def _options(self) -> "RunOptions":
         from strop.proving import Budget, Guard, RunOptions
@@ -126,27 +148,52 @@ class MethodCall:
             rivals=not self.no_rivals,
         )
 
-    def _print(self, result: "RunResult") -> None:
-        """Print a finished run, as JSON or for a person with the next command to try.
+    def _print(self, result: "RunResult", task: "Task", changed: "ChangedAnswers | None") -> None:
+        """Print a finished run, as JSON or for a person with the next command to try."""
+        from strop.report import changed_lines
 
-        What depends on a token's place cannot be baked, and is evaluated instead; where nothing was found another method is
-        next.
-        """
         if self.as_json:
-            print_json(result.to_json())
+            print_json({**result.to_json(), **({"changed": changed.to_json()} if changed is not None else {})})
             return
         print_run(result)
+        for line in changed_lines(changed):
+            print_line(line)
+        if self.show_changes is not None and changed is None:
+            print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
+        words, options = self._next(result, task)
+        loading = {
+            "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
+        }  # fmt: skip
+        print_next(*words, options={**options, **loading})
+
+    def _next(self, result: "RunResult", task: "Task") -> tuple[tuple[object, ...], dict[str, object]]:
+        """Return what to try after a run: another method where nothing was gained, else to make its recipe permanent.
+
+        What depends on a token's place, and what a classifier learned, cannot be baked, and is evaluated instead.
+        """
+        asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
+        if result.comparison["test"].ci95[0] <= 0:
+            command = _other_method(result, task)
+            more = {"--epochs": 12} if result.metric is not None else {}
+            wanted = {
+                "--guard": self.guard, "--objective": self.objective, "--after": self.after,
+                "--select-limit": self.select_limit, "--test-limit": self.test_limit,
+            }  # fmt: skip
+            out = self.out.with_name(f"{self.out.name}-{command}")
+            return (command, self.model_name), {**asked, "--out": out, **more, **wanted}
         recipe = self.out / "recipe"
-        asked = f"--task {self.task_name}{f' --shots {self.shots}' if self.shots is not None else ''}"
-        if not result.interventions:
-            other = "prune" if result.command == "search" else "search"
-            classifies = result.metric is not None
-            called = "train --epochs 12" if classifies else other
-            print_line(f"Next: strop {called} {self.model_name} {asked} --out {self.out}-{called.split()[0]}")
-        elif not can_be_baked(result.interventions):
-            print_line(f"Next: strop eval {self.model_name} {asked} --recipe {recipe}")
-        else:
-            print_line(f"Next: strop bake {self.model_name} --recipe {recipe} --out {self.out / 'model'}")
+        if can_be_baked(result.interventions, head=result.head):
+            return ("bake", self.model_name), {"--recipe": recipe, "--out": self.out / "model"}
+        return ("eval", self.model_name), {**asked, "--recipe": recipe}
+
+
+def _other_method(result: "RunResult", task: "Task") -> str:
+    """Return what to try where a method gained nothing: sharpening, or training where that was tried; a classifier trains."""
+    if result.metric is not None:
+        return "train"
+    if result.command != "sharpen":
+        return "sharpen"
+    return "train" if task.counts.get("train") else "search"
 
 
 def _shared(
@@ -207,6 +254,7 @@ def _shared(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     shots: ShotsOption = None,
+    show_changes: ShowChangesOption = None,
     no_rivals: Annotated[
         bool,
         typer.Option(

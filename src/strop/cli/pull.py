@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.console import JsonOption, QuietOption, print_json, print_line, showing_progress
+from strop.cli.console import JsonOption, QuietOption, print_json, print_line
+from strop.cli.following import print_next
+from strop.cli.progress import showing_progress
 
 
 def pull(
@@ -26,4 +28,4 @@ def pull(
         print_json({"name": name, "folder": str(folder), "license": entry.license, "description": entry.description})
         return
     print_line(f"{name}: {entry.description} ({entry.license})\nin {folder}")
-    print_line(f"Next: strop inspect {name}")
+    print_next("inspect", name)

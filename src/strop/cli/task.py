@@ -18,8 +18,8 @@ from strop.cli.console import (
     print_json,
     print_line,
     print_table,
-    showing_progress,
 )
+from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.scoring.token_check import TokenCheck

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
-from strop.checkpoints import own_parameters
+from strop.checkpoints import open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import room_for_biases, under_config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def bake(
-    model: PreTrainedModel,
+    model: PreTrainedModel | str | Path,
     recipe: Recipe,
     folder: str | Path,
     *,
@@ -41,7 +41,7 @@ def bake(
     recipe does not speak of are zeros.
 
     Args:
-        model: the base the recipe was made for, with nothing attached.
+        model: the base the recipe was made for, with nothing attached; or its name or folder, and its tokenizer comes with it.
         recipe: what to bake in.
         folder: must not hold anything yet.
         tokenizer: saved beside the model.
@@ -58,6 +58,9 @@ def bake(
     Warns:
         StropWarning: the model is the base in a narrower dtype than the recipe was made for.
     """
+    if isinstance(model, (str, Path)):
+        model, own = open_model(model, labels=recipe.head.labels or 1 if recipe.head is not None else None)
+        tokenizer = tokenizer if tokenizer is not None else own
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     _refuse_adapter(model)
@@ -83,7 +86,7 @@ def bake(
         write_text(temporary / "README.md", recipe.card(baked=True))
         write_json(
             temporary / "strop_recipe.json",
-            {"base": recipe.base.id, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
+            {"base": recipe.base.name, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
         )
     return path
 

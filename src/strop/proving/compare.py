@@ -5,15 +5,15 @@ import dataclasses
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family
-from strop.checkpoints import identify
+from strop.checkpoints import identify, takes_names
 from strop.errors import BaseMismatchError
-from strop.progress import SILENT, Progress
+from strop.progress import Progress, shown_here
 from strop.proving.drift import DriftText
 from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
-from strop.scoring import DriftScorer, compare, scorer_of, spread
+from strop.scoring import DriftScorer, changed_answers, compare, refuse_changed, scorer_of, spread
 from strop.tasks import TaskSource, load_task
 
 
@@ -59,6 +59,7 @@ class RecipePair:
         return Together((self.a,), self.force), Together((self.b,), self.force)
 
 
+@takes_names
 def compare_recipes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -68,8 +69,9 @@ def compare_recipes(
     split: str = "test",
     limit: int | None = None,
     text: DriftText | None = None,
+    show_changes: int | None = None,
     family: Family | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> SideBySide:
     """Score a base and two recipes on the same examples, and compare them pair by pair.
 
@@ -83,8 +85,9 @@ def compare_recipes(
         split: train, select or test.
         limit: score a random sample of this size.
         text: what drift is measured on; text the base writes itself by default.
+        show_changes: of each kind, how many answers that A and B give differently; none by default.
         family: the spelling of an architecture Strop does not know.
-        progress: told of each batch.
+        progress: told of each batch; bars where a person watches, by default.
 
     Raises:
         BaseMismatchError: the model is not their base, and they are not forced.
@@ -92,9 +95,12 @@ def compare_recipes(
         UsageError: there is no such split, or a recipe is a classifier's and the task has other labels.
     """
     task = load_task(task)
+    progress = progress if progress is not None else shown_here()
     examples = task.examples(split, limit=limit)
     anatomy = Anatomy.of(model, family=family)
     base = identify(model)
+    if show_changes is not None:
+        refuse_changed(task, show_changes)
     for recipes in pair.each:
         recipes.refuse_task(task)
         recipes.check(model, family=family)
@@ -122,14 +128,19 @@ def compare_recipes(
             model, tokenizer, text, anatomy=anatomy, fingerprint=known, prepared=prepared, progress=progress
         )
         sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price, tokenizer=tokenizer)))
+    changed = None
+    if show_changes is not None:
+        of_a, of_b = ((lambda own=own: own.applied(model, family=family)) for own in pair.each)
+        both = (scored[1], scored[2])
+        changed = changed_answers(model, tokenizer, examples, both, before=of_a, after=of_b, most=show_changes)
     return SideBySide(
-        base_model=BaseModel(base.id, base.fingerprint),
+        base_model=BaseModel(base.name, base.fingerprint),
         task=task.name,
         split=split,
         base=scored[0].figures,
         a=sides[0],
         b=sides[1],
-        b_over_a=Change(compare(scored[1], scored[2]), spread(scored[1], scored[2])),
+        b_over_a=Change(compare(scored[1], scored[2]), spread(scored[1], scored[2]), changed=changed),
         score=task.score,
         shots=task.shots.count if task.shots is not None else 0,
     )

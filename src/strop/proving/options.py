@@ -10,7 +10,7 @@ from pathlib import Path
 from strop.anatomy import Family
 from strop.errors import UsageError
 from strop.linalg import DecompositionCache
-from strop.progress import SILENT, Progress
+from strop.progress import Progress, shown_here
 from strop.proving.budget import Budget
 from strop.proving.drift import DriftText
 from strop.proving.guards import Guard
@@ -51,8 +51,8 @@ class RunOptions:
     """The cache of decompositions; the one on disk by default."""
     resources: Resources | None = None
     """What batches and what is kept in memory may take; what suits the model's device by default."""
-    progress: Progress = SILENT
-    """Told how far it is."""
+    progress: Progress = dataclasses.field(default_factory=shown_here)
+    """Told how far it is: bars where a person watches, in a notebook or at a terminal; `strop.progress.SILENT` shows nothing."""
     rivals: bool = True
     """Measure, once the choice is made, what a user would do instead; see `strop.statistics.Rivals`."""
 

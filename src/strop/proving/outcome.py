@@ -2,14 +2,17 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from strop.files import making_folder, write_json
 from strop.proving.trials import Trial
 from strop.recipe import Recipe
 from strop.runs import RunResult
 from strop.scoring import Evaluation
 from strop.statistics import spell_p_value
+from strop.tables import data_frame, to_html
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,43 @@ class RunOutcome:
         if before.correct is None or after.correct is None:
             return []
         return [int(index) for index in np.flatnonzero(after.correct & ~before.correct)]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the recipe and the figures as a folder that appears whole or not at all, as a run folder holds them.
+
+        Args:
+            folder: must not hold anything yet.
+
+        Raises:
+            UsageError: the folder is there already and is not empty.
+        """
+        with making_folder(Path(folder)) as temporary:
+            (temporary / "recipe").mkdir()
+            self.recipe.write_files(temporary / "recipe")
+            write_json(temporary / "result.json", self.result.to_json())
+        return Path(folder)
+
+    def to_pandas(self) -> Any:
+        """Return everything that was tried as a `pandas.DataFrame`, a trial a row.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return data_frame(
+            [
+                {
+                    **{name: getattr(trial.key, name) for name in ("method", "stage", "round", "split", "examples")},
+                    **trial.key.candidate,
+                    **trial.scores(),
+                }
+                for trial in self.trials
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        from strop.report import run_parts
+
+        return to_html(*run_parts(self.result))
 
     def __str__(self) -> str:
         base, edited = self.result.base["test"], self.result.edited["test"]

@@ -130,7 +130,7 @@ def result_of(
     return RunResult(
         command=command,
         seed=seed,
-        base_model=BaseModel(recipe.base.id, recipe.base.fingerprint),
+        base_model=BaseModel(recipe.base.name, recipe.base.fingerprint),
         task=TaskUsed(
             task.name,
             {"select": choice.unedited.key.examples, "test": measured.base.count},

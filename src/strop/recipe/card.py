@@ -32,13 +32,13 @@ def model_card(
         tags=["strop", "low-rank"],
     )
     task = provenance.get("task")
-    title = f"{base.id} for {task}" if task else f"{base.id}, edited"
+    title = f"{base.name} for {task}" if task else f"{base.name}, edited"
     shots = provenance.get("shots")
     lines = ["---", data.to_yaml(), "---", f"# {title}", ""]
     lines.append(
         "An ordinary checkpoint with low-rank interventions baked into its weights:"
         if baked
-        else f"Low-rank interventions on `{base.id}` ({base.architecture}), as a Strop recipe:"
+        else f"Low-rank interventions on `{base.name}` ({base.architecture}), as a Strop recipe:"
     )
     lines += ["", *(f"- {line}" for line in edits), ""]
     if shots:
@@ -62,8 +62,8 @@ def model_card(
 
 def _loading(base: BaseIdentity, labels: Sequence[str] | None) -> str:
     if labels is None:
-        return f'model, tokenizer = strop.load("{base.id}")'
-    return f'model, tokenizer = strop.load_classifier("{base.id}", labels={list(labels) or 1!r})'
+        return f'model, tokenizer = strop.load("{base.name}")'
+    return f'model, tokenizer = strop.load_classifier("{base.name}", labels={list(labels) or 1!r})'
 
 
 def _figures(provenance: Any) -> list[str]:

@@ -25,6 +25,7 @@ from strop.interventions import (
 )
 from strop.linalg import DecompositionCache, fingerprint
 from strop.recipe.card import model_card
+from strop.recipe.compose import composed_provenance, refuse_to_compose
 from strop.recipe.entries import read_entries, refuse_unfit_tensors
 from strop.recipe.factors import refuse_other_factors
 from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
@@ -113,6 +114,25 @@ class Recipe:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: object) -> "Recipe":
+        """Return this recipe and then another of the same base, in one; `first + second`.
+
+        Raises:
+            BaseMismatchError: they were made for different bases.
+            RecipeError: both edit one place, or both carry a classification head.
+        """
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        refuse_to_compose(self, other)
+        return Recipe(
+            self.base,
+            self.interventions + other.interventions,
+            self.matrices + other.matrices,
+            self.tensors + other.tensors,
+            composed_provenance(self, other),
+            self.head or other.head,
+        )
 
     def __str__(self) -> str:
         if not self.interventions:

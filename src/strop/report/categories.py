@@ -1,8 +1,8 @@
 """How a gain is spread over categories: a table, and the sentences below it."""
 
 from strop.report.figures import percent, signed_points
-from strop.report.tables import Table
 from strop.statistics import CategoryGain, Spread
+from strop.tables import Table
 
 MOST_ROWS = 24
 """Of a table for a terminal."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from strop.report.figures import percent, shots_phrase
-from strop.report.tables import Table
+from strop.statistics import Figures
+from strop.tables import Table
 
 
 def evaluation_table(report: Mapping[str, Any]) -> Table:
@@ -29,6 +30,20 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     task = report["task"]
     title = asked_title(report["base_model"]["id"], task["name"], task["split"], task.get("shots", 0))
     return Table(title, ("model", "count", "accuracy", "loss", *extra), rows)
+
+
+def figures_table(figures: Figures, *, title: str) -> Table:
+    """Return the table of one model's figures, one in each row.
+
+    Args:
+        figures: of an evaluation.
+        title: of the table.
+    """
+    own = figures.to_json()
+    accuracy = [("accuracy", percent(figures.accuracy))] if figures.accuracy is not None else []
+    further = [(name, spell(own[key])) for name, (key, spell) in further_figures(own).items()]
+    rows = [("examples", str(figures.count)), *accuracy, ("loss", f"{figures.loss:.3f}"), *further]
+    return Table(title, ("", "figure"), tuple(rows))
 
 
 def asked_title(model: str, task: str, split: str, shots: int) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from strop.report.figures import percent, shots_phrase, signed_points
-from strop.report.tables import Table
 from strop.runs import GuardReading, RunResult
 from strop.statistics import Comparison, spell_p_value
+from strop.tables import Table
 
 
 def run_table(result: RunResult) -> Table:

@@ -6,9 +6,9 @@ from strop.report.evaluation import asked_title, further_figures
 from strop.report.figures import percent
 from strop.report.rivals import rival_lines
 from strop.report.run import gain_sentence, gain_spelling, interval_text
-from strop.report.tables import Table
 from strop.runs import Continuation, Price, SideBySide
 from strop.statistics import Comparison, Drift, spell_p_value
+from strop.tables import Table
 
 Row = tuple[str, ...]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from strop.errors import quoted, shortened
 from strop.report.figures import percent
-from strop.report.tables import Table
+from strop.tables import Table
 from strop.tasks.check import Lengths, TaskCheck
 from strop.tasks.rendering import BadRow
 

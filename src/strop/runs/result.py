@@ -21,7 +21,7 @@ class BaseModel:
     """The model a run set out from."""
 
     id: str
-    """A zoo name, a hub id, or the folder as it was given."""
+    """A zoo name, a hub id, or the name of a folder."""
     fingerprint: str
     """32 hexadecimal digits over all parameters."""
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from strop.runs.price import Price
 from strop.runs.result import BaseModel, Cost
-from strop.statistics import Comparison, Figures, Rivals, Spread
+from strop.statistics import ChangedAnswers, Comparison, Figures, Rivals, Spread
 
 FORMAT = 1
 
@@ -25,6 +25,8 @@ class Change:
     """How far the second is from the first on other text; None where it was not measured."""
     rivals: Rivals | None = None
     """What a user would do instead; None where it was not measured."""
+    changed: ChangedAnswers | None = None
+    """Some answers that became right or wrong; None where nobody asked."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what a report holds of it; what is not known is left out."""
@@ -104,12 +106,12 @@ class SideBySide:
             "b": self.b.figures.to_json(),
             "better": self.better.lower() if self.better is not None else None,
         }
-        for part in ("comparison", "categories"):
+        for part in ("comparison", "categories", "changed"):
             content[part] = {name: own[part] for name, own in told.items() if part in own}
         for part in ("price", "rivals"):
             content[part] = {name: own[part] for name in ("a", "b") if part in (own := told[f"{name}_over_base"])}
         content["cost"] = {
             name.lower(): dataclasses.asdict(side.cost) for name, side in self.sides.items() if side.cost is not None
         }
-        optional = ("categories", "price", "rivals", "cost")
+        optional = ("categories", "changed", "price", "rivals", "cost")
         return {name: own for name, own in content.items() if own or name not in optional}

@@ -1,5 +1,6 @@
 """A model on a task: encoding, scorers, generation, evaluation."""
 
+from strop.scoring.changed import changed_answers, refuse_changed
 from strop.scoring.chat_template import asks_for_the_time
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
@@ -30,6 +31,7 @@ __all__ = [
     "Scorer",
     "Texts",
     "asks_for_the_time",
+    "changed_answers",
     "compare",
     "dated",
     "evaluate",
@@ -40,6 +42,7 @@ __all__ = [
     "log_probabilities",
     "now",
     "own_texts",
+    "refuse_changed",
     "scorer_of",
     "spread",
     "telling_once",

@@ -7,8 +7,9 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Family
+from strop.checkpoints import takes_names
 from strop.errors import TaskError
-from strop.progress import SILENT, Progress
+from strop.progress import Progress, shown_here
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.scorer import Scorer
@@ -17,6 +18,7 @@ from strop.tasks.loading import TaskSource, load_task
 from strop.tasks.task import Task
 
 
+@takes_names
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -25,20 +27,21 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     family: Family | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on one split of a task.
 
     Sequences are batched by length, padded on the right, and the LM head runs only where a token is scored.
 
     Args:
-        model: a causal language model, or a classifier where the task has labels, with or without a recipe applied.
+        model: a causal language model, or a classifier where the task has labels, with or without a recipe applied;
+            its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes.
         split: train, select or test.
         limit: score a random sample of this size.
         family: the spelling of an architecture Strop does not know.
-        progress: told of each batch.
+        progress: told of each batch; bars where a person watches, by default.
 
     Raises:
         TaskError: the split is empty, or a row does not fit the model.
@@ -48,6 +51,7 @@ def evaluate(
     anatomy = Anatomy.of(model, family=family)
     examples = task.examples(split, limit=limit)
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
+    progress = progress if progress is not None else shown_here()
     progress.start(f"scoring {task.name}/{split}", scorer.steps)
     return scorer.evaluate(progress=progress)
 
@@ -90,6 +94,7 @@ class ParaphraseRobustness:
     """How many paraphrases were asked."""
 
 
+@takes_names
 def evaluate_paraphrases(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -98,7 +103,7 @@ def evaluate_paraphrases(
     split: str = "test",
     limit: int | None = None,
     family: Family | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> ParaphraseRobustness:
     """Ask each example in all its words (paraphrase robustness: LASER, arXiv 2312.13558, section 5.1).
 
@@ -109,7 +114,7 @@ def evaluate_paraphrases(
         split: train, select or test.
         limit: ask a random sample of this many examples.
         family: the spelling of an architecture Strop does not know.
-        progress: told of each batch.
+        progress: told of each batch; bars where a person watches, by default.
 
     Raises:
         TaskError: the task has no paraphrases, or is not scored by right and wrong.
@@ -126,6 +131,7 @@ def evaluate_paraphrases(
     ]
     anatomy = Anatomy.of(model, family=family)
     scorer = scorer_of(model, tokenizer, task, wordings, anatomy=anatomy)
+    progress = progress if progress is not None else shown_here()
     progress.start(f"scoring paraphrases of {task.name}/{split}", scorer.steps)
     correct = scorer.evaluate(progress=progress).correct
     if correct is None:

@@ -3,14 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import UsageError
+from strop.files import write_json
 from strop.statistics import Answer, Figures
 from strop.statistics.metrics import measure
+from strop.tables import data_frame, to_html
 from strop.tasks.labels import Labels
 from strop.tasks.task_file import Score
 
@@ -128,6 +131,39 @@ class Evaluation:
             metric=self.metric,
             macro=self.macro,
         )
+
+    def save(self, path: str | Path) -> Path:
+        """Write figures and per-example scores as a JSON file, and return its path.
+
+        Args:
+            path: of the file.
+        """
+        examples = [self.of_example(index) for index in range(self.count)]
+        write_json(Path(path), {"format": 1, "score": self.score, **self.figures.to_json(), "examples": examples})
+        return Path(path)
+
+    def to_pandas(self) -> Any:
+        """Return the scores as a `pandas.DataFrame`, an example a row.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        beside: dict[str, Any] = {
+            "tokens": self.tokens, "rank": self.rank, "group": self.groups, "category": self.categories,
+            "said": self.said, "wanted": self.wanted,
+        }  # fmt: skip
+        held = {name: list(own) for name, own in beside.items() if own is not None}
+        return data_frame(
+            [
+                {**self.of_example(index), **{name: own[index] for name, own in held.items()}}
+                for index in range(self.count)
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        from strop.report import figures_table
+
+        return to_html(figures_table(self.figures, title=f"scored by {self.score}"))
 
     def of_example(self, index: int) -> dict[str, Any]:
         """Return one example's scores, as a file of per-example scores holds them."""

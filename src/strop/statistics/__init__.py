@@ -1,5 +1,6 @@
-"""Figures, metrics, paired tests and intervals of them: numpy and scipy only, no model and no file."""
+"""Figures, metrics, paired tests and intervals of them: numpy and scipy only, no model."""
 
+from strop.statistics.changed import ChangedAnswer, ChangedAnswers
 from strop.statistics.comparison import Comparison, compare_differences, compare_metric, spell_p_value
 from strop.statistics.drift import Drift
 from strop.statistics.figures import Figures
@@ -13,6 +14,8 @@ __all__ = [
     "METRICS",
     "Answer",
     "CategoryGain",
+    "ChangedAnswer",
+    "ChangedAnswers",
     "Comparison",
     "Drift",
     "Figures",

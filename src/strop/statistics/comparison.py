@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.special
 
+from strop.files import write_json
 from strop.statistics.flips import sign_flip_p_value
 from strop.statistics.groups import Floats, Indices, grouped_mean, number_groups, totals_of
 from strop.statistics.intervals import (
@@ -21,6 +23,7 @@ from strop.statistics.intervals import (
     score_interval,
 )
 from strop.statistics.metrics import METRICS
+from strop.tables import Table, data_frame, to_html
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,37 @@ class Comparison:
         if low > 0 or low == high == 0:
             return ""
         return "It is worse than before." if high < 0 else "No gain is shown: the interval holds 0."
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as a JSON file, and return its path.
+
+        Args:
+            path: of the file.
+        """
+        write_json(Path(path), self.to_json())
+        return Path(path)
+
+    def to_pandas(self) -> Any:
+        """Return it as a `pandas.DataFrame` of one row.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        low, high = self.ci95
+        own = {"gain": self.gain, "ci95_low": low, "ci95_high": high, "p_value": self.p_value}
+        return data_frame([{**own, "fixed": self.fixed, "broken": self.broken}])
+
+    def _repr_html_(self) -> str:
+        low, high = self.ci95
+        columns = ("gain", "95 % interval", "p", "fixed", "broken")
+        cells = (
+            f"{self.gain:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+            f"{self.p_value:.2g}",
+            str(self.fixed),
+            str(self.broken),
+        )
+        return to_html(Table("", columns, (cells,)), *([self.verdict] if self.verdict else []))
 
     def to_json(self) -> dict[str, Any]:
         """Return what a result file holds, with null for a bound that is none."""

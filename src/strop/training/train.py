@@ -3,6 +3,7 @@
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftText, RunOptions, RunOutcome, RunSettings, conduct
 from strop.proving.processes import join_processes
@@ -11,6 +12,7 @@ from strop.training.fitter import Fitter
 from strop.training.plan import TrainPlan
 
 
+@takes_names
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -30,7 +32,8 @@ def train(
     are added up; the first writes the run, and all return what it found.
 
     Args:
-        model: a causal language model, or a classifier where the task has labels, with nothing attached.
+        model: a causal language model, or a classifier where the task has labels, with nothing attached;
+            its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes, with a train split.
         plan: the settings.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.proving import (
     Assignment,
@@ -22,6 +23,7 @@ from strop.searching.eigenpruning.pruner import Pruner
 from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
+@takes_names
 def prune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -37,7 +39,8 @@ def prune(
     once for the chosen recipe, after the choice is made. The model is left as it was.
 
     Args:
-        model: a causal language model, with nothing attached.
+        model: a causal language model, with nothing attached;
+            its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.

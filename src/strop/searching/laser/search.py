@@ -2,12 +2,14 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.checkpoints import takes_names
 from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
 from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
+@takes_names
 def search(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -22,7 +24,8 @@ def search(
     arXiv 2510.20800). The model is left as it was.
 
     Args:
-        model: a causal language model, with nothing attached.
+        model: a causal language model, with nothing attached;
+            its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes.
         plan: the settings; one edit found by the gradient by default.

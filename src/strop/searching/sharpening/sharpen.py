@@ -4,6 +4,7 @@ import dataclasses
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
 from strop.searching.sharpening.plan import SharpenPlan
@@ -11,6 +12,7 @@ from strop.searching.sharpening.sharpener import Sharpener
 from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
 
 
+@takes_names
 def sharpen(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -27,7 +29,8 @@ def sharpen(
     the chosen recipe, after the choice is made. The model is left as it was.
 
     Args:
-        model: a causal language model, with nothing attached.
+        model: a causal language model, with nothing attached;
+            its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.

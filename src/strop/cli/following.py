@@ -1,0 +1,39 @@
+"""The next command to try, spelt so that it can be copied: quoted for a shell, with every option it needs."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from strop.cli.console import print_line
+
+
+def spelt(*words: object, options: Mapping[str, object] | None = None) -> str:
+    """Return a command of Strop as a line for a shell.
+
+    Args:
+        words: what comes first, such as the command and its model.
+        options: option → its value; one that is None or False is left out, one that is True stands alone, and one with
+            several values is repeated.
+
+    >>> spelt("eval", "my model", options={"--task": "t.yaml", "--shots": None, "--force": True, "--recipe": ["a", "b"]})
+    "strop eval 'my model' --task t.yaml --force --recipe a --recipe b"
+    """
+    line = ["strop", *map(str, words)]
+    for name, value in (options or {}).items():
+        if value is None or value is False:
+            continue
+        if value is True:
+            line.append(name)
+            continue
+        several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+        line += [part for each in several for part in (name, str(each))]
+    return shlex.join(line)
+
+
+def print_next(*words: object, options: Mapping[str, object] | None = None) -> None:
+    """Print the next command to try; see `spelt`.
+
+    Args:
+        words: what comes first, such as the command and its model.
+        options: option → its value.
+    """
+    print_line(f"Next: {spelt(*words, options=options)}")

@@ -1,0 +1,99 @@
+"""Recipes of one base add up where that is exact, and are refused in one sentence where it is not."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.fixtures.recipes import EDITS, PROVENANCE, logits
+
+import strop
+from strop.anatomy import MatrixType, StreamSite, WeightSite
+from strop.errors import BaseMismatchError, RecipeError
+from strop.interventions import LowRankEdit, Positions, RankReduction
+from strop.recipe import Recipe
+
+
+@pytest.fixture
+def model(tiny: Callable[..., Any]) -> Any:
+    return tiny("llama")
+
+
+def test_a_sum_is_both_one_after_the_other(model: Any, tmp_path: Path) -> None:
+    first, second = Recipe.of(model, EDITS[:1]), Recipe.of(model, EDITS[1:], provenance=PROVENANCE)
+    both = first + second
+    assert both.interventions == EDITS
+    assert (second + first).interventions == (*EDITS[1:], EDITS[0])
+    with strop.applied(model, first), strop.applied(model, second):
+        expected = logits(model)
+    with strop.applied(model, both):
+        assert torch.equal(logits(model), expected)
+    assert Recipe.load(both.save(tmp_path / "both")) == both
+
+
+def test_a_sum_keeps_tensors_beside_their_interventions(model: Any) -> None:
+    factors = Recipe.of(model, EDITS[1:2]).with_factors(model)
+    both = Recipe.of(model, EDITS[:1]) + factors
+    assert not both.tensors[0]
+    assert both.tensors[1].keys() == factors.tensors[0].keys()
+
+
+def test_a_sum_claims_no_figures_and_names_its_parts(model: Any) -> None:
+    measured = Recipe.of(model, EDITS[:1], provenance=PROVENANCE)
+    both = measured + Recipe.of(model, EDITS[1:2], provenance=PROVENANCE)
+    assert dict(both.provenance) == {"parts": [PROVENANCE, PROVENANCE]}
+    more = both + Recipe.of(model, EDITS[2:], provenance=PROVENANCE)
+    assert len(more.provenance["parts"]) == 3
+    assert "held-out" not in more.card()
+
+
+def test_nothing_added_is_the_same_edits(model: Any) -> None:
+    recipe = Recipe.of(model, EDITS)
+    assert (recipe + Recipe.of(model, [])).interventions == EDITS
+    assert (Recipe.of(model, []) + recipe).interventions == EDITS
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (EDITS[0], EDITS[0]),
+        (EDITS[0], RankReduction(WeightSite(1, MatrixType.UP), 0.5)),
+        (EDITS[2], RankReduction(WeightSite(2, MatrixType.VALUE), 0.5)),
+    ],
+    ids=["the same edit", "the same matrix", "a head of it"],
+)
+def test_two_edits_of_one_matrix_are_refused(model: Any, mine: Any, theirs: Any) -> None:
+    with pytest.raises(
+        RecipeError, match=r"Both recipes edit layer \d (up|value), and the second does not know"
+    ) as told:
+        Recipe.of(model, [mine]) + Recipe.of(model, [theirs])
+    assert "--after" in str(told.value)
+
+
+def test_two_edits_of_the_same_hidden_states_are_refused_and_others_are_not(model: Any) -> None:
+    def edit(layer: int) -> Recipe:
+        entry = LowRankEdit(StreamSite(layer), "loreft", 2, Positions(last=1))
+        return Recipe.of(model, [entry], tensors=[entry.initial_tensors((32, 32))])
+
+    assert len((edit(1) + edit(2)).interventions) == 2
+    assert len((edit(1) + Recipe.of(model, EDITS)).interventions) == 4
+    with pytest.raises(RecipeError, match="Both recipes edit layer 1 block"):
+        edit(1) + edit(1)
+
+
+def test_recipes_of_different_bases_are_refused(model: Any, tiny: Callable[..., Any]) -> None:
+    other = tiny("llama")
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(BaseMismatchError, match="these were made for different weights of LlamaForCausalLM"):
+        Recipe.of(model, EDITS[:1]) + Recipe.of(other, EDITS[1:])
+    named = dataclasses.replace(Recipe.of(other, EDITS[1:]).base, id="/home/me/other")
+    with pytest.raises(BaseMismatchError, match="these were made for LlamaForCausalLM and other"):
+        Recipe.of(model, EDITS[:1]) + dataclasses.replace(Recipe.of(other, EDITS[1:]), base=named)
+
+
+def test_a_sum_with_anything_else_is_a_type_error(model: Any) -> None:
+    with pytest.raises(TypeError):
+        Recipe.of(model, EDITS) + 1
