@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from strop.errors import UsageError
+from strop.errors import UsageError, quoted, shortened
 
 PARTIAL = ".partial"
 """How the name of a folder ends that is still being written."""
@@ -225,21 +225,21 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {shortened(key)!r} is there twice")
+            raise ValueError(f"the key {quoted(key, most=40)} is there twice")
         found[key] = value
     return found
 
 
 def _whole_number(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-        raise ValueError(f"the number {shortened(text)} is too large")
+        raise ValueError(f"the number {shortened(text, most=40)} is too large")
     return int(text)
 
 
 def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {shortened(text)} is too large")
+        raise ValueError(f"the number {shortened(text, most=40)} is too large")
     return value
 
 
@@ -259,16 +259,6 @@ def _refuse_depth(value: object) -> None:
         if not level:
             return
     raise ValueError("lists lie too deep in one another")
-
-
-def shortened(text: str, most: int = 40) -> str:
-    """Return a text on one line, as a message may quote it, however long it is.
-
-    >>> shortened("a" * 1000, most=8)
-    'aaaaaaa…'
-    """
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: most + 1])
-    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _finite(value: object) -> object:

@@ -320,7 +320,7 @@ def test_a_counterfactual_of_another_length_is_refused_by_row_with_both_lengths(
     with pytest.raises(TaskError) as raised:
         paired(Example(LYON, " France", row=7, counterfactual="The capital of France is" * 30), small_tokenizer)
     assert str(raised.value) == (
-        f"row 7 (prompt '{LYON}'): its counterfactual 'The capital of France isThe capital o...' has "
+        f"row 7 (prompt '{LYON}'): its counterfactual 'The capital of France isThe capital of …' has "
         f"{len(small_tokenizer('The capital of France is' * 30)['input_ids'])} tokens and the prompt 6; activations are "
         "swapped token by token, so make them of one length or drop the row."
     )

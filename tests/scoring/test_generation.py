@@ -259,7 +259,7 @@ def test_a_gold_template_stands_in_for_the_answer(write_task: Callable[..., Path
         ({"stop": [""]}, "key generate.stop.0: String should have at least 1 character"),
         ({"gold": "{{ answer"}, "The template in generate.gold: of task made is not Jinja: "),
         ({"gold": "{{ gold }}"}, "row 1: the template in generate.gold: needs a column that is not there"),
-        ({"gold": "{{ '' }}"}, "row 1: the gold is empty; fill its column or drop the row."),
+        ({"gold": "{{ '' }}"}, "row 1: the gold is empty; fill its column or drop the row; "),
         (
             {"extract": "x(.*)"},
             "row 1: the pattern in generate.extract finds nothing in the answer ' 1'; correct it, or",
@@ -290,7 +290,7 @@ def test_a_prompt_that_leaves_no_room_to_write_is_refused(tiny: Callable[..., An
     with pytest.raises(TaskError) as raised:
         Scorer(tiny("llama"), small_tokenizer, examples, "generate", generate=settings)
     assert str(raised.value) == (
-        f"row 4 (prompt '{'q' * 37}...'): 100 tokens of prompt and 29 new ones (generate.max_new_tokens) do not fit the "
+        f"row 4 (prompt '{'q' * 39}…'): 100 tokens of prompt and 29 new ones (generate.max_new_tokens) do not fit the "
         "model's context of 128; lower one or shorten the row."
     )
     Scorer(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from strop.checkpoints.quiet import quiet_transformers
 from strop.checkpoints.zoo import ZOO, Announce, pull
-from strop.errors import CheckpointError, reason_in
-from strop.files import shortened
+from strop.errors import CheckpointError, reason_in, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -114,11 +113,11 @@ def _refuse_no_model(name: str) -> None:
     if _there(path.is_file) or looks_like_path or not name:
         what = "is a file" if _there(path.is_file) else "is not there"
         raise CheckpointError(
-            f"The model folder '{shortened(name, 200)}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
+            f"The model folder '{shortened(name, most=200)}' {what}; give a folder with a config.json, a hub id, or {_zoo()}."
         )
     if "/" not in name:
         raise CheckpointError(
-            f"There is no model '{shortened(name, 200)}': it is neither a folder here nor a zoo name ({_zoo()})."
+            f"There is no model '{shortened(name, most=200)}': it is neither a folder here nor a zoo name ({_zoo()})."
         )
 
 
@@ -157,7 +156,7 @@ def _reason(error: Exception) -> str:
             "it brings Python code of its own, which Strop never runs; take a model of an architecture that transformers knows "
             "by itself"
         )
-    return shortened(reason_in(error), 300)
+    return reason_in(error)
 
 
 def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str, Collection[str]]) -> None:

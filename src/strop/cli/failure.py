@@ -16,11 +16,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from strop import __version__
-from strop.errors import StropError, UsageError, reason_in
+from strop.errors import StropError, UsageError, reason_in, shortened
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
-LONGEST_REASON = 60
-"""Characters of what a library said that fit into a sentence."""
 
 _MORE_MEMORY = {
     "train": "a smaller --batch-size, --gradient-checkpointing or fewer --layers",
@@ -133,12 +131,14 @@ def _of_the_system(error: BaseException) -> str | None:
         return f"{reason}{where}: name a place you may read and write; STROP_CACHE says where models are kept."
     if error.errno == errno.EMFILE:
         return f"{reason}: close other programs or raise the limit (ulimit -n), then repeat the command."
-    return f"{_short(reason)}{where}: check that path, then repeat the command." if where else f"{_short(reason)}."
+    return (
+        f"{shortened(reason)}{where}: check that path, then repeat the command." if where else f"{shortened(reason)}."
+    )
 
 
 def _of_the_storage(root: BaseException) -> str | None:
     """Return a sentence for what SQLAlchemy, or a library writing to a full disk, raises; None for anything else."""
-    text, first = str(root), _short(reason_in(root))
+    text, first = str(root), shortened(reason_in(root))
     if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
         return f"The disk is full: {first}; free some space, then go on with --resume or repeat the command."
     if type(root).__module__.startswith(("sqlalchemy", "optuna", "sqlite3", "psycopg")):
@@ -169,7 +169,7 @@ def bug(error: BaseException) -> str:
         error: what a command raised.
     """
     kind = type(error).__name__
-    reason = _short(reason_in(error))
+    reason = shortened(reason_in(error))
     what = kind if reason == kind else f"{kind}: {reason}"
     sent = f"{report(error)}, which holds the command and the traceback"
     return f"This is a bug in strop {__version__} ({what}): please report it with {sent}."
@@ -200,11 +200,6 @@ def report(error: BaseException) -> str:
 def command_name() -> str:
     """Return which command was called; empty where none was."""
     return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
 
 
 def _to_nowhere(stream: Any) -> None:

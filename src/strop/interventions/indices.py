@@ -4,9 +4,10 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from strop.errors import UsageError
-from strop.files import shortened
+from strop.errors import UsageError, shortened
 
+MOST = 2**20
+"""How many components a matrix has at most."""
 _PART = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
 
@@ -21,10 +22,6 @@ def spell_indices(indices: Sequence[int]) -> str:
         for _, run in itertools.groupby(enumerate(indices), key=lambda entry: entry[1] - entry[0])
     ]
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-MOST = 2**20
-"""How many components a matrix has at most."""
 
 
 def parse_indices(text: str, *, count: int = MOST) -> tuple[int, ...]:
@@ -44,13 +41,13 @@ def parse_indices(text: str, *, count: int = MOST) -> tuple[int, ...]:
     for part in text.split(",") if text else []:
         found = _PART.fullmatch(part)
         if found is None:
-            raise UsageError(f"'{shortened(part)}' does not name components; write them as 0-3,17.")
+            raise UsageError(f"'{shortened(part, most=40)}' does not name components; write them as 0-3,17.")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first or (indices and first <= indices[-1]):
             raise UsageError(
-                f"'{shortened(text)}' does not name components in ascending order, each once; write them as 0-3,17."
+                f"'{shortened(text, most=40)}' does not name components in ascending order, each once; write them as 0-3,17."
             )
         if last >= count:
-            raise UsageError(f"'{shortened(part)}' is named, and the matrix has components 0 to {count - 1}.")
+            raise UsageError(f"'{shortened(part, most=40)}' is named, and the matrix has components 0 to {count - 1}.")
         indices += range(first, last + 1)
     return tuple(indices)

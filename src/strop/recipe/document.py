@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import BaseIdentity, identify
-from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, reason_in
-from strop.files import making_folder, shortened
+from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, reason_in, shortened
+from strop.files import making_folder
 from strop.interventions import (
     Attachment,
     Head,
@@ -213,11 +213,11 @@ class Recipe:
 
     def _check_base(self, model: PreTrainedModel, anatomy: Anatomy) -> str | None:
         """Do what `check` does, but for the factors."""
-        base = shortened(self.base.id, 100)
+        base = shortened(self.base.id, most=100)
         remedy = f"load {base}, or pass force=True (--force) if you know that the recipe fits"
         if type(model).__name__ != self.base.architecture:
             raise BaseMismatchError(
-                f"The recipe was made for {base}, a {shortened(self.base.architecture, 60)}, and this model is a "
+                f"The recipe was made for {base}, a {shortened(self.base.architecture)}, and this model is a "
                 f"{type(model).__name__}; {remedy}."
             )
         read: dict[tuple[str, WeightSite], MatrixIdentity] = {}
@@ -293,7 +293,7 @@ class Recipe:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"The recipe's provenance is not as a run writes it ({type(error).__name__}: "
-                f"{shortened(reason_in(error), 80)}): take provenance out of its recipe.json."
+                f"{shortened(reason_in(error), most=80)}): take provenance out of its recipe.json."
             ) from None
 
     def save(self, folder: str | Path) -> Path:
@@ -357,7 +357,7 @@ def _head_read(document: Document, tensors: Mapping[str, Tensor], folder: Path) 
     entry = document.head
     wanted = set(entry.tensors) if entry is not None else set()
     if wanted != set(tensors):
-        name = shortened(min(wanted ^ set(tensors)))
+        name = shortened(min(wanted ^ set(tensors)), most=40)
         raise RecipeError(
             f"{folder} cannot be read: its head's tensor '{name}' is in only one of recipe.json and tensors.safetensors."
         )

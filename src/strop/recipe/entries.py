@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from strop.errors import InterventionError, RecipeError, StropError, reason_in
-from strop.files import shortened
+from strop.errors import InterventionError, RecipeError, StropError, reason_in, shortened
 from strop.interventions import Intervention, intervention_from_json
 from strop.recipe.identity import MatrixIdentity
 
@@ -45,7 +44,7 @@ def read_entries(
             intervention = intervention_from_json(entry)
             meant = intervention.to_json(matrix.shape)
         except StropError as error:
-            raise RecipeError(f"{where}: {shortened(reason_in(error), 300)}; copy the recipe again.") from None
+            raise RecipeError(f"{where}: {reason_in(error)}; copy the recipe again.") from None
         _refuse_otherwise(entry, meant, where)
         listed += len(getattr(intervention, "removed", ()))
         if listed > MOST_LISTED:
@@ -64,12 +63,12 @@ def _refuse_otherwise(entry: Mapping[str, Any], meant: Mapping[str, Any], where:
         if key not in meant:
             knows = ", ".join(meant)
             raise RecipeError(
-                f"{where}: {entry['method']} knows no '{shortened(key)}' ({knows}); take it out, or upgrade Strop."
+                f"{where}: {entry['method']} knows no '{shortened(key, most=40)}' ({knows}); take it out, or upgrade Strop."
             )
         if isinstance(value, bool) or value != meant[key]:
             raise RecipeError(
-                f"{where}: its {key} is {shortened(repr(value))}, and what it decides makes it {meant[key]!r}; write the recipe "
-                "anew."
+                f"{where}: its {key} is {shortened(repr(value), most=40)}, and what it decides makes it {meant[key]!r}; "
+                "write the recipe anew."
             )
 
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strop.errors import RecipeError, reason_in
-from strop.files import parse_json, shortened, write_json, write_text
+from strop.errors import RecipeError, reason_in, shortened
+from strop.files import parse_json, write_json, write_text
 
 FORMAT = 1
 
@@ -112,13 +112,13 @@ def read_document(folder: Path) -> Document:
         return Document.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = shortened(".".join(map(str, first["loc"])), 60)
+        where = shortened(".".join(map(str, first["loc"])))
         said = "it is no key of a recipe; take it out, or upgrade Strop" if _is_unknown(first) else first["msg"]
         raise RecipeError(
-            f"{path} cannot be read as a recipe: {where + ': ' if where else ''}{shortened(said, 200)}."
+            f"{path} cannot be read as a recipe: {where + ': ' if where else ''}{shortened(said, most=200)}."
         ) from None
     except (ValueError, OSError, RecursionError) as error:
-        raise RecipeError(f"{path} cannot be read as a recipe: {shortened(reason_in(error), 200)}.") from None
+        raise RecipeError(f"{path} cannot be read as a recipe: {shortened(reason_in(error), most=200)}.") from None
 
 
 def _is_unknown(error: Mapping[str, Any]) -> bool:
@@ -160,12 +160,13 @@ def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ..
             index, _, short = name.partition(".")
             if not short or index not in places:
                 raise RecipeError(
-                    f"{path} cannot be read: its tensor '{shortened(name)}' belongs to no intervention; copy the recipe again."
+                    f"{path} cannot be read: its tensor '{shortened(name, most=40)}' belongs to no intervention; copy the "
+                    "recipe again."
                 )
             places[index][short] = tensor
     except (SafetensorError, OSError) as error:
         raise RecipeError(
-            f"{path} cannot be read: {shortened(reason_in(error), 200)}; copy the recipe again."
+            f"{path} cannot be read: {shortened(reason_in(error), most=200)}; copy the recipe again."
         ) from None
     return tuple(collected), head
 
@@ -177,4 +178,6 @@ def _refuse_strange_numbers(name: str, tensor: Tensor, path: Path) -> None:
     elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         wrong = "holds NaN or infinity"
     if wrong is not None:
-        raise RecipeError(f"{path}: its tensor '{shortened(name)}' {wrong}; copy the recipe again, or make it anew.")
+        raise RecipeError(
+            f"{path}: its tensor '{shortened(name, most=40)}' {wrong}; copy the recipe again, or make it anew."
+        )

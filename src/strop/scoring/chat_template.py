@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from strop.errors import StropWarning, TaskError, reason_in
+from strop.errors import StropWarning, TaskError, quoted, reason_in
 from strop.scoring.place import place_of
 from strop.scoring.today import WITH_ONE_MOMENT, spelled_out
 from strop.tasks import Example
@@ -64,7 +64,7 @@ def asked_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> Asked:
         lost = [word for word in words.split() if word not in text] if role == "user" else []
         if lost:
             raise TaskError(
-                f"{place_of(example)}: the tokenizer's chat template does not write the prompt's {lost[0]!r}; write the "
+                f"{place_of(example)}: the tokenizer's chat template does not write the prompt's {quoted(lost[0])}; write the "
                 "template into prompt: in the place of chat: true."
             )
     return Asked(text, form.lead)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.errors import TaskError
+from strop.errors import TaskError, quoted
 from strop.interventions import prompt_lengths
 from strop.scoring.chat_template import Asked, asked_of
-from strop.scoring.chat_template import prompt_of as prompt_of
-from strop.scoring.place import place_of, short
+from strop.scoring.place import place_of
 from strop.scoring.resources import CPU, Resources
 from strop.scoring.tokens import Tokens, adds_special_tokens, tokens_of
 from strop.tasks.examples import Example
@@ -153,11 +152,13 @@ def _joined(
 def _first_scored(example: Example, tokens: Tokens, asked: Asked, continuation: str, score: Score) -> int:
     first = next((i for i, end in enumerate(tokens.ends) if end > len(asked.prompt)), None)
     if first is None:
-        raise TaskError(f"{place_of(example)}: the answer {continuation!r} has no token of its own; drop the row.")
+        raise TaskError(
+            f"{place_of(example)}: the answer {quoted(continuation)} has no token of its own; drop the row."
+        )
     first = max(first, 1) if score == "perplexity" else first
     if first == 0:
         raise TaskError(
-            f"{place_of(example)}: the prompt has no token before the answer {continuation!r}; give it one."
+            f"{place_of(example)}: the prompt has no token before the answer {quoted(continuation)}; give it one."
         )
     if first >= len(tokens.ids):
         raise TaskError(f"{place_of(example)}: one token alone has nothing to be predicted from; drop the row.")
@@ -246,7 +247,7 @@ def _with_counterfactuals(
         ):
             if theirs != ours:
                 raise TaskError(
-                    f"{place_of(example)}: its counterfactual {short(other_prompt)} has {theirs} tokens and the prompt "
+                    f"{place_of(example)}: its counterfactual {quoted(other_prompt, most=40)} has {theirs} tokens and the prompt "
                     f"{ours}{included}; activations are swapped token by token, so make them of one length or drop the row."
                 )
         paired.append(dataclasses.replace(sequence, counterfactual_ids=other.ids))
@@ -334,7 +335,7 @@ def _refuse_labels_alike(
         twin = first_with.setdefault((sequence.owner, token), label)
         if twin != label:
             raise TaskError(
-                f"{place_of(example)}: the choices {twin!r} and {label!r} begin with the same token "
+                f"{place_of(example)}: the choices {quoted(twin)} and {quoted(label)} begin with the same token "
                 f"{tokenizer.convert_ids_to_tokens(token)!r}, and score: first_token cannot tell them apart; "
                 "reword one, or use score: choice."
             )

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strop.errors import TrainingError, reason_in
-from strop.files import shortened, write_json
+from strop.errors import TrainingError, reason_in, shortened
+from strop.files import write_json
 
 OPTIMISER, RANDOMNESS, BESIDE = "optimizer", "randomness", "learned_beside.safetensors"
 
@@ -87,8 +87,8 @@ def refusing_damage(folder: Path) -> Iterator[None]:
         ValueError,
     ) as error:
         raise TrainingError(
-            f"The checkpoint {folder} is damaged ({shortened(reason_in(error), 120)}): delete that folder, and the training goes "
-            "on from the one before it, or begins anew."
+            f"The checkpoint {folder} is damaged ({shortened(reason_in(error), most=120)}): delete that folder, and the "
+            "training goes on from the one before it, or begins anew."
         ) from error
 
 
