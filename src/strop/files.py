@@ -1,20 +1,18 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
 import contextlib
-import json
-import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from strop.errors import UsageError, quoted, shortened
+from strop.errors import UsageError
+from strop.plain_json import to_json
 
 PARTIAL = ".partial"
-"""How the name of a folder ends that is still being written."""
+"""How the name of what is still being written ends."""
 
 
 def cache_folder() -> Path:
@@ -38,7 +36,7 @@ def cache_folder() -> Path:
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the name `path`, otherwise it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -177,98 +175,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` to `path` as indented JSON in one step."""
     write_text(path, to_json(value))
-
-
-def to_json(value: object) -> str:
-    """Return a value as indented JSON that any reader takes: NaN and infinity, which JSON has not, become null.
-
-    >>> to_json([1.5, float("nan")]).split()
-    ['[', '1.5,', 'null', ']']
-    """
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-MOST_DEEP = 64
-"""Levels of lists and objects in one another that a JSON file may have."""
-
-
-def parse_json(text: str) -> object:
-    """Return what a JSON text says, where it says one thing and plainly: what other readers might take otherwise is refused.
-
-    Raises:
-        ValueError: it is no JSON, a key stands twice in one object, or it holds NaN, infinity, a number that no machine word
-            holds, half a character, or hundreds of lists in one another.
-
-    >>> parse_json('{"seed": 0, "seed": 1}')
-    Traceback (most recent call last):
-    ValueError: the key 'seed' is there twice
-    """
-    try:
-        value: object = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_whole_number,
-            parse_float=_finite_number,
-            parse_constant=_no_constant,
-        )
-    except RecursionError:
-        raise ValueError("lists lie too deep in one another") from None
-    _refuse_depth(value)
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("a text holds half a character (a lone surrogate)") from None
-    return value
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {quoted(key, most=40)} is there twice")
-        found[key] = value
-    return found
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-        raise ValueError(f"the number {shortened(text, most=40)} is too large")
-    return int(text)
-
-
-def _finite_number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {shortened(text, most=40)} is too large")
-    return value
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")
-
-
-def _refuse_depth(value: object) -> None:
-    level = [value]
-    for _ in range(MOST_DEEP):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (list, dict))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return
-    raise ValueError("lists lie too deep in one another")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return value
 
 
 def make_readable(path: Path) -> None:

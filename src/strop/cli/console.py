@@ -11,7 +11,7 @@ import rich.console
 import typer
 
 from strop.cli.failure import CtrlCError
-from strop.files import to_json
+from strop.plain_json import to_json
 from strop.progress import Progress
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from strop.errors import RecipeError, reason_in, shortened
-from strop.files import parse_json, write_json, write_text
+from strop.files import write_json, write_text
+from strop.plain_json import parse_json
 
 FORMAT = 1
 
