@@ -20,7 +20,7 @@ from strop.tasks import Task
 
 PLAN = SearchPlan(strategy="exhaustive", layers=(1,), rank_fractions=(0.1, 0.5), matrix_types=(strop.MatrixType.UP,))
 PLAIN = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}<model> "
-OTHER = "{% for m in messages %}### {{ m['content'] }} {% endfor %}"
+OTHER = "{% for m in messages %}### {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}### {% endif %}"
 
 
 class Interrupting(Progress):
