@@ -28,7 +28,7 @@ def is_finite(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
 
 
-def refuse_other_factors(
+def refuse_no_components(
     matrix: Tensor, tensors: Mapping[str, Tensor], indices: Sequence[int], *, where: str, tolerance: float
 ) -> None:
     """Raise InterventionError if factors `left` and `right` are not certain components of a matrix.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import full_precision, rank_for_fraction, without_components
 
@@ -76,7 +76,7 @@ class RankReduction:
         """
         if "left" in tensors:
             kept = range(self.rank((matrix.shape[0], matrix.shape[1])))
-            refuse_other_factors(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
+            refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
 from strop.interventions.indices import MOST, parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import full_precision, without_components
@@ -100,7 +100,7 @@ class SingularValuePruning:
             InterventionError: they are not.
         """
         if "left" in tensors:
-            refuse_other_factors(matrix, tensors, self.removed, where=str(self.site), tolerance=tolerance)
+            refuse_no_components(matrix, tensors, self.removed, where=str(self.site), tolerance=tolerance)
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
-from strop.interventions.checks import is_finite, refuse_other_factors, refuse_unknown
+from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
 from strop.linalg import full_precision
 
@@ -140,7 +140,7 @@ class SpectrumScaling:
         """
         if "left" in tensors:
             kept = range(self._count((matrix.shape[0], matrix.shape[1])))
-            refuse_other_factors(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
+            refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""

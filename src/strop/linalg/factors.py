@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from strop.linalg.precision import full_precision
+
 PROBES = 8
 """Random directions a difference is looked for in: one as large as twice the tolerance goes unseen in 2 of 100 tries at most,
 one of five times the tolerance in 3 of 100,000."""
@@ -42,9 +44,9 @@ def are_components(
     >>> [are_components(matrix, own, right, [0, 1], tolerance=1e-4) for own in (left, left.flip(0))]
     [True, False]
     """
-    exact = matrix.is_cuda or left.dtype == torch.float64  # a GPU may be allowed to round what it multiplies
-    wide = torch.float64 if exact else torch.float32
-    with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
+    # an older PyTorch may round what a GPU multiplies all the same; see `full_precision`
+    wide = torch.float64 if matrix.is_cuda or left.dtype == torch.float64 else torch.float32
+    with torch.no_grad(), full_precision():
         whole = matrix.detach().to(wide)
         left, right = (factor.detach().to(whole.device, wide) for factor in (left, right))
         allowed = tolerance * float(whole.norm())
