@@ -83,12 +83,12 @@ def write_files(folder: Path, *, content: Mapping[str, Any], tensors: Mapping[st
     """
     write_json(folder / "recipe.json", dict(content))
     if tensors:
-        own = {name: _on_its_own(tensor) for name, tensor in tensors.items()}
+        own = {name: on_its_own(tensor) for name, tensor in tensors.items()}
         save_file(own, folder / "tensors.safetensors", metadata={"format": "pt"})
     write_text(folder / "README.md", card)
 
 
-def _on_its_own(tensor: Tensor) -> Tensor:
+def on_its_own(tensor: Tensor) -> Tensor:
     """Return a copy that shares no memory with another tensor, for safetensors writes none that does."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 

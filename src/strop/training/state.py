@@ -15,6 +15,7 @@ from torch import Tensor
 
 from strop.errors import TrainingError, reason_in, shortened
 from strop.files import write_json
+from strop.recipe.files import on_its_own
 
 OPTIMISER, RANDOMNESS, BESIDE = "optimizer", "randomness", "learned_beside.safetensors"
 
@@ -36,7 +37,7 @@ def write_optimiser(
         numbers[str(index)] = {}
         for name, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                tensors[f"{index}.{name}"] = on_its_own(value)
             else:
                 numbers[str(index)][name] = value
     save_file(tensors or {"none": torch.zeros(0)}, folder / f"{OPTIMISER}.safetensors", metadata={"format": "pt"})
@@ -107,10 +108,7 @@ def refuse_damaged_state(path: Path) -> None:
 def write_beside(folder: Path, parameters: Mapping[str, Tensor]) -> None:
     """Write what learns beside the edits, by its name in the model; no file where nothing does."""
     if parameters:
-        own = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in parameters.items()
-        }
+        own = {name: on_its_own(tensor) for name, tensor in parameters.items()}
         save_file(own, folder / BESIDE, metadata={"format": "pt"})
 
 
