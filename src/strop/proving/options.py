@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from strop.proving.budget import Budget
 from strop.proving.drift import DriftText
 from strop.proving.guards import Guard
 from strop.recipe import Recipe
+from strop.runs import moment_of
 from strop.scoring import Resources, dated, telling_once, using
 
 
@@ -71,14 +70,6 @@ class RunOptions:
 
         What there is to say of the task's prompts is said once.
         """
-        with using(self.resources), telling_once(), dated(_begun_at(self.folder) if self.resume else None):
+        begun = moment_of(self.folder) if self.resume and self.folder is not None else None
+        with using(self.resources), telling_once(), dated(begun):
             yield
-
-
-def _begun_at(folder: Path | None) -> datetime.datetime | None:
-    """Return the moment that prompts of a run were written for; None where they name none, or it cannot be read."""
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder is not None else {}
-        return datetime.datetime.fromisoformat(content["now"])
-    except (OSError, ValueError, KeyError, TypeError):  # what is wrong there is said where the run is gone on with
-        return None

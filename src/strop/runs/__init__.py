@@ -3,7 +3,7 @@
 from strop.runs.compare import compare_runs
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.find import finished_run, recipe_folder
-from strop.runs.folder import RunFolder
+from strop.runs.folder import RunFolder, moment_of
 from strop.runs.lock import LOCK_FILE, is_unused, locked
 from strop.runs.price import Continuation, Price
 from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, RunResult, TaskUsed, TrainedHead
@@ -30,6 +30,7 @@ __all__ = [
     "finished_run",
     "is_unused",
     "locked",
+    "moment_of",
     "peak_rss_bytes",
     "recipe_folder",
     "versions",

@@ -15,6 +15,9 @@ from strop.runs.environment import describe_environment, versions
 from strop.runs.lock import is_unused
 from strop.runs.result import RunResult
 
+SPELLINGS = {"base_model.id", "base_model.revision"}
+"""What a config calls the same model by: its architecture and its fingerprint say which one it is."""
+
 
 class RunFolder:
     """config.json, environment.json, study.db, log.txt from the start; recipe/ and result.json at the end.
@@ -125,8 +128,16 @@ def is_config_of_run(path: Path) -> bool:
     return isinstance(content, dict) and "run" in content
 
 
-SPELLINGS = {"base_model.id", "base_model.revision"}
-"""What a config calls the same model by: its architecture and its fingerprint say which one it is."""
+def moment_of(folder: Path) -> datetime.datetime | None:
+    """Return the moment that a run's prompts were written for; None where they name none, or there is no run to go on with.
+
+    Args:
+        folder: of the run; what is wrong with it is said where the run is gone on with.
+    """
+    try:
+        return datetime.datetime.fromisoformat(json.loads((folder / "config.json").read_text(encoding="utf-8"))["now"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _same_run(path: Path, config: Mapping[str, Any]) -> str:
@@ -143,10 +154,8 @@ def _same_run(path: Path, config: Mapping[str, Any]) -> str:
     except (AttributeError, KeyError, TypeError):
         raise RunError(f"{path} is not a run's config, so the run cannot be resumed: choose another --out.") from None
     then, now = _flat(before), _flat(json.loads(json.dumps(config)))
-    known = set(then) | {
-        key for key in now if "reads" in before or not key.startswith("reads.")
-    }  # older runs say nothing of it
-    for key in sorted(known - SPELLINGS):
+    asked = {key for key in now if "reads" in before or not key.startswith("reads.")}  # older runs say nothing of it
+    for key in sorted((set(then) | asked) - SPELLINGS):
         if then.get(key) == now.get(key):
             continue
         if key == "reads.prompts":
