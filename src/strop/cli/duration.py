@@ -1,4 +1,4 @@
-"""Durations as people write them: 90, 90s, 30m, 1h30m."""
+"""Durations as people write them, 90, 90s, 30m, 1h30m, and as they read them, 3 min 20 s."""
 
 import re
 
@@ -26,3 +26,16 @@ def parse_seconds(text: str, option: str) -> float:
         raise UsageError(f"{option} is a duration such as 90s, 30m or 1h30m, not '{text}'.")
     hours, minutes, seconds, bare_seconds = (float(part or 0) for part in found.groups())
     return 3600 * hours + 60 * minutes + seconds + bare_seconds
+
+
+def spell_seconds(seconds: float) -> str:
+    """Spell a duration for people.
+
+    >>> spell_seconds(12.4), spell_seconds(200), spell_seconds(7260)
+    ('12 s', '3 min 20 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import rich.console
 import rich.progress
 
-from strop.progress import Progress
+from strop.cli.duration import spell_seconds
+from strop.progress import SILENT, Progress
 
 EVERY_SECONDS = 30.0
 """How often a line is written where nobody watches."""
@@ -79,25 +80,12 @@ class _Lines(Progress):
         self._write(line)
 
 
-def spell_seconds(seconds: float) -> str:
-    """Spell a duration for people.
-
-    >>> spell_seconds(12.4), spell_seconds(200), spell_seconds(7260)
-    ('12 s', '3 min 20 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 @contextmanager
 def showing_progress(*, quiet: bool) -> Iterator[Progress]:
     """Yield what to tell progress to; nothing is shown where `quiet` is given."""
     console = rich.console.Console(stderr=True)
     if quiet:
-        yield Progress()
+        yield SILENT
     elif console.is_terminal:
         shown = _Bars(console)
         with shown.bars:
