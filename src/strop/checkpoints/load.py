@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+_MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
+"""What to do about an adapter."""
+
 
 def load(
     name: str | Path,
@@ -127,9 +130,6 @@ def _there(asked: Callable[[], bool]) -> bool:
         return asked()
     except (OSError, ValueError):
         return False
-
-
-_MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
 
 
 def _refuse_folder(folder: Path) -> None:

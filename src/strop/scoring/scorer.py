@@ -223,9 +223,7 @@ class Scorer:
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
         """Return for each scored position its target's log p, the arg max, and how many tokens are likelier."""
         parts = batch.slices()
-        if (
-            len(parts) > 1 and self._prefix is None
-        ):  # a row so long that the logits of all its positions would not do at once
+        if len(parts) > 1 and self._prefix is None:  # a row so long that its logits would not do at once
             top = self.anatomy.layer_count
             state = hidden_states_entering(
                 self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state

@@ -36,9 +36,8 @@ def with_shots_before(
             f"Task {task} has no train split to take shots from; give it a share under splits: in the task file."
         )
     drawn = [train[index] for index in np.random.default_rng(settings.seed).permutation(len(train))]
-    order = list({(example.prompt, example.answer): example for example in reversed(drawn)}.values())[
-        ::-1
-    ]  # each text once
+    each_once = {(example.prompt, example.answer): example for example in reversed(drawn)}
+    order = list(each_once.values())[::-1]
     common = _first(order, settings.count, task)
     end = ENDS[any("\n" in text for example in train for text in (example.prompt, example.answer))]
     shots = _as_shots(common, end)

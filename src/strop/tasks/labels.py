@@ -18,7 +18,7 @@ class Labels:
     names: tuple[str, ...]
     """Empty where the answer is a number."""
     metric: str
-    """One of `strop.tasks.METRICS`."""
+    """One of `strop.statistics.METRICS`."""
     max_tokens: int | None = None
     """Longer texts are cut to this many tokens; None refuses those that do not fit the model."""
 

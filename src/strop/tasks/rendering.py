@@ -198,9 +198,7 @@ class _Renderer:
         column = self.task_file.choices
         if not isinstance(column, str):
             return tuple(self._render(choice, row, where, "choices") for choice in self.choices) or None
-        space = answer[
-            : len(answer) - len(answer.lstrip())
-        ]  # a column holds the words, and the answer says how they follow
+        space = answer.removesuffix(answer.lstrip())  # a column holds the words, and the answer says how they follow
         return tuple(space + text.lstrip() for text in self._texts(row, column, where, "choices"))
 
     def _render(self, template: jinja2.Template, row: Row, where: str, key: str) -> str:

@@ -13,9 +13,7 @@ from strop.errors import TaskError, UsageError
 from strop.tasks.examples import Example, Shot
 from strop.tasks.few_shot import with_shots_before
 from strop.tasks.labels import Labels
-from strop.tasks.splits import (
-    SPLITS,
-)
+from strop.tasks.splits import SPLITS
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings
 
 
