@@ -262,7 +262,7 @@ def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int)
 def greedy_continuations(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, tokens: int = 5
 ) -> list[str]:
-    """Return what the model writes after each example's prompt, greedily.
+    """Return what the model writes after each example's prompt, greedily, whatever its own generation settings say.
 
     Args:
         model: a causal language model.
@@ -271,18 +271,10 @@ def greedy_continuations(
         tokens: how many new tokens.
     """
     written = []
-    with evaluating(model), torch.inference_mode():
+    ends = sorted(end_tokens(model.generation_config.eos_token_id))
+    with evaluating(model), torch.inference_mode(), generating_by(model, tokens, ends=ends):
         for ids in _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model)):
             prompt = torch.tensor([ids], device=input_device(model))
-            generated = model.generate(
-                input_ids=prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=0,
-            )
+            generated = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt))
             written.append(_decoded(tokenizer, generated[0, len(ids) :].tolist()))
     return written
