@@ -26,6 +26,8 @@ def test_a_task_that_fits_is_shown(strop_command: Callable[..., Any], write_task
     ):
         assert part in outcome.out
     assert outcome.out.endswith(f"Next: strop eval MODEL --task {path}\n")
+    apart = path.rename(path.with_name("my facts.yaml"))
+    assert strop_command("task", "check", apart).out.endswith(f"Next: strop eval MODEL --task '{apart}'\n")
 
 
 def test_bad_rows_are_shown_and_the_status_is_one(

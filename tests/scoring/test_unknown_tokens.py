@@ -15,7 +15,8 @@ from strop.anatomy import Anatomy, input_device
 from strop.errors import TaskError, UsageError
 from strop.scoring import ClassScorer, DriftScorer, Scorer, Texts, evaluate, own_texts
 from strop.scoring.generation import Generator
-from strop.tasks import Example, GenerateSettings, Labels, load_task
+from strop.scoring.token_check import check_tokens
+from strop.tasks import Example, GenerateSettings, Labels, Task, load_task
 from strop.tasks.chat import Chat
 from strop.training import TrainPlan, train
 
@@ -50,6 +51,13 @@ def test_a_token_the_model_does_not_know_is_named_before_it_is_read(tiny: Callab
     with pytest.raises(TaskError) as refused:
         Scorer(tiny("llama"), GROWN, [known, unknown], score)
     assert str(refused.value) == SAID
+
+
+def test_a_check_of_a_task_names_every_row_with_such_a_token() -> None:
+    examples = tuple(Example(f"Item {word} is", " red", row=2) for word in ("<new5>", "<new79>"))
+    found = check_tokens(Task("made", "exact", {"test": examples}), GROWN, longest=128, vocabulary=320)
+    assert found.bad == (SAID,)
+    assert found.answer_tokens is not None
 
 
 def test_a_token_that_would_only_be_written_is_named_too(tiny: Callable[..., Any]) -> None:

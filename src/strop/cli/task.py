@@ -19,6 +19,8 @@ from strop.cli.console import (
     print_line,
     print_table,
 )
+from strop.cli.failure import interruptible
+from strop.cli.following import print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ task_app = typer.Typer(
 
 
 @task_app.command("check")
+@interruptible
 def check(
     task_name: Annotated[
         str,
@@ -64,30 +67,28 @@ def check(
                 model_name, progress, revision=revision, device=device, dtype=dtype, task=found.task
             )
             tokens = _tokens(found.task, model, tokenizer, family_file)
+    fits = found.fits and not (tokens and tokens.bad)
     if as_json:
-        print_json(
-            {
-                "format": 1,
-                "command": "task check",
-                **found.to_json(),
-                "tokens": dataclasses.asdict(tokens) if tokens else None,
-            }
-        )
+        told = {"tokens": dataclasses.asdict(tokens) if tokens else None}
+        print_json({"format": 1, "command": "task check", **found.to_json(), **told})
     else:
         _print(found, tokens)
-        if found.fits and not (tokens and tokens.bad):
-            print_line(f"Next: strop eval {model_name or 'MODEL'} --task {task_name}")
-    if not found.fits or (tokens and tokens.bad):
+        if fits:
+            loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
+            print_next("eval", model_name or "MODEL", options={"--task": task_name, **loading})
+    if not fits:
         raise typer.Exit(1)
 
 
 def _tokens(task: "Task", model: Any, tokenizer: Any, family_file: Path | None) -> "TokenCheck | None":
     """Return the task in the model's tokens; None for a classifier's, whose texts have no border."""
+    from strop.scoring.encoding import vocabulary_of
     from strop.scoring.token_check import check_tokens
 
     if task.labels is not None:
         return None
-    return check_tokens(task, tokenizer, longest=anatomy_for_command(model, family_file).context(model))
+    context = anatomy_for_command(model, family_file).context(model)
+    return check_tokens(task, tokenizer, longest=context, vocabulary=vocabulary_of(model))
 
 
 def _print(found: "TaskCheck", tokens: "TokenCheck | None") -> None:

@@ -1,14 +1,13 @@
 """A task's examples in a tokenizer's tokens: the border between prompt and answer, lengths, and rows that do not fit."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
 
 from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.scoring.encoding import TokenSequence, encode
 from strop.tasks.check import Lengths
-from strop.tasks.examples import Example
 from strop.tasks.task import Task
 
 AROUND = 4
@@ -32,24 +31,30 @@ class TokenCheck:
     """Rows the model cannot be asked, each in a sentence."""
 
 
-def check_tokens(task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> TokenCheck:
+def check_tokens(
+    task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int, vocabulary: int | None = None
+) -> TokenCheck:
     """Tokenise every example of a task as it would be scored, and collect the rows that cannot be.
 
     Args:
         task: of a language model.
         tokenizer: a fast one.
         longest: the model's context in tokens.
+        vocabulary: how many tokens the model knows, where it is at hand.
     """
     examples = [example for members in task.splits.values() for example in members]
+    encoded = functools.partial(encode, tokenizer=tokenizer, score=task.score, longest=longest, vocabulary=vocabulary)
     found: list[TokenSequence] = []
     bad: list[str] = []
     try:
-        found = encode(examples, tokenizer, task.score, longest=longest)
+        found = encoded(examples)
     except TaskError:  # of the first bad row; the others are looked for one by one
         for example in examples:
-            found += _encoded(example, tokenizer, task, longest, bad)
-    shown = next((sequence for sequence in found), None)
-    before, after = ((), ()) if shown is None else _border(shown, tokenizer)
+            try:
+                found += encoded([example])
+            except TaskError as error:
+                bad.append(str(error))
+    before, after = _border(found[0], tokenizer) if found else ((), ())
     return TokenCheck(
         before,
         after,
@@ -58,16 +63,6 @@ def check_tokens(task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int
         longest,
         tuple(bad),
     )
-
-
-def _encoded(
-    example: Example, tokenizer: PreTrainedTokenizerBase, task: Task, longest: int, bad: list[str]
-) -> Sequence[TokenSequence]:
-    try:
-        return encode([example], tokenizer, task.score, longest=longest)
-    except TaskError as error:
-        bad.append(str(error))
-        return []
 
 
 def _border(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], tuple[str, ...]]:
