@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.runs import Interrupting
 
 from strop.anatomy import MatrixType
-from strop.progress import Progress
 from strop.proving import RunOptions
 from strop.scoring import dated, now
 from strop.scoring.chat_template import prompt_of
@@ -22,17 +22,6 @@ from strop.tasks.chat import Chat
 PLAN = SearchPlan(strategy="exhaustive", matrix_types=(MatrixType.UP, MatrixType.DOWN), rank_fractions=(0.1, 0.5))
 TEMPLATE = "Now: {{ strftime_now('%d %b %Y %H:%M:%S') }}\n{% for m in messages %}{{ m.content }}{% endfor %}"
 BEGUN, LATER = datetime.datetime(2025, 3, 1, 23, 59, 58), datetime.datetime(2025, 3, 2, 8, 15)
-
-
-class Interrupted(Progress):
-    """Presses Ctrl-C at the fifth step."""
-
-    steps = 0
-
-    def advance(self, steps: int = 1) -> None:
-        self.steps += steps
-        if self.steps == 5:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -63,7 +52,7 @@ def test_a_resumed_run_asks_on_the_day_it_began(
     with dated(BEGUN):
         straight = search(model, dating, chats, PLAN, RunOptions(rivals=False))
         with pytest.raises(KeyboardInterrupt):
-            search(model, dating, chats, PLAN, RunOptions(out=out, rivals=False, progress=Interrupted()))
+            search(model, dating, chats, PLAN, RunOptions(out=out, rivals=False, progress=Interrupting(5)))
     assert json.loads((out / "config.json").read_text())["now"] == "2025-03-01T23:59:58"
     with dated(LATER):
         assert "02 Mar 2025" in prompt_of(chats.examples("test")[0], dating)

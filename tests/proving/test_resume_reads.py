@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.fixtures.runs import Interrupting
 
 import strop
 from strop.errors import RunError
-from strop.progress import Progress
 from strop.proving import RunOptions, RunOutcome
 from strop.searching import SearchPlan
 from strop.searching.laser import search
@@ -21,22 +21,6 @@ from strop.tasks import Task
 PLAN = SearchPlan(strategy="exhaustive", layers=(1,), rank_fractions=(0.1, 0.5), matrix_types=(strop.MatrixType.UP,))
 PLAIN = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}<model> "
 OTHER = "{% for m in messages %}### {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}### {% endif %}"
-
-
-class Interrupting(Progress):
-    """Stop after so many batches."""
-
-    def __init__(self, after: int) -> None:
-        self._left = after
-
-    def note(self, line: str) -> None: ...
-
-    def start(self, description: str, steps: int) -> None: ...
-
-    def advance(self, steps: int = 1) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -60,7 +44,7 @@ def speaking(small_tokenizer: Any) -> Callable[[str], Any]:
 
 def begun(model: Any, tokenizer: Any, task: Task, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        search(model, tokenizer, task, PLAN, RunOptions(out=out, progress=Interrupting(3)))
+        search(model, tokenizer, task, PLAN, RunOptions(out=out, progress=Interrupting(4)))
     assert not (out / "result.json").exists()
 
 
