@@ -80,8 +80,9 @@ def compare(
     from strop.runs import compare_runs
 
     loading = {"--model": model_name, "--revision": revision, "--device": device, "--dtype": dtype}
-    scoring = {"--split": split, "--limit": limit, "--shots": shots, "--drift-text": drift_text}
-    scoring |= {"--show-changes": show_changes}
+    scoring = {
+        "--split": split, "--limit": limit, "--shots": shots, "--drift-text": drift_text, "--show-changes": show_changes,
+    }  # fmt: skip
     if task_name is None:
         _refuse_without_task({**loading, **scoring, "--force": force or None, "--family": family_file})
         found = compare_runs(a, b)
@@ -168,12 +169,7 @@ def _base_of(
     base = pair.a.base
     try:
         return load_for_command(
-            base.id,
-            progress,
-            revision=revision or base.revision,
-            device=device,
-            dtype=dtype,
-            task=task,
+            base.id, progress, revision=revision or base.revision, device=device, dtype=dtype, task=task
         )
     except CheckpointError as error:
         raise CheckpointError(

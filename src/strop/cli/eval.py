@@ -186,10 +186,8 @@ class _Asked:
         examples = self.task.examples(self.split, limit=self.limit)
         change = change_of(self.task, examples, scored["base"], scored["edited"], price, tokenizer=tokenizer)
         if self.show_changes is not None:
-            both, on = (
-                (scored["base"], scored["edited"]),
-                functools.partial(recipes.applied, model, family=anatomy.family),
-            )
+            both = (scored["base"], scored["edited"])
+            on = functools.partial(recipes.applied, model, family=anatomy.family)
             changed = changed_answers(model, tokenizer, examples, both, after=on, most=self.show_changes)
             change = dataclasses.replace(change, changed=changed)
         return _Measured(scored, reworded, change)

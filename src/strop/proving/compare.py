@@ -1,6 +1,7 @@
 """Two recipes of one base, scored on the same examples: each against the base, and one against the other."""
 
 import dataclasses
+import functools
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -130,7 +131,7 @@ def compare_recipes(
         sides.append(Side(name, found.figures, change_of(task, examples, scored[0], found, price, tokenizer=tokenizer)))
     changed = None
     if show_changes is not None:
-        of_a, of_b = ((lambda own=own: own.applied(model, family=family)) for own in pair.each)
+        of_a, of_b = (functools.partial(recipes.applied, model, family=family) for recipes in pair.each)
         both = (scored[1], scored[2])
         changed = changed_answers(model, tokenizer, examples, both, before=of_a, after=of_b, most=show_changes)
     return SideBySide(

@@ -19,6 +19,9 @@ from strop.scoring.place import place_of
 from strop.scoring.tokens import adds_special_tokens, tokens_of
 from strop.tasks.examples import Example
 
+_TOLD: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("strop_told", default=None)
+"""The remedies that were said already in a block of `telling_once`; None outside of one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Seam:
@@ -80,9 +83,6 @@ def tokens_before_answers(sequences: Sequence[TokenSequence]) -> list[tuple[int,
     return list({sequence.owner: sequence.ids[: sequence.first_scored] for sequence in sequences}.values())
 
 
-_TOLD: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("strop_told", default=None)
-
-
 @contextlib.contextmanager
 def telling_once() -> Iterator[None]:
     """Let `tell` say the same remedy once for a block, in this thread, whatever the examples."""
@@ -96,13 +96,12 @@ def telling_once() -> Iterator[None]:
 def tell(seams: dict[int, Seam]) -> None:
     """Say, once for all of them, that prompts change with their answers: the first one by row and remedy."""
     told, remedies = _TOLD.get(), {seam.remedy for seam in seams.values()}
-    if told is not None and remedies <= told:
+    if not seams or (told is not None and remedies <= told):
         return
     if told is not None:
         told |= remedies
-    if seams:
-        others = f" ({len(seams)} rows in all)" if len(seams) > 1 else ""
-        warnings.warn(f"{next(iter(seams.values()))}{others}.", StropWarning, stacklevel=3)
+    others = f" ({len(seams)} rows in all)" if len(seams) > 1 else ""
+    warnings.warn(f"{next(iter(seams.values()))}{others}.", StropWarning, stacklevel=3)
 
 
 def refuse_unlike(seams: dict[int, Seam], *, stops: Sequence[str]) -> None:

@@ -141,6 +141,9 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
     return bounded
 
 
+# They take a context, which they do not need, lest Jinja call them while it compiles, where a value is constant.
+
+
 @jinja2.pass_context
 def _weighed(context: Context, value: Any) -> Any:
     _weigh(value)

@@ -62,9 +62,10 @@ class InterventionCheckpoints(Base):  # type: ignore[misc]
         if self.args.should_save:
             beside = self._beside()
             if beside and not hasattr(self.model, "peft_config"):
+                names = [*sorted(beside)[:3], *(["…"] if len(beside) > 3 else [])]
                 raise TrainingError(
-                    f"What else learns is not in the recipe ({', '.join(sorted(beside)[:3])}{', …' * (len(beside) > 3)}); save "
-                    "it yourself, or freeze it before training."
+                    f"What else learns is not in the recipe ({', '.join(names)}); save it yourself, or freeze it before "
+                    "training."
                 )
             if beside:
                 self.model.save_pretrained(output_dir or self.args.output_dir)
