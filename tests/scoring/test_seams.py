@@ -1,5 +1,6 @@
 """Prompts that change with their answer: scored, learned and written on from the same tokens, and said once."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from strop.scoring import Scorer, greedy_continuations
 from strop.scoring.encoding import encode
 from strop.scoring.generation import Generator
 from strop.scoring.seams import seams_of, tokens_before_answers
-from strop.tasks import Example, GenerateSettings, load_task
+from strop.scoring.token_check import check_tokens
+from strop.tasks import Example, GenerateSettings, Task, load_task
 from strop.training.sequences import TrainSet
 
 TOKENIZER = spelled()
@@ -238,3 +240,21 @@ def test_a_prompt_that_no_choice_leaves_a_token_of_is_refused() -> None:
         TaskError, match=r"^row 2 \(prompt 'i'\): the prompt has no token before the answer 's'; give it one"
     ):
         encode([Example("i", "s", choices=("s", "t"), row=2)], TOKENIZER, "choice", longest=128)
+
+
+def test_a_check_of_a_task_notes_them_and_keeps_them_apart_from_rows_that_do_not_fit() -> None:
+    plain = Example("Item 4 is", " red", row=5)
+    found = check_tokens(Task("made", "exact", {"test": (plain, SPACE, SPACE)}), TOKENIZER, longest=128)
+    assert found.notes == (f"{NOTE} (2 rows in all).",)
+    assert found.bad == ()
+    assert check_tokens(Task("made", "exact", {"test": (plain,)}), TOKENIZER, longest=128).notes == ()
+
+
+def test_a_check_names_every_row_that_cannot_be_written_on_from() -> None:
+    long = Example("Item 4 is" + " 4" * 40, " red", row=6, gold="red")
+    letters = dataclasses.replace(WORD, gold="nt")
+    task = Task("made", "generate", {"test": (letters, long)}, generate=GenerateSettings(max_new_tokens=60))
+    melted, too_long = check_tokens(task, TOKENIZER, longest=100).bad
+    assert melted.startswith("row 4 (prompt 'Item 4 is'): the prompt's last token melts into the answer; ")
+    assert too_long.startswith("row 6 (prompt 'Item 4 is 4")
+    assert "and 60 new ones (generate.max_new_tokens) do not fit the model's context of 100" in too_long

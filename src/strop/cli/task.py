@@ -116,4 +116,4 @@ def _token_lines(tokens: "TokenCheck | None") -> list[str]:
             length_line("prompts", tokens.prompt_tokens, f"tokens of the model's {tokens.longest:,}"),
             length_line("answers", tokens.answer_tokens, "tokens"),
         ]
-    return [*lines, *rows_in_lines(tokens.bad)]
+    return [*lines, *tokens.notes, *rows_in_lines(tokens.bad)]

@@ -88,11 +88,7 @@ class Generator:
             for index, example in enumerate(examples)
         ]
         for example, ids in zip(examples, self._prompts, strict=True):
-            if len(ids) + settings.max_new_tokens > longest:
-                raise TaskError(
-                    f"{place_of(example)}: {len(ids)} tokens of prompt and {settings.max_new_tokens} new ones "
-                    f"(generate.max_new_tokens) do not fit the model's context of {longest}; lower one or shorten the row."
-                )
+            refuse_too_long(example, len(ids), settings, longest=longest)
         self.batches = _batches(self._prompts, settings.max_new_tokens, limit=Resources.of(model).generated_tokens)
 
     @property
@@ -257,6 +253,22 @@ def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int)
             groups.append([])
         groups[-1].append(index)
     return groups
+
+
+def refuse_too_long(example: Example, prompt_tokens: int, settings: GenerateSettings, *, longest: int) -> None:
+    """Raise TaskError if a prompt and all that may be written after it do not fit the context.
+
+    Args:
+        example: whose prompt it is.
+        prompt_tokens: how many it has.
+        settings: of the generation.
+        longest: the model's context in tokens.
+    """
+    if prompt_tokens + settings.max_new_tokens > longest:
+        raise TaskError(
+            f"{place_of(example)}: {prompt_tokens} tokens of prompt and {settings.max_new_tokens} new ones "
+            f"(generate.max_new_tokens) do not fit the model's context of {longest}; lower one or shorten the row."
+        )
 
 
 def greedy_continuations(

@@ -2,13 +2,18 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.scoring.encoding import TokenSequence, encode
+from strop.scoring.generation import refuse_too_long
+from strop.scoring.seams import Seam, refuse_unlike, seams_of, spoken, tokens_before_answers
 from strop.tasks.check import Lengths
+from strop.tasks.examples import Example
 from strop.tasks.task import Task
+from strop.tasks.task_file import GenerateSettings
 
 AROUND = 4
 """Tokens that are shown on either side of the border."""
@@ -29,6 +34,8 @@ class TokenCheck:
     """The model's context in tokens."""
     bad: tuple[str, ...]
     """Rows the model cannot be asked, each in a sentence."""
+    notes: tuple[str, ...] = ()
+    """What changes nothing but what a figure means, each in a sentence."""
 
 
 def check_tokens(
@@ -44,16 +51,23 @@ def check_tokens(
     """
     examples = [example for members in task.splits.values() for example in members]
     encoded = functools.partial(encode, tokenizer=tokenizer, score=task.score, longest=longest, vocabulary=vocabulary)
-    found: list[TokenSequence] = []
-    bad: list[str] = []
+    fitting, found, bad = list(examples), list[TokenSequence](), list[str]()
     try:
         found = encoded(examples)
     except TaskError:  # of the first bad row; the others are looked for one by one
+        fitting = []
         for example in examples:
             try:
-                found += encoded([example])
+                own = encoded([example])
             except TaskError as error:
                 bad.append(str(error))
+                continue
+            found += [dataclasses.replace(sequence, owner=len(fitting)) for sequence in own]
+            fitting.append(example)
+    prompts = tokens_before_answers(found)
+    seams = seams_of(fitting, prompts, tokenizer)
+    if task.score == "generate":
+        bad += _not_to_be_written_on_from(task, fitting, prompts, seams, longest=longest)
     before, after = _border(found[0], tokenizer) if found else ((), ())
     return TokenCheck(
         before,
@@ -62,7 +76,27 @@ def check_tokens(
         Lengths.of([len(sequence.ids) - sequence.first_scored for sequence in found]) if found else None,
         longest,
         tuple(bad),
+        (spoken(seams),) if seams else (),
     )
+
+
+def _not_to_be_written_on_from(
+    task: Task,
+    examples: Sequence[Example],
+    prompts: Sequence[tuple[int, ...]],
+    seams: Mapping[int, Seam],
+    *,
+    longest: int,
+) -> list[str]:
+    """Return what keeps a model from writing on from some prompts, each in a sentence."""
+    settings, bad = task.generate or GenerateSettings(), []
+    for index, (example, ids) in enumerate(zip(examples, prompts, strict=True)):
+        try:
+            refuse_too_long(example, len(ids), settings, longest=longest)
+            refuse_unlike({index: seams[index]} if index in seams else {}, stops=settings.stop)
+        except TaskError as error:
+            bad.append(str(error))
+    return bad
 
 
 def _border(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], tuple[str, ...]]:
