@@ -258,7 +258,7 @@ def test_a_parquet_task_is_read_without_a_word(
     assert outcome.json["base"]["count"] == 24
 
 
-COMMANDS = ["pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "demo"]
+COMMANDS = ["pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "demo", "task check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -266,20 +266,20 @@ def test_the_help_of_every_command_shows_an_example_and_its_options(
     strop_command: Any, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    outcome = strop_command(command, "--help")
+    outcome = strop_command(*command.split(), "--help")
     assert outcome.code == 0
     assert f"strop {command} " in outcome.out
     assert "Example" in outcome.out
     assert "--json" in outcome.out
     assert "--quiet" in outcome.out
-    assert strop_command(command, "-h").out == outcome.out
+    assert strop_command(*command.split(), "-h").out == outcome.out
 
 
 def test_the_root_lists_every_command_and_the_version(strop_command: Any) -> None:
     shown = strop_command("--help")
     assert shown.code == 0
     for command in COMMANDS:
-        assert f" {command} " in shown.out
+        assert f" {command.partition(' ')[0]} " in shown.out
     assert strop_command("--version").out == f"{strop.__version__}\n"
 
 
@@ -288,7 +288,9 @@ def test_every_command_takes_json_and_quiet() -> None:
 
     from strop.cli import app
 
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = {**typer.main.get_command(app).commands}  # type: ignore[attr-defined]
+    groups = {name: commands.pop(name).commands for name in ("task",)}
+    commands |= {f"{name} {own}": command for name, group in groups.items() for own, command in group.items()}
     assert sorted(commands) == sorted(COMMANDS)
     for command in commands.values():
         options = {option for parameter in command.params for option in parameter.opts}

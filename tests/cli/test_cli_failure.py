@@ -178,10 +178,10 @@ def test_a_traceback_is_shown_to_whoever_asks_for_it(broken: Broken, monkeypatch
         broken(KeyError("x"))
 
 
-def test_an_interruption_says_how_to_go_on_and_exits_130(broken: Broken, tmp_path: Path) -> None:
-    told = sentence_of(broken(KeyboardInterrupt()), code=130)
+def test_an_interruption_says_how_to_go_on_and_exits_1(broken: Broken, tmp_path: Path) -> None:
+    told = sentence_of(broken(KeyboardInterrupt()), code=1)
     assert told == "Interrupted; nothing half-written was left: repeat the command to begin again."
-    told = sentence_of(broken(KeyboardInterrupt(), "search", "--out", tmp_path / "run"), code=130)
+    told = sentence_of(broken(KeyboardInterrupt(), "search", "--out", tmp_path / "run"), code=1)
     assert told == "Interrupted before the run began; nothing was written."
 
 
@@ -233,8 +233,8 @@ def test_an_early_interruption_of_a_real_process_is_no_traceback(tiny_folder: Pa
     out, err = process.communicate()
     if process.returncode == 0:
         pytest.skip("it was done before it could be interrupted")
-    # the second is what Python ends by where Ctrl-C passes through exec of a text; a shell calls it 130 as well
-    assert process.returncode in (130, -signal.SIGINT), err
+    # the second is what Python ends by where Ctrl-C passes through exec of a text
+    assert process.returncode in (1, -signal.SIGINT), err
     assert out == b""
     assert err.decode().splitlines()[-1].startswith("Error: Interrupted")
     assert b"Traceback" not in err

@@ -97,7 +97,7 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     wait_for_trials(process, run / "study.db")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (1, "")
     assert err == f"Error: Interrupted. Finished trials are kept in {run}; repeat the command with --resume to go on.\n"
     assert not (run / "result.json").exists()
     assert count_trials(run / "study.db") >= ENOUGH_TRIALS

@@ -55,6 +55,7 @@ def test_other_warnings_are_shown_as_python_shows_them(
         warnings.warn("somebody else's", FutureWarning, stacklevel=1)
 
     monkeypatch.setattr("strop.anatomy.Anatomy.of", warn)
+    monkeypatch.setenv("STROP_DEBUG", "1")  # the tests make an error of it, which would be reported as a bug
     before = warnings.showwarning
     with pytest.raises(FutureWarning, match="somebody else's"):
         strop_command("inspect", tiny_folder)

@@ -192,5 +192,5 @@ def test_a_text_that_names_no_components_is_refused(text: str) -> None:
 
 
 def test_a_range_that_no_matrix_could_have_is_refused_and_not_built() -> None:
-    with pytest.raises(UsageError, match="does not name components"):
+    with pytest.raises(UsageError, match="'0-99999999999999' is named, and the matrix has components 0 to"):
         parse_indices("0-99999999999999")

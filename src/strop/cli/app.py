@@ -70,7 +70,7 @@ app.add_typer(task_app)
 
 
 def main() -> None:
-    """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2, Ctrl-C 130."""
+    """Run the command line; a failure is one sentence on standard error and exit status 1, a wrong call 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an old encoding cannot spell is no reason to lose a result
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from strop import __version__
 from strop.errors import StropError, UsageError, reason_in, shortened
 
-FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_CALL = 1, 2
 
 _MORE_MEMORY = {
     "train": "a smaller --batch-size, --gradient-checkpointing or fewer --layers",
@@ -57,7 +57,7 @@ def fail(error: BaseException) -> NoReturn:
         error: what a command raised.
     """
     sentence, status = told(error)
-    if status == INTERRUPTED and threading.current_thread() is threading.main_thread():
+    if isinstance(error, (CtrlCError, KeyboardInterrupt)) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cuts neither the sentence nor the end short
     try:
         sys.stderr.write(f"Error: {sentence}\n")
@@ -74,7 +74,7 @@ def told(error: BaseException) -> tuple[str, int]:
         error: what a command raised.
     """
     if isinstance(error, (CtrlCError, KeyboardInterrupt)):
-        return str(error) or "Interrupted before the command began.", INTERRUPTED
+        return str(error) or "Interrupted before the command began.", FAILED
     causes = _causes(error)
     if any(map(_is_out_of_memory, causes)):
         return _out_of_memory(causes), FAILED
