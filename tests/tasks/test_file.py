@@ -145,7 +145,24 @@ def test_every_score_is_understood(score: str) -> None:
             {"score": "generate", "generate": {"stops": ["."]}},
             ("key generate.stops", "generate: has max_new_tokens, extract, match, gold, stop"),
         ),
-        ({"splits": {"train": 0.5, "select": 0.4, "test": 0.3}}, ("add up to 1.2, which is above 1",)),
+        (
+            {"splits": {"train": 0.5, "select": 0.4, "test": 0.3}},
+            ("add up to 1.2, which is above 1: train 0.5, select 0.4, test 0.3; lower one",),
+        ),
+        (
+            {"splits": {"train": 0.8, "test": 0.2}},
+            ("add up to 1.2, which is above 1: train 0.8, test 0.2, select 0.2 by default; lower one",),
+        ),
+        (
+            {"splits": {"train": 0.8, "validation": 0.1}},
+            ("key splits.validation: there is no such key; write select; splits: has",),
+        ),
+        ({"splits": {"tran": 0.8}}, ("key splits.tran: there is no such key; write train; splits: has",)),
+        ({"splits": {"folds": 5}}, ("key splits.folds: there is no such key; splits: has train, select, test",)),
+        (
+            {"score": "generate", "generate": {"max_tokens": 5}},
+            ("key generate.max_tokens: there is no such key; write max_new_tokens; generate: has",),
+        ),
         ({"splits": {"train": -0.1}}, ("splits.train", "greater than or equal to 0")),
         ({"splits": {"select": 0}}, ("splits.select", "greater than 0")),
         ({"splits": {"test": 1.0}}, ("splits.test", "less than 1")),
