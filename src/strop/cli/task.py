@@ -19,6 +19,7 @@ from strop.cli.console import (
     print_line,
     print_table,
 )
+from strop.cli.following import print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def check(
     else:
         _print(found, tokens)
         if found.fits and not (tokens and tokens.bad):
-            print_line(f"Next: strop eval {model_name or 'MODEL'} --task {task_name}")
+            loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
+            print_next("eval", model_name or "MODEL", options={"--task": task_name, **loading})
     if not found.fits or (tokens and tokens.bad):
         raise typer.Exit(1)
 
@@ -115,4 +117,7 @@ def _token_lines(tokens: "TokenCheck | None") -> list[str]:
             length_line("prompts", tokens.prompt_tokens, f"tokens of the model's {tokens.longest:,}"),
             length_line("answers", tokens.answer_tokens, "tokens"),
         ]
+    if tokens.seams:
+        others = f" ({len(tokens.seams):,} rows in all)" if len(tokens.seams) > 1 else ""
+        lines.append(f"{tokens.seams[0]}{others}")
     return [*lines, *rows_in_lines(tokens.bad)]

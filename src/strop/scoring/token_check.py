@@ -1,12 +1,12 @@
 """A task's examples in a tokenizer's tokens: the border between prompt and answer, lengths, and rows that do not fit."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.scoring.encoding import TokenSequence, encode
+from strop.scoring.seams import seams_of, tokens_before_answers
 from strop.tasks.check import Lengths
 from strop.tasks.examples import Example
 from strop.tasks.task import Task
@@ -30,6 +30,8 @@ class TokenCheck:
     """The model's context in tokens."""
     bad: tuple[str, ...]
     """Rows the model cannot be asked, each in a sentence."""
+    seams: tuple[str, ...] = ()
+    """Rows whose prompt has other tokens before the answer than alone, each with its remedy."""
 
 
 def check_tokens(task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> TokenCheck:
@@ -41,14 +43,13 @@ def check_tokens(task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int
         longest: the model's context in tokens.
     """
     examples = [example for members in task.splits.values() for example in members]
-    found: list[TokenSequence] = []
     bad: list[str] = []
     try:
         found = encode(examples, tokenizer, task.score, longest=longest)
     except TaskError:  # of the first bad row; the others are looked for one by one
-        for example in examples:
-            found += _encoded(example, tokenizer, task, longest, bad)
-    shown = next((sequence for sequence in found), None)
+        examples = [example for example in examples if _fits(example, tokenizer, task, longest, bad)]
+        found = encode(examples, tokenizer, task.score, longest=longest) if examples else []
+    shown = next(iter(found), None)
     before, after = ((), ()) if shown is None else _border(shown, tokenizer)
     return TokenCheck(
         before,
@@ -57,17 +58,17 @@ def check_tokens(task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int
         Lengths.of([len(sequence.ids) - sequence.first_scored for sequence in found]) if found else None,
         longest,
         tuple(bad),
+        tuple(str(seam) for seam in seams_of(examples, tokens_before_answers(found), tokenizer).values()),
     )
 
 
-def _encoded(
-    example: Example, tokenizer: PreTrainedTokenizerBase, task: Task, longest: int, bad: list[str]
-) -> Sequence[TokenSequence]:
+def _fits(example: Example, tokenizer: PreTrainedTokenizerBase, task: Task, longest: int, bad: list[str]) -> bool:
     try:
-        return encode([example], tokenizer, task.score, longest=longest)
+        encode([example], tokenizer, task.score, longest=longest)
     except TaskError as error:
         bad.append(str(error))
-        return []
+        return False
+    return True
 
 
 def _border(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], tuple[str, ...]]:
