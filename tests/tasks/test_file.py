@@ -336,3 +336,14 @@ def test_yaml_that_is_more_than_it_seems_is_refused(tmp_path: Path, text: str, s
 def test_an_alias_of_a_yaml_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text('name: made\ndata: d.jsonl\nprompt: &p "{{ q }}"\ncounterfactual: *p\n')
     assert read_task_file(tmp_path / "t.yaml").counterfactual == "{{ q }}"
+
+
+@pytest.mark.parametrize("name", ["facts.csv", "facts.jsonl", "FACTS.TSV", "facts.parquet"])
+def test_data_in_the_place_of_a_task_file_says_what_to_write(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("prompt,answer\na, b\n")
+    with pytest.raises(TaskError) as raised:
+        load_task(tmp_path / name)
+    said = (
+        f"holds rows, and no task: write a task file (*.yaml) that says data: {name}, and what prompt: and answer: are."
+    )
+    assert str(raised.value) == f"{tmp_path / name} {said}"
