@@ -111,6 +111,15 @@ def test_inspect_describes_the_model(strop_command: Any, tiny_folder: Path) -> N
     assert bare["matrices"][0]["spectrum"] is None
 
 
+def test_inspect_names_every_matrix_whole_on_80_columns(
+    strop_command: Any, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = strop_command("inspect", tiny_folder, "--layers", "1").out
+    assert all(f"1.{name}_proj" in shown for name in ("self_attn.q", "self_attn.o", "mlp.gate", "mlp.down"))
+    assert "…" not in shown
+
+
 def test_inspect_shows_what_a_recipe_does_to_each_matrix(strop_command: Any, tiny_folder: Path, tmp_path: Path) -> None:
     model, _ = strop.load(str(tiny_folder))
     edits = [

@@ -47,6 +47,14 @@ def test_two_runs_are_shown_side_by_side_without_loading_a_model(
     assert (found["command"], found["paired"], found["better"]) == ("compare", False, "b")
 
 
+def test_the_next_command_needs_no_model_where_the_base_lies_under_its_name(
+    strop_command: Any, runs: list[Path], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").symlink_to(tiny_folder)
+    monkeypatch.chdir(tmp_path)
+    assert strop_command("compare", *runs).out.endswith(" --task TASK\n")
+
+
 def test_the_next_command_names_a_builtin_task_and_its_shots(strop_command: Any, tmp_path: Path) -> None:
     from strop.runs import TaskUsed
 

@@ -132,3 +132,21 @@ def test_what_depends_on_a_place_is_evaluated_with_its_drift_text(ended: Any, od
     assert words[:2] == ["eval", str(odd[0])]
     assert words[words.index("--drift-text") + 1] == str(text)
     assert words[-2:] == ["--recipe", str(tmp_path / "my run" / "recipe")]
+
+
+def test_a_name_that_is_taken_is_not_given_again(
+    strop_command: Callable[..., Any],
+    ended: Any,
+    odd: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = next_of(strop_command("eval", odd[0], "-t", odd[1], "-q"))
+    assert words[words.index("--out") + 1] == "RUN"
+    (tmp_path / "RUN").mkdir()
+    words = next_of(strop_command("eval", odd[0], "-t", odd[1], "-q"))
+    assert words[words.index("--out") + 1] == "RUN-2"
+    (tmp_path / "my run-sharpen").mkdir()
+    words = ended("search", NONE)
+    assert words[words.index("--out") + 1] == str(tmp_path / "my run-sharpen-2")

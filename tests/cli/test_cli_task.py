@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from strop.tasks import check_task
+
 
 def rows_of(count: int) -> list[dict[str, Any]]:
     return [
@@ -82,3 +84,36 @@ def test_rows_that_are_too_long_for_the_model_are_all_named(
 def test_a_task_that_cannot_be_read_is_one_sentence(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("name: made\nname: made\n")
     assert "the key name stands twice; keep one." in refused("task", "check", tmp_path / "t.yaml")
+
+
+def test_blanks_and_words_that_spoil_a_border_are_told(
+    strop_command: Callable[..., Any], write_task: Callable[..., Path], tiny_folder: Path
+) -> None:
+    """Of a spreadsheet's columns; a prompt that ends in a space needs the model's tokens to be seen."""
+    rows = rows_of(10)
+    rows[2]["answer"], rows[3]["answer"], rows[4]["answer"] = "  France", " Brazil ", "France"
+    outcome = strop_command("task", "check", write_task(rows))
+    assert outcome.code == 0
+    assert (
+        "2 answers have blanks to spare, such as '  France' (row 3); trim the column, {{ COLUMN|trim }}\n"
+        in outcome.out
+    )
+    assert (
+        "1 answer follows the prompt without a space, such as 'onLyonLyonLyon is in|France' (row 5); begin"
+        in outcome.out
+    )
+    for row in rows:
+        row["prompt"], row["answer"] = f"{row['prompt']} ", row["answer"].strip()
+    path = write_task([*rows, rows[0]])
+    outcome = strop_command("task", "check", path, "--model", tiny_folder, "--device", "cpu", "--quiet")
+    assert "the prompt's last token melts into the answer; begin the answer with the space, and end" in outcome.out
+    assert "(10 rows in all)" in outcome.out
+    assert "1 row repeats an earlier prompt and answer; each is kept once" in outcome.out
+    assert outcome.out.endswith(f"Next: strop eval {tiny_folder} --task {path} --device cpu\n")
+
+
+def test_labels_and_operators_have_no_words_to_part() -> None:
+    labels = [{"prompt": f"text {n}", "answer": ("bad", "good")[n % 2]} for n in range(8)]
+    assert check_task({"name": "l", "data": labels, "labels": ["bad", "good"], "score": "label"}).glued == ()
+    assert check_task([{"prompt": f"{n}+1=", "answer": str(n + 1)} for n in range(8)]).glued == ()
+    assert check_task([{"prompt": f"東京{n}都", "answer": "です"} for n in range(8)]).glued == ()

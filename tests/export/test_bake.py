@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import strop
-from strop.anatomy import MatrixType, WeightSite
+from strop.anatomy import MatrixType, StreamSite, WeightSite
 from strop.errors import BaseMismatchError, InterventionError, RecipeError, StropWarning, UsageError
 from strop.export import bake
-from strop.interventions import SpectrumScaling
+from strop.interventions import LowRankEdit, Positions, SpectrumScaling
 from strop.recipe import Recipe, applied, attach, detach
 
 
@@ -180,3 +181,39 @@ def test_factors_of_another_matrix_are_not_baked_in(tiny: Tiny, tmp_path: Path) 
     with pytest.raises(RecipeError, match=r"entry 0: layer 1 up: .* not the components of this matrix"):
         bake(model, other, tmp_path / "out" / "baked")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_no_checkpoint_can_hold_and_a_taken_folder_are_refused_before_a_model_is_loaded(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    edit = LowRankEdit(StreamSite(1), "loreft", rank=2, positions=Positions(1, 1))
+    learned = Recipe.of(model, [edit], tensors=[edit.initial_tensors(model.config.hidden_size)])
+    with pytest.raises(
+        InterventionError, match=r"^layer 1 block: a checkpoint's weights cannot hold an edit of hidden"
+    ):
+        bake("no/such model", learned, tmp_path / "baked")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes").touch()
+    with pytest.raises(UsageError, match="taken is there already and is not empty"):
+        bake("no/such model", Recipe.of(model, EDITS), tmp_path / "taken")
+
+
+def test_a_path_or_a_result_in_the_place_of_a_recipe_says_what_to_give(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, EDITS)
+    folder = recipe.save(tmp_path / "kept")
+    result = SimpleNamespace(recipe=recipe)
+    for given, said in (
+        (str(folder), f"recipe is of type str; give a strop.Recipe, which is strop.Recipe.load('{folder}')."),
+        (result, "recipe is of type SimpleNamespace; give a strop.Recipe, which is its .recipe."),
+        (None, "recipe is of type NoneType; give a strop.Recipe, which is strop.Recipe.load(folder)."),
+    ):
+        with pytest.raises(UsageError) as raised:
+            bake(model, given, tmp_path / "baked")  # type: ignore[arg-type]
+        assert str(raised.value) == said
+        with pytest.raises(UsageError, match="^recipe is of type"), applied(model, given):  # type: ignore[arg-type]
+            pass
+    with pytest.raises(UsageError) as raised, applied("tiny", recipe):  # type: ignore[arg-type]
+        pass
+    assert str(raised.value) == "model is of type str; load it first: model, tokenizer = strop.load('tiny')."

@@ -245,9 +245,9 @@ def test_a_prompt_that_no_choice_leaves_a_token_of_is_refused() -> None:
 def test_a_check_of_a_task_notes_them_and_keeps_them_apart_from_rows_that_do_not_fit() -> None:
     plain = Example("Item 4 is", " red", row=5)
     found = check_tokens(Task("made", "exact", {"test": (plain, SPACE, SPACE)}), TOKENIZER, longest=128)
-    assert found.notes == (f"{NOTE} (2 rows in all).",)
+    assert found.seams == (NOTE, NOTE)
     assert found.bad == ()
-    assert check_tokens(Task("made", "exact", {"test": (plain,)}), TOKENIZER, longest=128).notes == ()
+    assert check_tokens(Task("made", "exact", {"test": (plain,)}), TOKENIZER, longest=128).seams == ()
 
 
 def test_a_check_names_every_row_that_cannot_be_written_on_from() -> None:

@@ -81,7 +81,7 @@ def test_what_the_rows_hold_is_counted(write_task: WriteTask, tmp_path: Path) ->
     assert "prompts: 2 to 3 characters, half of them 3 or fewer" in lines
     assert "most frequent answers: ' yes' 63.3 %, ' no' 33.3 %, ' perhaps' 3.3 %" in lines
     assert "3 rows repeat an earlier prompt and answer; each is kept once" in lines
-    assert "1 prompts have several answers, such as 'p3': ' yes', ' perhaps' (rows 4, 35)" in lines
+    assert "1 prompt has several answers, such as 'p3': ' yes', ' perhaps' (rows 4, 35)" in lines
 
 
 def test_the_border_of_an_example_is_shown(write_task: WriteTask) -> None:

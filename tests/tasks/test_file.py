@@ -145,7 +145,24 @@ def test_every_score_is_understood(score: str) -> None:
             {"score": "generate", "generate": {"stops": ["."]}},
             ("key generate.stops", "generate: has max_new_tokens, extract, match, gold, stop"),
         ),
-        ({"splits": {"train": 0.5, "select": 0.4, "test": 0.3}}, ("add up to 1.2, which is above 1",)),
+        (
+            {"splits": {"train": 0.5, "select": 0.4, "test": 0.3}},
+            ("add up to 1.2, which is above 1: train 0.5, select 0.4, test 0.3; lower one",),
+        ),
+        (
+            {"splits": {"train": 0.8, "test": 0.2}},
+            ("add up to 1.2, which is above 1: train 0.8, test 0.2, select 0.2 by default; lower one",),
+        ),
+        (
+            {"splits": {"train": 0.8, "validation": 0.1}},
+            ("key splits.validation: there is no such key; write select; splits: has",),
+        ),
+        ({"splits": {"tran": 0.8}}, ("key splits.tran: there is no such key; write train; splits: has",)),
+        ({"splits": {"folds": 5}}, ("key splits.folds: there is no such key; splits: has train, select, test",)),
+        (
+            {"score": "generate", "generate": {"max_tokens": 5}},
+            ("key generate.max_tokens: there is no such key; write max_new_tokens; generate: has",),
+        ),
         ({"splits": {"train": -0.1}}, ("splits.train", "greater than or equal to 0")),
         ({"splits": {"select": 0}}, ("splits.select", "greater than 0")),
         ({"splits": {"test": 1.0}}, ("splits.test", "less than 1")),
@@ -319,3 +336,14 @@ def test_yaml_that_is_more_than_it_seems_is_refused(tmp_path: Path, text: str, s
 def test_an_alias_of_a_yaml_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text('name: made\ndata: d.jsonl\nprompt: &p "{{ q }}"\ncounterfactual: *p\n')
     assert read_task_file(tmp_path / "t.yaml").counterfactual == "{{ q }}"
+
+
+@pytest.mark.parametrize("name", ["facts.csv", "facts.jsonl", "FACTS.TSV", "facts.parquet"])
+def test_data_in_the_place_of_a_task_file_says_what_to_write(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("prompt,answer\na, b\n")
+    with pytest.raises(TaskError) as raised:
+        load_task(tmp_path / name)
+    said = (
+        f"holds rows, and no task: write a task file (*.yaml) that says data: {name}, and what prompt: and answer: are."
+    )
+    assert str(raised.value) == f"{tmp_path / name} {said}"

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from strop.errors import TaskError
-from strop.tasks import load_task
+from strop.tasks import check_task, load_task
 from strop.tasks.rows import read_rows
 
 ROWS = [{"prompt": "Où est Zürich ?", "answer": " en Suisse"}, {"prompt": "2 + 2 =", "answer": " 4"}]
@@ -145,8 +145,6 @@ def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', ("line 2 is not JSON",)),
-        ("a.jsonl", b'{"prompt": "a"}\n["b"]\n', ("line 2 is not a JSON object with named columns",)),
         (
             "a.jsonl",
             b'{"prompt": "a"}\n{"prompt": "\xff"}\n',
@@ -154,13 +152,6 @@ def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
         ),
         ("a.jsonl", '{"prompt": "a"}\n'.encode("utf-16"), ("is UTF-16 text, not UTF-8", "save it as UTF-8")),
         ("a.jsonl", '{"prompt": "a"}\n'.encode("utf-16-le"), ("holds a NUL byte in line 1",)),
-        (
-            "a.jsonl",
-            b'{"prompt": "a", "prompt": "b"}',
-            ("line 1 holds an object that names 'prompt' twice; rename one",),
-        ),
-        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}", ("line 1 holds a number of 5,000 digits; write it as a text",)),
-        ("a.jsonl", b'{"n": ' + b"[" * 100_000 + b"}", ("line 1 nests lists or objects too deeply", "flatten it")),
         ("a.json", b'[{"n": ' + b'{"a":' * 100_000 + b"}]", ("nests lists or objects too deeply",)),
         ("a.json", b'[{"a": 1}, {"a": 1, "a": 2}]', ("names 'a' twice",)),
         ("a.json", b'[{"a": 1},\n {"a": tru}]', ("is not JSON: Expecting value (line 2, column 8)",)),
@@ -176,7 +167,6 @@ def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
             ("is one column, 'q,a'; part the columns by tabs, or by commas in a file ending in .csv",),
         ),
         ("a.csv", b"a,b\n1,\0\n", ("holds a NUL byte in line 2, which no text has",)),
-        ("a.tsv", b"a\tb\n1\n", ("line 2 has 1 value, not the header's 2 columns",)),
         ("a.jsonl", b"", ("holds no rows",)),
         ("a.jsonl", b"\n\n", ("holds no rows",)),
         ("a.json", b"{]", ("is not JSON",)),
@@ -184,9 +174,12 @@ def test_reading_with_datasets_leaves_the_terminal_and_its_settings_alone(
         ("a.json", b'[{"prompt": "a"}, 7]', ("is not a JSON list of objects (entry 2 is none)",)),
         ("a.json", b'["\xff"]', ("is not UTF-8 text",)),
         ("a.json", b"[]", ("holds no rows",)),
-        ("a.csv", b"prompt,answer\na,b\nc\n", ("line 3", "header's 2 columns")),
-        ("a.csv", b"prompt,answer\na,b,c\n", ("line 2", "header's 2 columns")),
-        ("a.csv", b'prompt,answer\na,"b\n', ("is not CSV",)),
+        (
+            "a.csv",
+            b'prompt,answer\na,b\nc,"d\ne,f\n',
+            ("line 3 is not CSV: a quote in it is never closed", 'write "" for a quote inside a quoted value'),
+        ),
+        ("a.csv", b'prompt,answer\na,"b"c\n', ("line 2 is not CSV", 'write "" for a quote')),
         ("a.csv", b"prompt,answer\n\xff,b\n", ("is not UTF-8 text",)),
         ("a.csv", b"prompt,answer\n", ("holds no rows",)),
         ("a.csv", b"", ("holds no rows",)),
@@ -204,6 +197,57 @@ def test_a_bad_file_is_named_with_the_place(tmp_path: Path, name: str, text: byt
     assert "\n" not in message
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", b'{"prompt": \n', "line 3 is not JSON: "),
+        ("a.jsonl", b'["b"]\n', "line 3 is not a JSON object with named columns."),
+        (
+            "a.jsonl",
+            b'{"prompt": "a", "prompt": "b"}',
+            "line 3 holds an object that names 'prompt' twice; rename one.",
+        ),
+        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}", "line 3 holds a number of 5,000 digits; write it as a text"),
+        (
+            "a.jsonl",
+            b'{"n": ' + b"[" * 100_000 + b"}",
+            "line 3 nests lists or objects too deeply to be read; flatten it.",
+        ),
+        (
+            "a.csv",
+            b"c,d,e\n",
+            "line 3 has 3 values, not the header's 2 columns; quote a value that holds the separator, or skip the row.",
+        ),
+        (
+            "a.tsv",
+            b"   \n",
+            "line 3 has 1 value, not the header's 2 columns; write a separator for each blank, or skip the row.",
+        ),
+    ],
+)
+def test_lines_that_cannot_be_read_are_told_with_all_other_bad_rows_and_can_be_skipped(
+    tmp_path: Path, name: str, text: bytes, said: str
+) -> None:
+    """The damaged line is the third; the last row has no answer."""
+    rows = [{"prompt": f"{n} + 1 =", "answer": f" {n + 1}"} for n in range(9)] + [{"prompt": "x", "answer": ""}]
+    mark = {".csv": ",", ".tsv": "\t"}.get(Path(name).suffix, "")
+    lines = [(mark.join(row.values()) if mark else json.dumps(row)).encode() + b"\n" for row in rows]
+    if mark:
+        lines.insert(0, mark.join(rows[0]).encode() + b"\n")
+    (tmp_path / name).write_bytes(b"".join([*lines[:2], text.rstrip(b"\n"), b"\n", *lines[2:]]))
+    task = {"name": "sums", "data": str(tmp_path / name)}
+    damaged = 2 if mark else 3
+    found = check_task(task)
+    assert [row.row for row in found.bad] == [damaged, 11]
+    assert found.bad[0].problem.startswith(said)
+    with pytest.raises(
+        TaskError, match=rf"row {damaged}: line 3 .*; 1 more row does not fit, and strop\.check_task lists"
+    ):
+        load_task(task)
+    assert sum(load_task({**task, "skip": [damaged, 11]}).counts.values()) == 9
+    assert [row.row for row in check_task({**task, "skip": {"prompt": ["x"]}}).bad] == [damaged]
 
 
 def test_a_data_file_that_is_not_there_is_named_with_the_rule(write_task: Callable[..., Path]) -> None:

@@ -41,10 +41,12 @@ def bake(
     Example: [bold]strop bake smollm2-135m --recipe RUN/recipe --out smollm2-facts[/bold]
     """
     from strop.export import bake as bake_recipe
+    from strop.export import refuse_unbakeable
     from strop.files import refuse_occupied
     from strop.recipe import Recipe
 
     document = Recipe.load(recipe)
+    refuse_unbakeable(document)  # before a model is loaded
     refuse_occupied(out, remedy="choose another --out")
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
@@ -56,6 +58,6 @@ def bake(
     if as_json:
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
         return
-    print_line(f"{out}: {size / 1e6:.0f} MB, with {count} intervention{'' if count == 1 else 's'} baked in")
+    print_line(f"{out}: {size / 1e6:.1f} MB, with {count} intervention{'' if count == 1 else 's'} baked in")
     print_line(f'Any other tool can load it: AutoModelForCausalLM.from_pretrained("{out}")')
     print_next("eval", out, options={"--task": "TASK", "--device": device, "--family": family_file})

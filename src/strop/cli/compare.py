@@ -26,7 +26,7 @@ from strop.cli.console import (
     print_table,
     task_for_command,
 )
-from strop.cli.following import spelt
+from strop.cli.following import free_name, spelt
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def _asked_of_runs(found: "SideBySide") -> dict[str, object]:
     from strop.checkpoints import ZOO
     from strop.tasks import builtin_tasks
 
-    known = found.base_model.id in ZOO or "/" in found.base_model.id
+    name = found.base_model.id
+    known = name in ZOO or "/" in name or (Path(name) / "config.json").is_file()
     return {
         "--task": found.task if found.task in builtin_tasks() else "TASK",
         "--shots": found.shots or None,
@@ -193,7 +194,7 @@ def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, obje
     recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
     gains = found.sides[chosen].over_base.comparison.ci95[0] > 0
     if gains and can_be_baked(recipe.describe(), head=recipe.head):
-        out = Path(folder).parent / "model"
+        out = free_name(Path(folder).parent / "model")
         return spelt("bake", model, options={"--recipe": folder, "--out": out, **loading})
     return spelt("inspect", model, options={"--recipe": folder, **loading})
 

@@ -14,7 +14,7 @@ from strop.cli.console import (
     print_run,
     print_table,
 )
-from strop.cli.following import print_next
+from strop.cli.following import free_name, print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def demo(
     from strop.tasks import load_task
 
     task = load_task(TASK)
-    folder = _free_name(out)
+    folder = free_name(out)
     with showing_progress(quiet=quiet) as progress:
         model, tokenizer = load_for_command(MODEL, progress)
         plan = SharpenPlan(examples=EXAMPLES, steps=STEPS, select_limit=SELECT)
@@ -66,14 +66,6 @@ def demo(
     )
     asked = {"--task": TASK, "--out": "runs/spectrum", "--method": "spectrum", "--epochs": 3}
     print_next("train", MODEL, options=asked)
-
-
-def _free_name(folder: Path) -> Path:
-    if not folder.exists():
-        return folder
-    return next(
-        name for number in range(2, 10**6) if not (name := folder.with_name(f"{folder.name}-{number}")).exists()
-    )
 
 
 def _fixed_examples(found: "RunOutcome", test: "tuple[Example, ...]") -> "list[Example]":

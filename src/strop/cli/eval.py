@@ -30,7 +30,7 @@ from strop.cli.console import (
     print_table,
     task_for_command,
 )
-from strop.cli.following import print_next
+from strop.cli.following import free_name, print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ def evaluate(
     _print(report, measured.change)
     loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
     if measured.change is None or measured.change.comparison.ci95[0] <= 0:
-        asked = {"--task": task_name, "--shots": shots, "--drift-text": drift_text, "--out": "RUN"}
+        asked = {"--task": task_name, "--shots": shots, "--drift-text": drift_text, "--out": free_name(Path("RUN"))}
         print_next("sharpen" if task.labels is None else "train", model_name, options={**asked, **loading})
     elif len(loaded.recipes) == 1 and can_be_baked(loaded.recipes[0].describe(), head=loaded.recipes[0].head):
-        baked = {"--recipe": (recipes or [])[0], "--out": "MODEL", "--force": force, **loading}
+        baked = {"--recipe": (recipes or [])[0], "--out": free_name(Path("MODEL")), "--force": force, **loading}
         print_next("bake", model_name, options=baked)
 
 

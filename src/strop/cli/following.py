@@ -1,7 +1,9 @@
 """The next command to try, spelt so that it can be copied: quoted for a shell, with every option it needs."""
 
+import itertools
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from strop.cli.console import print_line
 
@@ -27,6 +29,19 @@ def spelt(*words: object, options: Mapping[str, object] | None = None) -> str:
         several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
         line += [part for each in several for part in (name, str(each))]
     return shlex.join(line)
+
+
+def free_name(folder: Path) -> Path:
+    """Return a folder's name, or the first of name-2, name-3, … that is not taken.
+
+    >>> free_name(Path("no such folder"))
+    PosixPath('no such folder')
+    """
+    if not folder.exists():
+        return folder
+    return next(
+        name for number in itertools.count(2) if not (name := folder.with_name(f"{folder.name}-{number}")).exists()
+    )
 
 
 def print_next(*words: object, options: Mapping[str, object] | None = None) -> None:

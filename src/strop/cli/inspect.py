@@ -129,14 +129,14 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
             row.module.removeprefix(f"{blocks}."),
             str(row.matrix_type),
             f"{row.shape[0]}x{row.shape[1]}",
-            *(() if edited else (str(row.heads or ""), f"{row.parameters:,}")),
+            *(() if edited else (str(row.heads or ""),)),
             *figures(row),
             *((row.edits,) if edited else ()),
         )
         for row in rows
     )
     spectra = ("effective rank", "top-tenth energy") if rows and rows[0].spectrum else ()
-    sizes = () if edited else ("heads", "parameters")
+    sizes = () if edited else ("heads",)
     columns = (f"{blocks}.", "type", "shape", *sizes, *spectra, *(("edits",) if edited else ()))
     counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
     print_table(Table(f"{len(rows)} matrices: {counts}", columns, body, first_on_one_line=True))

@@ -38,7 +38,7 @@ from strop.cli.console import (
     task_for_command,
 )
 from strop.cli.duration import parse_seconds
-from strop.cli.following import print_next
+from strop.cli.following import free_name, print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ class MethodCall:
                 "--guard": self.guard, "--objective": self.objective, "--after": self.after,
                 "--select-limit": self.select_limit, "--test-limit": self.test_limit,
             }  # fmt: skip
-            out = self.out.with_name(f"{self.out.name}-{command}")
+            out = free_name(self.out.with_name(f"{self.out.name}-{command}"))
             return (command, self.model_name), {**asked, "--out": out, **more, **wanted}
         recipe = self.out / "recipe"
         if can_be_baked(result.interventions, head=result.head):
-            return ("bake", self.model_name), {"--recipe": recipe, "--out": self.out / "model"}
+            return ("bake", self.model_name), {"--recipe": recipe, "--out": free_name(self.out / "model")}
         return ("eval", self.model_name), {**asked, "--recipe": recipe}
 
 

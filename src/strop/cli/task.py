@@ -116,4 +116,7 @@ def _token_lines(tokens: "TokenCheck | None") -> list[str]:
             length_line("prompts", tokens.prompt_tokens, f"tokens of the model's {tokens.longest:,}"),
             length_line("answers", tokens.answer_tokens, "tokens"),
         ]
-    return [*lines, *tokens.notes, *rows_in_lines(tokens.bad)]
+    if tokens.seams:
+        others = f" ({len(tokens.seams):,} rows in all)" if len(tokens.seams) > 1 else ""
+        lines.append(f"{tokens.seams[0]}{others}")
+    return [*lines, *rows_in_lines(tokens.bad)]

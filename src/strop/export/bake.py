@@ -14,10 +14,10 @@ from strop.anatomy import Anatomy, Family
 from strop.checkpoints import open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
-from strop.export.biases import room_for_biases, under_config
-from strop.files import making_folder, write_json, write_text
+from strop.export.biases import refuse_unbakeable, room_for_biases, under_config
+from strop.files import making_folder, refuse_occupied, write_json, write_text
 from strop.interventions import attachments_of
-from strop.recipe.apply import applied
+from strop.recipe.apply import applied, refuse_no_recipe
 from strop.recipe.document import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def bake(
         family: the spelling of an architecture Strop does not know.
 
     Raises:
-        UsageError: the folder is there already and is not empty.
+        UsageError: the folder is there already and is not empty, or `recipe` is none.
         BaseMismatchError: the model is not the recipe's base, and `force` is not given.
         RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
         InterventionError: something is attached to the model already, there is an adapter in it, a checkpoint cannot hold
@@ -58,6 +58,9 @@ def bake(
     Warns:
         StropWarning: the model is the base in a narrower dtype than the recipe was made for.
     """
+    refuse_no_recipe(recipe)
+    refuse_unbakeable(recipe)
+    refuse_occupied(Path(folder), remedy="choose another folder or remove this one")
     if isinstance(model, (str, Path)):
         model, own = open_model(model, labels=recipe.head.labels or 1 if recipe.head is not None else None)
         tokenizer = tokenizer if tokenizer is not None else own

@@ -30,7 +30,7 @@ def room_for_biases(
         A copy of the model's config, and a bias of zeros for each module that has one under it and none in the model.
 
     Raises:
-        InterventionError: a bias differs by position, or the architecture can hold no bias where the recipe has one.
+        InterventionError: the architecture can hold no bias where the recipe has one.
     """
     config = copy.deepcopy(model.config)
     sites = [site for site in _biased_sites(recipe) if getattr(anatomy.module(model, site), "bias", None) is None]
@@ -59,12 +59,21 @@ def under_config(model: PreTrainedModel, config: PretrainedConfig) -> Iterator[N
         model.config = own
 
 
-def _biased_sites(recipe: Recipe) -> list[WeightSite]:
-    sites: list[WeightSite] = []
+def refuse_unbakeable(recipe: Recipe) -> None:
+    """Raise InterventionError if a recipe holds what no checkpoint's weights can, whatever the model.
+
+    Args:
+        recipe: what is to be baked.
+    """
     for intervention, tensors in zip(recipe.interventions, recipe.tensors, strict=True):
         obstacle = intervention.obstacle_to_baking(tensors)
         if obstacle is not None:
             raise InterventionError(f"{intervention.site}: {obstacle}")
+
+
+def _biased_sites(recipe: Recipe) -> list[WeightSite]:
+    sites: list[WeightSite] = []
+    for intervention, tensors in zip(recipe.interventions, recipe.tensors, strict=True):
         if intervention.kind == "weight" and intervention.output_shift(tensors) is not None:
             sites.append(intervention.site)
     return sites

@@ -3,11 +3,13 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Family
-from strop.errors import BaseMismatchError, InterventionError, StropWarning
+from strop.errors import BaseMismatchError, InterventionError, StropWarning, UsageError
 from strop.interventions import Attachment, attach_interventions, attachments_of
 from strop.recipe.document import Recipe
 
@@ -38,12 +40,18 @@ def attach(
         StropWarning: the model is the base in a narrower dtype than the recipe was made for.
 
     Raises:
+        UsageError: `model` is no model, or `recipe` no recipe.
         BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
             attached, and `force` is not given.
         RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
         InterventionError: the recipe carries a classification head, and the model has none of that kind.
     """
+    refuse_no_recipe(recipe)
     inner = inner_model(model)
+    if not isinstance(inner, torch.nn.Module):
+        raise UsageError(
+            f"model is of type {type(inner).__name__}; load it first: model, tokenizer = strop.load({str(inner)[:60]!r})."
+        )
     if recipe.head is not None:
         recipe.head.check(inner)
     if not force:
@@ -60,6 +68,19 @@ def attach(
         trainable=trainable,
         outer=model if inner is not model else None,
     )
+
+
+def refuse_no_recipe(recipe: object) -> None:
+    """Raise UsageError if what is given as a recipe is none, such as its folder or a whole result.
+
+    Args:
+        recipe: given.
+    """
+    if isinstance(recipe, Recipe):
+        return
+    remedy = f"strop.Recipe.load({str(recipe)!r})" if isinstance(recipe, (str, Path)) else "strop.Recipe.load(folder)"
+    remedy = "its .recipe" if isinstance(getattr(recipe, "recipe", None), Recipe) else remedy
+    raise UsageError(f"recipe is of type {type(recipe).__name__}; give a strop.Recipe, which is {remedy}.")
 
 
 def _refuse_edited_matrices(model: PreTrainedModel, recipe: Recipe) -> None:

@@ -99,15 +99,41 @@ def task_lines(found: TaskCheck) -> list[str]:
         )
         lines.append(f"most frequent answers: {frequent}")
     if found.repeated:
-        lines.append(f"{found.repeated:,} rows repeat an earlier prompt and answer; each is kept once")
+        repeats = "row repeats" if found.repeated == 1 else "rows repeat"
+        lines.append(f"{found.repeated:,} {repeats} an earlier prompt and answer; each is kept once")
     if found.contradictions:
         first = found.contradictions[0]
         answers = ", ".join(quoted(answer, most=30) for answer in first.answers[:3])
         numbers = ", ".join(map(str, first.rows[:3]))
+        prompts = "prompt has" if len(found.contradictions) == 1 else "prompts have"
         lines.append(
-            f"{len(found.contradictions):,} prompts have several answers, such as {quoted(first.prompt, most=40)}: {answers} "
+            f"{len(found.contradictions):,} {prompts} several answers, such as {quoted(first.prompt, most=40)}: {answers} "
             f"(rows {numbers})"
         )
+    return [*lines, *_border_lines(found)]
+
+
+def _border_lines(found: TaskCheck) -> list[str]:
+    """Return what an answer's first and last characters are likely to spoil."""
+    lines = []
+    for rows, one, several, remedy in (
+        (
+            found.blanks,
+            "answer has",
+            "answers have",
+            "blanks to spare, such as {}; trim the column, {{{{ COLUMN|trim }}}}",
+        ),
+        (
+            found.glued,
+            "answer follows",
+            "answers follow",
+            "the prompt without a space, such as {}; begin answers with one",
+        ),
+    ):
+        if rows:
+            row, text = rows[0]
+            shown = remedy.format(f"{quoted(text, most=50)} (row {row})")
+            lines.append(f"{len(rows):,} {one if len(rows) == 1 else several} {shown}")
     return lines
 
 

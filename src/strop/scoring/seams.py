@@ -100,13 +100,8 @@ def tell(seams: dict[int, Seam]) -> None:
         return
     if told is not None:
         told |= remedies
-    warnings.warn(spoken(seams), StropWarning, stacklevel=3)
-
-
-def spoken(seams: dict[int, Seam]) -> str:
-    """Return one sentence for all seams, of which there is at least one: the first by row and remedy."""
     others = f" ({len(seams)} rows in all)" if len(seams) > 1 else ""
-    return f"{next(iter(seams.values()))}{others}."
+    warnings.warn(f"{next(iter(seams.values()))}{others}.", StropWarning, stacklevel=3)
 
 
 def refuse_unlike(seams: dict[int, Seam], *, stops: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from strop.errors import TaskError
 from strop.scoring.encoding import TokenSequence, encode
 from strop.scoring.generation import refuse_too_long
-from strop.scoring.seams import Seam, refuse_unlike, seams_of, spoken, tokens_before_answers
+from strop.scoring.seams import Seam, refuse_unlike, seams_of, tokens_before_answers
 from strop.tasks.check import Lengths
 from strop.tasks.examples import Example
 from strop.tasks.task import Task
@@ -34,8 +34,8 @@ class TokenCheck:
     """The model's context in tokens."""
     bad: tuple[str, ...]
     """Rows the model cannot be asked, each in a sentence."""
-    notes: tuple[str, ...] = ()
-    """What changes nothing but what a figure means, each in a sentence."""
+    seams: tuple[str, ...] = ()
+    """Rows whose prompt has other tokens before the answer than alone, each with its remedy."""
 
 
 def check_tokens(
@@ -76,7 +76,7 @@ def check_tokens(
         Lengths.of([len(sequence.ids) - sequence.first_scored for sequence in found]) if found else None,
         longest,
         tuple(bad),
-        (spoken(seams),) if seams else (),
+        tuple(map(str, seams.values())),
     )
 
 

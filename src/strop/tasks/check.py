@@ -17,6 +17,8 @@ from strop.tasks.task import Task
 from strop.tasks.task_file import Score
 
 MOST_COMMON = 5
+AROUND = 20
+"""Characters that are shown on either side of the border."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,10 @@ class TaskCheck:
     repeated: int
     """Rows that ask and answer as an earlier one does; each is kept once."""
     contradictions: tuple[Contradiction, ...]
+    blanks: tuple[tuple[int, str], ...]
+    """Row and answer of each answer with blanks to spare: two before it, or one behind it."""
+    glued: tuple[tuple[int, str], ...]
+    """Row and text around the border of each answer that goes on a word of its prompt, for want of a space."""
     task: Task | None = dataclasses.field(repr=False)
     """The task that the good rows are; None where there is a problem."""
 
@@ -145,6 +151,7 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
         problem = str(error)
     examples = [example for rows in found.rendered.values() for example in rows.examples]
     distinct = without_repeats(examples)
+    worded = distinct if found.task_file.labels is None else []  # a label is no part of the text
     return TaskCheck(
         name=found.task_file.name,
         score=found.task_file.score,
@@ -161,6 +168,8 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
         distinct=len(distinct),
         repeated=len(examples) - len(distinct),
         contradictions=tuple(_contradictions(distinct)),
+        blanks=tuple((example.row, example.answer) for example in distinct if _has_spare_blanks(example)),
+        glued=tuple((example.row, _around_border(example)) for example in worded if _is_glued(example)),
         task=task,
     )
 
@@ -169,6 +178,20 @@ def _split(name: str, examples: Sequence[Example]) -> SplitRows:
     groups = {group_key(example.group) for example in examples if example.group is not None}
     categories = {example.category for example in examples if example.category is not None}
     return SplitRows(name, len(examples), len(groups) or None, len(categories) or None)
+
+
+def _has_spare_blanks(example: Example) -> bool:
+    return example.answer[:2] == "  " or example.answer[-1] in " \t"
+
+
+def _is_glued(example: Example) -> bool:
+    """Say whether a word goes on over the border; of the letters that are written without spaces nothing can be said."""
+    border = example.prompt[-1:] + example.answer[:1]
+    return example.chat is None and len(border) == 2 and border.isascii() and border.isalnum()
+
+
+def _around_border(example: Example) -> str:
+    return f"{example.prompt[-AROUND:]}|{example.answer[:AROUND]}"
 
 
 def _contradictions(examples: Sequence[Example]) -> Iterable[Contradiction]:

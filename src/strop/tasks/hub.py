@@ -114,7 +114,7 @@ def _rows_of_file(path: Path, source: str, builder: Any) -> list[Mapping[str, An
     text = decoded(path)
     if builder.name == "json":
         if builder.config.field is None and ".jsonl" in Path(source).suffixes:
-            return rows_of_json_lines(text, source)
+            return rows_of_json_lines(text)
         return rows_of_json(text, source, field=builder.config.field)
     _refuse_other_options(builder.config, source)
     return rows_of_csv(text, source, separator=builder.config.sep, names=builder.config.names)

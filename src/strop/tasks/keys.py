@@ -18,11 +18,14 @@ OTHER_NAMES = {
     "where": "filter condition only keep",
     "skip": "drop exclude ignore remove",
     "splits": "split shares",
+    "splits.train": "training",
+    "splits.select": "validation valid val dev development eval",
+    "splits.test": "testing held_out holdout",
     "name": "task title id",
     "system": "system_prompt system_message",
     "chat": "chat_template apply_chat_template",
     "generate": "generation generation_kwargs",
-    "generate.max_new_tokens": "max_new_tokens max_gen_toks",
+    "generate.max_new_tokens": "max_new_tokens max_gen_toks max_tokens max_length",
     "generate.extract": "extract regex pattern",
     "generate.stop": "stop until stop_strings",
     "generate.match": "match",
@@ -56,6 +59,23 @@ def instead_of(key: str, value: Any, known: Iterable[str]) -> str | None:
         return f'write {own}: "{value}"'
     column = value if isinstance(value, str) and value.isidentifier() else key
     return f'write {own}: "{{{{ {column} }}}}"'
+
+
+def key_in(outer: str, key: str, known: Iterable[str]) -> str | None:
+    """Return what to write in the place of a key inside another one, as part of a sentence; None for no idea.
+
+    Args:
+        outer: the key it stands in.
+        key: as it was written.
+        known: the keys that may stand there.
+
+    >>> key_in("splits", "validation", ["train", "select", "test"])
+    'write select'
+    """
+    known = list(known)
+    named = next((own for own in known if key.lower() in OTHER_NAMES.get(f"{outer}.{own}", "").split()), None)
+    near = [named] if named else difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)
+    return f"write {near[0]}" if near else None
 
 
 def column_instead_of(name: str, row: Mapping[str, Any]) -> str | None:

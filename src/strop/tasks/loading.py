@@ -12,7 +12,7 @@ from strop.tasks.examples import Example
 from strop.tasks.given import given_task
 from strop.tasks.hub import HUB
 from strop.tasks.rendering import BadRow, RenderedRows, render_rows
-from strop.tasks.rows import Row, Rows, read_rows
+from strop.tasks.rows import DATA_ENDINGS, Row, Rows, read_rows
 from strop.tasks.selection import Skipped
 from strop.tasks.splits import deal, refuse_overlap, sample_categories, share_held, without_overlap, without_repeats
 from strop.tasks.task import Task
@@ -122,6 +122,11 @@ def _path_of(text: str) -> Path:
         shown = shortened(text)
         raise TaskError(
             f"There is no task '{shown}': give a task file (*.yaml) or one of {', '.join(builtin_tasks())}."
+        )
+    if path.suffix.lower() in DATA_ENDINGS:
+        raise TaskError(
+            f"{shortened(text, most=200)} holds rows, and no task: write a task file (*.yaml) that says "
+            f"data: {shortened(path.name)}, and what prompt: and answer: are."
         )
     if len(files) != 1:
         holds = f"{len(files)} of them, {listed(file.name for file in files)}; name one" if files else "none"

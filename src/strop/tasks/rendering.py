@@ -18,6 +18,7 @@ from strop.tasks.selection import Skipped, no_column
 from strop.tasks.task_file import GenerateSettings, TaskFile
 from strop.tasks.template_values import NoValueError, RowView, teach
 from strop.tasks.templates import Condition, rendered, template_of
+from strop.tasks.text_files import DamagedRow
 from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
 
 _Found = TypeVar("_Found")
@@ -62,8 +63,9 @@ class RenderedRows:
 def render_rows(task_file: TaskFile, rows: Sequence[Row], *, source: str, skipped: Skipped) -> RenderedRows:
     """Turn rows into examples, and collect those that cannot become one.
 
-    A row is bad that lacks a column or a value, has one that is no text, renders to an empty answer or counterfactual, whose
-    answer is not among its choices or labels, or that holds nothing that generated text could be compared with.
+    A row is bad that could not be read, lacks a column or a value, has one that is no text, renders to an empty answer or
+    counterfactual, whose answer is not among its choices or labels, or that holds nothing that generated text could be
+    compared with.
 
     Args:
         task_file: the templates.
@@ -81,6 +83,8 @@ def render_rows(task_file: TaskFile, rows: Sequence[Row], *, source: str, skippe
         try:
             if skipped.has(row, number, where=where):
                 skips += 1
+            elif isinstance(row, DamagedRow):
+                bad.append(BadRow(source, number, row.problem))
             elif not renderer.keeps(row, where):
                 left_out += 1
             else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Rows = Union[Sequence[Row], "datasets.Dataset"]
 PARQUET = ".parquet"
+DATA_ENDINGS = (*sorted(READERS), PARQUET)
 
 
 def read_rows(source: str, *, relative_to: Path) -> list[Row]:
@@ -84,7 +85,7 @@ def _file(source: str, relative_to: Path) -> Path:
     """Return the path of a data file that is there."""
     try:
         path = relative_to / Path(whole_text(source)).expanduser()
-        known = path.suffix.lower() in {*READERS, PARQUET}
+        known = path.suffix.lower() in DATA_ENDINGS
         found, folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError, NotTextError) as error:  # too long, or ~nobody, or no name at all
         why = getattr(error, "strerror", None) or reason_in(error)
@@ -92,7 +93,7 @@ def _file(source: str, relative_to: Path) -> Path:
     if folder:
         raise TaskError(f"The data file {path} is a folder; name a file in it, or write hf://{shortened(source)}.")
     if not known:
-        endings = ", ".join(sorted({*READERS, PARQUET}))
+        endings = ", ".join(sorted(DATA_ENDINGS))
         raise TaskError(f"The data file {path} is none of {endings}; convert it to one of these.")
     if not found:
         raise TaskError(f"There is no data file {path}; data: is relative to the task file.")

@@ -7,6 +7,7 @@ from typing import Any
 from strop.errors import TaskError, listed, quoted, shortened
 from strop.tasks.keys import column_instead_of, field_of
 from strop.tasks.rows import Row
+from strop.tasks.text_files import DamagedRow
 from strop.tasks.values import NotTextError, name_of
 
 HOW = "name rows by their numbers, as in [3, 17], or by a column, as in {id: [a17, b4]}"
@@ -69,6 +70,8 @@ class Skipped:
         named: set[Any]
         if isinstance(self.skip, tuple):
             named = {number} & {*self.skip}
+        elif isinstance(row, DamagedRow):
+            named = set()
         else:
             named = {
                 (column, own) for column, texts in self.skip.items() if (own := _name(row, column, where)) in texts

@@ -8,7 +8,7 @@ import pydantic
 
 from strop.errors import TaskError, quoted, shortened
 from strop.tasks.chat import OWN_ARGUMENTS, ChatArgument
-from strop.tasks.keys import instead_of
+from strop.tasks.keys import instead_of, key_in
 from strop.tasks.labels import Labels
 from strop.tasks.patterns import check_pattern
 from strop.tasks.selection import rows_named
@@ -71,10 +71,21 @@ class SplitSettings(pydantic.BaseModel, extra="forbid", frozen=True):
         elif self.overlap != "refuse":
             raise ValueError(f"overlap: {self.overlap} goes with files; shares of one source never overlap")
         elif self.train + self.select + self.test > 1 + 1e-9:
-            raise ValueError(
-                f"the shares of splits add up to {self.train + self.select + self.test:g}, which is above 1"
-            )
+            raise ValueError(self._too_much())
         return self
+
+    def _too_much(self) -> str:
+        """Return that the shares are above 1, with those that nobody gave named as defaults."""
+        shares = {name: getattr(self, name) for name in ("train", "select", "test")}
+        parts = [f"{name} {share:g}" for name, share in shares.items() if share and name in self.model_fields_set]
+        parts += [
+            f"{name} {share:g} by default"
+            for name, share in shares.items()
+            if share and name not in self.model_fields_set
+        ]
+        return (
+            f"the shares of splits add up to {sum(shares.values()):g}, which is above 1: {', '.join(parts)}; lower one"
+        )
 
 
 class ShotSettings(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -239,7 +250,10 @@ def _said(error: Any, content: Mapping[str, Any]) -> str:
         "shots": ShotSettings.model_fields,
     }
     if len(path) > 1:
-        return f"{where}: there is no such key; {path[0]}: has {', '.join(keys_of.get(path[0], ()))}"
+        inner = keys_of.get(path[0], ())
+        meant = key_in(path[0], path[-1], inner)
+        hint = f"{meant}; " if meant else ""
+        return f"{where}: there is no such key; {hint}{path[0]}: has {', '.join(inner)}"
     known = list(TaskFile.model_fields)
     meant = instead_of(path[0], content.get(path[0]), known)
     if meant is not None:

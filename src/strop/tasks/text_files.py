@@ -24,6 +24,18 @@ ReadText = Callable[[str, str], list[Mapping[str, Any]]]
 """From a text, and what to call it in an error, to its rows."""
 
 
+class DamagedRow(dict[str, Any]):
+    """A row that cannot be read, with no columns: it is refused with all other bad rows, unless it is skipped by its number.
+
+    Args:
+        problem: a sentence that names the line and the remedy.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__()
+        self.problem = problem
+
+
 def decoded(path: Path) -> str:
     """Return a file's text, without a byte order mark.
 
@@ -52,21 +64,18 @@ def decoded(path: Path) -> str:
     return text
 
 
-def rows_of_json_lines(text: str, shown: str) -> list[Mapping[str, Any]]:
-    """Return one row of each line that is not blank.
+def rows_of_json_lines(text: str) -> list[Mapping[str, Any]]:
+    """Return one row of each line that is not blank; a line that is no JSON object, or names a column twice, is damaged."""
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    return [_row_of_line(line, number) for number, line in lines if line.strip()]
 
-    Raises:
-        TaskError: a line is no JSON object, or names a column twice.
-    """
-    rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if not line.strip():
-            continue
-        row = _parsed(line, f"{shown}, line {number}", lines=False)
-        if not isinstance(row, dict):
-            raise TaskError(f"{shown}, line {number} is not a JSON object with named columns.")
-        rows.append(row)
-    return rows
+
+def _row_of_line(line: str, number: int) -> Mapping[str, Any]:
+    try:
+        row = _parsed(line, f"line {number}", lines=False)
+    except TaskError as error:
+        return DamagedRow(str(error))
+    return row if isinstance(row, dict) else DamagedRow(f"line {number} is not a JSON object with named columns.")
 
 
 def rows_of_json(text: str, shown: str, *, field: str | None = None) -> list[Mapping[str, Any]]:
@@ -82,7 +91,7 @@ def rows_of_json(text: str, shown: str, *, field: str | None = None) -> list[Map
     """
     content = _parsed(text, shown, lines=True)
     if content is _SEVERAL:
-        return rows_of_json_lines(text, shown)
+        return rows_of_json_lines(text)
     if field is not None:
         content = content.get(field) if isinstance(content, dict) else None
     odd = (
@@ -107,11 +116,14 @@ def rows_of_csv(
         separator: one character between two values.
         names: of the columns; the first line by default.
 
+    A line that has more or fewer values than the header is a damaged row.
+
     Raises:
-        TaskError: a line has more or fewer values than the header, which names no column twice.
+        TaskError: the header names a column twice, or a quote is not closed.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[Mapping[str, Any]] = []
+    begins = 1
     with _fields_of_any_length():
         try:
             lines = (line for line in reader if line)
@@ -122,21 +134,29 @@ def rows_of_csv(
             if len(header) == 1 and any(other in header[0] for other in ",;\t"):
                 by = PARTED.get(separator, quoted(separator))
                 raise TaskError(f"The header of {shown} is one column, {quoted(header[0])}; part the columns by {by}.")
+            begins = reader.line_num + 1
             for line in lines:
-                if len(line) != len(header):
-                    values = "1 value" if len(line) == 1 else f"{len(line)} values"
-                    raise TaskError(
-                        f"{shown}, line {reader.line_num} has {values}, not the header's {len(header)} columns; quote "
-                        "a value that holds the separator."
-                    )
-                rows.append({name: value or None for name, value in zip(header, line, strict=True) if name.strip()})
+                begins = reader.line_num + 1
+                rows.append(_row_of_values(line, header, reader.line_num))
         except csv.Error as error:
-            raise TaskError(f"{shown}, line {reader.line_num} is not CSV: {reason_in(error)}.") from None
+            why = "a quote in it is never closed" if "end of data" in str(error) else reason_in(error)
+            remedy = 'write "" for a quote inside a quoted value'
+            raise TaskError(f"{shown}, line {begins} is not CSV: {why}; {remedy}.") from None
     return rows
 
 
+def _row_of_values(values: Sequence[str], header: Sequence[str], number: int) -> Mapping[str, Any]:
+    if len(values) == len(header):
+        return {name: value or None for name, value in zip(header, values, strict=True) if name.strip()}
+    has = f"line {number} has {len(values)} value{'' if len(values) == 1 else 's'}, not the header's {len(header)} columns"
+    remedy = (
+        "quote a value that holds the separator" if len(values) > len(header) else "write a separator for each blank"
+    )
+    return DamagedRow(f"{has}; {remedy}, or skip the row.")
+
+
 READERS: dict[str, ReadText] = {
-    ".jsonl": rows_of_json_lines,
+    ".jsonl": lambda text, _: rows_of_json_lines(text),
     ".json": rows_of_json,
     ".csv": rows_of_csv,
     ".tsv": functools.partial(rows_of_csv, separator="\t"),
