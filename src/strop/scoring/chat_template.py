@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import os
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -188,7 +188,7 @@ def _lead(
     asks, (before, found, _) = asked.rpartition(prompt)[2], whole.rpartition(prompt)[2].partition(mark)
     if not found or prompt not in whole:
         return ""
-    same = len(os.path.commonprefix([asks, before]))
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asks, before, strict=False)))
     asks, before = asks[same:], before[same:]
     if not (asks + before).strip():
         return "" if asks else before
