@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from strop.anatomy import WeightSite
-from strop.errors import InterventionError
+from strop.errors import InterventionError, StropWarning
 from strop.interventions import (
     Head,
     RankReduction,
@@ -202,3 +203,73 @@ def test_a_head_that_is_on_is_not_saved_as_the_models_own(tiny_classifier: Tiny,
     found = type(model).from_pretrained(tmp_path)
     assert isinstance(found, nn.Module)
     assert_same(found.state_dict(), before)
+
+
+# Weights that are changed while they are edited
+
+
+def trained(model: Any) -> None:
+    """A step of training of all of a model's weights."""
+    model.train()
+    ids = torch.arange(1, 9)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model.zero_grad()
+    model.eval()
+
+
+def merged(model: Any) -> None:
+    """A LoRA of the edited weight, made while the recipe is on, and merged."""
+    config = peft.LoraConfig(target_modules=["up_proj"], init_lora_weights=False, r=2)
+    peft.get_peft_model(model, config).merge_and_unload()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("change", [trained, merged])
+def test_an_edited_weight_that_is_changed_is_not_saved_and_its_loss_is_said(
+    change: Any, model: Any, tmp_path: Path
+) -> None:
+    said = f"{WEIGHT} was changed after a recipe had edited it, by training or by a merge, and"
+    remedy = "bake the recipe, and train or merge the checkpoint."
+    before = snapshot(model)
+    attachment = attached(model, [QUARTER])
+    change(model)
+    with pytest.raises(InterventionError) as refused:
+        model.save_pretrained(tmp_path / "mixture")
+    assert str(refused.value) == f"{said} the base that is saved knows nothing of that; {remedy}"
+    assert not (tmp_path / "mixture").exists()
+    with pytest.warns(StropWarning) as noted:
+        attachment.detach()
+    assert [str(one.message) for one in noted if one.category is StropWarning] == [
+        f"{said} that is lost with the recipe's end; {remedy}"
+    ]
+    assert torch.equal(model.state_dict()[WEIGHT], before[WEIGHT])
+
+
+def test_what_leaves_an_edited_weight_as_it_is_is_no_change(model: Any, tmp_path: Path) -> None:
+    before = snapshot(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StropWarning)
+        with applied(model, [QUARTER]):
+            model.load_state_dict(model.state_dict())
+            with applied_interventions(model, [RankReduction(SITES[1], rank_fraction=0.1)]):
+                saved(model, tmp_path / "two on one weight")
+            with torch.no_grad():
+                model.lm_head.weight.add_(1)  # which the recipe does not edit
+        with applied(model, [QUARTER]):
+            model.bfloat16()
+        copied = attached(copy.deepcopy(model), [QUARTER])
+        copied.detach()
+    assert torch.equal(model.state_dict()[WEIGHT], before[WEIGHT].bfloat16())
+    assert torch.equal(model.lm_head.weight, (before["lm_head.weight"] + 1).bfloat16())
+
+
+def test_a_copy_of_an_edited_model_is_as_it_was_left(model: Any) -> None:
+    attachment = attached(model, [QUARTER])
+    other = copy.deepcopy(model)
+    trained(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StropWarning)
+        attachments_of(other)[0].detach()
+    with pytest.warns(StropWarning, match="was changed after a recipe had edited it"):
+        attachment.detach()

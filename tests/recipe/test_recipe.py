@@ -12,9 +12,9 @@ from tests.fixtures.recipes import EDITS, PROVENANCE, T, logits
 from torch import Tensor, nn
 
 import strop
-from strop.anatomy import Anatomy, WeightSite
+from strop.anatomy import Anatomy, StreamSite, WeightSite
 from strop.errors import BaseMismatchError, InterventionError, RecipeError, SiteError, UsageError
-from strop.interventions import RankReduction, SingularValuePruning, attachments_of
+from strop.interventions import LowRankEdit, Positions, RankReduction, SingularValuePruning, attachments_of
 from strop.recipe import FORMAT, Recipe, applied, attach, detach
 
 
@@ -342,3 +342,27 @@ def test_the_same_recipe_cannot_be_put_on_twice(llama: nn.Module) -> None:
         attach(llama, recipe)
     assert len(attachments_of(llama)) == 1
     detach(llama)
+
+
+def test_hidden_states_are_not_edited_by_two_recipes_that_know_nothing_of_each_other(llama: nn.Module) -> None:
+    def recipe(layer: int, seed: int) -> Recipe:
+        edit = LowRankEdit(StreamSite(layer), "loreft", rank=2, positions=Positions.parse("all"))
+        numbers = edit.initial_tensors((32, 32), init="paper", generator=torch.Generator().manual_seed(seed))
+        return Recipe.of(llama, [edit], tensors=[numbers])
+
+    plain = logits(llama)
+    with applied(llama, recipe(1, seed=0)):
+        alone = logits(llama)
+        for same_place in (recipe(1, seed=0), recipe(1, seed=1)):
+            with pytest.raises(
+                BaseMismatchError,
+                match=r"layer 1 block does not hold the hidden states the recipe was made for: a recipe that is attached "
+                r"edits it already; detach that one, or pass force=True",
+            ):
+                attach(llama, same_place)
+        assert torch.equal(logits(llama), alone)
+        with applied(llama, recipe(2, seed=1)):
+            assert not torch.equal(logits(llama), alone)
+        with applied(llama, recipe(1, seed=1), force=True):
+            assert not torch.equal(logits(llama), alone)
+    assert torch.equal(logits(llama), plain)

@@ -60,6 +60,17 @@ def test_examples_that_turned_are_shown_with_both_answers(
     assert [each.after for each in backwards.fixed] == [each.before for each in found.broken]
 
 
+@pytest.mark.parametrize("score", ["exact", "first_token"])
+def test_nothing_is_shown_where_no_answer_turned(
+    knowing: Callable[[], Any], small_tokenizer: Any, task_scored_by: Callable[[str], Task], score: str
+) -> None:
+    model, task = knowing(), task_scored_by(score)
+    both = (strop.evaluate(model, small_tokenizer, task),) * 2
+    examples = task.examples("test")
+    found = changed_answers(model, small_tokenizer, examples, both, after=contextlib.nullcontext, most=2)
+    assert (found.fixed, found.broken, found.fixed_count, found.broken_count) == ((), (), 0, 0)
+
+
 def test_what_was_written_or_chosen_is_spelt_in_words(knowing: Callable[[], Any], small_tokenizer: Any) -> None:
     """A place of a choice, counted from 1; what was read out of a text, or the text where nothing was."""
     examples = [Example("q", "b", choices=("a", "b"), row=3)]

@@ -172,6 +172,40 @@ def test_arguments_of_the_template_are_handed_on_and_missed_where_answers_begin_
     assert prompt_of(ASK, tokenizer) == "<user>what is 4<assistant>"  # said once
 
 
+@pytest.mark.parametrize(
+    ("asks", "before", "said"),
+    [
+        ("<think>", "", "asks for an answer with '<think>', and writes one without"),
+        ("<think>\n", "<think></think>", "writes '</think>' before an answer, and asks for one without"),
+        ("analysis:", "final:", "asks for an answer with 'analysis:', and writes one with 'final:'"),
+    ],
+)
+def test_answers_that_are_asked_for_in_other_words_than_they_are_written_in_are_noted(
+    asks: str, before: str, said: str
+) -> None:
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}BEFORE{% endif %}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>ASKS{% endif %}"
+    )
+    tokenizer = chatting(template.replace("ASKS", asks).replace("BEFORE", before))
+    with pytest.warns(StropWarning) as noted:
+        assert prompt_of(ASK, tokenizer) == f"<user>what is 4<assistant>{asks}"
+    assert [str(one.message) for one in noted] == [
+        f"The tokenizer's chat template {said}; where it has an argument for that, give it in the task file, such as "
+        "chat: {enable_thinking: false}."
+    ]
+
+
+def test_the_space_before_an_answer_is_found_though_the_last_prompt_alone_has_the_system_message() -> None:
+    """As in templates of Mistral: with an answer behind it the prompt is not the last message any more."""
+    tokenizer = chatting(
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last %}{{ messages[0].content }} {% endif %}"
+        "{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}{% endif %}{% endfor %}"
+    )
+    asked = Example(ASK.prompt, ASK.answer, chat=Chat("Be brief."))
+    assert prompt_of(asked, tokenizer) == "[INST] Be brief. what is 4[/INST] "
+
+
 # The first token
 
 

@@ -304,6 +304,54 @@ def test_what_a_template_reckons_is_held_to_the_same_rule(template: str, said: s
     assert answers("red", "blue", answer="{{ {}.get(a)|default('none', true) }}") == ["none", "none"]
 
 
+@pytest.mark.parametrize(
+    ("template", "values", "said"),
+    [
+        (
+            " {{ 'yes' if a == 1 else 'no' }}",
+            ["1", "0"],
+            "row 1: the template in answer: compares a text of column 'a', and '1' == 1 is never so: write a == '1', or "
+            "a|float == 1; 1 more row",
+        ),
+        (" {{ 'yes' if 0.5 != a else 'no' }}", ["0.5", "x"], "'0.5' == 0.5 is never so: write a == '0.5', or"),
+        (" {{ 'yes' if a in [0, 1] else 'no' }}", ["1", "0"], "'1' == 0 is never so"),
+        (" {{ 'yes' if a == true else 'no' }}", ["True", "False"], "'True' == true is never so: write a == 'True'; 1"),
+        (
+            " {{ 'yes' if a else 'no' }}",
+            ["True", "False"],
+            "row 2: the template in answer: asks whether column 'a' is true, and 'False' is a text: compare it, as in "
+            "a == 'False'.",
+        ),
+        (
+            " {{ a and 'yes' or 'no' }}",
+            ["1", "0", "0"],
+            "row 2: the template in answer: asks whether column 'a' is true",
+        ),
+    ],
+)
+@pytest.mark.parametrize("door", ["csv", "jsonl", "list"])
+def test_a_text_is_not_taken_for_the_number_or_truth_it_spells(
+    tmp_path: Path, door: str, template: str, values: Sequence[str], said: str
+) -> None:
+    assert said in refusal(DOORS[door](tmp_path / "data", rows_with(*values)), answer=template)
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "found"),
+    [
+        (" {{ 'yes' if a == '1' else 'no' }}", ["1", "0"], [" yes", " no"]),
+        (" {{ 'yes' if a|int == 1 else 'no' }}", ["1", "0"], [" yes", " no"]),
+        (" {{ 'yes' if a == 1 else 'no' }}", [1, "unknown"], [" yes", " no"]),  # a word is no number
+        (" {{ a or 'none' }}", ["0", "a"], [" 0", " a"]),  # a column of words, one of which is 0
+        (" {{ a or 'none' }}", ["1", ""], [" 1", " none"]),
+        (" {{ {'0': 'no', '1': 'yes'}[a] }}", ["1", "0"], [" yes", " no"]),
+        (" {{ 'yes' if a is none else 'no' }}", ["False", "True"], [" no", " no"]),
+    ],
+)
+def test_a_text_is_compared_with_texts(template: str, values: Sequence[object], found: list[str]) -> None:
+    assert answers(*values, answer=template) == found
+
+
 @pytest.mark.parametrize("value", ["1,234", "", "twelve"])
 def test_a_text_that_is_no_number_is_not_zero(value: str) -> None:
     rows = rows_with("5", value)

@@ -1,6 +1,7 @@
 """The handle of interventions that are on a model: it takes them off again, bit for bit."""
 
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.checkpoints import ATTACHED
-from strop.errors import InterventionError, UsageError
-from strop.interventions.base_kept import BaseKept
+from strop.errors import InterventionError, StropWarning, UsageError
+from strop.interventions.base_kept import LOST, REMEDY, BaseKept
 from strop.interventions.compiled import forget_compiled_code
 from strop.interventions.editor import StateEdit, StateEditor
 from strop.interventions.head import Head, HeadSwap
@@ -173,6 +174,16 @@ class Attachment:
         swapped = self._of_swapped_head(parameter)
         return swapped if swapped is not None else self.weights.original_of(parameter)
 
+    @property
+    def changed(self) -> str | None:
+        """The name of a weight that is not as this left it, for it was trained or merged into; None where all are."""
+        model = self._model()
+        if model is None or self._base is None:
+            return None
+        attached = attachments_of(model)
+        later = attached[attached.index(self) + 1 :] if self in attached else ()
+        return self._base.changed(but=lambda parameter: any(other.base_of(parameter) is not None for other in later))
+
     def _of_swapped_head(self, parameter: nn.Parameter) -> Tensor | None:
         if self.head is None or self._registered is not None:
             return None
@@ -191,6 +202,9 @@ class Attachment:
     def detach(self) -> None:
         """Give the model back the very storage it had; calling it twice is the same as once.
 
+        Warns:
+            StropWarning: a weight was changed after it was edited, and that is lost.
+
         Raises:
             InterventionError: another attachment that edits the same weights was made later and is still on.
         """
@@ -202,6 +216,9 @@ class Attachment:
             raise InterventionError(
                 "Another recipe that edits the same weights was attached later; detach that one first."
             )
+        changed = self.changed
+        if changed is not None:
+            warnings.warn(f"{changed} {LOST} that is lost with the recipe's end; {REMEDY}.", StropWarning, stacklevel=2)
         others = (*attached[:place], *attached[place + 1 :])
         if others:
             model.__dict__[ATTACHED] = others

@@ -1,9 +1,12 @@
-"""While weights are edited: a model saves its base, and takes no other weights in the place of edited ones."""
+"""While weights are edited: a model saves its base, and takes no other weights in the place of edited ones.
+
+Where edited weights are changed all the same, by training or by an adapter that is merged into them, that is seen and said.
+"""
 
 import copy
 import inspect
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -19,6 +22,14 @@ class _Overlay(Protocol):
     def guards(self, parameter: nn.Parameter) -> bool: ...
     def brings(self, parameter: nn.Parameter) -> bool: ...
     def base_of(self, parameter: nn.Parameter) -> Tensor | None: ...
+    @property
+    def changed(self) -> str | None: ...
+
+
+LOST = "was changed after a recipe had edited it, by training or by a merge, and"
+REMEDY = "bake the recipe, and train or merge the checkpoint"
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class BaseKept:
@@ -41,6 +52,26 @@ class BaseKept:
             module.register_load_state_dict_pre_hook(guard)  # type: ignore[no-untyped-call]
             for module in _around(model, holders)
         ]
+        self._left = {
+            name: (parameter, _figures(parameter))
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if overlay.base_of(parameter) is not None
+        }
+
+    def changed(self, but: Callable[[nn.Parameter], bool]) -> str | None:
+        """Return the name of a weight that is not as the attachment left it, or None.
+
+        Args:
+            but: says which weights do not count.
+        """
+        return next(
+            (
+                name
+                for name, (parameter, left) in self._left.items()
+                if not but(parameter) and _are_others(_figures(parameter), left)
+            ),
+            None,
+        )
 
     def remove(self) -> None:
         """Let the model save and load as it did."""
@@ -48,6 +79,18 @@ class BaseKept:
             stand_in.remove()
         for handle in self._handles:
             handle.remove()
+
+
+def _figures(parameter: nn.Parameter) -> tuple[torch.dtype, torch.Size, Tensor]:
+    """Return a weight's kind, and a sum over its bits that changes with its numbers."""
+    numbers = parameter.detach()
+    return numbers.dtype, numbers.shape, numbers.view(_BITS[numbers.element_size()]).sum(dtype=torch.int64)
+
+
+def _are_others(now: tuple[torch.dtype, torch.Size, Tensor], left: tuple[torch.dtype, torch.Size, Tensor]) -> bool:
+    """Return whether figures are of other numbers; a cast or a parting over devices says nothing of that."""
+    same_kind = now[:2] == left[:2] and not (now[2].is_meta or left[2].is_meta)
+    return same_kind and int(now[2]) != int(left[2])
 
 
 def _saved_by_themselves(model: nn.Module) -> Iterator[nn.Module]:
@@ -104,6 +147,9 @@ class _Saving(_OfOverlay):
 
     def __call__(self, stand_in: StandIn, *positional: Any, **named: Any) -> Any:
         module = stand_in.owner
+        changed = self.overlay.changed
+        if changed is not None:
+            raise InterventionError(f"{changed} {LOST} the base that is saved knows nothing of that; {REMEDY}.")
         called = inspect.signature(type(module).save_pretrained).bind(module, *positional, **named)
         called.arguments["state_dict"] = self._of_base(module, called.arguments.get("state_dict"))
         return stand_in.own(*called.args[1:], **called.kwargs)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Family
 from strop.errors import BaseMismatchError, InterventionError, StropWarning, UsageError
 from strop.interventions import Attachment, attach_interventions, attachments_of
+from strop.recipe.compose import meet
 from strop.recipe.document import Recipe
 
 
@@ -41,7 +42,7 @@ def attach(
 
     Raises:
         UsageError: `model` is no model, or `recipe` no recipe.
-        BaseMismatchError: the model is not the recipe's base, or a matrix the recipe edits is edited already by what is
+        BaseMismatchError: the model is not the recipe's base, or a place the recipe edits is edited already by what is
             attached, and `force` is not given.
         RecipeError: factors the recipe carries are not those of the model's matrices, and `force` is not given.
         InterventionError: the recipe carries a classification head, and the model has none of that kind.
@@ -58,7 +59,7 @@ def attach(
         note = recipe.check(inner, family=family)
         if note is not None:
             warnings.warn(note, StropWarning, stacklevel=2)
-        _refuse_edited_matrices(inner, recipe)
+        _refuse_edited_places(inner, recipe)
     return attach_interventions(
         inner,
         recipe.interventions,
@@ -83,15 +84,15 @@ def refuse_no_recipe(recipe: object) -> None:
     raise UsageError(f"recipe is of type {type(recipe).__name__}; give a strop.Recipe, which is {remedy}.")
 
 
-def _refuse_edited_matrices(model: PreTrainedModel, recipe: Recipe) -> None:
-    """Raise BaseMismatchError if a recipe edits a matrix that something attached has edited: it was made for the base's."""
-    edited = [
-        entry.site for attached in attachments_of(model) for entry in attached.interventions if entry.kind == "weight"
-    ]
+def _refuse_edited_places(model: PreTrainedModel, recipe: Recipe) -> None:
+    """Raise BaseMismatchError if a recipe edits what something attached edits: it was made for the base's."""
     for entry in recipe.interventions:
-        if entry.kind == "weight" and any(entry.site.overlaps(site) for site in edited):
+        for attached in attachments_of(model):
+            if not any(meet(entry, other) for other in attached.interventions):
+                continue
+            what = "is not the matrix" if entry.kind == "weight" else "does not hold the hidden states"
             raise BaseMismatchError(
-                f"{entry.site} is not the matrix the recipe was made for: a recipe that is attached edits it already; detach "
+                f"{entry.site} {what} the recipe was made for: a recipe that is attached edits it already; detach "
                 "that one, or pass force=True if you know that this one fits on top of it."
             )
 

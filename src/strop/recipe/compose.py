@@ -52,7 +52,7 @@ def refuse_to_compose(first: Part, second: Part) -> None:
             "Both recipes carry a classification head, and a model has one: train the second after the first."
         )
     for mine in first.interventions:
-        clash = next((other for other in second.interventions if _meet(mine, other)), None)
+        clash = next((other for other in second.interventions if meet(mine, other)), None)
         if clash is not None:
             raise RecipeError(
                 f"Both recipes edit {clash.site}, and the second does not know what the first leaves there: find it "
@@ -60,7 +60,7 @@ def refuse_to_compose(first: Part, second: Part) -> None:
             )
 
 
-def _meet(mine: Intervention, other: Intervention) -> bool:
+def meet(mine: Intervention, other: Intervention) -> bool:
     """Return whether two edits change one matrix, or one place of the hidden states."""
     if mine.kind != other.kind:
         return False

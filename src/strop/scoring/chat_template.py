@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -173,21 +174,31 @@ def _lead(
     chat: Chat,
     asked: str,
 ) -> str:
-    """Return the space a template writes between what it asks with and an answer."""
+    """Return the space a template writes between what it asks with and an answer.
+
+    Compared is what stands behind the prompt: what stands before it may depend on how many messages there are.
+    """
     mark = MARK.format(len(said))
     try:
         messages = form.messages([*said, ("assistant", mark)])
         whole = _written(tokenizer, template, messages, chat, ask=False)
     except TaskError:
         return ""
-    lead, found, _ = whole.removeprefix(asked).partition(mark)
-    if not whole.startswith(asked) or not found or not lead:
+    prompt = said[-1][1]
+    asks, (before, found, _) = asked.rpartition(prompt)[2], whole.rpartition(prompt)[2].partition(mark)
+    if not found or prompt not in whole:
         return ""
-    if lead.isspace():
-        return lead
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asks, before, strict=False)))
+    asks, before = asks[same:], before[same:]
+    if not (asks + before).strip():
+        return "" if asks else before
+    if asks.strip():
+        differs = f"asks for an answer with {asks!r}, and writes one {f'with {before!r}' if before else 'without'}"
+    else:
+        differs = f"writes {before!r} before an answer, and asks for one without"
     warnings.warn(
-        f"The tokenizer's chat template writes {lead!r} before an answer, and asks for one without; where it has an argument "
-        "for that, give it in the task file, such as chat: {enable_thinking: false}.",
+        f"The tokenizer's chat template {differs}; where it has an argument for that, give it in the task file, such as chat: "
+        "{enable_thinking: false}.",
         StropWarning,
         stacklevel=2,
     )

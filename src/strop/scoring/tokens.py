@@ -25,8 +25,8 @@ def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, adds_
         tokenizer: a fast one.
         adds_special: let it put its special tokens before a text, unless that begins with them already.
     """
-    if not texts:  # of which transformers makes nothing
-        return []
+    if not texts:
+        return []  # of which some tokenizers make an error
     encoded = tokenizer(
         list(texts),
         return_offsets_mapping=True,

@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import decimal
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -102,6 +103,52 @@ class _Digits(decimal.Decimal):
         return format(self, "f")
 
 
+class _Text(str):
+    """A text that is not taken for the number, or the truth, that it spells: 'False' is not false, and '1' is not 1."""
+
+    __slots__ = ("_name", "_truth")
+    _name: str
+    _truth: bool
+
+    def __new__(cls, text: str, name: str, truth: bool) -> "_Text":
+        self = super().__new__(cls, text)
+        self._name, self._truth = name, truth
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (int, float, decimal.Decimal)) and _spells(self, other):
+            says = f"'{self}' == {str(other).lower()} is never so: write {self._name} == '{self}'"
+            number = "" if isinstance(other, bool) else f", or {self._name}|float == {other}"
+            raise NotTextError(f"compares a text of column '{shortened(self._name)}', and {says}{number}")
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __bool__(self) -> bool:
+        if self._truth and str(self).strip().casefold() in ("false", "0"):
+            raise NotTextError(
+                f"asks whether column '{shortened(self._name)}' is true, and '{self}' is a text: compare it, as in "
+                f"{self._name} == '{self}'"
+            )
+        return len(self) > 0
+
+
+_Text.__name__, _Text.__module__ = "str", "builtins"  # what messages of Jinja and Python call it
+
+
+def _spells(text: str, value: Any) -> bool:
+    """Return whether a text spells a truth, where one is compared with it, or any number."""
+    if isinstance(value, bool) and text.strip().casefold() in ("true", "false"):
+        return True
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 class RowView:
     """What templates see of the rows of one source.
 
@@ -113,14 +160,19 @@ class RowView:
     def __init__(self, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
         self.columns = frozenset(columns)
         numbers: dict[str, set[bool | None]] = {column: set() for column in self.columns}
+        truths: dict[str, bool] = {}
         for row in rows:
             for column in self.columns & row.keys():
+                if isinstance(row[column], str) and truths.get(column, True):
+                    truths[column] = row[column].strip().casefold() in ("true", "false", "1", "0", "")
                 with contextlib.suppress(RecursionError):  # the row is refused when it is rendered
                     numbers[column].update(map(_whole, _numbers_in(row[column])))
         self.numeric = frozenset(column for column, kinds in numbers.items() if kinds)
         """The columns with a number or a boolean in them."""
         self.unsure = frozenset(column for column, kinds in numbers.items() if True in kinds and False not in kinds)
         """Those with floats, none of which has a fraction: they may have been whole numbers."""
+        self.truths = frozenset(column for column, only in truths.items() if only)
+        """Those whose texts all spell truths: a text such as 'False' may have been one."""
 
     def of(self, row: Mapping[str, Any], *, any_number: bool = False) -> dict[str, Any]:
         """Return a row for a template.
@@ -138,6 +190,8 @@ class RowView:
         value = plain(value)
         if value is None:
             return Missing(name, uncertain=column in self.numeric)
+        if isinstance(value, str):
+            return _Text(value, name, column in self.truths)
         if isinstance(value, bool):
             says = f"{kind_of(value)}; write it in words: {{{{ 'yes' if {name} else 'no' }}}}"
             return _telling(_Truth(value), name, says)
@@ -157,7 +211,7 @@ class RowView:
             return _telling(_Whole(value), name, says)
         if isinstance(value, decimal.Decimal) and is_finite(value):
             return _Digits(value)
-        if isinstance(value, (str, dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
+        if isinstance(value, (dt.date, dt.time)) or (_is_number(value) and is_finite(value)):
             return value
         return _telling(_Opaque(), name, f"{kind_of(value)}, of which no text is made; correct it or drop the row")
 
