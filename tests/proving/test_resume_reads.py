@@ -75,6 +75,20 @@ def test_a_tokenizer_with_a_token_more_is_refused(
         resumed(answering(), other, task, tmp_path / "run")
 
 
+def test_other_examples_are_not_taken_for_another_tokenizer(
+    answering: Callable[..., Any], small_tokenizer: Any, facts: Path, tmp_path: Path
+) -> None:
+    begun(answering(), small_tokenizer, strop.load_task(facts), tmp_path / "run")
+    text = (tmp_path / "facts.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "facts.jsonl").write_text(text.replace("Lyon7 is", "Lyon 7 is"), encoding="utf-8")
+    with pytest.raises(
+        RunError,
+        match=r"run began with other examples: the task file or its data has changed since; resume with what it began with, "
+        r"or choose another --out\.$",
+    ):
+        resumed(answering(), small_tokenizer, strop.load_task(facts), tmp_path / "run")
+
+
 @pytest.mark.parametrize(("field", "value"), [("rms_norm_eps", 0.5), ("hidden_act", "relu")])
 def test_a_config_that_computes_otherwise_is_refused_by_its_field(
     field: str, value: Any, answering: Callable[..., Any], small_tokenizer: Any, facts: Path, tmp_path: Path
@@ -92,6 +106,7 @@ def test_what_changes_no_logits_may_differ(
     begun(answering(), small_tokenizer, task, tmp_path / "run")
     model.config.use_cache, model.config.architectures, model.config.id2label = False, ["Other"], {0: "a"}
     model.config.name_or_path = "elsewhere"
+    model.config.pad_token_id, model.config.eos_token_id = 3, [3, 4]  # as a trainer takes them from the tokenizer
     assert resumed(model, small_tokenizer, task, tmp_path / "run").folder == tmp_path / "run"
 
 

@@ -177,7 +177,7 @@ def test_arguments_of_the_template_are_handed_on_and_missed_where_answers_begin_
     [
         ("<think>", "", "asks for an answer with '<think>', and writes one without"),
         ("<think>\n", "<think></think>", "writes '</think>' before an answer, and asks for one without"),
-        ("analysis:", "final:", "asks for an answer with 'analysis:', and writes one with 'final:'"),
+        ("<think>", "\n", "asks for an answer with '<think>', and writes one without"),
     ],
 )
 def test_answers_that_are_asked_for_in_other_words_than_they_are_written_in_are_noted(

@@ -22,6 +22,9 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """What a config says that changes no logits: names, versions, what else is returned; dtypes are the weights' own affair."""
 
+OF_CLASSIFIERS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
+"""What only a classifier computes by, to find where a text ends; trainers set them as the tokenizer has them."""
+
 
 def what_is_read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> dict[str, Any]:
     """Return what tells a run's prompts and its model's way to compute from others, as config.json holds it.
@@ -33,7 +36,10 @@ def what_is_read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tas
     """
     return {
         "prompts": _tokens_of(task, tokenizer),
-        "config": _computing_fields(json.loads(model.config.to_json_string())),
+        "config": _computing_fields(
+            json.loads(model.config.to_json_string()),
+            HARMLESS if task.labels is not None else HARMLESS | OF_CLASSIFIERS,
+        ),
     }
 
 
@@ -52,10 +58,10 @@ def _tokens_of(task: Task, tokenizer: PreTrainedTokenizerBase) -> str:
     return digest.hexdigest()[:32]
 
 
-def _computing_fields(config: dict[str, Any]) -> dict[str, Any]:
+def _computing_fields(config: dict[str, Any], harmless: frozenset[str]) -> dict[str, Any]:
     """Return the fields of a config, those of the parts of a model in it included, that change what is computed."""
     return {
-        name: _computing_fields(value) if isinstance(value, dict) else value
+        name: _computing_fields(value, harmless) if isinstance(value, dict) else value
         for name, value in config.items()
-        if name not in HARMLESS and not name.startswith("_")
+        if name not in harmless and not name.startswith("_")
     }

@@ -140,6 +140,13 @@ def moment_of(folder: Path) -> datetime.datetime | None:
         return None
 
 
+CHANGED = {
+    "task.fingerprint": "examples: the task file or its data has changed",
+    "reads.prompts": "prompts: the tokenizer or its chat template has changed",
+}
+"""What a digest in the config stands for; prompts are looked at last, for they change with the examples too."""
+
+
 def _same_run(path: Path, config: Mapping[str, Any]) -> str:
     """Return the id of the run that began with this config.
 
@@ -155,13 +162,13 @@ def _same_run(path: Path, config: Mapping[str, Any]) -> str:
         raise RunError(f"{path} is not a run's config, so the run cannot be resumed: choose another --out.") from None
     then, now = _flat(before), _flat(json.loads(json.dumps(config)))
     asked = {key for key in now if "reads" in before or not key.startswith("reads.")}  # older runs say nothing of it
-    for key in sorted((set(then) | asked) - SPELLINGS):
+    differing = (set(then) | asked) - SPELLINGS
+    for key in sorted(differing, key=lambda key: (key.startswith("reads."), key)):
         if then.get(key) == now.get(key):
             continue
-        if key == "reads.prompts":
+        if key in CHANGED:
             raise RunError(
-                f"{path.parent} began with other prompts: the tokenizer or its chat template has changed since; resume with "
-                "the one it began with, or choose another --out."
+                f"{path.parent} began with other {CHANGED[key]} since; resume with what it began with, or choose another --out."
             )
         raise RunError(
             f"{path.parent} began with {key} = {then.get(key)!r}, and now it is {now.get(key)!r}: resume with the "

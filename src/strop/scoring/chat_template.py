@@ -190,10 +190,12 @@ def _lead(
         return ""
     same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asks, before, strict=False)))
     asks, before = asks[same:], before[same:]
-    if not (asks + before).strip():
-        return "" if asks else before
+    if before and not asks and before.isspace():
+        return before
+    if bool(asks.strip()) == bool(before.strip()):  # the same, or two names of who answers
+        return ""
     if asks.strip():
-        differs = f"asks for an answer with {asks!r}, and writes one {f'with {before!r}' if before else 'without'}"
+        differs = f"asks for an answer with {asks!r}, and writes one without"
     else:
         differs = f"writes {before!r} before an answer, and asks for one without"
     warnings.warn(
