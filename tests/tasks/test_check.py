@@ -117,3 +117,13 @@ def test_a_bomb_is_met_once_and_not_for_every_row(write_task: WriteTask) -> None
 def test_rows_and_builtin_names_are_checked_too() -> None:
     assert check_task("int-mult").fits
     assert [row.source for row in check_task([{"prompt": "p", "answer": ""}]).bad] == ["data"]
+
+
+def test_examples_that_no_split_holds_are_told(write_task: Callable[..., Path]) -> None:
+    rows = [{"prompt": f"Item {number} is", "answer": " red", "kind": "ab"[number % 10 == 0]} for number in range(30)]
+    found = check_task(write_task(rows, category="kind", per_category=10))
+    assert task_table(found).title == "made: score exact, 13 examples"
+    assert "17 are in no split: a category has more than per_category, or another split has them too" in task_lines(
+        found
+    )
+    assert not any("no split" in line for line in task_lines(check_task(write_task(rows))))

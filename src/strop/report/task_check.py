@@ -32,7 +32,7 @@ def task_table(found: TaskCheck) -> Table:
         )
         for split in found.splits
     )
-    title = f"{found.name}: score {found.score}, {found.distinct:,} examples"
+    title = f"{found.name}: score {found.score}, {total:,} examples"
     return Table(title, ("split", "rows", "share", "groups", "categories"), rows)
 
 
@@ -90,6 +90,11 @@ def task_lines(found: TaskCheck) -> list[str]:
             (source.bad, "bad"), (source.skipped, "skipped by skip:"), (source.left_out, "left out by where:"),
         ) if count]  # fmt: skip
         lines.append(f"{source.name}: {', '.join(parts)}")
+    unused = found.distinct - sum(split.examples for split in found.splits)
+    if found.splits and unused > 0:
+        lines.append(
+            f"{unused:,} are in no split: a category has more than per_category, or another split has them too"
+        )
     for what, lengths in (("prompts", found.prompt_characters), ("answers", found.answer_characters)):
         if lengths is not None:
             lines.append(length_line(what, lengths, "characters"))
