@@ -130,6 +130,13 @@ def test_rows_that_cannot_come_from_the_prompts_are_not_placed() -> None:
             "neither labels nor generate",
         ),
         ({"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]] * 2)}, "several sequences are packed into one row"),
+        (
+            {
+                "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]]),
+                "attention_mask": torch.ones(2, 6),
+            },
+            "several sequences are packed into one row",
+        ),
         ({"cu_seq_lens_q": torch.tensor([0, 6]), "attention_mask": LEFT}, "several sequences are packed into one row"),
     ],
 )
@@ -138,6 +145,13 @@ def test_what_cannot_be_known_says_why(arguments: dict[str, Any], reason: str) -
         found = placed(whole_input=whole_input, **arguments)
         assert found.prompt_length is None
         assert reason in found.reason
+
+
+@pytest.mark.parametrize("of_padding", [0, 1, 5])
+def test_positions_of_padding_are_not_taken_for_those_of_a_second_sequence(of_padding: int) -> None:
+    positions = torch.tensor([[of_padding, of_padding, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5]])
+    found = placed(attention_mask=LEFT, position_ids=positions, labels=labels(3, 3))
+    assert lengths(found) == lengths(placed(attention_mask=LEFT, labels=labels(3, 3)))
 
 
 def test_a_model_without_a_head_reads_nothing_but_prompts() -> None:

@@ -357,7 +357,7 @@ def test_hidden_states_are_not_edited_by_two_recipes_that_know_nothing_of_each_o
             with pytest.raises(
                 BaseMismatchError,
                 match=r"layer 1 block does not hold the hidden states the recipe was made for: a recipe that is attached "
-                r"edits it already; detach that one, or pass force=True",
+                r"edits it already; detach that one, or pass force=True \(--force\) if you know",
             ):
                 attach(llama, same_place)
         assert torch.equal(logits(llama), alone)

@@ -151,3 +151,16 @@ def test_rows_are_scored_as_a_task_of_them_is(tiny: Callable[..., Any], small_to
     by_task = strop.evaluate(model, small_tokenizer, load_task(ROWS))
     assert by_rows.figures == by_task.figures
     assert by_rows.figures.count == 8
+
+
+def test_rows_that_a_transform_makes_are_not_read_without_it() -> None:
+    shouting = as_dataset(ROWS).with_transform(
+        lambda batch: {name: [f"{text}!" for text in texts] for name, texts in batch.items()}
+    )
+    with pytest.raises(
+        TaskError,
+        match=r"^This datasets.Dataset has a transform \(with_transform, set_transform\), and its rows are stored without it; "
+        r"give list\(dataset\), or use dataset.map.$",
+    ):
+        load_task(shouting)
+    assert all(example.prompt.endswith("=!") for example in load_task(list(shouting)).examples("test"))

@@ -378,6 +378,12 @@ def test_a_missing_value_is_told_by_what_it_is_for(keys: dict[str, Any], called:
     assert f"row 2: {called} has no value, for column 'a' is empty" in refusal(rows_with("blue", None), **keys)
 
 
+def test_what_stands_for_a_missing_value_in_a_condition_is_written_without_braces() -> None:
+    message = refusal(rows_with("blue", None), where="a == 'blue'")
+    assert message.endswith("drop the row, or say what stands for it: a|default('…').")
+    assert answers("blue", None, "red", "blue", where="a|default('') == 'blue'") == [" blue", " blue"]
+
+
 def test_a_choice_in_a_list_that_is_missing_is_refused() -> None:
     rows = [{"n": "1", "a": ["red", "blue"]}, {"n": "2", "a": ["red", None]}]
     message = refusal(rows, answer=" {{ a[0] }}", choices=[" {{ a[0] }}", " {{ a[1] }}"], score="choice")

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments, pipeline
 import strop
 from strop.anatomy import StreamSite
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import InterventionError, TrainingError
+from strop.errors import InterventionError, StropWarning, TrainingError
 from strop.interventions import LowRankEdit, Positions
 from strop.recipe import Recipe
 from strop.training import InterventionCheckpoints
@@ -318,3 +318,20 @@ def test_rows_without_a_prompt_before_their_labels_are_refused(
         trained_by(Trainer(model, arguments, train_dataset=learnable))
         assert recipe.learned_by(attachment) != recipe
         attachment.detach()
+
+
+def test_rows_without_a_label_are_noted(tiny: Any, rows: Any, tmp_path: Path) -> None:
+    model = tiny("llama")
+    edit = LowRankEdit(StreamSite(1), "loreft", rank=2, positions=Positions.parse("f1"))
+    recipe = Recipe.of(model, [edit], tensors=[edit.initial_tensors(32)])
+    attachment = strop.attach(model, recipe, trainable=True)
+    unlabelled = [{**row, "labels": [-100] * len(row["input_ids"])} for row in rows]
+    arguments = TrainingArguments(str(tmp_path), save_strategy="no", **{**QUIET, "num_train_epochs": 1})
+    with pytest.warns(StropWarning) as noted:
+        trained_by(Trainer(model, arguments, train_dataset=unlabelled))
+    assert {str(one.message) for one in noted if one.category is StropWarning} == {
+        "No row of a batch has a label, for all are -100, so that nothing is learned from it; give completions behind the "
+        "prompts, or let rows be longer."
+    }
+    assert recipe.learned_by(attachment) == recipe
+    attachment.detach()

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy
-from strop.errors import InterventionError
+from strop.errors import InterventionError, StropWarning
 from strop.interventions.calls import Calls
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
@@ -176,17 +177,24 @@ class StateEditor:
         layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
         begun = _Pass(module, tokens, layout)
         if module.training and torch.is_grad_enabled() and layout.prompt_length is not None:
-            self._refuse_to_learn_nothing(begun)
+            self._refuse_to_learn_nothing(begun, arguments.get("labels"))
         _PASSES.enter(self, begun, _frame_of_call())
 
-    def _refuse_to_learn_nothing(self, begun: _Pass) -> None:
-        """Raise where edits are to learn from a batch in which they touch no token."""
+    def _refuse_to_learn_nothing(self, begun: _Pass, labels: Any) -> None:
+        """Raise where edits are to learn from a batch in which they touch no token, and warn where it has no label."""
         learning = {edit.entry.positions for edit in self.edits if _learns(edit.module)}
         touched = (tokens is None or len(tokens) for tokens in map(begun.indices, learning))
         if learning and not any(touched):
             raise InterventionError(
                 "No row of the batch has a prompt before its labels, so an edit at "
                 f"{' or '.join(sorted(map(str, learning)))} touches nothing; give prompts and completions, or edit at all."
+            )
+        if learning and isinstance(labels, Tensor) and not labels.is_floating_point() and bool((labels == -100).all()):
+            warnings.warn(
+                "No row of a batch has a label, for all are -100, so that nothing is learned from it; give completions behind "
+                "the prompts, or let rows be longer.",
+                StropWarning,
+                stacklevel=2,
             )
 
     @never_compiled

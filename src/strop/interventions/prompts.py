@@ -251,6 +251,13 @@ def _packed(arguments: Mapping[str, Any]) -> bool:
     if arguments.get("cu_seq_lens_q") is not None:
         return True
     ids = arguments.get("position_ids")
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or arguments.get("attention_mask") is not None:
+    mask = arguments.get("attention_mask")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[1] < 2:
         return False
-    return bool((ids[:, 1:] < ids[:, :-1]).any())
+    if mask is not None and (mask.ndim != 2 or len(mask) != len(ids)):
+        return False
+    begins_anew = ids[:, 1:] < ids[:, :-1]
+    if mask is not None:  # padding on the left has positions of its own
+        real = mask[:, -ids.shape[1] :].to(ids.device) > 0
+        begins_anew = begins_anew & real[:, 1:] & real[:, :-1]
+    return bool(begins_anew.any())

@@ -93,7 +93,7 @@ def _refuse_edited_places(model: PreTrainedModel, recipe: Recipe) -> None:
             what = "is not the matrix" if entry.kind == "weight" else "does not hold the hidden states"
             raise BaseMismatchError(
                 f"{entry.site} {what} the recipe was made for: a recipe that is attached edits it already; detach "
-                "that one, or pass force=True if you know that this one fits on top of it."
+                "that one, or pass force=True (--force) if you know that this one fits on top of it."
             )
 
 

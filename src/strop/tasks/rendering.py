@@ -231,9 +231,10 @@ class _Renderer:
             raise
         except NoValueError as error:
             column = shortened(error.message or "")
+            instead = f"{column}|default('…')"  # a condition has no braces
             raise TaskError(
-                f"{where}: {called} has no value, for column '{column}' is empty; fill it, drop the row, "
-                f"or say what stands for it: {{{{ {column}|default('…') }}}}."
+                f"{where}: {called} has no value, for column '{column}' is empty; fill it, drop the row, or say what stands for "
+                f"it: {instead if called == CALLED['where'] else f'{{{{ {instead} }}}}'}."
             ) from None
         except NotTextError as error:
             raise TaskError(f"{what} {error}.") from None

@@ -36,7 +36,16 @@ def rows_of_parquet(path: Path) -> list[Mapping[str, Any]]:
 
 
 def rows_of_dataset(dataset: "datasets.Dataset") -> list[Mapping[str, Any]]:
-    """Return the rows of a data set as they are stored: no picture or sound in it is decoded."""
+    """Return the rows of a data set as they are stored: no picture or sound in it is decoded.
+
+    Raises:
+        TaskError: it has a transform, which makes other rows of them.
+    """
+    if dataset.format["type"] == "custom":
+        raise TaskError(
+            "This datasets.Dataset has a transform (with_transform, set_transform), and its rows are stored without it; give "
+            "list(dataset), or use dataset.map."
+        )
     batches = dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)
     return [row for table in batches for row in _rows_of(table)]
 
