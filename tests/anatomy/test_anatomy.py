@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.fixtures.opt import OPT
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -314,26 +315,17 @@ def test_an_offloaded_weight_is_refused_by_name(tiny: Tiny) -> None:
 # Architectures nobody has described
 
 
-OPT = {
+OPT_SIZES = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32,
 }  # fmt: skip
-OPT_FAMILY = Family(
-    name="OPT",
-    model_types=("opt",),
-    blocks="model.decoder.layers",
-    matrices={
-        T.QUERY: Spelling("self_attn.q_proj"),
-        T.OUTPUT: Spelling("self_attn.out_proj"),
-        T.UP: Spelling("fc1"),
-        T.DOWN: Spelling("fc2"),
-    },
-)
 OPT_FILE = """
 name: OPT
 model_types: [opt]
 blocks: model.decoder.layers
 matrices:
   query: self_attn.q_proj
+  key: self_attn.k_proj
+  value: self_attn.v_proj
   output: self_attn.out_proj
   up: {path: fc1}
   down: {path: fc2, packing: whole}
@@ -342,7 +334,7 @@ matrices:
 
 @pytest.fixture
 def opt(described: Callable[..., nn.Module]) -> nn.Module:
-    return described("opt", **OPT)
+    return described("opt", **OPT_SIZES)
 
 
 def test_an_unknown_architecture_is_told_what_was_found_and_how_to_describe_it(opt: nn.Module) -> None:
@@ -365,10 +357,10 @@ def test_an_unknown_architecture_is_told_what_was_found_and_how_to_describe_it(o
 def test_the_remedy_in_the_message_can_be_followed_in_python_and_in_yaml(opt: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "opt.yaml"
     path.write_text(OPT_FILE, encoding="utf-8")
-    assert read_family(path) == OPT_FAMILY
+    assert read_family(path) == OPT
     anatomy = Anatomy.of(opt, family=read_family(path))
     assert (anatomy.layer_count, anatomy.head_count, anatomy.head_size) == (3, 4, 8)
-    assert len(anatomy.sites()) == 12
+    assert len(anatomy.sites()) == 18
     assert anatomy.module_path(WeightSite(2, T.UP)) == "model.decoder.layers.2.fc1"
     assert torch.equal(anatomy.read_weight(opt, WeightSite(2, T.UP)), opt.model.decoder.layers[2].fc1.weight)
 

@@ -113,5 +113,6 @@ def test_later_factors_are_those_of_the_matrix_as_earlier_edits_left_it(llama: n
 def test_checking_decomposes_nothing(llama: nn.Module, never_decomposing: Callable[[], None]) -> None:
     recipes = [factored(llama, case) for case in CASES]
     never_decomposing()
-    for recipe in recipes:
-        recipe.check(llama)
+    assert [recipe.check(llama) for recipe in recipes] == [None] * len(CASES)
+    with pytest.raises(AssertionError):
+        recipes[0].with_factors(llama)  # what does decompose is seen

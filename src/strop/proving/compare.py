@@ -14,7 +14,17 @@ from strop.proving.prove import states_below
 from strop.proving.together import Together, change_of
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Change, Side, SideBySide
-from strop.scoring import DriftScorer, changed_answers, compare, refuse_changed, scorer_of, spread
+from strop.scoring import (
+    ClassScorer,
+    DriftScorer,
+    Evaluation,
+    Scorer,
+    changed_answers,
+    compare,
+    refuse_changed,
+    scorer_of,
+    spread,
+)
 from strop.tasks import TaskSource, load_task
 
 
@@ -110,15 +120,7 @@ def compare_recipes(
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
     progress.start(f"scoring {task.name}/{split}", (1 + sum(map(bool, pair.each))) * scorer.steps)
     lowest = Together((pair.a, pair.b)).lowest
-    states = states_below(scorer, lowest)
-    first = lowest if states is not None else 0
-    scored = [scorer.evaluate(start=first, states=states, progress=progress)]
-    for recipes in pair.each:
-        if not recipes:
-            scored.append(scored[0])  # the very same model, so that it gains exactly nothing
-            continue
-        with recipes.applied(model, family=family):
-            scored.append(scorer.evaluate(start=first, states=states, progress=progress))
+    scored = _scored(scorer, pair, lowest=lowest, family=family, progress=progress)
     text, known = text or DriftText(), base.fingerprint
     prepared = _read_by_base(
         model, tokenizer, text, anatomy=anatomy, lowest=lowest, fingerprint=known, progress=progress
@@ -145,6 +147,22 @@ def compare_recipes(
         score=task.score,
         shots=task.shots.count if task.shots is not None else 0,
     )
+
+
+def _scored(
+    scorer: Scorer | ClassScorer, pair: RecipePair, *, lowest: int, family: Family | None, progress: Progress
+) -> list[Evaluation]:
+    """Return what the base scores, and the base with either recipe on it; what lies below the lowest edit is run once."""
+    states = states_below(scorer, lowest)
+    start = lowest if states is not None else 0
+    scored = [scorer.evaluate(start=start, states=states, progress=progress)]
+    for recipes in pair.each:
+        if not recipes:
+            scored.append(scored[0])  # the very same model, so that it gains exactly nothing
+            continue
+        with recipes.applied(scorer.model, family=family):
+            scored.append(scorer.evaluate(start=start, states=states, progress=progress))
+    return scored
 
 
 def _read_by_base(
