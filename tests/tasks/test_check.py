@@ -127,3 +127,8 @@ def test_examples_that_no_split_holds_are_told(write_task: Callable[..., Path]) 
         found
     )
     assert not any("no split" in line for line in task_lines(check_task(write_task(rows))))
+
+
+def test_where_no_row_can_be_used_its_rows_say_all(write_task: Callable[..., Path]) -> None:
+    found = check_task(write_task([{"prompt": "Item is", "answer": ""}, {"prompt": "Item was", "answer": ""}]))
+    assert (found.fits, len(found.bad), found.problem, found.splits, found.distinct) == (False, 2, None, (), 0)

@@ -233,9 +233,10 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
     with pytest.raises(TaskError) as raised:
         load_task("world-fact")
     assert str(raised.value) == (
-        "There is no task 'world-fact': give a task file (*.yaml) or one of addsub, aqua, arc-challenge, arc-easy, boolq, "
-        "cb, copa, glue-cola, glue-mnli, glue-mrpc, glue-qnli, glue-qqp, glue-rte, glue-sst2, glue-stsb, gsm8k, "
-        "hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, winogrande, world-facts, world-facts-all."
+        "There is no task 'world-fact' (did you mean world-facts?): give a task file (*.yaml) or one of addsub, aqua, "
+        "arc-challenge, arc-easy, boolq, cb, copa, glue-cola, glue-mnli, glue-mrpc, glue-qnli, glue-qqp, glue-rte, "
+        "glue-sst2, glue-stsb, gsm8k, hellaswag, int-mult, int-sum, mawps, openbookqa, piqa, rte, siqa, svamp, "
+        "winogrande, world-facts, world-facts-all."
     )
 
 

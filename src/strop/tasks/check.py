@@ -145,11 +145,11 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
     """
     found = read_source(source)
     task, problem = None, None
+    examples = [example for rows in found.rendered.values() for example in rows.examples]
     try:
-        task = found.task()
+        task = found.task() if examples else None  # without any, its bad rows say all
     except TaskError as error:
         problem = str(error)
-    examples = [example for rows in found.rendered.values() for example in rows.examples]
     distinct = without_repeats(examples)
     worded = distinct if found.task_file.labels is None else []  # a label is no part of the text
     return TaskCheck(

@@ -1,6 +1,7 @@
 """From a task file, or what is given in the place of one, to a task."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -120,8 +121,10 @@ def _path_of(text: str) -> Path:
         raise TaskError(f"The task {quoted(text)} cannot be looked for: {why}.") from None
     if missing:
         shown = shortened(text)
+        near = difflib.get_close_matches(text, builtin_tasks(), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
         raise TaskError(
-            f"There is no task '{shown}': give a task file (*.yaml) or one of {', '.join(builtin_tasks())}."
+            f"There is no task '{shown}'{meant}: give a task file (*.yaml) or one of {', '.join(builtin_tasks())}."
         )
     if path.suffix.lower() in DATA_ENDINGS:
         raise TaskError(
