@@ -1,6 +1,7 @@
 """What a Transformer is made of, and how to read and write its matrices as (out, in)."""
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Collection, Iterable, Mapping
 
@@ -8,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy.families import FAMILIES, Family, Spelling
+from strop.anatomy.families import Family, Spelling
 from strop.anatomy.families.fused import interleaves_heads
 from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
 from strop.anatomy.sizes import StackSizes, config_of, refuse_router, sizes_of
 from strop.anatomy.slices import columns_view, matrix_view, rows_view
-from strop.anatomy.unknown import describe_unknown
-from strop.errors import AnatomyError, SiteError, UneditableWeightError, UnknownArchitectureError
+from strop.anatomy.reading import Reading, read_model
+from strop.errors import AnatomyError, SiteError, UneditableWeightError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Anatomy:
     Args:
         family: how the model's parts are spelled.
         stacks: the sizes of each list of blocks; a decoder-only model has one, without a name.
+        reading: how the family was read; None where it was given.
     """
 
     family: Family
     stacks: Mapping[Stack | None, StackSizes]
+    reading: Reading | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def of(cls, model: PreTrainedModel, *, family: Family | None = None) -> "Anatomy":
@@ -37,18 +40,26 @@ class Anatomy:
 
         Args:
             model: a model of transformers with its head on.
-            family: the spelling of an architecture Strop does not know.
+            family: the spelling, where it is not to be read from the model itself.
 
         Raises:
-            UnknownArchitectureError: no family covers the model; the message shows what was found and how to
-                describe it.
+            UnknownArchitectureError: the model could not be read; the message shows what was found and how to describe it.
             AnatomyError: its config does not say how large its parts are, or its heads are packed otherwise.
         """
-        chosen = family or next((known for known in FAMILIES if model.config.model_type in known.model_types), None)
-        if chosen is None:
-            raise UnknownArchitectureError(describe_unknown(model))
-        _refuse_other_packing(model, chosen)
-        return cls(chosen, {stack: sizes_of(model, chosen, stack) for stack in chosen.paths})
+        if family is not None:
+            _refuse_other_packing(model, family)
+            return cls(family, _all_sizes(model, family))
+        reading = read_model(model)
+        return cls(reading.family, _all_sizes(model, reading.family), reading)
+
+    @property
+    def origin(self) -> str:
+        """Where the family comes from, in words: it was given, or read from the model's modules and perhaps checked."""
+        if self.reading is None:
+            return "given by a description"
+        if self.reading.obstacle:
+            return f"read from the modules; no forward pass could check it: {self.reading.obstacle}"
+        return "read from the modules and checked by forward passes"
 
     @property
     def layer_count(self) -> int:
@@ -87,7 +98,7 @@ class Anatomy:
 
     @property
     def matrix_types(self) -> tuple[MatrixType, ...]:
-        """The matrix types a block of the main stack has."""
+        """The matrix types that blocks of the main stack have."""
         return tuple(self.family.matrices_of(self.family.main_stack))
 
     def sites(
@@ -99,34 +110,45 @@ class Anatomy:
     ) -> tuple[WeightSite, ...]:
         """Return the addresses of whole matrices, layer by layer; each expert of a mixture has its own.
 
+        Where blocks differ, a layer gives what it has of the matrix types.
+
         Args:
             layers: all by default.
             matrix_types: all the stack has by default.
             stack: the main one by default.
 
         Raises:
-            SiteError: the model has no such stack, layer or matrix type.
+            SiteError: the model has no such stack, layer or matrix type, or none of the layers has it.
         """
         stack = stack if stack is not None else self.family.main_stack
         sizes = self._sizes(stack, where=f"{stack}")
         chosen_types = tuple(self.family.matrices_of(stack)) if matrix_types is None else tuple(matrix_types)
-        chosen_layers = range(sizes.layer_count) if layers is None else sorted(layers)
-        found = tuple(
+        chosen_layers = tuple(range(sizes.layer_count)) if layers is None else tuple(sorted(layers))
+        for matrix_type in chosen_types:
+            self._refuse_absent(stack, chosen_layers, matrix_type)
+        return tuple(
             WeightSite(layer, matrix_type, expert=expert, stack=stack)
             for layer in chosen_layers
             for matrix_type in chosen_types
+            if matrix_type in sizes.spellings[layer]
             for expert in self._experts(stack, layer, matrix_type)
         )
-        for site in found:
-            self.spelling(site)
-        return found
+
+    def _refuse_absent(self, stack: Stack | None, layers: tuple[int, ...], matrix_type: MatrixType) -> None:
+        """Raise SiteError where there is no such layer, or no such matrix in any of them."""
+        having = []
+        for layer in layers:
+            site = WeightSite(layer, matrix_type, stack=stack)
+            having.append(matrix_type in self._sizes_at(site).spellings[layer])
+        if layers and not any(having):
+            self._spelled(WeightSite(layers[0], matrix_type, stack=stack))
 
     def _experts(self, stack: Stack | None, layer: int, matrix_type: MatrixType) -> Iterable[int | None]:
-        """Return the experts that have such a matrix, none in a layer without a mixture; (None,) where it is the block's."""
-        spelling, counts = self.family.matrices_of(stack).get(matrix_type), self.stacks[stack].expert_counts
-        if spelling is None or not spelling.has_experts or not any(counts) or not 0 <= layer < len(counts):
+        """Return the experts that have such a matrix; (None,) where it is the block's."""
+        sizes = self.stacks[stack]
+        if not sizes.spellings[layer][matrix_type].has_experts or not any(sizes.expert_counts):
             return (None,)
-        return range(counts[layer])
+        return range(sizes.expert_counts[layer])
 
     def _sizes(self, stack: Stack | None, *, where: str) -> StackSizes:
         if stack not in self.stacks:
@@ -149,11 +171,7 @@ class Anatomy:
         Raises:
             SiteError: the model has no such stack, layer, matrix type, head or expert.
         """
-        sizes, spellings = self._sizes_at(site), self.family.matrices_of(site.stack)
-        if site.matrix_type not in spellings:
-            has = ", ".join(spellings)
-            raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {has}.")
-        spelling = spellings[site.matrix_type]
+        sizes, spelling = self._sizes_at(site), self._spelled(site)
         if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
                 f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."
@@ -165,6 +183,19 @@ class Anatomy:
         elif site.expert is not None:
             raise SiteError(f"{site}: a {self.family.name} block has no experts.")
         return spelling
+
+    def _spelled(self, site: WeightSite) -> Spelling:
+        """Return how the site's block spells the matrix.
+
+        Raises:
+            SiteError: it has none, or no block has.
+        """
+        own, known = self._sizes_at(site).spellings[site.layer], self.family.matrices_of(site.stack)
+        if site.matrix_type in own:
+            return own[site.matrix_type]
+        if site.matrix_type not in known:
+            raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {', '.join(known)}.")
+        raise SiteError(f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}.")
 
     def _refuse_other_experts(self, site: WeightSite, spelling: Spelling, count: int) -> None:
         if not count:
@@ -223,7 +254,7 @@ class Anatomy:
         self._sizes_at(site)
         if site.stream is Stream.BLOCK:
             return self.blocks(model, site.stack)[site.layer]
-        spelling = self.family.matrices_of(site.stack).get(site.writer.matrix_type)
+        spelling = self.stacks[site.stack].spellings[site.layer].get(site.writer.matrix_type)
         if spelling is not None and spelling.has_experts:
             raise SiteError(
                 f"{site}: several experts make these states, and no one matrix; choose the stream {Stream.BLOCK}."
@@ -350,10 +381,14 @@ class Anatomy:
         return self.stacks[stack if stack is not None else self.family.main_stack].heads_of(matrix_type)
 
 
+def _all_sizes(model: PreTrainedModel, family: Family) -> dict[Stack | None, StackSizes]:
+    return {stack: sizes_of(model, family, stack) for stack in family.paths}
+
+
 def _refuse_other_packing(model: PreTrainedModel, family: Family) -> None:
     """Raise AnatomyError if heads are said to be stacked in a matrix that is known to hold them one after another."""
     for stack in family.paths:
-        for spelling in family.matrices_of(stack).values():
+        for spelling in itertools.chain(*family.matrices_of(stack).values()):
             if spelling.packing == "stacked" and HEADED & {*spelling.packed} and interleaves_heads(model.config):
                 raise AnatomyError(
                     f"{spelling.path}: this {type(model).__name__} keeps query, key and value of each head together, and not one "
