@@ -53,12 +53,22 @@ def sizes_of(model: PreTrainedModel, family: Family, stack: Stack | None) -> Sta
         layer_count=len(blocks),
         hidden_size=hidden_size,
         head_count=heads,
-        key_value_head_count=getattr(config, "num_key_value_heads", None) or heads,
+        key_value_head_count=_key_value_heads(config, heads),
         head_size=getattr(config, "head_dim", None) or hidden_size // heads,
         expert_counts=tuple(
             max((_expert_count(block, spelling) for spelling in with_experts), default=0) for block in blocks
         ),
     )
+
+
+def _key_value_heads(config: Any, heads: int) -> int:
+    """Return how many key/value heads a config says there are: Falcon and GPT-BigCode name them by other settings."""
+    grouped = getattr(config, "num_key_value_heads", None)
+    if grouped:
+        return int(grouped)
+    if getattr(config, "new_decoder_architecture", False):
+        return int(config.num_kv_heads)
+    return 1 if getattr(config, "multi_query", False) else heads
 
 
 def config_of(model: PreTrainedModel, stack: Stack | None) -> Any:
