@@ -5,16 +5,15 @@ import itertools
 import operator
 from collections.abc import Collection, Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family, Spelling
 from strop.anatomy.families.fused import interleaves_heads
-from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
-from strop.anatomy.sizes import StackSizes, config_of, refuse_router, sizes_of
-from strop.anatomy.slices import columns_view, matrix_view, rows_view
+from strop.anatomy.place import Place
 from strop.anatomy.reading import Reading, read_model
+from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
+from strop.anatomy.sizes import StackSizes, config_of, sizes_of
 from strop.errors import AnatomyError, SiteError, UneditableWeightError
 
 
@@ -194,8 +193,12 @@ class Anatomy:
         if site.matrix_type in own:
             return own[site.matrix_type]
         if site.matrix_type not in known:
-            raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {', '.join(known)}.")
-        raise SiteError(f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}.")
+            raise SiteError(
+                f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {', '.join(known)}."
+            )
+        raise SiteError(
+            f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}."
+        )
 
     def _refuse_other_experts(self, site: WeightSite, spelling: Spelling, count: int) -> None:
         if not count:
@@ -218,14 +221,17 @@ class Anatomy:
         found: nn.ModuleList = operator.attrgetter(self.family.paths[stack])(model)
         return found
 
+    def place(self, site: WeightSite) -> Place:
+        """Return where the site's matrix is stored.
+
+        Raises:
+            SiteError: the model has no such stack, layer, matrix type, head or expert.
+        """
+        return Place(site, self.spelling(site), self.stacks[site.stack], self.family)
+
     def module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
         """Return the module that holds the site's matrix, alone or packed with others."""
-        path = self.spelling(site).module_path(site.expert)
-        try:
-            module: nn.Module = operator.attrgetter(path)(self.blocks(model, site.stack)[site.layer])
-        except AttributeError:
-            raise AnatomyError(f"{site}: the block has no {path}, where a {self.family.name} block keeps it.") from None
-        return module
+        return self.place(site).module(model)
 
     def tapped_module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
         """Return the module whose inputs and outputs are those of the site's matrix.
@@ -233,17 +239,9 @@ class Anatomy:
         Raises:
             AnatomyError: there is none, for the matrix is a part of a parameter that a larger module reads.
         """
-        self._refuse_raw(site)
-        return self.module(model, site)
-
-    def _refuse_raw(self, site: WeightSite) -> None:
-        spelling = self.spelling(site)
-        if not spelling.is_tappable:
-            of = "of one expert " if spelling.experts else ""
-            raise AnatomyError(
-                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path(site)} computes it inside from its "
-                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
-            )
+        place = self.place(site)
+        place.refuse_raw()
+        return place.module(model)
 
     def stream_module(self, model: PreTrainedModel, site: StreamSite) -> nn.Module:
         """Return the module whose output the site's hidden states are: a tensor, or a tuple that begins with it.
@@ -263,8 +261,7 @@ class Anatomy:
 
     def module_path(self, site: WeightSite) -> str:
         """Return the module's dotted name inside the model."""
-        inside = self.spelling(site).module_path(site.expert)
-        return f"{self.family.paths[site.stack]}.{site.layer}.{inside}"
+        return self.place(site).module_path
 
     def parameter(self, model: PreTrainedModel, site: WeightSite) -> nn.Parameter:
         """Return the parameter that holds the site's matrix, alone or with others.
@@ -273,30 +270,7 @@ class Anatomy:
             UneditableWeightError: the weight is quantised, offloaded, or not a floating-point matrix.
             AnatomyError: there is no such module, or it has no such parameter.
         """
-        spelling, module = self.spelling(site), self.module(model, site)
-        name = f"{self.module_path(site)}.{spelling.parameter}"
-        quantizer = getattr(model, "hf_quantizer", None)
-        if quantizer is not None or getattr(model, "is_quantized", False):
-            method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "an unknown method")
-            raise UneditableWeightError(
-                f"{name} is quantised ({getattr(method, 'value', method)}), and a low-rank edit needs its real values; "
-                "load the model dequantised or in its original precision."
-            )
-        weight = getattr(module, spelling.parameter, None)
-        if weight is None:
-            raise AnatomyError(
-                f"{site}: {self.module_path(site)} has no {spelling.parameter}; name the module that holds the matrix."
-            )
-        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.ndim not in (2, 3):
-            raise UneditableWeightError(f"{name} is not a floating-point matrix parameter and cannot be edited.")
-        if (weight.ndim == 3) != (spelling.experts == "stacked"):
-            wanted = "the matrices of several experts" if spelling.experts else "one matrix"
-            raise UneditableWeightError(f"{name} has the shape {tuple(weight.shape)}, which is not that of {wanted}.")
-        if site.matrix_type is MatrixType.GATE and not spelling.has_experts:
-            refuse_router(model, weight, name)
-        if weight.device.type == "meta":
-            raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
-        return weight
+        return self.place(site).parameter(model)
 
     def refuse_tied(self, model: PreTrainedModel, sites: Iterable[WeightSite]) -> None:
         """Raise UneditableWeightError if a site's parameter serves anywhere else in the model too."""
@@ -319,7 +293,7 @@ class Anatomy:
         Raises:
             UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
         """
-        return matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
+        return self.place(site).matrix_in(parameter)
 
     def write_matrix(self, parameter: Tensor, site: WeightSite, matrix: Tensor) -> None:
         """Write a matrix (out, in) into its place in a tensor laid out as the site's parameter is.
@@ -327,13 +301,11 @@ class Anatomy:
         Raises:
             UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
         """
-        place = matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack])
-        place.copy_(matrix.reshape(place.shape))
+        self.place(site).write_matrix(parameter, matrix)
 
     def read_weight(self, model: PreTrainedModel, site: WeightSite) -> Tensor:
         """Return a site's matrix (out, in), detached, in the model's dtype."""
-        with torch.no_grad():
-            return self.matrix_in(self.parameter(model, site).detach(), site)
+        return self.place(site).read(model)
 
     def outputs_in(self, outputs: Tensor, site: WeightSite) -> Tensor:
         """Return the share of a module's output (…, features), or of its gradient, that the site's matrix makes.
@@ -345,11 +317,7 @@ class Anatomy:
             AnatomyError: no module's output is that of the site's matrix.
             UneditableWeightError: the features are not those of what the module is said to hold.
         """
-        self._refuse_raw(site)
-        features_first = outputs.movedim(-1, 0)
-        flat = features_first.reshape(features_first.shape[0], -1)
-        chosen = rows_view(flat, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
-        return chosen.reshape(chosen.shape[0], *features_first.shape[1:]).movedim(0, -1)
+        return self.place(site).outputs_in(outputs)
 
     def output_features(self, parameter: Tensor, site: WeightSite) -> tuple[int, Tensor]:
         """Return how many outputs the module makes that holds a site's matrix, and which of them the matrix makes.
@@ -364,8 +332,7 @@ class Anatomy:
         Raises:
             AnatomyError: no module's output is that of the site's matrix.
         """
-        count = parameter.shape[1 if self.spelling(site).transposed else 0]
-        return count, self.outputs_in(torch.arange(count, device=parameter.device), site)
+        return self.place(site).output_features(parameter)
 
     def inputs_in(self, inputs: Tensor, site: WeightSite) -> Tensor:
         """Return the share of a module's input (…, in) that the site's matrix reads: one head's, or all.
@@ -373,8 +340,7 @@ class Anatomy:
         Raises:
             AnatomyError: no module's input is that of the site's matrix.
         """
-        self._refuse_raw(site)
-        return columns_view(inputs, site, self.stacks[site.stack])
+        return self.place(site).inputs_in(inputs)
 
     def heads_of(self, matrix_type: MatrixType, stack: Stack | None = None) -> int:
         """Return how many heads share an attention matrix of this type, in the main stack by default."""

@@ -67,14 +67,14 @@ def sizes_of(model: PreTrainedModel, family: Family, stack: Stack | None) -> Sta
     )
 
 
-def _spellings(
-    blocks: nn.ModuleList, family: Family, stack: Stack | None
-) -> tuple[Mapping[MatrixType, Spelling], ...]:
+def _spellings(blocks: nn.ModuleList, family: Family, stack: Stack | None) -> tuple[Mapping[MatrixType, Spelling], ...]:
     """Return how each block spells what it has: by the first spelling of each type that fits it."""
     found: list[dict[MatrixType, Spelling]] = [{} for _ in blocks]
     for matrix_type, spellings in family.matrices_of(stack).items():
         fitting = [next((each for each in spellings if _fits(block, each)), None) for block in blocks]
-        absent = spellings[0] if not any(fitting) else None  # said to be there: what is missing is named where it is asked for
+        absent = (
+            spellings[0] if not any(fitting) else None
+        )  # said to be there: what is missing is named where it is asked for
         for own, spelling in zip(found, fitting, strict=True):
             chosen = spelling or absent
             if chosen is not None:

@@ -112,7 +112,9 @@ def inspect(
     if overview["left_alone"]:
         print_line(f"left alone, for what they are could not be told: {', '.join(overview['left_alone'])}")
     if anatomy.family.calls_per_block > 1:
-        print_line(f"each block is {anatomy.family.calls_per_block} layers: they share it, and an edit of one is an edit of all")
+        print_line(
+            f"each block is {anatomy.family.calls_per_block} layers: they share it, and an edit of one is an edit of all"
+        )
     _print_rows(rows, anatomy.family.blocks)
     if document is not None:
         for line in document.summary:

@@ -19,7 +19,8 @@ class Spelling:
         path: the module, from the block on: `self_attn.q_proj`. Where each expert of a mixture has a module of its own,
             `{expert}` stands for its number: `block_sparse_moe.experts.{expert}.w1`.
         packing: `whole`: the parameter holds this matrix alone; `stacked`: several matrices one below the other (GPT-2,
-            Phi-3); `interleaved`: for each head, one slice of each (GPT-NeoX), or one row of each in an MLP (GPT-OSS).
+            Phi-3); `interleaved`: for each key/value head the slices of the query heads that share it, of its key and of its
+            value (GPT-NeoX, Falcon), or one row of each in an MLP (GPT-OSS).
         packed: what the parameter holds, in order, where it holds several.
         transposed: the matrix is stored as (in, out), as transformers' Conv1D does.
         parameter: the module's parameter that holds the matrix.

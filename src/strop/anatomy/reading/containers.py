@@ -52,7 +52,9 @@ def part_of(block: nn.Module, path: str) -> Part | None:
     """
     if _SHARED.search(path):
         return Part.SHARED_EXPERT
-    around = (_first(_BY_CLASS, type(module).__name__) or _first(_BY_NAME, name) for name, module in _around(block, path))
+    around = (
+        _first(_BY_CLASS, type(module).__name__) or _first(_BY_NAME, name) for name, module in _around(block, path)
+    )
     found = [part for part in around if part is not None]
     if not found or (found[0] is Part.EXPERTS and Part.ATTENTION in found):  # a mixture of attention heads (JetMoE)
         return None

@@ -81,4 +81,4 @@ def answers(
             "A forward pass does not go from the one module to the other, so what its rows do cannot be seen."
         )
     states = given[0].reshape(count, -1, given[0].shape[-1]).double()
-    return (states[1:] - states[:1]).unflatten(0, (2, len(features)))
+    return (states[1:] - states[:1]).reshape(2, len(features), *states.shape[1:])

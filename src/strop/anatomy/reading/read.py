@@ -18,7 +18,10 @@ from strop.anatomy.sites import MatrixType, Stack
 from strop.anatomy.sizes import StackSizes, sizes_of
 from strop.errors import AnatomyError, UnknownArchitectureError
 
-_QKV, _GATE_UP = frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE}), frozenset({MatrixType.GATE, MatrixType.UP})
+_QKV, _GATE_UP = (
+    frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE}),
+    frozenset({MatrixType.GATE, MatrixType.UP}),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +136,6 @@ def _packing_of(
             head_size=sizes.head_size,
         )
     if parts == _GATE_UP and MatrixType.DOWN in own:
-        rows = projection.weight.shape[1 if fused.transposed else 0]
-        return gated_packing(model, projection, block.get_submodule(own[MatrixType.DOWN].path), row_count=int(rows))
+        rows = projection.get_parameter("weight").shape[1 if fused.transposed else 0]
+        return gated_packing(model, projection, block.get_submodule(own[MatrixType.DOWN].path), row_count=rows)
     return None

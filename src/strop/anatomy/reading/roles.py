@@ -13,7 +13,8 @@ from strop.anatomy.reading.containers import Part, is_left_alone, part_of
 from strop.anatomy.sites import MatrixType as T
 
 _QKV, _GATE_UP = (T.QUERY, T.KEY, T.VALUE), (T.GATE, T.UP)
-_ATTENTION = {
+_Names = Mapping[tuple[T, ...], str]
+_ATTENTION: _Names = {
     (T.QUERY,): r"q|w_?q|q_?proj|query|q_lin|q_?linear|query_proj|to_q",
     (T.KEY,): r"k|w_?k|k_?proj|key|k_lin|k_?linear|key_proj|to_k",
     (T.VALUE,): r"v|w_?v|v_?proj|value|v_lin|v_?linear|value_proj|to_v",
@@ -25,19 +26,21 @@ _ATTENTION = {
     (T.KEY_VALUE_DOWN,): r"kv_a_proj\w*",
     (T.KEY_VALUE_UP,): r"kv_b_proj",
 }
-_MLP = {
-    (T.DOWN,): r"down_proj|w2|wo|c_proj|fc2|fc_out|dense_4h_to_h|lin(ear_?)?2|output_linear|ffn_output|ff_out|output\.dense",
+_MLP: _Names = {
+    (
+        T.DOWN,
+    ): r"down_proj|w2|wo|c_proj|fc2|fc_out|dense_4h_to_h|lin(ear_?)?2|output_linear|ffn_output|ff_out|output\.dense",
     _GATE_UP: r"gate_up_proj|gate_up|w12|input_linear",
     (T.GATE,): r"gate_proj|gate|w1|wi_0|c_fc_0|linear_gate",
     (T.UP,): r"up_proj|w3|wi_1|c_fc_1|fc1|fc_in|c_fc|wi|dense_h_to_4h|lin(ear_?)?1|ffn|ff_proj|intermediate\.dense",
 }
-_MIXER = {
+_MIXER: _Names = {
     (T.MIXER_IN,): r"in_proj(_qkvz?)?|linear_x",
     (T.MIXER_SELECT,): r"x_proj|in_proj_ba",
     (T.MIXER_STEP,): r"dt_proj",
     (T.MIXER_OUT,): r"out_proj|linear_out",
 }
-_NAMES: Mapping[Part, Mapping[tuple[T, ...], str]] = {
+_NAMES: Mapping[Part, _Names] = {
     Part.ATTENTION: _ATTENTION,
     Part.CROSS_ATTENTION: _ATTENTION,
     Part.MLP: _MLP,
@@ -135,7 +138,9 @@ def _told(part: Part, own: Sequence[_Held], hidden_size: int) -> dict[_Held, tup
         for matrix_type in packed or ():
             tally[matrix_type] += 1
     return {
-        each: packed for each, packed in told.items() if packed and all(tally[matrix_type] == 1 for matrix_type in packed)
+        each: packed
+        for each, packed in told.items()
+        if packed and all(tally[matrix_type] == 1 for matrix_type in packed)
     }
 
 
@@ -151,7 +156,9 @@ def _by_size(told: Mapping[_Held, tuple[T, ...] | None], hidden_size: int) -> di
     found = dict(told)
     for each in found:
         if found[each] is None and each.shape[-2:] != (hidden_size, hidden_size):
-            found[each] = (T.DOWN,) if each.shape[-2] == hidden_size else (T.UP,) if each.shape[-1] == hidden_size else None
+            found[each] = (
+                (T.DOWN,) if each.shape[-2] == hidden_size else (T.UP,) if each.shape[-1] == hidden_size else None
+            )
     down = next((each for each, packed in found.items() if packed == (T.DOWN,)), None)
     if down is None:
         return found

@@ -72,7 +72,7 @@ def attention_rows(
     found = []
     for change in moved:  # (tokens, features)
         changed = change > ROUNDING * change.max()
-        by_head = changed.any(0).unflatten(0, (-1, head_size)).sum(-1)
+        by_head = changed.any(0).reshape(-1, head_size).sum(-1)
         heads = tuple(by_head.nonzero().flatten().tolist())
         elsewhere = bool(changed[:TOKEN].any() or changed[TOKEN + 1 :].any())
         narrow = bool((by_head <= 1).all())

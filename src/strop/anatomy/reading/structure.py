@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 from transformers import PreTrainedModel
 
-from strop.anatomy.families import Family, Spelling
+from strop.anatomy.families import Family, Matrices, Spelling
 from strop.anatomy.families.fused import interleaves_heads
 from strop.anatomy.reading.blocks import block_lists
 from strop.anatomy.reading.roles import Roles, roles_in
@@ -33,24 +33,26 @@ def read_structure(model: PreTrainedModel) -> Structure | None:
     lists = block_lists(model)
     if lists is None:
         return None
-    roles = {
-        stack: _roles_of(model, path, stack) for stack, path in ({None: lists.main} | lists.stacks).items()
-    }
+    roles = {stack: _roles_of(model, path, stack) for stack, path in ({None: lists.main} | lists.stacks).items()}
     main = next((stack for stack, path in lists.stacks.items() if path == lists.main), None)
     spelled = {stack: _alternatives(own.own for own in each) for stack, each in roles.items()}
     if not spelled[main]:
         return None
     crosses = _alternatives(own.cross for own in roles[main])
-    others = {stack: matrices for stack, matrices in spelled.items() if stack not in (None, main) and stack in lists.stacks}
-    cross_path = {Stack.CROSS: lists.main} if crosses else {}
+    others: dict[Stack | None, Matrices] = {
+        stack: matrices for stack, matrices in spelled.items() if stack not in (None, main) and stack in lists.stacks
+    }
+    stacks = dict(lists.stacks)
+    if crosses:
+        others[Stack.CROSS], stacks[Stack.CROSS] = crosses, lists.main
     family = Family(
         name=type(model.config.get_text_config()).__name__.removesuffix("TextConfig").removesuffix("Config"),
         model_types=(model.config.model_type,),
         blocks=lists.main,
         matrices=_packed_as_known(spelled[main], model),
         positions_after_padding=_counts_positions_after_padding(model),
-        stacks={**lists.stacks, **cross_path},
-        stack_matrices=others | ({Stack.CROSS: crosses} if crosses else {}),
+        stacks=stacks,
+        stack_matrices=others,
     )
     return Structure(family, tuple(dict.fromkeys(path for own in roles[main] for path in own.unnamed)))
 
@@ -62,7 +64,10 @@ def _roles_of(model: PreTrainedModel, path: str, stack: Stack | None) -> list[Ro
     known: dict[tuple[object, ...], Roles] = {}
     found = []
     for block in blocks:
-        looks = tuple((name, type(part), *(tuple(p.shape) for p in part.parameters(recurse=False))) for name, part in block.named_modules())
+        looks = tuple(
+            (name, type(part), *(tuple(p.shape) for p in part.parameters(recurse=False)))
+            for name, part in block.named_modules()
+        )
         if looks not in known:
             known[looks] = roles_in(block, hidden_size=hidden_size)
         found.append(known[looks])
