@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from strop.anatomy.calling import input_device
 from strop.errors import AnatomyError
 
-TOKENS = 6
+TOKENS = 4
 Inputs = Mapping[str, Tensor]
 
 
@@ -19,7 +19,7 @@ def short_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return a batch of two short inputs that a model can be called with: ordinary token ids, or images.
 
     Returns:
-        What the model's body takes, by name: (2, 6) token ids, or (2, channels, height, width).
+        What the model's body takes, by name: (2, 4) token ids, or (2, channels, height, width).
 
     Raises:
         AnatomyError: the model takes neither; hand it inputs of your own.
@@ -63,8 +63,12 @@ def copies(inputs: Inputs, count: int) -> dict[str, Tensor]:
 
 def run(model: PreTrainedModel, inputs: Inputs) -> Any:
     """Call a model's body, without its head and without a cache."""
-    uncached = {"use_cache": False} if "use_cache" in inspect.signature(model.base_model.forward).parameters else {}
-    return model.base_model(**inputs, **uncached)
+    return model.base_model(**inputs, **uncached(model.base_model))
+
+
+def uncached(model: nn.Module) -> dict[str, bool]:
+    """Return what a model is told so that it keeps no cache, where it can be told."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
 def name_of(model: PreTrainedModel, module: nn.Module) -> str:

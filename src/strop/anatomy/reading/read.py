@@ -14,9 +14,10 @@ from strop.anatomy.reading.observe import observe
 from strop.anatomy.reading.packing import FoundPacking, attention_packing, gated_packing
 from strop.anatomy.reading.refusal import describe_unknown, refuse_reading
 from strop.anatomy.reading.structure import read_structure
+from strop.anatomy.reading.verify import Findings, verify
 from strop.anatomy.sites import MatrixType, Stack
 from strop.anatomy.sizes import StackSizes, sizes_of
-from strop.errors import AnatomyError, UnknownArchitectureError
+from strop.errors import AnatomyError, UneditableWeightError, UnknownArchitectureError
 
 _QKV, _GATE_UP = (
     frozenset({MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE}),
@@ -33,6 +34,8 @@ class Reading:
     """Why no forward pass could check it, as a part of a sentence; empty where it was checked."""
     unnamed: tuple[str, ...] = ()
     """The paths, from a block on, of matrices that could not be told: they are left alone."""
+    found: Findings | None = None
+    """What forward passes showed."""
 
 
 _READ: "weakref.WeakKeyDictionary[PreTrainedModel, Reading]" = weakref.WeakKeyDictionary()
@@ -77,9 +80,10 @@ def _read(model: PreTrainedModel) -> Reading:
     )
     try:
         family = _packed_as_seen(model, family)
-    except AnatomyError as error:
+        found = verify(model, family, {stack: sizes_of(model, family, stack) for stack in family.paths})
+    except (AnatomyError, UneditableWeightError) as error:
         raise refuse_reading(model, family, error) from None
-    return Reading(family, "", structure.unnamed)
+    return Reading(family, "", structure.unnamed, found)
 
 
 def _packed_as_seen(model: PreTrainedModel, family: Family) -> Family:

@@ -14,7 +14,7 @@ from strop.anatomy.part import Part, running
 from strop.anatomy.place import Place
 from strop.anatomy.reading.check_rows import refuse_other_roles
 from strop.anatomy.reading.check_weights import readable, refuse_other_outputs, refuse_other_storage, tapped
-from strop.anatomy.reading.inputs import Inputs, run, short_inputs
+from strop.anatomy.reading.inputs import Inputs, run, short_inputs, uncached
 from strop.anatomy.reading.observe import Observed, observe
 from strop.anatomy.reading.rounding import differ
 from strop.anatomy.sites import MatrixType, Stack, WeightSite
@@ -23,7 +23,7 @@ from strop.errors import AnatomyError
 
 AllSizes = Mapping[Stack | None, StackSizes]
 
-PADDING = 3
+PADDING = 2
 """How many tokens are put behind the short inputs."""
 
 
@@ -73,11 +73,11 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
         with evaluating(model):
             seeable = [place for place in places if place.spelling.is_tappable]
             with tapped(model, seeable) as passed:
-                whole = _answer(model, inputs)
+                whole = _whole(model, inputs)
             refuse_other_outputs(model, seeable, passed)
             reached = [place for place in seeable if place.module(model) in passed]
             told = _told(model, family, sizes, reached, inputs)
-            _refuse_padding(model, family, inputs, whole)
+            _refuse_padding(model, family, inputs, whole.states)
             uncalled = {
                 place.spelling.path for place in seeable if place not in reached and not place.spelling.has_experts
             }
@@ -142,43 +142,64 @@ def _told(
     return frozenset(told)
 
 
-def _scores_tokens(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings() is not None and not model.config.is_encoder_decoder
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Whole:
+    """What a whole pass gives."""
+
+    states: Tensor
+    """(batch, tokens, hidden), what the model's body ends with."""
+    logits: Tensor | None
+    """(batch, tokens, vocabulary), of a model that scores tokens."""
 
 
-def _answer(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    """Return a model's logits for all tokens, or what its body ends with where it has none."""
-    answer: Tensor = (model(**inputs, use_cache=False) if _scores_tokens(model) else run(model, inputs))[0]
-    return answer
+def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
+    if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
+        return _Whole(run(model, inputs)[0], None)
+    states: list[Tensor] = []
+    handle = model.base_model.register_forward_hook(lambda _module, _arguments, output: states.append(output[0]))
+    try:
+        logits = _logits(model, inputs)
+    finally:
+        handle.remove()
+    return _Whole(states[0], logits)
 
 
-def _refuse_padding(model: PreTrainedModel, family: Family, inputs: Inputs, whole: Tensor) -> None:
+def _logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    logits: Tensor = model(**inputs, **uncached(model)).logits
+    return logits
+
+
+def _refuse_padding(model: PreTrainedModel, family: Family, inputs: Inputs, states: Tensor) -> None:
     if inputs.keys() != {"input_ids"}:
         return
     ids = inputs["input_ids"]
     token = model.config.get_text_config().pad_token_id
     padding = ids.new_full((len(ids), PADDING), int(ids[0, 0]) if token is None else token)
     masked = {} if family.causal else {"attention_mask": torch.cat([ids * 0 + 1, padding * 0], 1)}
-    padded = _answer(model, {"input_ids": torch.cat([ids, padding], 1), **masked})
-    if differ(padded[:, : ids.shape[1]], whole):
+    padded = run(model, {"input_ids": torch.cat([ids, padding], 1), **masked})[0]
+    if differ(padded[:, : ids.shape[1]], states):
         raise AnatomyError(
             f"Padding on the right changes what {type(model).__name__} makes of the tokens before it, so that the score of a row "
             "would depend on its batch."
         )
 
 
-def _reuses_prefix(model: PreTrainedModel, family: Family, inputs: Inputs, whole: Tensor) -> bool:
+def _reuses_prefix(model: PreTrainedModel, family: Family, inputs: Inputs, whole: _Whole) -> bool:
+    """Return whether the upper half of the blocks gives what all give, when it is fed what entered it."""
     if inputs.keys() != {"input_ids"}:
         return False
     blocks = _blocks(model, family, family.main_stack)
     start, count = (len(blocks) + 1) // 2, len(blocks)
     try:
         (state,) = _captured(model, family, Part(0, start, captured=[]), inputs)
-        if _scores_tokens(model):
-            with running(blocks, family, Part(start, count, state)):
-                return not differ(_answer(model, inputs), whole)
-        (above,) = _captured(model, family, Part(start, count, state, captured=[]), inputs)
-        return not differ(above, _captured(model, family, Part(0, count, captured=[]), inputs)[0])
+        if whole.logits is None:
+            (above,) = _captured(model, family, Part(start, count, state, captured=[]), inputs)
+            return not differ(above, _captured(model, family, Part(0, count, captured=[]), inputs)[0])
+        last = inputs["input_ids"].shape[1] - 1
+        rows, columns = (torch.tensor(places, device=state.device) for places in ([0, 1], [0, last]))
+        upper = Part(start, count, state, scored=(rows, columns))
+        with running(blocks, family, upper, head=model.get_output_embeddings()):
+            return not differ(_logits(model, inputs)[0], whole.logits[rows, columns])
     except Exception:  # whatever a model raises that cannot be run in part
         return False
 
