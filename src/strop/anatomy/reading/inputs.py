@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from strop.anatomy.calling import input_device
 from strop.errors import AnatomyError
 
-TOKENS = 6
+TOKENS = 4
 Inputs = Mapping[str, Tensor]
 
 
@@ -19,7 +19,7 @@ def short_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return a batch of two short inputs that a model can be called with: ordinary token ids, or images.
 
     Returns:
-        What the model's body takes, by name: (2, 6) token ids, or (2, channels, height, width).
+        What the model's body takes, by name: (2, 4) token ids, or (2, channels, height, width).
 
     Raises:
         AnatomyError: the model takes neither; hand it inputs of your own.

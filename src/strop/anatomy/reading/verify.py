@@ -18,7 +18,7 @@ from strop.anatomy.sites import MatrixType, Stack, WeightSite
 from strop.anatomy.tap import Tap
 from strop.errors import AnatomyError
 
-PADDING = 3
+PADDING = 2
 """How many tokens are put behind the short inputs."""
 
 
@@ -64,10 +64,10 @@ def verify(model: PreTrainedModel, anatomy: Anatomy, *, inputs: Inputs | None = 
         inputs = inputs or short_inputs(model)
         with evaluating(model):
             with Tap(model, anatomy, [site for site in sites if anatomy.spelling(site).is_tappable]) as tap:
-                whole = _answer(model, inputs)
+                whole = _whole(model, inputs)
             refuse_other_outputs(model, anatomy, tap)
             told = _told(model, anatomy, [site for module in tap.inputs for site in tap.sites[module]], inputs)
-            _refuse_padding(model, anatomy, inputs, whole)
+            _refuse_padding(model, anatomy, inputs, whole.states)
             return Findings(seen, seen.calls_per_block == 1 and _reuses_prefix(model, anatomy, inputs, whole), told)
 
 
@@ -106,44 +106,55 @@ def _told(model: PreTrainedModel, anatomy: Anatomy, sites: list[WeightSite], inp
     return frozenset(told)
 
 
-def _scores_tokens(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings() is not None and not model.config.is_encoder_decoder
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Whole:
+    """What a whole pass gives."""
+
+    states: Tensor
+    """(batch, tokens, hidden), what the model's body ends with."""
+    logits: Tensor | None
+    """(batch, tokens, vocabulary), of a model that scores tokens."""
 
 
-def _answer(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    """Return a model's logits for all tokens, or what its body ends with where it has none."""
-    answer: Tensor = (model(**inputs, use_cache=False) if _scores_tokens(model) else run(model, inputs))[0]
-    return answer
+def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
+    if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
+        return _Whole(run(model, inputs)[0], None)
+    states: list[Tensor] = []
+    handle = model.base_model.register_forward_hook(lambda _module, _arguments, output: states.append(output[0]))
+    try:
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    finally:
+        handle.remove()
+    return _Whole(states[0], logits)
 
 
-def _refuse_padding(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, whole: Tensor) -> None:
+def _refuse_padding(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, states: Tensor) -> None:
     if inputs.keys() != {"input_ids"}:
         return
     ids = inputs["input_ids"]
     token = model.config.get_text_config().pad_token_id
     padding = ids.new_full((len(ids), PADDING), int(ids[0, 0]) if token is None else token)
     masked = {} if anatomy.family.causal else {"attention_mask": torch.cat([ids * 0 + 1, padding * 0], 1)}
-    padded = _answer(model, {"input_ids": torch.cat([ids, padding], 1), **masked})
-    if differ(padded[:, : ids.shape[1]], whole):
+    padded = run(model, {"input_ids": torch.cat([ids, padding], 1), **masked})[0]
+    if differ(padded[:, : ids.shape[1]], states):
         raise AnatomyError(
             f"Padding on the right changes what {type(model).__name__} makes of the tokens before it, so that the score of a row "
             "would depend on its batch."
         )
 
 
-def _reuses_prefix(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, whole: Tensor) -> bool:
+def _reuses_prefix(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, whole: _Whole) -> bool:
     if inputs.keys() != {"input_ids"}:
         return False
     ids, count = inputs["input_ids"], anatomy.layer_count
     start = (count + 1) // 2
-    rows = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])
-    columns = torch.arange(ids.shape[1], device=ids.device).repeat(len(ids))
     try:
         state = hidden_states_entering(model, anatomy, ids, layer=start)
-        if _scores_tokens(model):
-            logits = logits_at(model, anatomy, ids, rows, columns, start=start, state=state)
-            return not differ(logits.view_as(whole), whole)
-        above = hidden_states_entering(model, anatomy, ids, layer=count, start=start, state=state)
-        return not differ(above, hidden_states_entering(model, anatomy, ids, layer=count))
+        if whole.logits is None:
+            above = hidden_states_entering(model, anatomy, ids, layer=count, start=start, state=state)
+            return not differ(above, hidden_states_entering(model, anatomy, ids, layer=count))
+        rows, columns = (torch.tensor(places, device=ids.device) for places in ([0, 1], [0, ids.shape[1] - 1]))
+        logits = logits_at(model, anatomy, ids, rows, columns, start=start, state=state)
+        return not differ(logits, whole.logits[rows, columns])
     except Exception:  # whatever a model raises that cannot be run in part
         return False
