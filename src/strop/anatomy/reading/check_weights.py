@@ -1,15 +1,15 @@
 """Check that what is read as a matrix is stored there once, and is what its module computes with."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.reading.rounding import rounding_of
 from strop.anatomy.sites import WeightSite
-from strop.anatomy.tap import Tap
 from strop.errors import AnatomyError, UneditableWeightError
 
 
@@ -57,21 +57,40 @@ def refuse_other_storage(model: PreTrainedModel, anatomy: Anatomy, sites: Iterab
             )
 
 
-def refuse_other_outputs(model: PreTrainedModel, anatomy: Anatomy, tap: Tap) -> None:
-    """Raise AnatomyError unless every module a tap has seen gave x Wᵀ + b, with W and b as they are read.
+class OutputCheck:
+    """Check, for the length of a `with` block, that modules give x Wᵀ + b, with W and b as they are read.
+
+    It is done at once, for some models go on to add to what a module gave in place (Falcon).
 
     Args:
         model: whose modules they are.
         anatomy: of that model.
-        tap: of a pass that has been run; what it did not see is passed over.
+        sites: whose matrices can be read and tapped; those of a module that is not called are passed over.
 
     Raises:
         AnatomyError: a module gave something else.
     """
-    for module, sites in tap.sites.items():
+
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, sites: Iterable[WeightSite]) -> None:
+        self.reached: list[WeightSite] = []
+        """The sites whose modules were called."""
+        self._model, self._anatomy = model, anatomy
+        self._sites: dict[nn.Module, list[WeightSite]] = {}
         for site in sites:
-            if isinstance(tap.outputs.get(module), Tensor):
-                _refuse_other_output(model, anatomy, site, tap.inputs[module], tap.outputs[module])
+            self._sites.setdefault(anatomy.tapped_module(model, site), []).append(site)
+
+    def __enter__(self) -> "OutputCheck":
+        self._handles = [module.register_forward_hook(self._check) for module in self._sites]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _check(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        for site in self._sites[module]:
+            self.reached.append(site)
+            _refuse_other_output(self._model, self._anatomy, site, arguments[0], output)
 
 
 def _refuse_other_output(

@@ -1,21 +1,21 @@
 """Check by forward passes on short inputs what was concluded of a model, before anyone relies on it."""
 
 import dataclasses
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.calling import evaluating
 from strop.anatomy.prefix import hidden_states_entering, logits_at
 from strop.anatomy.reading.check_rows import refuse_other_roles
-from strop.anatomy.reading.check_weights import readable, refuse_other_outputs, refuse_other_storage
+from strop.anatomy.reading.check_weights import OutputCheck, readable, refuse_other_storage
 from strop.anatomy.reading.inputs import Inputs, run, short_inputs
 from strop.anatomy.reading.observe import Observed, observe
 from strop.anatomy.reading.rounding import differ
 from strop.anatomy.sites import MatrixType, Stack, WeightSite
-from strop.anatomy.tap import Tap
 from strop.errors import AnatomyError
 
 PADDING = 2
@@ -63,10 +63,9 @@ def verify(model: PreTrainedModel, anatomy: Anatomy, *, inputs: Inputs | None = 
         _refuse_other_family(anatomy, seen)
         inputs = inputs or short_inputs(model)
         with evaluating(model):
-            with Tap(model, anatomy, [site for site in sites if anatomy.spelling(site).is_tappable]) as tap:
-                whole = _whole(model, inputs)
-            refuse_other_outputs(model, anatomy, tap)
-            told = _told(model, anatomy, [site for module in tap.inputs for site in tap.sites[module]], inputs)
+            with OutputCheck(model, anatomy, [site for site in sites if anatomy.spelling(site).is_tappable]) as check:
+                whole = _whole(model, anatomy, inputs)
+            told = _told(model, anatomy, check.reached, inputs)
             _refuse_padding(model, anatomy, inputs, whole.states)
             return Findings(seen, seen.calls_per_block == 1 and _reuses_prefix(model, anatomy, inputs, whole), told)
 
@@ -111,21 +110,27 @@ class _Whole:
     """What a whole pass gives."""
 
     states: Tensor
-    """(batch, tokens, hidden), what the model's body ends with."""
+    """(batch, tokens, hidden), what leaves the last block."""
     logits: Tensor | None
     """(batch, tokens, vocabulary), of a model that scores tokens."""
 
 
-def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
-    if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
-        return _Whole(run(model, inputs)[0], None)
-    states: list[Tensor] = []
-    handle = model.base_model.register_forward_hook(lambda _module, _arguments, output: states.append(output[0]))
+def _whole(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, *, head: bool = True) -> _Whole:
+    left: list[Tensor] = []
+    logits: Tensor | None = None
+
+    def keep(_block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+        left.append((output[0] if isinstance(output, tuple) else output).clone())
+
+    handle = anatomy.blocks(model)[-1].register_forward_hook(keep)
     try:
-        logits: Tensor = model(**inputs, use_cache=False).logits
+        if head and model.get_output_embeddings() is not None and not model.config.is_encoder_decoder:
+            logits = model(**inputs, use_cache=False).logits
+        else:
+            run(model, inputs)
     finally:
         handle.remove()
-    return _Whole(states[0], logits)
+    return _Whole(left[-1], logits)
 
 
 def _refuse_padding(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, states: Tensor) -> None:
@@ -135,8 +140,8 @@ def _refuse_padding(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, st
     token = model.config.get_text_config().pad_token_id
     padding = ids.new_full((len(ids), PADDING), int(ids[0, 0]) if token is None else token)
     masked = {} if anatomy.family.causal else {"attention_mask": torch.cat([ids * 0 + 1, padding * 0], 1)}
-    padded = run(model, {"input_ids": torch.cat([ids, padding], 1), **masked})[0]
-    if differ(padded[:, : ids.shape[1]], states):
+    padded = _whole(model, anatomy, {"input_ids": torch.cat([ids, padding], 1), **masked}, head=False)
+    if differ(padded.states[:, : ids.shape[1]], states):
         raise AnatomyError(
             f"Padding on the right changes what {type(model).__name__} makes of the tokens before it, so that the score of a row "
             "would depend on its batch."
@@ -152,7 +157,7 @@ def _reuses_prefix(model: PreTrainedModel, anatomy: Anatomy, inputs: Inputs, who
         state = hidden_states_entering(model, anatomy, ids, layer=start)
         if whole.logits is None:
             above = hidden_states_entering(model, anatomy, ids, layer=count, start=start, state=state)
-            return not differ(above, hidden_states_entering(model, anatomy, ids, layer=count))
+            return not differ(above, whole.states)
         rows, columns = (torch.tensor(places, device=ids.device) for places in ([0, 1], [0, ids.shape[1] - 1]))
         logits = logits_at(model, anatomy, ids, rows, columns, start=start, state=state)
         return not differ(logits, whole.logits[rows, columns])
