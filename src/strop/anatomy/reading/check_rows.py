@@ -9,12 +9,13 @@ from transformers import PreTrainedModel
 from strop.anatomy.families import Spelling
 from strop.anatomy.reading.inputs import Inputs, name_of
 from strop.anatomy.reading.rows import attention_rows, gated_rows
-from strop.anatomy.sites import HEADED, MatrixType, Stack, WeightSite
+from strop.anatomy.sites import MatrixType, Stack, WeightSite
 from strop.anatomy.sizes import StackSizes
 from strop.anatomy.slices import rows_view
 from strop.errors import AnatomyError
 
-_GATED = frozenset({MatrixType.GATE, MatrixType.UP})
+_QKV = (MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE)
+_GATED = (MatrixType.GATE, MatrixType.UP)
 Spelled = Mapping[MatrixType, Spelling]
 
 
@@ -48,17 +49,17 @@ def refuse_other_roles(
     check = _Check(model, block, seen, sizes, layer, stack, inputs)
     told: set[MatrixType] = set()
     if MatrixType.OUTPUT in seen and sizes.head_size > 1:
-        for parts in _by_module(seen, HEADED):
+        for parts in _by_module(seen):
             told |= check.attention(parts)
     if {*_GATED, MatrixType.DOWN} <= seen.keys():
         told |= check.gated()
     return frozenset(told)
 
 
-def _by_module(spelled: Spelled, among: frozenset[MatrixType]) -> list[list[MatrixType]]:
-    """Return the matrices that are spelled, those of one module together."""
+def _by_module(spelled: Spelled) -> list[list[MatrixType]]:
+    """Return which of query, key and value are spelled, those of one module together."""
     modules: dict[str, list[MatrixType]] = {}
-    for part in sorted(among & spelled.keys()):
+    for part in (part for part in _QKV if part in spelled):
         modules.setdefault(spelled[part].path, []).append(part)
     return list(modules.values())
 
@@ -114,8 +115,8 @@ class _Check:
 
     def _refuse(self, site: WeightSite, projection: nn.Module, row: int, seen: str) -> None:
         raise AnatomyError(
-            f"{site}: row {row} of {name_of(self._model, projection)} is said to be its, and serves as {seen}; correct the "
-            "spelling's path, packing or packed."
+            f"{site}: row {row} of {name_of(self._model, projection)}, said to be its, serves as {seen}; correct the spelling's "
+            "path, packing or packed."
         )
 
     def _site(self, part: MatrixType, head: int | None) -> WeightSite:
