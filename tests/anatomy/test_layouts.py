@@ -124,11 +124,13 @@ def test_heads_stacked_on_an_mlp_leave_it_the_rest(tiny: Tiny) -> None:
         assert torch.equal(anatomy.read_weight(model, WeightSite(0, matrix_type)), weight[rows])
 
 
-def test_a_model_without_heads_is_refused_by_what_its_config_lacks(described: Tiny) -> None:
+def test_a_model_without_heads_has_none_to_edit(described: Tiny) -> None:
     model = described("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
-    family = Family("Mamba", ("mamba",), "backbone.layers", {T.UP: Spelling("mixer.in_proj")})
-    with pytest.raises(AnatomyError, match="MambaConfig gives no num_attention_heads"):
-        Anatomy.of(model, family=family)
+    anatomy = Anatomy.of(model)
+    assert (anatomy.head_count, anatomy.key_value_head_count, anatomy.head_size) == (0, 0, 0)
+    assert torch.equal(
+        anatomy.read_weight(model, WeightSite(0, T.MIXER_IN)), model.backbone.layers[0].mixer.in_proj.weight
+    )
 
 
 MULTI_QUERY = {"multi_query": True, "new_decoder_architecture": False}

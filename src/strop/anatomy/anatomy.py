@@ -117,30 +117,24 @@ class Anatomy:
             stack: the main one by default.
 
         Raises:
-            SiteError: the model has no such stack, layer or matrix type, or none of the layers has it.
+            SiteError: the model has no such stack, layer or matrix type.
         """
         stack = stack if stack is not None else self.family.main_stack
         sizes = self._sizes(stack, where=f"{stack}")
         chosen_types = tuple(self.family.matrices_of(stack)) if matrix_types is None else tuple(matrix_types)
         chosen_layers = tuple(range(sizes.layer_count)) if layers is None else tuple(sorted(layers))
-        for matrix_type in chosen_types:
-            self._refuse_absent(stack, chosen_layers, matrix_type)
-        return tuple(
+        for layer, matrix_type in itertools.product(chosen_layers, chosen_types):
+            self._refuse_unknown(WeightSite(layer, matrix_type, stack=stack))
+        found = tuple(
             WeightSite(layer, matrix_type, expert=expert, stack=stack)
             for layer in chosen_layers
             for matrix_type in chosen_types
             if matrix_type in sizes.spellings[layer]
             for expert in self._experts(stack, layer, matrix_type)
         )
-
-    def _refuse_absent(self, stack: Stack | None, layers: tuple[int, ...], matrix_type: MatrixType) -> None:
-        """Raise SiteError where there is no such layer, or no such matrix in any of them."""
-        having = []
-        for layer in layers:
-            site = WeightSite(layer, matrix_type, stack=stack)
-            having.append(matrix_type in self._sizes_at(site).spellings[layer])
-        if layers and not any(having):
-            self._spelled(WeightSite(layers[0], matrix_type, stack=stack))
+        for site in found:
+            self.spelling(site)
+        return found
 
     def _experts(self, stack: Stack | None, layer: int, matrix_type: MatrixType) -> Iterable[int | None]:
         """Return the experts that have such a matrix; (None,) where it is the block's."""
@@ -189,16 +183,22 @@ class Anatomy:
         Raises:
             SiteError: it has none, or no block has.
         """
-        own, known = self._sizes_at(site).spellings[site.layer], self.family.matrices_of(site.stack)
-        if site.matrix_type in own:
-            return own[site.matrix_type]
+        self._refuse_unknown(site)
+        own = self.stacks[site.stack].spellings[site.layer]
+        if site.matrix_type not in own:
+            raise SiteError(
+                f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}."
+            )
+        return own[site.matrix_type]
+
+    def _refuse_unknown(self, site: WeightSite) -> None:
+        """Raise SiteError if the model has no such layer, or no layer such a matrix."""
+        self._sizes_at(site)
+        known = self.family.matrices_of(site.stack)
         if site.matrix_type not in known:
             raise SiteError(
                 f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {', '.join(known)}."
             )
-        raise SiteError(
-            f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}."
-        )
 
     def _refuse_other_experts(self, site: WeightSite, spelling: Spelling, count: int) -> None:
         if not count:

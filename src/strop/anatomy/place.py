@@ -14,7 +14,7 @@ from strop.anatomy.slices import columns_view, matrix_view, rows_view
 from strop.errors import AnatomyError, UneditableWeightError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where a site's matrix is stored, as a value: every method that reads weights is handed the model."""
 

@@ -37,10 +37,9 @@ def room_for_biases(
     if not sites:
         return config, {}
     wanted = {f"{anatomy.module_path(site)}.bias": site for site in sites}
-    for name in _switches(config):
-        other = _switched(config, name)
-        if wanted.keys() & _missing_biases(model, other).keys():
-            config = other
+    for name in _switches(model.config):
+        if wanted.keys() & _missing_biases(model, _switched(model.config, name)).keys():
+            config = _switched(config, name)
     zeros = _missing_biases(model, config)
     for name, site in wanted.items():
         if name not in zeros:

@@ -21,6 +21,10 @@ GATED = [
 ]  # fmt: skip
 
 
+def verified(model: nn.Module, anatomy: Anatomy) -> Findings:
+    return verify(model, anatomy.family, anatomy.stacks)
+
+
 def spelled_otherwise(known: Family, **spellings: Spelling) -> Family:
     return dataclasses.replace(
         known, matrices={**known.matrices, **{T(name): each for name, each in spellings.items()}}
@@ -34,7 +38,7 @@ def family_of(model: Any) -> Family:
 @pytest.mark.parametrize("model_type", [*GATED, "gpt2", "gptj", "gpt_neox", "bert", "roberta"])
 def test_what_is_listed_holds(model_type: str, tiny: Tiny) -> None:
     model = tiny(model_type)
-    findings = verify(model, Anatomy.of(model))
+    findings = verified(model, Anatomy.of(model))
     assert findings.seen == Observed("tuple" if model_type == "gptj" else "tensor", "bert" not in model_type, 1)
     assert findings.reuses_prefix
     assert findings.told == {*QKV, *((T.GATE, T.UP) if model_type in GATED else ())}
@@ -43,7 +47,7 @@ def test_what_is_listed_holds(model_type: str, tiny: Tiny) -> None:
 @pytest.mark.parametrize("name", [*FAMILIES])
 def test_what_is_described_holds(name: str) -> None:
     model = make(name)
-    findings = verify(model, Anatomy.of(model, family=FAMILIES[name]))
+    findings = verified(model, Anatomy.of(model, family=FAMILIES[name]))
     assert findings.told == {*QKV}
     assert findings.reuses_prefix is (name != "albert")
     assert findings.seen.calls_per_block == (2 if name == "albert" else 1)
@@ -53,7 +57,7 @@ def test_what_is_described_holds(name: str) -> None:
 def test_it_holds_in_other_precisions(dtype: torch.dtype, tiny: Tiny) -> None:
     for model_type in ("llama", "phi3"):
         model = tiny(model_type).to(dtype)
-        findings = verify(model, Anatomy.of(model))
+        findings = verified(model, Anatomy.of(model))
         assert findings.reuses_prefix
         assert findings.told == {*QKV, T.GATE, T.UP}
 
@@ -91,7 +95,7 @@ def test_a_llama_spelled_otherwise_is_refused(changes: dict[str, Spelling], said
     model = tiny("llama")
     anatomy = Anatomy.of(model, family=spelled_otherwise(family_of(model), **changes))
     with pytest.raises(AnatomyError) as caught:
-        verify(model, anatomy)
+        verified(model, anatomy)
     assert str(caught.value) == said
 
 
@@ -101,7 +105,7 @@ def test_queries_that_are_said_to_be_keys_are_found_where_shapes_do_not_tell(tin
     with pytest.raises(
         AnatomyError, match="layer 0 query head 0: row 4 of .*k_proj, said to be its, serves as key of head 0"
     ):
-        verify(model, anatomy)
+        verified(model, anatomy)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_a_fused_matrix_that_is_packed_otherwise_is_refused(
     wrong = {str(part): dataclasses.replace(known.matrices[part], packing=packing, packed=packed) for part in QKV}
     model = make(name)
     with pytest.raises(AnatomyError, match=f"layer 0 {said}"):
-        verify(model, Anatomy.of(model, family=spelled_otherwise(known, **wrong)))
+        verified(model, Anatomy.of(model, family=spelled_otherwise(known, **wrong)))
 
 
 def test_halves_of_an_mlp_that_lie_otherwise_are_refused(tiny: Tiny) -> None:
@@ -133,7 +137,7 @@ def test_halves_of_an_mlp_that_lie_otherwise_are_refused(tiny: Tiny) -> None:
         halves = Spelling("mlp.gate_up_proj", packing, packed)
         anatomy = Anatomy.of(model, family=spelled_otherwise(family_of(model), gate=halves, up=halves))
         with pytest.raises(AnatomyError, match=said):
-            verify(model, anatomy)
+            verified(model, anatomy)
 
 
 def test_a_square_matrix_that_is_transposed_is_refused() -> None:
@@ -144,7 +148,7 @@ def test_a_square_matrix_that_is_transposed_is_refused() -> None:
         match=r"layer 0 output: what transformer.h.0.attn.c_proj gives is not its input times the matrix that is read, plus its "
         r"bias; it is off by 1\d\d\.\d% of its size: correct the spelling's path or transposed\.",
     ):
-        verify(model, Anatomy.of(model, family=known))
+        verified(model, Anatomy.of(model, family=known))
 
 
 def test_a_bias_that_is_not_the_modules_own_is_refused(tiny: Tiny) -> None:
@@ -153,21 +157,21 @@ def test_a_bias_that_is_not_the_modules_own_is_refused(tiny: Tiny) -> None:
     with pytest.raises(
         AnatomyError, match=r"layer 0 up: what model.layers.0.mlp.up_proj gives is not .*; it is off by \d"
     ):
-        verify(model, Anatomy.of(model))
+        verified(model, Anatomy.of(model))
 
 
 def test_what_a_family_says_of_its_blocks_is_checked(tiny: Tiny) -> None:
     model, encoder = tiny("llama"), tiny("bert")
     tuples = dataclasses.replace(family_of(model), block_returns="tuple")
     with pytest.raises(AnatomyError) as caught:
-        verify(model, Anatomy.of(model, family=tuples))
+        verified(model, Anatomy.of(model, family=tuples))
     assert str(caught.value) == (
-        "A Llama-like block is said to return a tuple, and this one returns a tensor: describe the family with "
+        "A Llama block is said to return a tuple, and this one returns a tensor: describe the family with "
         'block_returns="tensor".'
     )
     causal = dataclasses.replace(family_of(encoder), causal=True)
     with pytest.raises(AnatomyError) as caught:
-        verify(encoder, Anatomy.of(encoder, family=causal))
+        verified(encoder, Anatomy.of(encoder, family=causal))
     assert str(caught.value) == (
         "The tokens of a BERT model are said to see those before them alone, and these see later ones too: describe the family "
         "with causal=False."
@@ -180,7 +184,7 @@ def test_states_that_depend_on_the_padding_are_refused(tiny: Tiny) -> None:
     with pytest.raises(
         AnatomyError, match="Padding on the right changes what LlamaForCausalLM makes of the tokens before it"
     ):
-        verify(model, Anatomy.of(model))
+        verified(model, Anatomy.of(model))
 
 
 def test_a_block_that_looks_past_its_input_keeps_prefixes_from_being_reused(tiny: Tiny) -> None:
@@ -188,7 +192,7 @@ def test_a_block_that_looks_past_its_input_keeps_prefixes_from_being_reused(tiny
     kept: list[torch.Tensor] = []
     model.model.layers[0].register_forward_hook(lambda _module, _arguments, output: kept.append(output))
     model.model.layers[2].mlp.register_forward_pre_hook(lambda _module, arguments: (arguments[0] + kept[-1],))
-    findings = verify(model, Anatomy.of(model))
+    findings = verified(model, Anatomy.of(model))
     assert findings.seen.ran
     assert not findings.reuses_prefix
 
@@ -199,20 +203,20 @@ def test_blocks_of_each_make_are_looked_at(tiny: Tiny) -> None:
     second.gate_proj, second.up_proj, second.down_proj = nn.Linear(32, 40), nn.Linear(32, 40), nn.Linear(40, 32)
     second.up_proj.register_forward_hook(lambda _module, _arguments, output: 2 * output)
     with pytest.raises(AnatomyError, match="layer 1 up: what model.layers.1.mlp.up_proj gives"):
-        verify(model, Anatomy.of(model))
+        verified(model, Anatomy.of(model))
 
 
 def test_a_model_that_cannot_be_run_is_checked_as_far_as_its_weights_go() -> None:
     model = decision()
     known = dataclasses.replace(FAMILIES["gpt2"], blocks="encoder.h")
-    findings = verify(model, Anatomy.of(model, family=known))
+    findings = verified(model, Anatomy.of(model, family=known))
     assert findings == Findings(Observed(obstacle=findings.seen.obstacle))
     assert findings.seen.obstacle.startswith("DecisionTransformerModel reads neither")
     twice = spelled_otherwise(known, query=known.matrices[T.OUTPUT])
     with pytest.raises(
         AnatomyError, match="layer 0 output: its entries of encoder.h.0.attn.c_proj.weight are said to be another"
     ):
-        verify(model, Anatomy.of(model, family=twice))
+        verified(model, Anatomy.of(model, family=twice))
 
 
 def test_a_model_stays_as_it_was(tiny: Tiny) -> None:
@@ -221,7 +225,7 @@ def test_a_model_stays_as_it_was(tiny: Tiny) -> None:
     modes = [part.training for part in model.modules()]
     weights: Mapping[str, Any] = {name: weight.clone() for name, weight in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    verify(model, Anatomy.of(model))
+    verified(model, Anatomy.of(model))
     assert [part.training for part in model.modules()] == modes
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
     assert hooks_of(model) == 0

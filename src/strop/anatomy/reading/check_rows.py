@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from strop.anatomy.families import Spelling
 from strop.anatomy.reading.inputs import Inputs, name_of
 from strop.anatomy.reading.rows import attention_rows, gated_rows
-from strop.anatomy.sites import MatrixType, Stack, WeightSite
+from strop.anatomy.sites import HEADED, MatrixType, Stack, WeightSite
 from strop.anatomy.sizes import StackSizes
 from strop.anatomy.slices import rows_view
 from strop.errors import AnatomyError
@@ -45,7 +45,11 @@ def refuse_other_roles(
             matrix to the one that reads it.
         UneditableWeightError: a packed matrix has other rows than its parts make up.
     """
-    seen = {part: spelling for part, spelling in spelled.items() if spelling.is_tappable and not spelling.has_experts}
+    seen = {
+        part: spelling
+        for part, spelling in spelled.items()
+        if spelling.is_tappable and not spelling.has_experts and not _holds_more(block, part, spelling, sizes)
+    }
     check = _Check(model, block, seen, sizes, layer, stack, inputs)
     told: set[MatrixType] = set()
     if MatrixType.OUTPUT in seen and sizes.head_size > 1:
@@ -54,6 +58,14 @@ def refuse_other_roles(
     if {*_GATED, MatrixType.DOWN} <= seen.keys():
         told |= check.gated()
     return frozenset(told)
+
+
+def _holds_more(block: nn.Module, part: MatrixType, spelling: Spelling, sizes: StackSizes) -> bool:
+    """Return whether a matrix of its own has other rows than its heads make up, as one with an output gate beside the queries."""
+    if part not in HEADED or spelling.packing != "whole":
+        return False
+    weight = block.get_submodule(spelling.path).get_parameter("weight")
+    return weight.shape[1 if spelling.transposed else 0] != sizes.heads_of(part) * sizes.head_size
 
 
 def _by_module(spelled: Spelled) -> list[list[MatrixType]]:
@@ -90,12 +102,14 @@ class _Check:
                 site = self._site(part, head)
                 row = int(self._rows(site)[size // 2])
                 wanted.append((site, row, set(range(head * share, (head + 1) * share))))
-        projection, rows = self._module(parts[0]), [row for _, row, _ in wanted]
+        projection, rows, untold = self._module(parts[0]), [row for _, row, _ in wanted], set[MatrixType]()
         found = attention_rows(self._model, projection, output, rows, head_size=size, inputs=self._inputs)
         for (site, row, heads), seen in zip(wanted, found, strict=True):
-            if seen.role is not None and (seen.role is not site.matrix_type or not heads <= {*seen.heads}):
+            blurred = site.matrix_type is MatrixType.VALUE and seen.role is MatrixType.KEY and heads < {*seen.heads}
+            if blurred or seen.role is None:  # a norm over all heads comes after them, or values decide what is seen
+                untold.add(site.matrix_type)
+            elif seen.role is not site.matrix_type or not heads <= {*seen.heads}:
                 self._refuse(site, projection, row, str(seen))
-        untold = {site.matrix_type for (site, _, _), seen in zip(wanted, found, strict=True) if seen.role is None}
         return {*parts} - untold
 
     def gated(self) -> set[MatrixType]:

@@ -1,7 +1,7 @@
 """Check that what is read as a matrix is stored there once, and is what its module computes with."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from transformers import PreTrainedModel
 from strop.anatomy.place import Place
 from strop.anatomy.reading.rounding import rounding_of
 from strop.errors import AnatomyError, UneditableWeightError
-
-Passed = dict[nn.Module, tuple[Tensor, Tensor]]
-"""What went into each module, and what came out of it."""
 
 
 def readable(model: PreTrainedModel, places: Iterable[Place]) -> list[Place]:
@@ -25,23 +22,6 @@ def readable(model: PreTrainedModel, places: Iterable[Place]) -> list[Place]:
             continue
         found.append(place)
     return found
-
-
-@contextlib.contextmanager
-def tapped(model: PreTrainedModel, places: Iterable[Place]) -> Iterator[Passed]:
-    """Keep, for the length of a `with` block, what goes in and comes out of the modules of some places."""
-    passed: Passed = {}
-
-    def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        passed[module] = (arguments[0].detach(), output)
-
-    modules = {place.module(model) for place in places}
-    handles = [module.register_forward_hook(keep) for module in modules]
-    try:
-        yield passed
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def refuse_other_storage(model: PreTrainedModel, places: Iterable[Place]) -> None:
@@ -75,21 +55,40 @@ def refuse_other_storage(model: PreTrainedModel, places: Iterable[Place]) -> Non
             )
 
 
-def refuse_other_outputs(model: PreTrainedModel, places: Iterable[Place], passed: Passed) -> None:
-    """Raise AnatomyError unless every module that was seen gave x Wᵀ + b, with W and b as they are read.
+class OutputCheck:
+    """Check, for the length of a `with` block, that modules give x Wᵀ + b, with W and b as they are read.
+
+    It is done at once, for some models go on to add to what a module gave in place (Falcon).
 
     Args:
         model: whose modules they are.
-        places: what the modules hold.
-        passed: what a pass has shown of them; modules it did not reach are passed over.
+        places: what the modules hold; those of a module that is not called are passed over.
 
     Raises:
         AnatomyError: a module gave something else.
     """
-    for place in places:
-        module = place.module(model)
-        if module in passed and isinstance(passed[module][1], Tensor):
-            _refuse_other_output(model, place, *passed[module])
+
+    def __init__(self, model: PreTrainedModel, places: Iterable[Place]) -> None:
+        self.reached: list[Place] = []
+        """The places whose modules were called."""
+        self._model = model
+        self._places: dict[nn.Module, list[Place]] = {}
+        for place in places:
+            self._places.setdefault(place.module(model), []).append(place)
+
+    def __enter__(self) -> "OutputCheck":
+        self._handles = [module.register_forward_hook(self._check) for module in self._places]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _check(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        for place in self._places[module]:
+            if place not in self.reached:
+                self.reached.append(place)
+            _refuse_other_output(self._model, place, arguments[0], output)
 
 
 def _refuse_other_output(model: PreTrainedModel, place: Place, inputs: Tensor, outputs: Tensor) -> None:

@@ -13,7 +13,7 @@ from strop.anatomy.families import Family
 from strop.anatomy.part import Part, running
 from strop.anatomy.place import Place
 from strop.anatomy.reading.check_rows import refuse_other_roles
-from strop.anatomy.reading.check_weights import readable, refuse_other_outputs, refuse_other_storage, tapped
+from strop.anatomy.reading.check_weights import OutputCheck, readable, refuse_other_storage
 from strop.anatomy.reading.inputs import Inputs, run, short_inputs, uncached
 from strop.anatomy.reading.observe import Observed, observe
 from strop.anatomy.reading.rounding import differ
@@ -72,17 +72,22 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
         inputs = inputs or short_inputs(model)
         with evaluating(model):
             seeable = [place for place in places if place.spelling.is_tappable]
-            with tapped(model, seeable) as passed:
+            with OutputCheck(model, seeable) as check:
                 whole = _whole(model, inputs)
-            refuse_other_outputs(model, seeable, passed)
-            reached = [place for place in seeable if place.module(model) in passed]
-            told = _told(model, family, sizes, reached, inputs)
+            told = _told(model, family, sizes, check.reached, inputs)
             _refuse_padding(model, family, inputs, whole.states)
-            uncalled = {
-                place.spelling.path for place in seeable if place not in reached and not place.spelling.has_experts
-            }
             reuses = seen.calls_per_block == 1 and _reuses_prefix(model, family, inputs, whole)
-            return Findings(seen, reuses, told, frozenset(uncalled))
+            return Findings(seen, reuses, told, _uncalled(seeable, check.reached))
+
+
+def _uncalled(places: Sequence[Place], reached: Sequence[Place]) -> frozenset[str]:
+    """Return the paths of modules that were not called although others of their block were; experts may have had no token."""
+    ran = {(place.site.stack, place.site.layer) for place in reached}
+    return frozenset(
+        place.spelling.path
+        for place in places
+        if (place.site.stack, place.site.layer) in ran and place not in reached and not place.spelling.has_experts
+    )
 
 
 def _places(family: Family, sizes: AllSizes, stack: Stack | None, layer: int) -> list[Place]:
@@ -153,15 +158,8 @@ class _Whole:
 
 
 def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
-    if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
-        return _Whole(run(model, inputs)[0], None)
-    states: list[Tensor] = []
-    handle = model.base_model.register_forward_hook(lambda _module, _arguments, output: states.append(output[0]))
-    try:
-        logits = _logits(model, inputs)
-    finally:
-        handle.remove()
-    return _Whole(states[0], logits)
+    scores_tokens = model.get_output_embeddings() is not None and not model.config.is_encoder_decoder
+    return _Whole(run(model, inputs)[0], _logits(model, inputs) if scores_tokens else None)
 
 
 def _logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
