@@ -154,6 +154,8 @@ class Anatomy:
             has = ", ".join(spellings)
             raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {has}.")
         spelling = spellings[site.matrix_type]
+        if site.head is not None and not sizes.head_count:
+            raise SiteError(f"{site}: a {self.family.name} model has no attention heads; leave the head out.")
         if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
                 f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."
@@ -209,9 +211,12 @@ class Anatomy:
         spelling = self.spelling(site)
         if not spelling.is_tappable:
             of = "of one expert " if spelling.experts else ""
+            path = self.module_path(site)
+            inside = f"{path} computes it inside from its parameter {spelling.parameter}"
+            why = inside if spelling.called else f"the block reads the weight of {path} and never calls it"
             raise AnatomyError(
-                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path(site)} computes it inside from its "
-                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
+                f"{site}: what goes in and out {of}cannot be seen, for {why}; choose other matrices, or what reads the weights "
+                "alone, such as a rank reduction."
             )
 
     def stream_module(self, model: PreTrainedModel, site: StreamSite) -> nn.Module:

@@ -18,6 +18,7 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
+    called: bool = True
 
 
 class _BiasFlagEntry(pydantic.BaseModel, extra="forbid"):

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family, Spelling
-from strop.anatomy.sites import MatrixType, Stack
+from strop.anatomy.sites import ATTENTION, MatrixType, Stack
 from strop.errors import AnatomyError, UneditableWeightError, UnknownArchitectureError
 
 
@@ -19,6 +19,7 @@ class StackSizes:
     layer_count: int
     hidden_size: int
     head_count: int
+    """Query heads; 0 of a model without attention."""
     key_value_head_count: int
     head_size: int
     expert_counts: tuple[int, ...]
@@ -47,14 +48,16 @@ def sizes_of(model: PreTrainedModel, family: Family, stack: Stack | None) -> Sta
             "Family of its own."
         ) from None
     config = config_of(model, stack)
-    heads, hidden_size = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    hidden_size = _size(config, "hidden_size")
+    has_heads = not ATTENTION.isdisjoint(family.matrices_of(stack)) or hasattr(config, "num_attention_heads")
+    heads = _size(config, "num_attention_heads") if has_heads else 0
     with_experts = [spelling for spelling in family.matrices_of(stack).values() if spelling.has_experts]
     return StackSizes(
         layer_count=len(blocks),
         hidden_size=hidden_size,
         head_count=heads,
-        key_value_head_count=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or hidden_size // heads,
+        key_value_head_count=(getattr(config, "num_key_value_heads", None) or heads) if heads else 0,
+        head_size=(getattr(config, "head_dim", None) or hidden_size // heads) if heads else 0,
         expert_counts=tuple(
             max((_expert_count(block, spelling) for spelling in with_experts), default=0) for block in blocks
         ),
