@@ -95,9 +95,9 @@ def test_heads_stacked_on_an_mlp_leave_it_the_rest(tiny: Tiny) -> None:
         assert torch.equal(anatomy.read_weight(model, WeightSite(0, matrix_type)), weight[rows])
 
 
-def test_a_model_without_heads_is_refused_by_what_its_config_lacks(described: Tiny) -> None:
+def test_attention_without_heads_is_refused_by_what_the_config_lacks(described: Tiny) -> None:
     model = described("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
-    family = Family("Mamba", ("mamba",), "backbone.layers", {T.UP: Spelling("mixer.in_proj")})
+    family = Family("Mamba", ("mamba",), "backbone.layers", {T.OUTPUT: Spelling("mixer.out_proj")})
     with pytest.raises(AnatomyError, match="MambaConfig gives no num_attention_heads"):
         Anatomy.of(model, family=family)
 

@@ -65,6 +65,15 @@ class Tap:
         for handle in self._handles:
             handle.remove()
 
+    def refuse_uncalled(self) -> None:
+        """Raise AnatomyError if the block ran and left out a module, whose weight it must read otherwise."""
+        for module, sites in self.sites.items():
+            if module not in self.outputs:
+                raise AnatomyError(
+                    f"{sites[0]}: the block never calls the {type(module).__name__} that holds it, so what goes in and out cannot "
+                    "be seen; describe it with called: false."
+                )
+
     def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         self.inputs[module] = arguments[0].detach()
         self.outputs[module] = output

@@ -293,6 +293,7 @@ class _BatchWalk:
             Tap(self._model, self._anatomy, seen) as tap,
         ):
             left = self._block(layer, self._batch.input_ids, state)
+            tap.refuse_uncalled()
             wanted = [state, *tap.outputs.values(), *parameters]
             entering, *found = torch.autograd.grad(left, wanted, gradient, allow_unused=True, materialize_grads=True)
         at_outputs, at_parameters = found[: len(tap.outputs)], found[len(tap.outputs) :]
