@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
-from strop.errors import AnatomyError, SiteError
+from strop.errors import AnatomyError, InterventionError, SiteError
 from strop.export import bake
 from strop.interventions import (
     LowRankEdit,
@@ -79,7 +79,7 @@ def test_three_edits_of_weights_are_those_of_raw_tensors_and_are_recorded_baked_
 
 
 def edit_of_block(layer: int) -> tuple[LowRankEdit, dict[str, Tensor]]:
-    edit = LowRankEdit(StreamSite(layer), rank=4, positions=Positions.parse("l2"))
+    edit = LowRankEdit(StreamSite(layer), "loreft", rank=4, positions=Positions.parse("l2"))
     return edit, edit.initial_tensors(32, generator=torch.Generator().manual_seed(1))
 
 
@@ -113,6 +113,32 @@ def test_an_edit_of_the_prompts_last_tokens_is_the_same_with_the_states_that_gen
     with applied_interventions(model, [edit], anatomy=anatomy, tensors=[tensors]), torch.no_grad():
         kept, anew = (model.generate(prompt, use_cache=use, **settings) for use in (True, False))
     assert torch.equal(kept, anew)
+
+
+def test_a_recurrent_state_does_not_say_its_length_and_tokens_are_counted_all_the_same() -> None:
+    model, anatomy = make_described("mamba"), Anatomy.of(make_described("mamba"), family=FAMILIES["mamba"])
+    edit, tensors = edit_of_block(1)
+    tensors = {own: tensor + 0.5 for own, tensor in tensors.items()}
+    ids, padded = torch.tensor([[5, 6, 7, 8, 9, 10, 11]]), torch.tensor([[0, 0, 7, 8, 9], [3, 4, 5, 6, 7]])
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    before = model(input_ids=ids[:, :4], use_cache=True).cache_params
+    with applied_interventions(model, [edit], anatomy=anatomy, tensors=[tensors]), torch.no_grad():
+        with prompt_lengths([6]):
+            whole = model(input_ids=ids, use_cache=False).logits
+            first = model(input_ids=ids[:, :4], use_cache=True)
+            steps = [first.logits]
+            for step in range(4, 7):
+                steps.append(model(input_ids=ids[:, step : step + 1], cache_params=first.cache_params).logits)
+            with pytest.raises(
+                InterventionError, match="cannot be known, for it was begun before the edits were put on"
+            ):
+                model(input_ids=ids[:, 4:5], cache_params=before)
+        alone = model.generate(padded[:1, 2:], **settings)
+        together = model.generate(padded, attention_mask=(padded != 0).long(), **settings)
+        beams = [model.generate(padded[1:], num_beams=2, use_cache=use, **settings) for use in (True, False)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-4, rtol=1e-4)
+    assert torch.equal(together[0, 5:], alone[0, 3:])
+    assert torch.equal(*beams)
 
 
 def test_a_spectrum_of_an_expert_or_of_what_is_never_called_cannot_learn_and_says_what_can() -> None:

@@ -28,7 +28,10 @@ SHARPEN = SharpenPlan(
 
 def options_of(name: str, **given: Any) -> RunOptions:
     return RunOptions(
-        family=FAMILIES[name], rivals=False, drift_text=DriftText("own", "The city of Lyon is in France. " * 4), **given
+        family=FAMILIES[name],
+        rivals=False,
+        drift_text=DriftText("own", "The city of Lyon is in France. " * 40),
+        **given,
     )
 
 

@@ -16,6 +16,7 @@ from strop.linalg import EffectAccumulator, Reduction, SingularValueDecompositio
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
 from strop.searching.averages import mean_inputs
+from strop.searching.decompositions import decompose_all
 from strop.searching.sample import Sample
 from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
@@ -126,10 +127,12 @@ def measure_effects(
             walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
             progress.advance()
         for layer in descent:
-            held = {
-                site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
-                for site in by_layer[layer]
-            }
+            here = by_layer[layer]
+            held = (
+                {site: decompositions(site) for site in here}
+                if decompositions
+                else decompose_all(decompose, {site: scorer.anatomy.read_weight(model, site) for site in here})
+            )
             for walk in walks:
                 for site, effects, examples in walk.descend(held):
                     accumulators[site].add(effects, examples)
