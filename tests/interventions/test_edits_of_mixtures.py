@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.fixtures.mixtures import FAMILIES, make_described
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from strop.anatomy import Anatomy, MatrixType, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
 from strop.errors import AnatomyError, InterventionError, SiteError
@@ -125,12 +125,11 @@ def test_a_recurrent_state_does_not_say_its_length_and_tokens_are_counted_all_th
     with applied_interventions(model, [edit], anatomy=anatomy, tensors=[tensors]), torch.no_grad():
         with prompt_lengths([6]):
             whole = model(input_ids=ids, use_cache=False).logits
-            first = model(input_ids=ids[:, :4], use_cache=True)
-            steps = [first.logits]
-            for step in range(4, 7):
-                steps.append(model(input_ids=ids[:, step : step + 1], cache_params=first.cache_params).logits)
+            cache = DynamicCache(config=model.config)
+            parts = (ids[:, :4], ids[:, 4:5], ids[:, 5:6], ids[:, 6:])
+            steps = [model(input_ids=part, cache_params=cache, use_cache=True).logits for part in parts]
             with pytest.raises(
-                InterventionError, match="cannot be known, for it was begun before the edits were put on"
+                InterventionError, match=r"holds cannot be known, .* pass a new one, DynamicCache\(config"
             ):
                 model(input_ids=ids[:, 4:5], cache_params=before)
         alone = model.generate(padded[:1, 2:], **settings)

@@ -224,14 +224,15 @@ def _read_through(past: Any, count: int) -> int:
     """Return how many tokens a cache holds before so many more are read through it.
 
     Raises:
-        InterventionError: it does not say, and some were read through it while nothing was edited.
+        InterventionError: it does not say, and some were read through it unseen.
     """
     cached = _cached_tokens(past)
     if past is None or _says_length(past):
         return cached
     if not cached and past.has_previous_state():
         raise InterventionError(
-            "How many tokens this cache holds cannot be known, for it was begun before the edits were put on; begin a new one."
+            "How many tokens this cache holds cannot be known, for edited calls have not filled it from the first: pass a new "
+            "one, DynamicCache(config=model.config), as cache_params from the first call on."
         )
     _READ[past] = cached + count
     return cached
