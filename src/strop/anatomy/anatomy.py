@@ -165,6 +165,8 @@ class Anatomy:
             SiteError: the model has no such stack, layer, matrix type, head or expert.
         """
         sizes, spelling = self._sizes_at(site), self._spelled(site)
+        if site.head is not None and not sizes.head_count:
+            raise SiteError(f"{site}: a {self.family.name} model has no attention heads; leave the head out.")
         if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
                 f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."

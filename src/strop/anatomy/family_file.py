@@ -19,6 +19,7 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
+    called: bool = True
 
 
 _Spelled = str | _SpellingEntry

@@ -82,9 +82,11 @@ class Place:
         site, spelling = self.site, self.spelling
         if not spelling.is_tappable:
             of = "of one expert " if spelling.experts else ""
+            inside = f"{self.module_path} computes it inside from its parameter {spelling.parameter}"
+            never = f"the block reads the weight of {self.module_path} and never calls it"
             raise AnatomyError(
-                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path} computes it inside from its "
-                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
+                f"{site}: what goes in and out {of}cannot be seen, for {inside if spelling.called else never}; choose other "
+                "matrices, or what reads the weights alone, such as a rank reduction."
             )
 
     def matrix_in(self, parameter: Tensor) -> Tensor:

@@ -104,9 +104,10 @@ def inspect(
         print_json({**overview, "matrices": [dataclasses.asdict(row) for row in rows]})
         return
     print_line(f"{base.id}: {base.architecture} ({anatomy.family.name}), {overview['parameters']:,} parameters")
+    heads = f"{anatomy.head_count} heads of {anatomy.head_size} ({anatomy.key_value_head_count} for keys and values)"
     print_line(
-        f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {anatomy.head_count} heads of {anatomy.head_size} "
-        f"({anatomy.key_value_head_count} for keys and values); embeddings {'tied to the LM head' if tied else 'not tied'}"
+        f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {heads if anatomy.head_count else 'no heads'}; "
+        f"embeddings {'tied to the LM head' if tied else 'not tied'}"
     )
     print_line(f"spelling {anatomy.origin}")
     if overview["left_alone"]:
@@ -136,7 +137,7 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
     body = tuple(
         (
             row.module.removeprefix(f"{blocks}."),
-            str(row.matrix_type),
+            str(row.matrix_type) if row.expert is None else f"{row.matrix_type} expert {row.expert}",
             f"{row.shape[0]}x{row.shape[1]}",
             *(() if edited else (str(row.heads or ""),)),
             *figures(row),

@@ -26,6 +26,19 @@ def shape_of_size(size: "Shape | int") -> Shape:
     return (size, size) if isinstance(size, int) else size
 
 
+@runtime_checkable
+class DecomposesTogether(Protocol):
+    """A `Decompose` that can make the decompositions of several matrices at once."""
+
+    def __call__(self, matrix: Tensor, /) -> SingularValueDecomposition:
+        """Return the decomposition of one matrix."""
+        ...
+
+    def together(self, matrices: Sequence[Tensor]) -> list[SingularValueDecomposition]:
+        """Return the decompositions of matrices of one shape, dtype and device."""
+        ...
+
+
 class _Common(Protocol):
     @property
     def method(self) -> str:

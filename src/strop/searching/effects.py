@@ -16,7 +16,9 @@ from strop.linalg import EffectAccumulator, Reduction, SingularValueDecompositio
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
 from strop.searching.averages import mean_inputs
+from strop.searching.decompositions import decompose_all
 from strop.searching.sample import Sample
+from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
@@ -77,6 +79,10 @@ def measure_effects(
     down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
     needed once. Hidden states that memory does not hold wait in a temporary file.
 
+    The inputs of an expert's matrix cannot be seen. With Δx = −x its effects need none: e_i = −σ_i u_iᵀ G v_i, G the gradient
+    of its part of the parameter, which is formed one block at a time. A token counts only where it is routed; an expert that
+    no token reached has effects of 0.
+
     Args:
         scorer: the sample, scored by `exact`, `first_token` or `perplexity`.
         sites: whole matrices, or single heads.
@@ -90,10 +96,17 @@ def measure_effects(
         For each site its components' effects.
 
     Raises:
-        UsageError: `roll` has only one example to swap with, `pairs` no counterfactual prompts, or neither memory nor disk
-            has room for the hidden states.
+        UsageError: `roll` has only one example to swap with, `pairs` no counterfactual prompts, the plan needs inputs that
+            cannot be seen, or neither memory nor disk has room for the hidden states.
     """
     plan = plan or EffectPlan()
+    refuse_unseen_inputs(
+        scorer.anatomy,
+        sites,
+        counterfactual=plan.counterfactual,
+        reduction=plan.reduction,
+        steps=plan.steps,
+    )
     if plan.counterfactual == "roll":
         refuse_lone_examples(scorer)
     if plan.counterfactual == "pairs":
@@ -103,29 +116,40 @@ def measure_effects(
     for site in sites:
         by_layer[site.layer].append(site)
     descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
-    progress.start(stage, len(scorer.batches) + len(descent))
+    batches = _batches(scorer, sites, plan)
+    progress.start(stage, len(batches) + len(descent))
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
     with evaluating(model), frozen(model), waiting:
         counterfactual = _Counterfactual.of(scorer, sites, plan)
         walks = []
-        for batch in scorer.batches:
+        for batch in batches:
             walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
             progress.advance()
         for layer in descent:
-            held = {
-                site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
-                for site in by_layer[layer]
-            }
+            here = by_layer[layer]
+            held = (
+                {site: decompositions(site) for site in here}
+                if decompositions
+                else decompose_all(decompose, {site: scorer.anatomy.read_weight(model, site) for site in here})
+            )
             for walk in walks:
-                for site, changes, gradients in walk.descend(by_layer[layer]):
-                    accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
+                for site, effects, examples in walk.descend(held):
+                    accumulators[site].add(effects, examples)
             progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
         site: Effects(accumulator.loss_change / scorer.example_count, accumulator.score / over)
         for site, accumulator in accumulators.items()
     }
+
+
+def _batches(scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> Sequence[Batch]:
+    """Return the sample's batches; example by example where a parameter's gradient must not add them up."""
+    seen = all(scorer.anatomy.spelling(site).sees_every_token for site in sites)
+    if seen or plan.reduction not in BY_EXAMPLE:
+        return scorer.batches
+    return [alone for batch in scorer.batches for alone in rows_alone(batch)]
 
 
 def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
@@ -224,35 +248,64 @@ class _BatchWalk:
         tops = [states.pop()() for states in self._entering]
         self._gradients = [waiting.keep(_gradient_at_the_top(scorer, batch, top)) for top in tops]
 
-    def descend(self, sites: Sequence[WeightSite]) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
-        """Go down one block; yield each site with Δx and ∇y, (tokens, in) and (tokens, out), at the tokens that count."""
+    def descend(
+        self, held: Mapping[WeightSite, SingularValueDecomposition]
+    ) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
+        """Go down one block; yield each site with the effects of its components, (parts, rank), and the row of each part.
+
+        A part is a token that counts; where tokens cannot be seen it is the batch.
+        """
+        seen = [site for site in held if self._anatomy.spelling(site).sees_every_token]
+        unseen = [site for site in held if site not in seen]
         at_outputs: dict[nn.Module, Tensor] = {}
         for step, states in enumerate(self._entering):
-            tap, gradient, at_step = self._through_block(sites, states, self._gradients[step]())
+            tap, gradient, at_step, at_parameters = self._through_block(seen, unseen, states, self._gradients[step]())
             self._gradients[step] = self._waiting.keep(gradient)
             for module, gradient in at_step.items():
                 share = by_sequence(gradient, self._batch.input_ids).float() / (
                     len(self._entering) * _scale_of(self._model)
                 )
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
-        given = self._given_inputs(sites)
+        given = self._given_inputs(seen)
         for module, gradient in at_outputs.items():
             counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
-                yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
+                at_output = self._anatomy.outputs_in(gradient[counted], site)
+                yield site, token_effects(held[site], changes[counted], at_output), self.rows
+        for site in unseen:  # of the one step there is
+            gradient = self._anatomy.matrix_in(at_parameters[self._anatomy.parameter(self._model, site)], site)
+            yield site, effects_of_gradient(held[site], gradient.float() / _scale_of(self._model)), self.rows[:1]
 
     def _through_block(
-        self, sites: Sequence[WeightSite], states: list[Callable[[], Tensor]], gradient: Tensor
-    ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor]]:
+        self,
+        seen: Sequence[WeightSite],
+        unseen: Sequence[WeightSite],
+        states: list[Callable[[], Tensor]],
+        gradient: Tensor,
+    ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor], dict[nn.Parameter, Tensor]]:
         layer = self._lowest + len(states) - 1
         state = states.pop()().requires_grad_()
-        with torch.enable_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
+        parameters = list(dict.fromkeys(self._anatomy.parameter(self._model, site) for site in unseen))
+        with (
+            asking(parameters),
+            torch.enable_grad(),
+            self._batch.with_prompts_known(),
+            Tap(self._model, self._anatomy, seen) as tap,
+        ):
             left = self._block(layer, self._batch.input_ids, state)
-        entering, *at_outputs = torch.autograd.grad(left, [state, *tap.outputs.values()], gradient)
-        return tap, entering, dict(zip(tap.outputs, at_outputs, strict=True))
+            tap.refuse_uncalled()
+            wanted = [state, *tap.outputs.values(), *parameters]
+            entering, *found = torch.autograd.grad(left, wanted, gradient, allow_unused=True, materialize_grads=True)
+        at_outputs, at_parameters = found[: len(tap.outputs)], found[len(tap.outputs) :]
+        return (
+            tap,
+            entering,
+            dict(zip(tap.outputs, at_outputs, strict=True)),
+            dict(zip(parameters, at_parameters, strict=True)),
+        )
 
     def _given_inputs(self, sites: Sequence[WeightSite]) -> dict[nn.Module, Tensor]:
         if self._given is None:

@@ -26,6 +26,7 @@ class Spelling:
         parameter: the module's parameter that holds the matrix.
         experts: `stacked` where the parameter holds the matrices of all experts: (experts, out, in), or
             (experts, in, out) where it is transposed; None where it does not.
+        called: False where the block reads the module's weight and never calls the module (Mamba's `dt_proj`).
 
     Raises:
         AnatomyError: a packing without its parts, parts without a packing, heads interleaved with what has none, or
@@ -38,6 +39,7 @@ class Spelling:
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
+    called: bool = True
 
     def __post_init__(self) -> None:
         if (self.packing == "whole") != (not self.packed):
@@ -60,8 +62,13 @@ class Spelling:
 
     @property
     def is_tappable(self) -> bool:
-        """Whether the module's input and output are those of the matrix: it is no raw parameter of a larger module."""
-        return self.parameter == "weight" and self.experts is None
+        """Whether the module's input and output are those of the matrix: no larger module reads the parameter itself."""
+        return self.parameter == "weight" and self.experts is None and self.called
+
+    @property
+    def sees_every_token(self) -> bool:
+        """Whether the module's input and output are those of the matrix, at every token: it is no expert's."""
+        return self.is_tappable and not self.has_experts
 
     def module_path(self, expert: int | None) -> str:
         """Return the path of the module that holds one expert's matrix, or the only one."""

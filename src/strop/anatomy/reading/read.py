@@ -83,7 +83,23 @@ def _read(model: PreTrainedModel) -> Reading:
         found = verify(model, family, {stack: sizes_of(model, family, stack) for stack in family.paths})
     except (AnatomyError, UneditableWeightError) as error:
         raise refuse_reading(model, family, error) from None
-    return Reading(family, "", structure.unnamed, found)
+    return Reading(_with_uncalled(family, found.uncalled), "", structure.unnamed, found)
+
+
+def _with_uncalled(family: Family, paths: frozenset[str]) -> Family:
+    """Return a family that says of which modules the block reads the weight alone."""
+
+    def said(matrices: Matrices) -> Matrices:
+        return {
+            matrix_type: _one_or_all(
+                dataclasses.replace(each, called=each.path not in paths)
+                for each in ((spelled,) if isinstance(spelled, Spelling) else spelled)
+            )
+            for matrix_type, spelled in matrices.items()
+        }
+
+    others = {stack: said(matrices) for stack, matrices in family.stack_matrices.items()}
+    return dataclasses.replace(family, matrices=said(family.matrices), stack_matrices=others) if paths else family
 
 
 def _packed_as_seen(model: PreTrainedModel, family: Family) -> Family:
