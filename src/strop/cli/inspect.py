@@ -30,7 +30,11 @@ from strop.cli.following import print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from strop.analysis import MatrixRow
+    from strop.anatomy import Anatomy
+    from strop.checkpoints import BaseIdentity
 
 
 def inspect(
@@ -84,38 +88,11 @@ def inspect(
                 edits=document.describe() if document is not None else (),
                 progress=progress,
             )
-    tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
-    overview: dict[str, Any] = {
-        "id": base.id,
-        "architecture": base.architecture,
-        "family": anatomy.family.name,
-        "spelling": anatomy.origin,
-        "left_alone": list(anatomy.reading.unnamed) if anatomy.reading is not None else [],
-        "fingerprint": base.fingerprint,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "layers": anatomy.layer_count,
-        "hidden_size": anatomy.hidden_size,
-        "heads": anatomy.head_count,
-        "key_value_heads": anatomy.key_value_head_count,
-        "head_size": anatomy.head_size,
-        "tied_embeddings": tied,
-    }
+    overview = _overview(model, anatomy, base)
     if as_json:
         print_json({**overview, "matrices": [dataclasses.asdict(row) for row in rows]})
         return
-    print_line(f"{base.id}: {base.architecture} ({anatomy.family.name}), {overview['parameters']:,} parameters")
-    heads = f"{anatomy.head_count} heads of {anatomy.head_size} ({anatomy.key_value_head_count} for keys and values)"
-    print_line(
-        f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {heads if anatomy.head_count else 'no heads'}; "
-        f"embeddings {'tied to the LM head' if tied else 'not tied'}"
-    )
-    print_line(f"spelling {anatomy.origin}")
-    if overview["left_alone"]:
-        print_line(f"left alone, for what they are could not be told: {', '.join(overview['left_alone'])}")
-    if anatomy.family.calls_per_block > 1:
-        print_line(
-            f"each block is {anatomy.family.calls_per_block} layers: they share it, and an edit of one is an edit of all"
-        )
+    _print_overview(overview, anatomy)
     _print_rows(rows, anatomy.family.blocks)
     if document is not None:
         for line in document.summary:
@@ -123,6 +100,41 @@ def inspect(
         print_next("eval", model_name, options={"--task": "TASK", "--recipe": recipe, "--force": force, **loading})
         return
     print_next("eval", model_name, options={"--task": "world-facts", "--limit": 500, **loading})
+
+
+def _overview(model: "PreTrainedModel", anatomy: "Anatomy", base: "BaseIdentity") -> dict[str, Any]:
+    return {
+        "id": base.id,
+        "architecture": base.architecture,
+        "family": anatomy.family.name,
+        "spelling": anatomy.origin,
+        "left_alone": list(anatomy.reading.unnamed) if anatomy.reading is not None else [],
+        "layers_per_block": anatomy.family.calls_per_block,
+        "fingerprint": base.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": anatomy.layer_count,
+        "hidden_size": anatomy.hidden_size,
+        "heads": anatomy.head_count,
+        "key_value_heads": anatomy.key_value_head_count,
+        "head_size": anatomy.head_size,
+        "tied_embeddings": bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False)),
+    }
+
+
+def _print_overview(overview: dict[str, Any], anatomy: "Anatomy") -> None:
+    print_line(
+        f"{overview['id']}: {overview['architecture']} ({overview['family']}), {overview['parameters']:,} parameters"
+    )
+    heads = f"{anatomy.head_count} heads of {anatomy.head_size} ({anatomy.key_value_head_count} for keys and values)"
+    print_line(
+        f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {heads if anatomy.head_count else 'no heads'}; "
+        f"embeddings {'tied to the LM head' if overview['tied_embeddings'] else 'not tied'}"
+    )
+    print_line(f"spelling {anatomy.origin}")
+    if overview["left_alone"]:
+        print_line(f"left alone, for what they are could not be told: {', '.join(overview['left_alone'])}")
+    if overview["layers_per_block"] > 1:
+        print_line(f"{overview['layers_per_block']} layers share each block: an edit of one is an edit of all")
 
 
 def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:

@@ -173,7 +173,7 @@ def test_what_a_family_says_of_its_blocks_is_checked(tiny: Tiny) -> None:
     with pytest.raises(AnatomyError) as caught:
         verified(encoder, Anatomy.of(encoder, family=causal))
     assert str(caught.value) == (
-        "The tokens of a BERT model are said to see those before them alone, and these see later ones too: describe the family "
+        "The tokens of a Bert model are said to see those before them alone, and these see later ones too: describe the family "
         "with causal=False."
     )
 
