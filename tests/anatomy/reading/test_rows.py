@@ -90,7 +90,7 @@ def test_a_gate_bends_and_an_up_row_does_not() -> None:
     assert gated_rows(model, mlp.up_proj, mlp.down_proj, [0, 47]) == (GatedRow(T.UP, 0), GatedRow(T.UP, 47))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_norm_before_the_matrix_that_reads_them_hides_no_role(dtype: torch.dtype) -> None:
     block = (model := make("bitnet", dtype=dtype)).model.layers[1]
     for path, expected in (
@@ -102,7 +102,7 @@ def test_a_norm_before_the_matrix_that_reads_them_hides_no_role(dtype: torch.dty
         assert attention_rows(model, projection, block.self_attn.o_proj, [9], head_size=8) == (expected,)
     for path, role in (("gate_proj", T.GATE), ("up_proj", T.UP)):
         projection = block.mlp.get_submodule(path)
-        assert gated_rows(model, projection, block.mlp.down_proj, [9]) == (GatedRow(role, 9),)
+        assert gated_rows(model, projection, block.mlp.down_proj, [5]) == (GatedRow(role, 5),)
 
 
 def test_a_gate_bends_where_what_enters_it_is_very_small() -> None:

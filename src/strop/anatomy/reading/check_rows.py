@@ -91,9 +91,10 @@ class _Check:
                 row = int(self._rows(site)[size // 2])
                 wanted.append((site, row, set(range(head * share, (head + 1) * share))))
         projection, rows = self._module(parts[0]), [row for _, row, _ in wanted]
+        fused = self._spelled[parts[0]].packing != "whole"
         found = attention_rows(self._model, projection, output, rows, head_size=size, inputs=self._inputs)
         for (site, row, heads), seen in zip(wanted, found, strict=True):
-            if seen.role is not None and (seen.role is not site.matrix_type or not heads <= {*seen.heads}):
+            if seen.role is not None and (seen.role is not site.matrix_type or (fused and not heads <= {*seen.heads})):
                 self._refuse(site, projection, row, str(seen))
         untold = {site.matrix_type for (site, _, _), seen in zip(wanted, found, strict=True) if seen.role is None}
         return {*parts} - untold

@@ -45,7 +45,7 @@ class Answers:
         ratios = torch.where(before == 0, torch.nan, after / before)
         factors = ratios.nanmedian(-1, keepdim=True).values.nan_to_num(1.0)
         unscaled = after / torch.where(factors == 0, 1.0, factors)
-        same = (factors != 1) & ((unscaled - before).abs() <= 4 * self.rounding * before.abs())
+        same = (factors != 1) & ((unscaled - before).abs() <= 8 * self.rounding * before.abs())
         return torch.where(same, before, unscaled).reshape(self.after.shape)
 
 
@@ -55,9 +55,10 @@ def answers(
     reader: nn.Module,
     features: Sequence[int],
     *,
+    tokens: slice = slice(TOKEN, TOKEN + 1),
     inputs: Inputs | None = None,
 ) -> Answers:
-    """Return what `reader` is given when one feature that `source` returns for one token is raised, and when it is lowered.
+    """Return what `reader` is given when one feature that `source` returns is raised, and when it is lowered.
 
     Copies of one short input run together, up to `reader` and no further; each has a feature of its own changed, by eight
     times the root mean square of what `source` returns, and by eight where that is less: an activation is a line near zero.
@@ -67,6 +68,7 @@ def answers(
         source: a module inside it that returns (batch, tokens, features), or tokens one after another.
         reader: a module that runs after it.
         features: which to change.
+        tokens: those whose features are changed; one by default.
         inputs: what to call the model's body with, by name; the first of each batch is used. Short random token ids or an
             image by default.
 
@@ -86,7 +88,8 @@ def answers(
         size = 8 * max(own[0].float().square().mean().sqrt().item(), 1.0)
         for sign in (1, -1):
             start = 1 if sign > 0 else 1 + len(features)
-            own[range(start, start + len(features)), TOKEN, features] += sign * size
+            for place, feature in enumerate(features, start):
+                own[place, tokens, feature] += sign * size
         return own.view_as(output)
 
     def look(_module: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -35,7 +35,8 @@ class GatedRow:
     """What one row of a gated MLP's projection does."""
 
     role: MatrixType | None
-    """Gate where an activation comes after it, up where none does; None where it changes not just one feature."""
+    """Gate where an activation comes after it, up where none does; None where it changes no feature, for the gate is shut, or
+    several."""
     feature: int
     """The input of the down matrix it changes."""
 
@@ -105,13 +106,13 @@ def gated_rows(
     Raises:
         AnatomyError: a forward pass does not go from `projection` to `down`.
     """
-    seen = answers(model, projection, down, rows, inputs=inputs)
-    own = (seen.unscaled(seen.before.shape[-1]) - seen.before)[:, :, TOKEN]
+    seen = answers(model, projection, down, rows, tokens=slice(None), inputs=inputs)
+    own = seen.unscaled(seen.before.shape[-1]) - seen.before
     found = []
-    for raised, lowered in own.transpose(0, 1):
-        reach = raised.abs().maximum(lowered.abs())
+    for raised, lowered in own.transpose(0, 1):  # (tokens, features)
+        reach = raised.abs().maximum(lowered.abs()).amax(0)
         feature = int(reach.argmax())
         alone = int((reach > ROUNDING * reach[feature]).sum()) == 1
-        bends = (raised + lowered)[feature].abs() > 0.1 * (raised - lowered)[feature].abs()
-        found.append(GatedRow((MatrixType.GATE if bends else MatrixType.UP) if alone else None, feature))
+        bend, slope = (change[:, feature].abs().max() for change in (raised + lowered, raised - lowered))
+        found.append(GatedRow((MatrixType.GATE if bend > 0.1 * slope else MatrixType.UP) if alone else None, feature))
     return tuple(found)
