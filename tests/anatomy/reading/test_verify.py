@@ -128,6 +128,15 @@ def test_a_fused_matrix_that_is_packed_otherwise_is_refused(
         verified(model, Anatomy.of(model, family=spelled_otherwise(known, **wrong)))
 
 
+def test_values_of_their_own_module_may_serve_other_heads_than_their_keys() -> None:
+    model = make("llama", num_key_value_heads=4)
+    for block in model.model.layers:
+        block.self_attn.o_proj.register_forward_pre_hook(
+            lambda _module, arguments: (arguments[0].roll(8, -1),), prepend=True
+        )
+    assert verify(model, Anatomy.of(model)).told == {*QKV, T.GATE, T.UP}
+
+
 def test_halves_of_an_mlp_that_lie_otherwise_are_refused(tiny: Tiny) -> None:
     model = tiny("phi3")
     for packing, packed, said in (
