@@ -1,6 +1,7 @@
 """What a Transformer is made of; `families/` holds each architecture's spelling."""
 
 from strop.anatomy.anatomy import Anatomy
+from strop.anatomy.asked import AskedForGradients
 from strop.anatomy.editable import editable_shapes
 from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
 from strop.anatomy.family_file import read_family
@@ -13,22 +14,28 @@ from strop.anatomy.prefix import (
     logits_at,
 )
 from strop.anatomy.sites import MatrixType, Site, Stack, Stream, StreamSite, WeightSite, parse_layers
+from strop.anatomy.storage import ABSENT, COMPUTED, Storage, device_of, storage_of
 from strop.anatomy.tap import Tap, by_sequence
 
 __all__ = [
+    "ABSENT",
+    "COMPUTED",
     "FAMILIES",
     "Anatomy",
+    "AskedForGradients",
     "BiasFlag",
     "Family",
     "MatrixType",
     "Site",
     "Spelling",
     "Stack",
+    "Storage",
     "Stream",
     "StreamSite",
     "Tap",
     "WeightSite",
     "by_sequence",
+    "device_of",
     "editable_shapes",
     "evaluating",
     "frozen",
@@ -38,4 +45,5 @@ __all__ = [
     "logits_at",
     "parse_layers",
     "read_family",
+    "storage_of",
 ]
