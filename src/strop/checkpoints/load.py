@@ -139,6 +139,12 @@ def _refuse_folder(folder: Path) -> None:
         raise CheckpointError(
             f"The folder {folder} holds an adapter (adapter_config.json) {beside}: {_MERGE}, or move the adapter's files away."
         )
+    made = folder if (folder / "recipe.json").is_file() else folder / "recipe"
+    if (made / "recipe.json").is_file():
+        what = "a recipe" if made == folder else "a run"
+        raise CheckpointError(
+            f"The folder {folder} holds {what}, and no model; name the base model, and give the recipe by --recipe {made}."
+        )
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"The folder {folder} holds no config.json, so it is not a saved model.")
     pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))

@@ -188,7 +188,8 @@ def device_for_command(name: str | None) -> "torch.device":
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = reason_in(error)
+        unknown = "device string" in str(error)  # torch lists a score of kinds
+        reason = "there is no such device; it is cpu, cuda, cuda:1 or mps" if unknown else reason_in(error)
         raise UsageError(
             f"--device {name} cannot be used here: {reason}; leave it out to run on {best_device()}."
         ) from None

@@ -142,9 +142,14 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
 
     edited = any(row.edits for row in rows)
 
+    decomposed = any(row.spectrum for row in rows)
+    placed, stored = len({row.device for row in rows}) > 1, any(row.stored for row in rows)
+
     def figures(row: "MatrixRow") -> tuple[str, ...]:
         found = row.spectrum
-        return (f"{found.effective_rank:.0f}/{found.full_rank}", percent(found.energy_at_tenth)) if found else ()
+        if found is None:
+            return ("", "") if decomposed else ()
+        return (f"{found.effective_rank:.0f}/{found.full_rank}", percent(found.energy_at_tenth))
 
     body = tuple(
         (
@@ -153,12 +158,15 @@ def _print_rows(rows: "list[MatrixRow]", blocks: str) -> None:
             f"{row.shape[0]}x{row.shape[1]}",
             *(() if edited else (str(row.heads or ""),)),
             *figures(row),
+            *((row.device,) if placed else ()),
+            *((row.stored,) if stored else ()),
             *((row.edits,) if edited else ()),
         )
         for row in rows
     )
-    spectra = ("effective rank", "top-tenth energy") if rows and rows[0].spectrum else ()
+    spectra = ("effective rank", "top-tenth energy") if decomposed else ()
+    where = (*(("device",) if placed else ()), *(("stored",) if stored else ()))
     sizes = () if edited else ("heads",)
-    columns = (f"{blocks}.", "type", "shape", *sizes, *spectra, *(("edits",) if edited else ()))
+    columns = (f"{blocks}.", "type", "shape", *sizes, *spectra, *where, *(("edits",) if edited else ()))
     counts = ", ".join(f"{count} {name}" for name, count in Counter(str(row.matrix_type) for row in rows).items())
     print_table(Table(f"{len(rows)} matrices: {counts}", columns, body, first_on_one_line=True))

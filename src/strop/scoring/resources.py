@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel
 
+from strop.anatomy import input_device
 from strop.errors import UsageError
 
 
@@ -53,7 +54,7 @@ class Resources:
         chosen = _SET.get()
         if chosen is not None:
             return chosen
-        return on_device(model.device, vocabulary=int(model.get_input_embeddings().num_embeddings))
+        return on_device(input_device(model), vocabulary=int(model.get_input_embeddings().num_embeddings))
 
 
 CPU = Resources()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import MatrixType, Site, editable_shapes
+from strop.anatomy import MatrixType, Site, editable_shapes, input_device
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError
 from strop.files import remove_leftovers
@@ -178,7 +178,7 @@ class Fitter:
         if plan.keep_text is not None:
             own = plan.keep_text.texts(self._model, given.tokenizer, anatomy=self._anatomy, fingerprint=fingerprint)
             texts = (*texts, *own)
-        with _computing_in(plan.precision, self._model.device):
+        with _computing_in(plan.precision, input_device(self._model)):
             return KeepToBase(self._model, self._anatomy, texts, weight=plan.keep_base, per_pass=plan.keep_texts)
 
     def _train(
@@ -249,7 +249,7 @@ class Fitter:
             _compute_activations_again(self._model)
 
     def _trainer(self, folder: Path, watch: Watch, kept: KeepToBase | None, *, saves: bool) -> EditTrainer:
-        plan = self._plan
+        plan, device = self._plan, input_device(self._model)
         arguments = training_arguments(
             {
                 "output_dir": str(folder),
@@ -276,9 +276,10 @@ class Fitter:
                 "disable_tqdm": True,
                 "remove_unused_columns": False,
                 "label_names": ["labels"],
-                "dataloader_pin_memory": self._model.device.type == "cuda",
-                "use_cpu": self._model.device.type == "cpu",
-            }
+                "dataloader_pin_memory": device.type == "cuda",
+                "use_cpu": device.type == "cpu",
+            },
+            model=self._model,
         )
         return EditTrainer(self._model, self._objective, arguments, [watch], kept)
 
