@@ -13,7 +13,10 @@ from strop.anatomy.storage import ABSENT, COMPUTED, Storage, device_of, storage_
 from strop.anatomy.tap import Tap, by_sequence
 
 __all__ = [
+    "ABSENT",
+    "COMPUTED",
     "Anatomy",
+    "AskedForGradients",
     "Family",
     "MatrixType",
     "Reading",
