@@ -156,7 +156,7 @@ class LearnedWeight:
         if whole and len(made) == count and all(site.head is None for site in self._edits):
             in_order = bool((made[1:] > made[:-1]).all())
             self._order = None if in_order else made.argsort()
-            self._module.forward = self._made  # type: ignore[method-assign]
+            self._module.forward = self._made
             self._stands_in = True
 
     def _give_back(self) -> None:

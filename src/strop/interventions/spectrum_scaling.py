@@ -89,7 +89,7 @@ class SpectrumScaling:
             )
         return tensors[name] if self.step is None else tensors[name].float() * self.step
 
-    def removed(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+    def removed_by(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
         """Return the components it removes, where it leaves all others as they are; None where it scales or mixes any."""
         change = self.change(tensors)
         gone = change == -1
@@ -161,7 +161,7 @@ class SpectrumScaling:
 
         Where it only removes components, it is what `SingularValuePruning` makes of the matrix, bit for bit.
         """
-        removed = None if self.change(tensors).requires_grad else self.removed(tensors)
+        removed = None if self.change(tensors).requires_grad else self.removed_by(tensors)
         if removed is not None:
             chosen = list(removed)
             of_removed = (

@@ -49,7 +49,7 @@ class Gates(torch.optim.Optimizer):
         change = torch.zeros_like(scores)
         change[largest[scores[largest] > 0]] = -1
         sizes = [parameter.numel() for parameter in parameters]
-        for parameter, own in zip(parameters, change.split(sizes), strict=True):
+        for parameter, own in zip(parameters, torch.split(change, sizes), strict=True):
             parameter.copy_(own.view_as(parameter))
 
 
@@ -64,7 +64,7 @@ def as_prunings(
     """
     found: list[tuple[Any, Mapping[str, Tensor]]] = []
     for entry, own in zip(interventions, tensors, strict=True):
-        removed = entry.removed(own) if isinstance(entry, SpectrumScaling) else None
+        removed = entry.removed_by(own) if isinstance(entry, SpectrumScaling) else None
         if removed is None:
             found.append((entry, own))
         elif removed:

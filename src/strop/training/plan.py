@@ -181,13 +181,8 @@ class TrainPlan:
             return
         if not 0 < self.sparsity < 1:
             raise UsageError(f"sparsity lies above 0 and below 1, the share that stays as it is, not {self.sparsity}.")
-        for name, own in (
-            ("learning_rate", self.learning_rate),
-            ("weight_decay", self.weight_decay),
-            ("band", self.band),
-            ("edits", self.edits),
-        ):
-            if own:
+        for name in ("learning_rate", "weight_decay", "band", "edits"):
+            if getattr(self, name):
                 raise UsageError(f"{name} goes with scales, not with the gates of sparsity; leave it out.")
 
     def _refuse_settings_of_other_methods(self) -> None:
