@@ -163,6 +163,20 @@ class ChangesOutputs(Protocol):
 
 
 @runtime_checkable
+class MakesOutputs(Protocol):
+    """A WeightIntervention that can say what the edited matrix makes without that matrix, or the one before it."""
+
+    def output(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return x edit(W)ᵀ, (..., out), differentiable in its learned tensors; None where factors are not all of W.
+
+        Args:
+            inputs: x, (..., in).
+            tensors: its own, and what `precomputed` returned of the matrix.
+        """
+        ...
+
+
+@runtime_checkable
 class Factored(Protocol):
     """A WeightIntervention that can tell whether what `precomputed` returned is of a matrix, without decomposing it."""
 

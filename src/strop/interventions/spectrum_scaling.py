@@ -12,6 +12,7 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
+from strop.interventions.singular_value_pruning import SingularValuePruning
 from strop.linalg import full_precision
 
 LOWEST, HIGHEST = -1.0, 4.0
@@ -88,6 +89,14 @@ class SpectrumScaling:
             )
         return tensors[name] if self.step is None else tensors[name].float() * self.step
 
+    def removed_by(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+        """Return the components it removes, where it leaves all others as they are; None where it scales or mixes any."""
+        change = self.change(tensors)
+        gone = change == -1
+        if self.band or not bool((gone | (change == 0)).all()):
+            return None
+        return tuple(gone.nonzero().flatten().tolist())
+
     def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
         """Make sure that there is one change for each singular value, from -1 to 4, and both factors or neither.
 
@@ -148,7 +157,18 @@ class SpectrumScaling:
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed."""
+        """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed.
+
+        Where it only removes components, it is what `SingularValuePruning` makes of the matrix, bit for bit.
+        """
+        removed = None if self.change(tensors).requires_grad else self.removed_by(tensors)
+        if removed is not None:
+            chosen = list(removed)
+            of_removed = (
+                {"left": tensors["left"][:, chosen], "right": tensors["right"][chosen]} if "left" in tensors else {}
+            )
+            pruning = SingularValuePruning(self.site, removed) if removed else None
+            return matrix if pruning is None else pruning.edit(matrix, decompose=decompose, tensors=of_removed)
         factors = tensors if "left" in tensors and "right" in tensors else self.precomputed(matrix, decompose=decompose)
         left, right = factors["left"].to(matrix.device), factors["right"].to(matrix.device)
         change = left @ self._mixed(right.T, tensors).T
@@ -164,14 +184,32 @@ class SpectrumScaling:
         Returns:
             (..., out).
         """
-        return self._mixed(inputs @ tensors["right"].T, tensors) @ tensors["left"].T
+        along = functional.linear(inputs, tensors["right"])
+        return functional.linear(self._mixed(along, tensors), tensors["left"])
+
+    def output(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return x W′ᵀ = U diag(σ) (1 + diag(d) + B) Vᵀ x, where all singular values are scaled: W is not needed beside them.
+
+        W = U diag(σ) Vᵀ up to rounding, so that d = 0 gives what W gives but for the last bits.
+
+        Args:
+            inputs: x, (..., in).
+            tensors: its own and what `precomputed` returned.
+
+        Returns:
+            (..., out); None where W has more components than those that are scaled.
+        """
+        if self.top is not None:
+            return None
+        along = functional.linear(inputs, tensors["right"])
+        return functional.linear(self._mixed(along, tensors, kept=1), tensors["left"])
 
     def _count(self, shape: Shape) -> int:
         return min(shape) if self.top is None else self.top
 
-    def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return (diag(d) + B) times each row of coordinates along the right singular vectors, (..., count)."""
-        mixed = along * self.change(tensors).to(along)
+    def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor], *, kept: int = 0) -> Tensor:
+        """Return (kept + diag(d) + B) times each row of coordinates along the right singular vectors, (..., count)."""
+        mixed = along * (kept + self.change(tensors)).to(along)
         if self.band:
             for row, own in enumerate(tensors["band"].to(along)):
                 distance = row // 2 + 1
@@ -191,7 +229,7 @@ class SpectrumScaling:
         found, kept = decompose(matrix), slice(self.top)
         right = found.vh[kept]
         return {
-            "left": found.u[:, kept] * found.singular_values[kept],
+            "left": (found.u[:, kept] * found.singular_values[kept]).contiguous(),
             "right": right.contiguous() if self.top is None else right.clone(),  # all of it is not held for a part
         }
 

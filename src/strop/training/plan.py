@@ -49,6 +49,9 @@ class TrainPlan:
     """How many of each matrix's largest singular values `spectrum` scales; all by default."""
     band: int = 0
     """How many diagonals on either side of the main one `spectrum` learns as well (SVFT, arXiv 2405.19597)."""
+    sparsity: float | None = None
+    """The share of the singular values that stay exactly as they are, while `spectrum` learns which to remove of the others: it
+    opens and shuts gates, d = 0 or −1, and what it finds is a pruning; None scales all of them."""
     stream: Stream = Stream.BLOCK
     """Which hidden states of a layer."""
     rank: int = 8
@@ -159,6 +162,7 @@ class TrainPlan:
         for name in ("weight_decay", "max_grad_norm", "keep_base"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is 0 or more, not {getattr(self, name)}.")
+        self._refuse_what_gates_lack()
         if self.keep_text is not None and not self.keep_base:
             raise UsageError("keep_text is a text to keep to, and keep_base is 0; leave out one of them.")
         for name, known in (
@@ -171,6 +175,16 @@ class TrainPlan:
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is one of {', '.join(known)}, not '{getattr(self, name)}'.")
 
+    def _refuse_what_gates_lack(self) -> None:
+        """Raise UsageError if a setting says how far gates move, which open or shut, or how they mix."""
+        if self.sparsity is None:
+            return
+        if not 0 < self.sparsity < 1:
+            raise UsageError(f"sparsity lies above 0 and below 1, the share that stays as it is, not {self.sparsity}.")
+        for name in ("learning_rate", "weight_decay", "band", "edits"):
+            if getattr(self, name):
+                raise UsageError(f"{name} goes with scales, not with the gates of sparsity; leave it out.")
+
     def _refuse_settings_of_other_methods(self) -> None:
         """Raise UsageError if a setting says what another method's edits are like."""
         if self.edits is not None:
@@ -181,6 +195,7 @@ class TrainPlan:
             "matrix_types": ("spectrum", "bias"),
             "top": ("spectrum",),
             "band": ("spectrum",),
+            "sparsity": ("spectrum",),
             **dict.fromkeys(STATE_SETTINGS, tuple(FORMULAS)),
         }
         for name, methods in foreign.items():
@@ -190,10 +205,17 @@ class TrainPlan:
 
     @property
     def rate(self) -> float:
-        """The learning rate at its highest."""
+        """The learning rate at its highest; of gates it weighs the steps against each other, and nothing else."""
         if self.learning_rate is not None:
             return self.learning_rate
+        if self.sparsity is not None:
+            return 1.0
         return 0.01 if self.edits is None and self.method in WEIGHT_METHODS else 9e-4
+
+    @property
+    def averages(self) -> bool:
+        """Whether the average of what is learned late is a candidate beside the epochs: of weights that are no gates."""
+        return self.edits is None and self.method in WEIGHT_METHODS and self.sparsity is None
 
     def weight_edit_of(self, site: WeightSite, rank: int) -> SpectrumScaling | OutputBias:
         """Return what a method of weights learns of one matrix of some rank."""
@@ -230,7 +252,13 @@ class TrainPlan:
         if settings["keep_base"] == 0:
             for name in ("keep_base", "keep_texts", "keep_text"):
                 del settings[name]
-        for name, default in (("objective", "average"), ("matrix_types", None), ("top", None), ("band", 0)):
+        for name, default in (
+            ("objective", "average"),
+            ("matrix_types", None),
+            ("top", None),
+            ("band", 0),
+            ("sparsity", None),
+        ):
             if settings[name] == default:
                 del settings[name]
         if settings.pop("edits") is not None:
