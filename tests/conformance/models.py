@@ -1,0 +1,185 @@
+"""The architectures the suite runs on, one line each: a tiny random model with every parameter drawn, biases and norms too."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from tests.conformance import sizes
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+Head = Literal["causal", "masked", "classes", "seq2seq", "images"]
+
+_CLASSES: Mapping[Head, Any] = {
+    "causal": AutoModelForCausalLM,
+    "masked": AutoModelForMaskedLM,
+    "classes": AutoModelForSequenceClassification,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "images": AutoModelForImageTextToText,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One architecture of the suite.
+
+    Args:
+        model_type: as a config.json says it.
+        settings: what makes its config tiny.
+        head: what the model is loaded for.
+        variant: tells members of one model type apart.
+    """
+
+    model_type: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: sizes.GROUPED)
+    head: Head = "causal"
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its tests are called."""
+        return f"{self.model_type}-{self.variant}" if self.variant else self.model_type
+
+    def config(self) -> Any:
+        """Return its tiny config."""
+        return AutoConfig.for_model(self.model_type, **self.settings)
+
+    def build(self) -> PreTrainedModel:
+        """Return a tiny random model in float32, the same on every call."""
+        torch.manual_seed(0)
+        model: PreTrainedModel = _CLASSES[self.head].from_config(self.config(), dtype=torch.float32)
+        _draw(model)
+        return model.eval()
+
+
+@torch.no_grad()
+def _draw(model: PreTrainedModel) -> None:
+    """Draw matrices larger than is usual, so that edits show in the logits; move vectors and what a scan decays by a little."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and not name.endswith("A_log"):
+            parameter.normal_(0, 0.15)
+        else:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
+DENSE = (
+    Member("llama"),
+    Member("mistral"),
+    Member("ministral", {**sizes.GROUPED, "head_dim": 8}),
+    Member("qwen2"),
+    Member("qwen3", sizes.WIDE),
+    Member("gemma", sizes.WIDE),
+    Member("gemma2", sizes.WIDE),
+    Member("gemma3_text", sizes.WIDE),
+    Member("phi"),
+    Member("phi3"),
+    Member("gpt2", sizes.GPT),
+    Member("gptj", sizes.GPT_ROTARY),
+    Member("gpt_neo", sizes.GPT_NEO),
+    Member("gpt_neox", sizes.PLAIN),
+    Member("opt", sizes.OPT),
+    Member("bloom", sizes.BLOOM),
+    Member("falcon", sizes.FALCON_OF_HEADS, variant="heads"),
+    Member("falcon", sizes.FALCON_OF_ONE_KEY, variant="multi-query"),
+    Member("falcon", sizes.FALCON_OF_GROUPS, variant="grouped"),
+    Member("mpt", sizes.MPT),
+    Member("stablelm"),
+    Member("starcoder2"),
+    Member("gpt_bigcode", sizes.GPT),
+    Member("cohere"),
+    Member("cohere2", sizes.WIDE),
+    Member("olmo"),
+    Member("olmo2"),
+    Member("olmo3"),
+    Member("granite"),
+    Member("smollm3"),
+    Member("glm", sizes.WIDE),
+    Member("glm4", sizes.WIDE),
+    Member("nemotron"),
+    Member("helium", {**sizes.GROUPED, "head_dim": 8}),
+    Member("exaone4", sizes.WIDE),
+    Member("arcee"),
+    Member("apertus"),
+    Member("seed_oss", sizes.WIDE),
+    Member("ernie4_5", sizes.WIDE),
+    Member("persimmon", sizes.PLAIN),
+    Member("biogpt", sizes.PLAIN),
+    Member("codegen", {**sizes.GPT_ROTARY, "n_ctx": 64}),
+    Member("xglm", sizes.XGLM),
+    Member("ctrl", {**sizes.GPT, "dff": 48}),
+    Member("hunyuan_v1_dense", sizes.WIDE),
+    Member("diffllama"),
+    Member("bitnet"),
+    Member("vaultgemma", sizes.WIDE),
+    Member("nanochat"),
+    Member("doge"),
+    Member("openai-gpt", sizes.GPT),
+    Member("modernbert-decoder", sizes.PLAIN),
+)
+MIXTURES = (
+    Member("mixtral", sizes.LOCAL),
+    Member("qwen2_moe", sizes.SHARED),
+    Member("qwen3_moe", {**sizes.COUNTED, "head_dim": 16}),
+    Member("gpt_oss", {**sizes.LOCAL, "head_dim": 16}),
+    Member("deepseek_v2", sizes.LATENT),
+    Member("deepseek_v3", sizes.LATENT),
+    Member("olmoe", sizes.COUNTED),
+    Member("granitemoe", sizes.LOCAL),
+    Member("dots1", sizes.ROUTED),
+    Member("glm4_moe", {**sizes.ROUTED, "head_dim": 16}),
+    Member("phimoe", sizes.LOCAL),
+    Member("jetmoe", sizes.JETMOE),
+    Member("minimax_m2", {**sizes.LOCAL, "head_dim": 16}),
+    Member("ernie4_5_moe", sizes.ERNIE_MIXTURE),
+)
+HYBRIDS = (
+    Member("mamba", sizes.SCAN),
+    Member("mamba2", sizes.SCAN_OF_HEADS),
+    Member("falcon_mamba", sizes.SCAN),
+    Member("jamba", sizes.JAMBA),
+    Member("falcon_h1", sizes.FALCON_H1),
+    Member("bamba", sizes.BAMBA),
+    Member("zamba2", sizes.ZAMBA2),
+    Member("recurrent_gemma", sizes.RECURRENT_GEMMA),
+    Member("qwen3_next", sizes.QWEN3_NEXT),
+    Member("lfm2", sizes.LFM2),
+    Member("nemotron_h", sizes.NEMOTRON_H),
+)
+ENCODERS = (
+    Member("bert", sizes.PLAIN, "masked"),
+    Member("bert", sizes.PLAIN, "classes", variant="classes"),
+    Member("roberta", sizes.PLAIN, "masked"),
+    Member("roberta", sizes.PLAIN, "classes", variant="classes"),
+    Member("xlm-roberta", sizes.PLAIN, "masked"),
+    Member("camembert", sizes.PLAIN, "masked"),
+    Member("distilbert", sizes.DISTILBERT, "masked"),
+    Member("deberta", sizes.DISENTANGLED, "masked"),
+    Member("deberta-v2", {**sizes.DISENTANGLED, "share_att_key": True, "position_buckets": 8}, "masked"),
+    Member("modernbert", sizes.PLAIN, "masked"),
+    Member("albert", sizes.NARROW, "masked"),
+    Member("electra", sizes.NARROW, "masked"),
+    Member("mpnet", sizes.PLAIN, "masked"),
+)
+ENCODER_DECODERS = (
+    Member("t5", sizes.T5, "seq2seq"),
+    Member("t5", {**sizes.T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "seq2seq", "gated"),
+    Member("bart", sizes.BART, "seq2seq"),
+)
+OF_MORE_INPUTS = (Member("gemma3", sizes.GEMMA3, "images"),)
+
+MEMBERS = (*DENSE, *MIXTURES, *HYBRIDS, *ENCODERS, *ENCODER_DECODERS, *OF_MORE_INPUTS)
+
+
+@functools.cache
+def built(name: str) -> PreTrainedModel:
+    """Return a member's model, made once for all tests; a test that changes it restores it."""
+    return next(member for member in MEMBERS if member.name == name).build()
