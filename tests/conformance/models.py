@@ -37,12 +37,19 @@ class Member:
         settings: what makes its config tiny.
         head: what the model is loaded for.
         variant: tells members of one model type apart.
+        fused: what a module, or a parameter of several experts, holds one below the other: `query key value`; `by head`,
+            `by group`, `by share` or `by row` where they alternate.
+        experts_read_rows: the matrices of experts are stored as (in, out).
+        traits: what it cannot do; the suite asks for the refusal, in the words of `TRAITS`.
     """
 
     model_type: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: sizes.GROUPED)
     head: Head = "causal"
     variant: str = ""
+    fused: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"gate_up_proj": "gate up"})
+    experts_read_rows: bool = False
+    traits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -81,20 +88,20 @@ DENSE = (
     Member("gemma2", sizes.WIDE),
     Member("gemma3_text", sizes.WIDE),
     Member("phi"),
-    Member("phi3"),
-    Member("gpt2", sizes.GPT),
+    Member("phi3", fused={"qkv_proj": "query key value", "gate_up_proj": "gate up"}),
+    Member("gpt2", sizes.GPT, fused={"c_attn": "query key value"}),
     Member("gptj", sizes.GPT_ROTARY),
     Member("gpt_neo", sizes.GPT_NEO),
-    Member("gpt_neox", sizes.PLAIN),
+    Member("gpt_neox", sizes.PLAIN, fused={"query_key_value": "query key value by head"}),
     Member("opt", sizes.OPT),
-    Member("bloom", sizes.BLOOM),
-    Member("falcon", sizes.FALCON_OF_HEADS, variant="heads"),
-    Member("falcon", sizes.FALCON_OF_ONE_KEY, variant="multi-query"),
-    Member("falcon", sizes.FALCON_OF_GROUPS, variant="grouped"),
-    Member("mpt", sizes.MPT),
+    Member("bloom", sizes.BLOOM, fused={"query_key_value": "query key value by head"}),
+    Member("falcon", sizes.FALCON_OF_HEADS, variant="heads", fused={"query_key_value": "query key value by head"}),
+    Member("falcon", sizes.FALCON_OF_ONE_KEY, variant="multi-query", fused={"query_key_value": "query key value"}),
+    Member("falcon", sizes.FALCON_OF_GROUPS, variant="grouped", fused={"query_key_value": "query key value by group"}),
+    Member("mpt", sizes.MPT, fused={"Wqkv": "query key value"}),
     Member("stablelm"),
     Member("starcoder2"),
-    Member("gpt_bigcode", sizes.GPT),
+    Member("gpt_bigcode", sizes.GPT, fused={"c_attn": "query key value"}),
     Member("cohere"),
     Member("cohere2", sizes.WIDE),
     Member("olmo"),
@@ -111,9 +118,9 @@ DENSE = (
     Member("apertus"),
     Member("seed_oss", sizes.WIDE),
     Member("ernie4_5", sizes.WIDE),
-    Member("persimmon", sizes.PLAIN),
+    Member("persimmon", sizes.PLAIN, fused={"query_key_value": "query key value by head"}),
     Member("biogpt", sizes.PLAIN),
-    Member("codegen", {**sizes.GPT_ROTARY, "n_ctx": 64}),
+    Member("codegen", {**sizes.GPT_ROTARY, "n_ctx": 64}, fused={"qkv_proj": "query value key by share"}),
     Member("xglm", sizes.XGLM),
     Member("ctrl", {**sizes.GPT, "dff": 48}),
     Member("hunyuan_v1_dense", sizes.WIDE),
@@ -122,22 +129,24 @@ DENSE = (
     Member("vaultgemma", sizes.WIDE),
     Member("nanochat"),
     Member("doge"),
-    Member("openai-gpt", sizes.GPT),
-    Member("modernbert-decoder", sizes.PLAIN),
+    Member("openai-gpt", sizes.GPT, fused={"c_attn": "query key value"}),
+    Member("modernbert-decoder", sizes.PLAIN, fused={"Wi": "gate up"}),
 )
 MIXTURES = (
     Member("mixtral", sizes.LOCAL),
     Member("qwen2_moe", sizes.SHARED),
     Member("qwen3_moe", {**sizes.COUNTED, "head_dim": 16}),
-    Member("gpt_oss", {**sizes.LOCAL, "head_dim": 16}),
+    Member(
+        "gpt_oss", {**sizes.LOCAL, "head_dim": 16}, fused={"gate_up_proj": "gate up by row"}, experts_read_rows=True
+    ),
     Member("deepseek_v2", sizes.LATENT),
     Member("deepseek_v3", sizes.LATENT),
     Member("olmoe", sizes.COUNTED),
-    Member("granitemoe", sizes.LOCAL),
+    Member("granitemoe", sizes.LOCAL, fused={"input_linear": "gate up", "weight": "gate up"}),
     Member("dots1", sizes.ROUTED),
     Member("glm4_moe", {**sizes.ROUTED, "head_dim": 16}),
     Member("phimoe", sizes.LOCAL),
-    Member("jetmoe", sizes.JETMOE),
+    Member("jetmoe", sizes.JETMOE, fused={"input_linear": "gate up", "weight": "gate up"}),
     Member("minimax_m2", {**sizes.LOCAL, "head_dim": 16}),
     Member("ernie4_5_moe", sizes.ERNIE_MIXTURE),
 )
@@ -162,9 +171,9 @@ ENCODERS = (
     Member("xlm-roberta", sizes.PLAIN, "masked"),
     Member("camembert", sizes.PLAIN, "masked"),
     Member("distilbert", sizes.DISTILBERT, "masked"),
-    Member("deberta", sizes.DISENTANGLED, "masked"),
+    Member("deberta", sizes.DISENTANGLED, "masked", fused={"in_proj": "query key value by head"}),
     Member("deberta-v2", {**sizes.DISENTANGLED, "share_att_key": True, "position_buckets": 8}, "masked"),
-    Member("modernbert", sizes.PLAIN, "masked"),
+    Member("modernbert", sizes.PLAIN, "masked", fused={"Wqkv": "query key value", "Wi": "gate up"}),
     Member("albert", sizes.NARROW, "masked"),
     Member("electra", sizes.NARROW, "masked"),
     Member("mpnet", sizes.PLAIN, "masked"),
