@@ -17,6 +17,14 @@ from transformers import (
     PreTrainedModel,
 )
 
+TRAITS: Mapping[str, str] = {
+    "runs whole": "what enters a block is not all it reads",
+    "reads padding on the left": "transformers lets this model's tokens see the padding before them",
+    "reads padding on the right": "transformers lets this model's tokens see the padding behind them",
+    "recomputes nothing": "does not support activation checkpointing",
+}
+"""What an architecture cannot do, and why."""
+
 Head = Literal["causal", "masked", "classes", "seq2seq", "images"]
 
 _CLASSES: Mapping[Head, Any] = {
@@ -50,6 +58,15 @@ class Member:
     fused: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"gate_up_proj": "gate up"})
     experts_read_rows: bool = False
     traits: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The heading under which the page of models lists it."""
+        groups = {
+            "dense": DENSE, "mixture": MIXTURES, "hybrid": HYBRIDS, "encoder": ENCODERS,
+            "encoder-decoder": ENCODER_DECODERS, "several inputs": OF_MORE_INPUTS,
+        }  # fmt: skip
+        return next(group for group, members in groups.items() if self in members)
 
     @property
     def name(self) -> str:
@@ -122,7 +139,7 @@ DENSE = (
     Member("biogpt", sizes.PLAIN),
     Member("codegen", {**sizes.GPT_ROTARY, "n_ctx": 64}, fused={"qkv_proj": "query value key by share"}),
     Member("xglm", sizes.XGLM),
-    Member("ctrl", {**sizes.GPT, "dff": 48}),
+    Member("ctrl", {**sizes.GPT, "dff": 48}, traits=("recomputes nothing",)),
     Member("hunyuan_v1_dense", sizes.WIDE),
     Member("diffllama"),
     Member("bitnet"),
@@ -142,11 +159,16 @@ MIXTURES = (
     Member("deepseek_v2", sizes.LATENT),
     Member("deepseek_v3", sizes.LATENT),
     Member("olmoe", sizes.COUNTED),
-    Member("granitemoe", sizes.LOCAL, fused={"input_linear": "gate up", "weight": "gate up"}),
+    Member("granitemoe", sizes.LOCAL),
     Member("dots1", sizes.ROUTED),
     Member("glm4_moe", {**sizes.ROUTED, "head_dim": 16}),
     Member("phimoe", sizes.LOCAL),
-    Member("jetmoe", sizes.JETMOE, fused={"input_linear": "gate up", "weight": "gate up"}),
+    Member(
+        "jetmoe",
+        sizes.JETMOE,
+        fused={"input_linear": "gate up", "kv_proj": "key value"},
+        traits=("recomputes nothing",),
+    ),
     Member("minimax_m2", {**sizes.LOCAL, "head_dim": 16}),
     Member("ernie4_5_moe", sizes.ERNIE_MIXTURE),
 )
@@ -158,30 +180,36 @@ HYBRIDS = (
     Member("falcon_h1", sizes.FALCON_H1),
     Member("bamba", sizes.BAMBA),
     Member("zamba2", sizes.ZAMBA2),
-    Member("recurrent_gemma", sizes.RECURRENT_GEMMA),
+    Member("recurrent_gemma", sizes.RECURRENT_GEMMA, traits=("reads padding on the left",)),
     Member("qwen3_next", sizes.QWEN3_NEXT),
     Member("lfm2", sizes.LFM2),
     Member("nemotron_h", sizes.NEMOTRON_H),
 )
 ENCODERS = (
     Member("bert", sizes.PLAIN, "masked"),
-    Member("bert", sizes.PLAIN, "classes", variant="classes"),
+    Member("bert", sizes.PLAIN, "classes", "classes", traits=("reads padding on the left",)),
     Member("roberta", sizes.PLAIN, "masked"),
-    Member("roberta", sizes.PLAIN, "classes", variant="classes"),
+    Member("roberta", sizes.PLAIN, "classes", "classes", traits=("reads padding on the left",)),
     Member("xlm-roberta", sizes.PLAIN, "masked"),
     Member("camembert", sizes.PLAIN, "masked"),
     Member("distilbert", sizes.DISTILBERT, "masked"),
     Member("deberta", sizes.DISENTANGLED, "masked", fused={"in_proj": "query key value by head"}),
     Member("deberta-v2", {**sizes.DISENTANGLED, "share_att_key": True, "position_buckets": 8}, "masked"),
     Member("modernbert", sizes.PLAIN, "masked", fused={"Wqkv": "query key value", "Wi": "gate up"}),
-    Member("albert", sizes.NARROW, "masked"),
+    Member("albert", sizes.NARROW, "masked", traits=("runs whole", "recomputes nothing")),
     Member("electra", sizes.NARROW, "masked"),
-    Member("mpnet", sizes.PLAIN, "masked"),
+    Member("mpnet", sizes.PLAIN, "masked", traits=("recomputes nothing",)),
 )
 ENCODER_DECODERS = (
-    Member("t5", sizes.T5, "seq2seq"),
-    Member("t5", {**sizes.T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "seq2seq", "gated"),
-    Member("bart", sizes.BART, "seq2seq"),
+    Member("t5", sizes.T5, "seq2seq", traits=("runs whole",)),
+    Member(
+        "t5",
+        {**sizes.T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        "seq2seq",
+        "gated",
+        traits=("runs whole",),
+    ),
+    Member("bart", sizes.BART, "seq2seq", traits=("runs whole",)),
 )
 OF_MORE_INPUTS = (Member("gemma3", sizes.GEMMA3, "images"),)
 

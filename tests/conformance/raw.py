@@ -97,11 +97,8 @@ def place_of(member: Member, model: PreTrainedModel, path: str, parameter: str, 
 def _assert_named(matrix_type: MatrixType, path: str, last: str) -> None:
     """Fail where a module's name speaks of another matrix."""
     assert last in WORDS[matrix_type], f"{path} is no {matrix_type} by its name"
-    in_attention = "att" in path.lower() or ".mha" in path
-    if matrix_type in ("query", "key", "value", "output"):
-        assert in_attention, path
-    elif last in ("dense", "c_proj", "Wo"):
-        assert not in_attention, path
+    if last in ("dense", "c_proj", "out_proj", "o", "Wo") and matrix_type in ("output", "up", "down"):  # of which part?
+        assert ("att" in path.lower()) == (matrix_type == "output"), path
 
 
 def _rows(fused: str, matrix_type: MatrixType, count: int, model: PreTrainedModel) -> NDArray[np.int64]:

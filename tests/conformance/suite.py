@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 from strop.anatomy import Anatomy, Stack, WeightSite
 
 PAD = 0
+FOUND: dict[str, dict[str, str]] = {}
+"""By member, what the suite found; the page of models is written from it."""
 PROMPTS = ((11, 23, 35, 47, 19), (52, 8, 30))
 """Token ids of two prompts of unequal lengths."""
 IDS = torch.tensor([[11, 23, 35, 47, 19, 40], [52, 8, 30, 14, 27, 9]])
@@ -39,16 +42,37 @@ class Subject:
         """The addresses of all whole matrices."""
         return tuple(site for stack in self.stacks for site in self.anatomy.sites(stack=stack))
 
-    @property
-    def blocks_that_share(self) -> int:
-        """How many blocks use the same parameters."""
-        blocks = self.anatomy.blocks(self.model)
-        return max(sum(other is block for other in blocks) for block in blocks)
-
-    def one_of_each(self) -> Sequence[WeightSite]:
-        """One matrix of each type, of as high a layer as has it, and of one expert."""
-        found = {(site.stack, site.matrix_type): site for site in self.sites}
+    @functools.cached_property
+    def read_sites(self) -> Sequence[WeightSite]:
+        """One matrix of each type, of as high a layer as has it, and of an expert that reads some of `IDS`; none of an eye's."""
+        found = {}
+        for site in self.sites:
+            unread = site.expert is not None and not self._routed[self.place(site).name][site.expert].any()
+            if site.stack is not Stack.VISION and not unread:
+                found[site.stack, site.matrix_type] = site
         return tuple(found.values())
+
+    @functools.cached_property
+    def _routed(self) -> Mapping[str, Tensor]:
+        """The gradients of the parameters that hold several experts' matrices: zeros for those no token reaches."""
+        names = {self.place(site).name for site in self.sites if site.expert is not None}
+        gradients = torch.autograd.grad(
+            self.call().logits.logsumexp(-1).sum(), [self.model.get_parameter(name) for name in names]
+        )
+        return dict(zip(names, gradients, strict=True))
+
+    @property
+    def layer(self) -> int:
+        """The block whose output is edited: the second, where there are two."""
+        return min(1, self.anatomy.layer_count - 1)
+
+    def cannot(self, trait: str) -> bool:
+        """Whether the member's line has a trait."""
+        return trait in self.member.traits
+
+    def note(self, what: str, found: str) -> None:
+        """Keep what the suite found for the page of models."""
+        FOUND.setdefault(self.member.name, {})[what] = found
 
     def place(self, site: WeightSite) -> Place:
         """Where raw tensors hold a site's matrix."""
@@ -62,7 +86,7 @@ class Subject:
 
     def takes(self, name: str) -> bool:
         """Whether the model's forward has an argument."""
-        return name in type(self.model).forward.__code__.co_varnames
+        return name in inspect.signature(type(self.model).forward).parameters
 
     def call(self, ids: Tensor = IDS, **settings: Any) -> Any:
         """What the model makes of token ids; where it has a decoder, that reads them too."""
