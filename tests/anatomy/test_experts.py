@@ -224,7 +224,7 @@ def test_an_expert_that_is_missing_too_high_or_out_of_place_is_refused(
 def test_a_layer_without_experts_is_refused_with_what_it_lacks(described: Described) -> None:
     model = described("qwen3_moe", **MODELS["qwen3_moe"])
     with pytest.raises(
-        SiteError, match=r"layer 0 up expert 1: the block has no mlp\.experts\.gate_up_proj, where a Qwen3"
+        SiteError, match="layer 0 up expert 1: this layer has no up matrix, as others have; it has query,"
     ):
         Anatomy.of(model, family=FAMILIES["qwen3_moe"]).read_weight(model, WeightSite(0, T.UP, expert=1))
 
@@ -275,11 +275,20 @@ def test_quantised_experts_are_refused_with_their_method(mixtral: nn.Module) -> 
         Anatomy.of(mixtral, family=FAMILIES["mixtral"]).read_weight(mixtral, WeightSite(0, T.DOWN, expert=0))
 
 
-def test_an_unknown_mixture_is_told_the_parameters_of_its_experts(mixtral: nn.Module) -> None:
-    with pytest.raises(AnatomyError) as caught:
-        Anatomy.of(mixtral)
-    assert "mlp.experts, parameter down_proj  MixtralExperts  (3, 32, 48)" in str(caught.value)
-    assert "self_attn.q_proj  Linear  (32, 32)" in str(caught.value)
+def test_reading_alone_finds_the_experts(mixture: tuple[nn.Module, Family]) -> None:
+    model, family = mixture
+    read = Anatomy.of(model).family
+    assert {t: read.matrices[t] for t in ATTENTION} == ATTENTION
+    experts = {t: (own[-1] if isinstance(own := read.matrices[t], tuple) else own) for t in (T.GATE, T.UP, T.DOWN)}
+    assert experts == {t: family.matrices[t] for t in experts}
+
+
+def test_reading_alone_tells_a_dense_first_layer_from_its_experts(described: Described) -> None:
+    model = described("qwen3_moe", **MODELS["qwen3_moe"])
+    anatomy = Anatomy.of(model)
+    assert anatomy.sites(layers=[0], matrix_types=[T.UP]) == (WeightSite(0, T.UP),)
+    assert anatomy.module_path(WeightSite(0, T.UP)) == "model.layers.0.mlp.up_proj"
+    assert anatomy.sites(layers=[1], matrix_types=[T.UP]) == tuple(WeightSite(1, T.UP, expert=e) for e in range(3))
 
 
 FILE = """

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import FalconConfig, FalconForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from strop.anatomy import Anatomy, Family, MatrixType, Spelling, WeightSite
 from strop.errors import AnatomyError, UneditableWeightError
@@ -52,15 +59,37 @@ def test_halves_of_an_odd_number_of_rows_are_refused(packing: str, tiny: Tiny) -
         anatomy.read_weight(model, WeightSite(0, T.UP))
 
 
-@pytest.mark.parametrize("rows", [64, 96])
-def test_grouped_heads_cannot_be_interleaved_one_by_one(rows: int, tiny: Tiny) -> None:
+def test_grouped_heads_cannot_be_interleaved_one_by_one(tiny: Tiny) -> None:
     model = tiny("llama")
-    packed(model, rows)
+    packed(model, 96)
     anatomy = anatomy_with(model, T.KEY, Spelling("fused", "interleaved", QKV))
     with pytest.raises(
-        UneditableWeightError, match=rf"has {rows} rows, .* interleaved for 4 heads and 2 key/value heads"
+        UneditableWeightError, match="has 96 rows, .* interleaved for 4 heads and 2 key/value heads of 8"
     ):
         anatomy.read_weight(model, WeightSite(0, T.KEY))
+
+
+@pytest.mark.parametrize("packed_as", [QKV, (T.VALUE, T.QUERY, T.KEY)])
+def test_a_group_holds_its_query_heads_its_key_and_its_value(packed_as: tuple[MatrixType, ...], tiny: Tiny) -> None:
+    model = tiny("llama")  # 4 heads of 8, which share 2 keys and values
+    weight = packed(model, 64).weight
+    groups = weight.view(2, 4, 8, 32)
+    first = {
+        part: sum(2 if each is T.QUERY else 1 for each in packed_as[:index]) for index, part in enumerate(packed_as)
+    }
+    for matrix_type, share in ((T.QUERY, 2), (T.KEY, 1), (T.VALUE, 1)):
+        anatomy = anatomy_with(model, matrix_type, Spelling("fused", "interleaved", packed_as))
+        own = groups[:, first[matrix_type] : first[matrix_type] + share]
+        whole = WeightSite(0, matrix_type)
+        assert torch.equal(anatomy.read_weight(model, whole), own.reshape(-1, 32))
+        assert torch.equal(anatomy.outputs_in(weight.T, whole), own.reshape(-1, 32).T)
+        for head in range(2 * share):
+            site = WeightSite(0, matrix_type, head=head)
+            assert torch.equal(anatomy.read_weight(model, site), own[head // share, head % share])
+        copy, drawn = weight.detach().clone(), torch.randn(2 * share * 8, 32)
+        anatomy.write_matrix(copy, whole, drawn)
+        assert torch.equal(anatomy.matrix_in(copy, whole), drawn)
+        assert (copy != weight).any(1).sum() == 2 * share * 8
 
 
 def test_interleaved_heads_of_another_size_are_refused(tiny: Tiny) -> None:
@@ -95,48 +124,69 @@ def test_heads_stacked_on_an_mlp_leave_it_the_rest(tiny: Tiny) -> None:
         assert torch.equal(anatomy.read_weight(model, WeightSite(0, matrix_type)), weight[rows])
 
 
-def test_a_model_without_heads_is_refused_by_what_its_config_lacks(described: Tiny) -> None:
+def test_a_model_without_heads_has_none_to_edit(described: Tiny) -> None:
     model = described("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
-    family = Family("Mamba", ("mamba",), "backbone.layers", {T.UP: Spelling("mixer.in_proj")})
-    with pytest.raises(AnatomyError, match="MambaConfig gives no num_attention_heads"):
-        Anatomy.of(model, family=family)
+    anatomy = Anatomy.of(model)
+    assert (anatomy.head_count, anatomy.key_value_head_count, anatomy.head_size) == (0, 0, 0)
+    assert torch.equal(
+        anatomy.read_weight(model, WeightSite(0, T.MIXER_IN)), model.backbone.layers[0].mixer.in_proj.weight
+    )
 
 
-@pytest.mark.parametrize(
-    ("settings", "packing", "said"),
-    [
-        (
-            {"multi_query": True, "new_decoder_architecture": False},
-            "stacked",
-            "has 48 rows, which its parts do not make up",
-        ),
-        ({"multi_query": True, "new_decoder_architecture": False}, "interleaved", "has 48 rows, which cannot be"),
-        ({"multi_query": False, "new_decoder_architecture": False}, "stacked", "of each head together"),
-        ({"multi_query": False, "new_decoder_architecture": False}, "interleaved", None),
-        ({"new_decoder_architecture": True, "num_kv_heads": 4}, "stacked", "of each head together"),
-        ({"new_decoder_architecture": True, "num_kv_heads": 4}, "interleaved", None),
-        ({"new_decoder_architecture": True, "num_kv_heads": 2}, "stacked", "of each head together"),
-        ({"new_decoder_architecture": True, "num_kv_heads": 2}, "interleaved", "has 64 rows, which cannot be"),
-    ],
-)
-def test_each_of_falcons_layouts_is_read_as_it_is_or_refused(
-    settings: dict[str, Any], packing: Any, said: str | None
-) -> None:
+MULTI_QUERY = {"multi_query": True, "new_decoder_architecture": False}
+MULTI_HEAD = {"multi_query": False, "new_decoder_architecture": False}
+
+
+def falcon(packing: Any, **settings: Any) -> tuple[Any, Anatomy]:
     config = FalconConfig(
         vocab_size=32, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=False, **settings
     )
     model = FalconForCausalLM(config)
     spelled = {part: Spelling("self_attention.query_key_value", packing, QKV) for part in QKV}
-    family = Family("Falcon", ("falcon",), "transformer.h", spelled)
-    if said is not None:
-        with pytest.raises((AnatomyError, UneditableWeightError), match=said):
-            Anatomy.of(model, family=family).read_weight(model, WeightSite(0, T.KEY))
-        return
+    return model, Anatomy.of(model, family=Family("Falcon", ("falcon",), "transformer.h", spelled))
+
+
+@pytest.mark.parametrize("settings", [MULTI_HEAD, {"new_decoder_architecture": True, "num_kv_heads": 2}])
+def test_a_falcon_that_keeps_heads_together_is_not_read_as_stacked(settings: dict[str, Any]) -> None:
+    with pytest.raises(AnatomyError, match="of each head together"):
+        falcon("stacked", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "packing", "key_heads"),
+    [
+        (MULTI_QUERY, "stacked", 1),
+        (MULTI_HEAD, "interleaved", 4),
+        ({"new_decoder_architecture": True, "num_kv_heads": 4}, "interleaved", 4),
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, "interleaved", 2),
+        ({"new_decoder_architecture": True, "num_kv_heads": 1}, "interleaved", 1),
+    ],
+)
+def test_each_of_falcons_layouts_is_read_as_the_model_cuts_it(
+    settings: dict[str, Any], packing: str, key_heads: int
+) -> None:
+    model, anatomy = falcon(packing, **settings)
     attention = model.transformer.h[0].self_attention
-    found = Anatomy.of(model, family=family).read_weight(model, WeightSite(0, T.KEY))
     states = torch.randn(1, 3, 32)
-    _, key, _ = attention._split_heads(attention.query_key_value(states))
-    torch.testing.assert_close(states @ found.T, key.reshape(1, 3, 32))
+    cut = attention._split_heads(
+        attention.query_key_value(states)
+    )  # (1, 3, heads, 8), keys and values once for each query
+    for matrix_type, theirs in zip(QKV, cut, strict=True):
+        count = 4 if matrix_type is T.QUERY else key_heads
+        mine = states @ anatomy.read_weight(model, WeightSite(0, matrix_type)).T
+        torch.testing.assert_close(mine.view(1, 3, count, 8), theirs[:, :, :: theirs.shape[2] // count])
+        last = states @ anatomy.read_weight(model, WeightSite(0, matrix_type, head=count - 1)).T
+        torch.testing.assert_close(last, theirs[:, :, -1])
+
+
+def test_gpt_bigcode_has_one_key_and_one_value_for_all_heads() -> None:
+    config = GPTBigCodeConfig(vocab_size=32, n_embd=32, n_layer=1, n_head=4, bos_token_id=0, eos_token_id=0)
+    model = GPTBigCodeForCausalLM(config)
+    spelled = {part: Spelling("attn.c_attn", "stacked", QKV) for part in QKV}
+    anatomy = Anatomy.of(model, family=Family("BigCode", ("gpt_bigcode",), "transformer.h", spelled))
+    rows = model.transformer.h[0].attn.c_attn.weight.split((32, 8, 8))
+    for matrix_type, own in zip(QKV, rows, strict=True):
+        assert torch.equal(anatomy.read_weight(model, WeightSite(0, matrix_type)), own)
 
 
 def test_a_router_does_not_pass_for_a_gate() -> None:

@@ -180,10 +180,10 @@ def test_a_stack_that_is_missing_or_too_short_is_refused_with_those_there_are(
 def test_a_stack_is_refused_where_there_is_only_one(tiny: Tiny) -> None:
     model = tiny("llama")
     anatomy = Anatomy.of(model)
-    with pytest.raises(SiteError, match="decoder layer 0 up: a Llama-like model has one stack, which has no name"):
+    with pytest.raises(SiteError, match="decoder layer 0 up: a Llama model has one stack, which has no name"):
         anatomy.read_weight(model, WeightSite(0, T.UP, stack=Stack.DECODER))
     for look in (lambda: anatomy.sites(stack=Stack.ENCODER), lambda: anatomy.blocks(model, Stack.ENCODER)):
-        with pytest.raises(SiteError, match="encoder: a Llama-like model has one stack"):
+        with pytest.raises(SiteError, match="encoder: a Llama model has one stack"):
             look()
 
 

@@ -98,7 +98,7 @@ def test_a_person_gets_a_table_the_next_command_and_what_is_done_on_standard_err
 
 def test_inspect_describes_the_model(strop_command: Any, tiny_folder: Path) -> None:
     found = strop_command("inspect", tiny_folder, "--layers", "1-2", "--matrix-types", "up,query", "--json").json
-    assert (found["id"], found["architecture"], found["family"]) == (str(tiny_folder), "LlamaForCausalLM", "Llama-like")
+    assert (found["id"], found["architecture"], found["family"]) == (str(tiny_folder), "LlamaForCausalLM", "Llama")
     assert (found["layers"], found["hidden_size"], found["heads"], found["key_value_heads"]) == (3, 32, 4, 2)
     assert found["tied_embeddings"] is False
     assert [(row["layer"], row["matrix_type"]) for row in found["matrices"]] == [

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import TINY
+from tests.fixtures.oracles import BIAS_SETTINGS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from strop.anatomy import FAMILIES, Anatomy, BiasFlag, Family, MatrixType, Spelling, WeightSite
+from strop.anatomy import Anatomy, Family, MatrixType, WeightSite
 from strop.errors import BaseMismatchError, InterventionError
 from strop.export import bake
 from strop.interventions import RankReduction, SingularValuePruning, WeightIntervention
@@ -30,7 +32,6 @@ OWN: list[tuple[str, tuple[MatrixType, ...]]] = [
     ("gptj", PLAIN_MLP),
 ]
 """Model types whose modules of these matrices have a bias as they are."""
-BY_FLAG = [(model_type, flag) for family in FAMILIES for flag in family.bias_flags for model_type in flag.model_types]
 NOWHERE = [
     ("mistral", T.KEY), ("phi3", T.QUERY), ("phi3", T.UP), ("gptj", T.VALUE), ("qwen2", T.OUTPUT), ("qwen2", T.GATE),
     ("stablelm", T.OUTPUT), ("qwen3", T.UP), ("gemma", T.DOWN), ("olmo2", T.UP),
@@ -88,17 +89,17 @@ def test_a_bias_the_architecture_has_takes_the_shift_in(
     assert all(written[name] == value for name, value in model.config.to_dict().items() if "bias" in name)
 
 
-@pytest.mark.parametrize(("model_type", "flag"), BY_FLAG, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(("model_type", "setting", "matrix_types"), BIAS_SETTINGS)
 def test_a_setting_gives_the_bias_and_zeros_to_all_others_it_governs(
-    model_type: str, flag: BiasFlag, tiny: Tiny, tmp_path: Path
+    model_type: str, setting: str, matrix_types: tuple[MatrixType, ...], tiny: Tiny, tmp_path: Path
 ) -> None:
-    model = tiny(model_type, **{flag.name: False})
+    model = tiny(model_type, **{setting: False})
     anatomy = Anatomy.of(model)
-    site = WeightSite(1, flag.matrix_types[-1])
+    site = WeightSite(1, matrix_types[-1])
     loaded = assert_baked_as_applied(model, recipe_with_biases(model, [site]), tmp_path / "baked")
-    assert getattr(loaded.config, flag.name) is True
-    assert getattr(model.config, flag.name) is False
-    for other in anatomy.sites(matrix_types=flag.matrix_types):
+    assert getattr(loaded.config, setting) is True
+    assert getattr(model.config, setting) is False
+    for other in anatomy.sites(matrix_types=matrix_types):
         assert anatomy.module(loaded, other).bias.any() == (other == site), other
 
 
@@ -191,14 +192,10 @@ def test_a_bias_by_position_is_refused_for_its_own_reason(model_type: str, tiny:
 def test_a_setting_the_installed_transformers_ignores_is_noticed_before_anything_is_written(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    model = tiny("mistral")
-    flag = BiasFlag("attention_bias", (T.KEY,), ("mistral",))
-    family = Family("own", ("mistral",), "model.layers", {T.KEY: Spelling("self_attn.k_proj")}, bias_flags=(flag,))
-    complaint = (
-        r"a bias of model\.layers\.1\.self_attn\.k_proj, for the installed transformers gives a mistral model none"
-    )
+    model = tiny("mistral", attention_bias=False)
+    complaint = r"a bias of model\.layers\.1\.self_attn\.k_proj, for no setting of a mistral config gives it one"
     recipe = recipe_with_biases(model, [WeightSite(1, T.KEY)])
-    assert_refused(model, recipe, tmp_path / "baked", complaint, family=family)
+    assert_refused(model, recipe, tmp_path / "baked", complaint)
 
 
 def test_another_base_is_named_as_such_although_its_biases_would_not_fit(tiny: Tiny, tmp_path: Path) -> None:
@@ -240,9 +237,8 @@ def test_the_guides_table_says_which_architectures_hold_which_biases() -> None:
     attention, qkv, mlp = {*QKV, T.OUTPUT}, set(QKV), set(PLAIN_MLP)
     own = {model_type: set(matrix_types) for model_type, matrix_types in OWN}
     own |= {encoder: {*QKV, T.OUTPUT, *PLAIN_MLP} for encoder in ("bert", "roberta")}  # all their modules have biases
-    for family in FAMILIES:
-        for model_type in family.model_types:
-            flags = [flag for flag in family.bias_flags if model_type in flag.model_types]
-            held = own.get(model_type, set()).union(*(flag.matrix_types for flag in flags))
-            in_attention = "yes" if held >= attention else "query, key, value" if held >= qkv else "no"
-            assert said[model_type] == (in_attention, "yes" if held >= mlp else "no"), model_type
+    for model_type in TINY:
+        given = [set(matrix_types) for owner, _, matrix_types in BIAS_SETTINGS if owner == model_type]
+        held = own.get(model_type, set()).union(*given)
+        in_attention = "yes" if held >= attention else "query, key, value" if held >= qkv else "no"
+        assert said[model_type] == (in_attention, "yes" if held >= mlp else "no"), model_type

@@ -1,26 +1,20 @@
 """What a Transformer is made of; `families/` holds each architecture's spelling."""
 
 from strop.anatomy.anatomy import Anatomy
+from strop.anatomy.calling import evaluating, frozen, input_device
 from strop.anatomy.editable import editable_shapes
-from strop.anatomy.families import FAMILIES, BiasFlag, Family, Spelling
-from strop.anatomy.family_file import read_family
-from strop.anatomy.prefix import (
-    evaluating,
-    frozen,
-    hidden_states_entering,
-    hidden_states_made_by,
-    input_device,
-    logits_at,
-)
+from strop.anatomy.families import Family, Spelling
+from strop.anatomy.family_file import family_as_yaml, read_family
+from strop.anatomy.prefix import hidden_states_entering, hidden_states_made_by, logits_at
+from strop.anatomy.reading import Reading, read_model
 from strop.anatomy.sites import MatrixType, Site, Stack, Stream, StreamSite, WeightSite, parse_layers
 from strop.anatomy.tap import Tap, by_sequence
 
 __all__ = [
-    "FAMILIES",
     "Anatomy",
-    "BiasFlag",
     "Family",
     "MatrixType",
+    "Reading",
     "Site",
     "Spelling",
     "Stack",
@@ -31,6 +25,7 @@ __all__ = [
     "by_sequence",
     "editable_shapes",
     "evaluating",
+    "family_as_yaml",
     "frozen",
     "hidden_states_entering",
     "hidden_states_made_by",
@@ -38,4 +33,5 @@ __all__ = [
     "logits_at",
     "parse_layers",
     "read_family",
+    "read_model",
 ]

@@ -1,20 +1,20 @@
 """What a Transformer is made of, and how to read and write its matrices as (out, in)."""
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Collection, Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy.families import FAMILIES, Family, Spelling
+from strop.anatomy.families import Family, Spelling
 from strop.anatomy.families.fused import interleaves_heads
+from strop.anatomy.place import Place
+from strop.anatomy.reading import Reading, read_model
 from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
-from strop.anatomy.sizes import StackSizes, config_of, refuse_router, sizes_of
-from strop.anatomy.slices import columns_view, matrix_view, rows_view
-from strop.anatomy.unknown import describe_unknown
-from strop.errors import AnatomyError, SiteError, UneditableWeightError, UnknownArchitectureError
+from strop.anatomy.sizes import StackSizes, config_of, sizes_of
+from strop.errors import AnatomyError, SiteError, UneditableWeightError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Anatomy:
     Args:
         family: how the model's parts are spelled.
         stacks: the sizes of each list of blocks; a decoder-only model has one, without a name.
+        reading: how the family was read; None where it was given.
     """
 
     family: Family
     stacks: Mapping[Stack | None, StackSizes]
+    reading: Reading | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def of(cls, model: PreTrainedModel, *, family: Family | None = None) -> "Anatomy":
@@ -37,18 +39,26 @@ class Anatomy:
 
         Args:
             model: a model of transformers with its head on.
-            family: the spelling of an architecture Strop does not know.
+            family: the spelling, where it is not to be read from the model itself.
 
         Raises:
-            UnknownArchitectureError: no family covers the model; the message shows what was found and how to
-                describe it.
+            UnknownArchitectureError: the model could not be read; the message shows what was found and how to describe it.
             AnatomyError: its config does not say how large its parts are, or its heads are packed otherwise.
         """
-        chosen = family or next((known for known in FAMILIES if model.config.model_type in known.model_types), None)
-        if chosen is None:
-            raise UnknownArchitectureError(describe_unknown(model))
-        _refuse_other_packing(model, chosen)
-        return cls(chosen, {stack: sizes_of(model, chosen, stack) for stack in chosen.paths})
+        if family is not None:
+            _refuse_other_packing(model, family)
+            return cls(family, _all_sizes(model, family))
+        reading = read_model(model)
+        return cls(reading.family, _all_sizes(model, reading.family), reading)
+
+    @property
+    def origin(self) -> str:
+        """Where the family comes from, in words: it was given, or read from the model's modules and perhaps checked."""
+        if self.reading is None:
+            return "given by a description"
+        if self.reading.obstacle:
+            return f"read from the modules; no forward pass could check it: {self.reading.obstacle}"
+        return "read from the modules and checked by forward passes"
 
     @property
     def layer_count(self) -> int:
@@ -87,7 +97,7 @@ class Anatomy:
 
     @property
     def matrix_types(self) -> tuple[MatrixType, ...]:
-        """The matrix types a block of the main stack has."""
+        """The matrix types that blocks of the main stack have."""
         return tuple(self.family.matrices_of(self.family.main_stack))
 
     def sites(
@@ -98,6 +108,8 @@ class Anatomy:
         stack: Stack | None = None,
     ) -> tuple[WeightSite, ...]:
         """Return the addresses of whole matrices, layer by layer; each expert of a mixture has its own.
+
+        Where blocks differ, a layer gives what it has of the matrix types.
 
         Args:
             layers: all by default.
@@ -110,11 +122,14 @@ class Anatomy:
         stack = stack if stack is not None else self.family.main_stack
         sizes = self._sizes(stack, where=f"{stack}")
         chosen_types = tuple(self.family.matrices_of(stack)) if matrix_types is None else tuple(matrix_types)
-        chosen_layers = range(sizes.layer_count) if layers is None else sorted(layers)
+        chosen_layers = tuple(range(sizes.layer_count)) if layers is None else tuple(sorted(layers))
+        for layer, matrix_type in itertools.product(chosen_layers, chosen_types):
+            self._refuse_unknown(WeightSite(layer, matrix_type, stack=stack))
         found = tuple(
             WeightSite(layer, matrix_type, expert=expert, stack=stack)
             for layer in chosen_layers
             for matrix_type in chosen_types
+            if matrix_type in sizes.spellings[layer]
             for expert in self._experts(stack, layer, matrix_type)
         )
         for site in found:
@@ -122,11 +137,11 @@ class Anatomy:
         return found
 
     def _experts(self, stack: Stack | None, layer: int, matrix_type: MatrixType) -> Iterable[int | None]:
-        """Return the experts that have such a matrix, none in a layer without a mixture; (None,) where it is the block's."""
-        spelling, counts = self.family.matrices_of(stack).get(matrix_type), self.stacks[stack].expert_counts
-        if spelling is None or not spelling.has_experts or not any(counts) or not 0 <= layer < len(counts):
+        """Return the experts that have such a matrix; (None,) where it is the block's."""
+        sizes = self.stacks[stack]
+        if not sizes.spellings[layer][matrix_type].has_experts or not any(sizes.expert_counts):
             return (None,)
-        return range(counts[layer])
+        return range(sizes.expert_counts[layer])
 
     def _sizes(self, stack: Stack | None, *, where: str) -> StackSizes:
         if stack not in self.stacks:
@@ -149,11 +164,7 @@ class Anatomy:
         Raises:
             SiteError: the model has no such stack, layer, matrix type, head or expert.
         """
-        sizes, spellings = self._sizes_at(site), self.family.matrices_of(site.stack)
-        if site.matrix_type not in spellings:
-            has = ", ".join(spellings)
-            raise SiteError(f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {has}.")
-        spelling = spellings[site.matrix_type]
+        sizes, spelling = self._sizes_at(site), self._spelled(site)
         if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
                 f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."
@@ -165,6 +176,29 @@ class Anatomy:
         elif site.expert is not None:
             raise SiteError(f"{site}: a {self.family.name} block has no experts.")
         return spelling
+
+    def _spelled(self, site: WeightSite) -> Spelling:
+        """Return how the site's block spells the matrix.
+
+        Raises:
+            SiteError: it has none, or no block has.
+        """
+        self._refuse_unknown(site)
+        own = self.stacks[site.stack].spellings[site.layer]
+        if site.matrix_type not in own:
+            raise SiteError(
+                f"{site}: this layer has no {site.matrix_type} matrix, as others have; it has {', '.join(own)}."
+            )
+        return own[site.matrix_type]
+
+    def _refuse_unknown(self, site: WeightSite) -> None:
+        """Raise SiteError if the model has no such layer, or no layer such a matrix."""
+        self._sizes_at(site)
+        known = self.family.matrices_of(site.stack)
+        if site.matrix_type not in known:
+            raise SiteError(
+                f"{site}: a {self.family.name} block has no {site.matrix_type} matrix; it has {', '.join(known)}."
+            )
 
     def _refuse_other_experts(self, site: WeightSite, spelling: Spelling, count: int) -> None:
         if not count:
@@ -187,14 +221,17 @@ class Anatomy:
         found: nn.ModuleList = operator.attrgetter(self.family.paths[stack])(model)
         return found
 
+    def place(self, site: WeightSite) -> Place:
+        """Return where the site's matrix is stored.
+
+        Raises:
+            SiteError: the model has no such stack, layer, matrix type, head or expert.
+        """
+        return Place(site, self.spelling(site), self.stacks[site.stack], self.family)
+
     def module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
         """Return the module that holds the site's matrix, alone or packed with others."""
-        path = self.spelling(site).module_path(site.expert)
-        try:
-            module: nn.Module = operator.attrgetter(path)(self.blocks(model, site.stack)[site.layer])
-        except AttributeError:
-            raise AnatomyError(f"{site}: the block has no {path}, where a {self.family.name} block keeps it.") from None
-        return module
+        return self.place(site).module(model)
 
     def tapped_module(self, model: PreTrainedModel, site: WeightSite) -> nn.Module:
         """Return the module whose inputs and outputs are those of the site's matrix.
@@ -202,17 +239,9 @@ class Anatomy:
         Raises:
             AnatomyError: there is none, for the matrix is a part of a parameter that a larger module reads.
         """
-        self._refuse_raw(site)
-        return self.module(model, site)
-
-    def _refuse_raw(self, site: WeightSite) -> None:
-        spelling = self.spelling(site)
-        if not spelling.is_tappable:
-            of = "of one expert " if spelling.experts else ""
-            raise AnatomyError(
-                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path(site)} computes it inside from its "
-                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
-            )
+        place = self.place(site)
+        place.refuse_raw()
+        return place.module(model)
 
     def stream_module(self, model: PreTrainedModel, site: StreamSite) -> nn.Module:
         """Return the module whose output the site's hidden states are: a tensor, or a tuple that begins with it.
@@ -223,7 +252,7 @@ class Anatomy:
         self._sizes_at(site)
         if site.stream is Stream.BLOCK:
             return self.blocks(model, site.stack)[site.layer]
-        spelling = self.family.matrices_of(site.stack).get(site.writer.matrix_type)
+        spelling = self.stacks[site.stack].spellings[site.layer].get(site.writer.matrix_type)
         if spelling is not None and spelling.has_experts:
             raise SiteError(
                 f"{site}: several experts make these states, and no one matrix; choose the stream {Stream.BLOCK}."
@@ -232,8 +261,7 @@ class Anatomy:
 
     def module_path(self, site: WeightSite) -> str:
         """Return the module's dotted name inside the model."""
-        inside = self.spelling(site).module_path(site.expert)
-        return f"{self.family.paths[site.stack]}.{site.layer}.{inside}"
+        return self.place(site).module_path
 
     def parameter(self, model: PreTrainedModel, site: WeightSite) -> nn.Parameter:
         """Return the parameter that holds the site's matrix, alone or with others.
@@ -242,30 +270,7 @@ class Anatomy:
             UneditableWeightError: the weight is quantised, offloaded, or not a floating-point matrix.
             AnatomyError: there is no such module, or it has no such parameter.
         """
-        spelling, module = self.spelling(site), self.module(model, site)
-        name = f"{self.module_path(site)}.{spelling.parameter}"
-        quantizer = getattr(model, "hf_quantizer", None)
-        if quantizer is not None or getattr(model, "is_quantized", False):
-            method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "an unknown method")
-            raise UneditableWeightError(
-                f"{name} is quantised ({getattr(method, 'value', method)}), and a low-rank edit needs its real values; "
-                "load the model dequantised or in its original precision."
-            )
-        weight = getattr(module, spelling.parameter, None)
-        if weight is None:
-            raise AnatomyError(
-                f"{site}: {self.module_path(site)} has no {spelling.parameter}; name the module that holds the matrix."
-            )
-        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.ndim not in (2, 3):
-            raise UneditableWeightError(f"{name} is not a floating-point matrix parameter and cannot be edited.")
-        if (weight.ndim == 3) != (spelling.experts == "stacked"):
-            wanted = "the matrices of several experts" if spelling.experts else "one matrix"
-            raise UneditableWeightError(f"{name} has the shape {tuple(weight.shape)}, which is not that of {wanted}.")
-        if site.matrix_type is MatrixType.GATE and not spelling.has_experts:
-            refuse_router(model, weight, name)
-        if weight.device.type == "meta":
-            raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
-        return weight
+        return self.place(site).parameter(model)
 
     def refuse_tied(self, model: PreTrainedModel, sites: Iterable[WeightSite]) -> None:
         """Raise UneditableWeightError if a site's parameter serves anywhere else in the model too."""
@@ -288,7 +293,7 @@ class Anatomy:
         Raises:
             UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
         """
-        return matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
+        return self.place(site).matrix_in(parameter)
 
     def write_matrix(self, parameter: Tensor, site: WeightSite, matrix: Tensor) -> None:
         """Write a matrix (out, in) into its place in a tensor laid out as the site's parameter is.
@@ -296,13 +301,11 @@ class Anatomy:
         Raises:
             UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
         """
-        place = matrix_view(parameter, site, self.spelling(site), self.stacks[site.stack])
-        place.copy_(matrix.reshape(place.shape))
+        self.place(site).write_matrix(parameter, matrix)
 
     def read_weight(self, model: PreTrainedModel, site: WeightSite) -> Tensor:
         """Return a site's matrix (out, in), detached, in the model's dtype."""
-        with torch.no_grad():
-            return self.matrix_in(self.parameter(model, site).detach(), site)
+        return self.place(site).read(model)
 
     def outputs_in(self, outputs: Tensor, site: WeightSite) -> Tensor:
         """Return the share of a module's output (…, features), or of its gradient, that the site's matrix makes.
@@ -314,11 +317,7 @@ class Anatomy:
             AnatomyError: no module's output is that of the site's matrix.
             UneditableWeightError: the features are not those of what the module is said to hold.
         """
-        self._refuse_raw(site)
-        features_first = outputs.movedim(-1, 0)
-        flat = features_first.reshape(features_first.shape[0], -1)
-        chosen = rows_view(flat, site, self.spelling(site), self.stacks[site.stack]).flatten(0, -2)
-        return chosen.reshape(chosen.shape[0], *features_first.shape[1:]).movedim(0, -1)
+        return self.place(site).outputs_in(outputs)
 
     def output_features(self, parameter: Tensor, site: WeightSite) -> tuple[int, Tensor]:
         """Return how many outputs the module makes that holds a site's matrix, and which of them the matrix makes.
@@ -333,8 +332,7 @@ class Anatomy:
         Raises:
             AnatomyError: no module's output is that of the site's matrix.
         """
-        count = parameter.shape[1 if self.spelling(site).transposed else 0]
-        return count, self.outputs_in(torch.arange(count, device=parameter.device), site)
+        return self.place(site).output_features(parameter)
 
     def inputs_in(self, inputs: Tensor, site: WeightSite) -> Tensor:
         """Return the share of a module's input (…, in) that the site's matrix reads: one head's, or all.
@@ -342,18 +340,21 @@ class Anatomy:
         Raises:
             AnatomyError: no module's input is that of the site's matrix.
         """
-        self._refuse_raw(site)
-        return columns_view(inputs, site, self.stacks[site.stack])
+        return self.place(site).inputs_in(inputs)
 
     def heads_of(self, matrix_type: MatrixType, stack: Stack | None = None) -> int:
         """Return how many heads share an attention matrix of this type, in the main stack by default."""
         return self.stacks[stack if stack is not None else self.family.main_stack].heads_of(matrix_type)
 
 
+def _all_sizes(model: PreTrainedModel, family: Family) -> dict[Stack | None, StackSizes]:
+    return {stack: sizes_of(model, family, stack) for stack in family.paths}
+
+
 def _refuse_other_packing(model: PreTrainedModel, family: Family) -> None:
     """Raise AnatomyError if heads are said to be stacked in a matrix that is known to hold them one after another."""
     for stack in family.paths:
-        for spelling in family.matrices_of(stack).values():
+        for spelling in itertools.chain(*family.matrices_of(stack).values()):
             if spelling.packing == "stacked" and HEADED & {*spelling.packed} and interleaves_heads(model.config):
                 raise AnatomyError(
                     f"{spelling.path}: this {type(model).__name__} keeps query, key and value of each head together, and not one "

@@ -1,12 +1,13 @@
 """A family described in a YAML file, for architectures Strop does not know."""
 
+import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
 
-from strop.anatomy.families import BiasFlag, Family, Spelling
+from strop.anatomy.families import Family, Matrices, Spelling
 from strop.anatomy.sites import MatrixType, Stack
 from strop.errors import AnatomyError, UsageError
 
@@ -20,13 +21,8 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     experts: Literal["stacked"] | None = None
 
 
-class _BiasFlagEntry(pydantic.BaseModel, extra="forbid"):
-    name: str
-    matrix_types: tuple[MatrixType, ...]
-    model_types: tuple[str, ...]
-
-
-_Matrices = dict[MatrixType, str | _SpellingEntry]
+_Spelled = str | _SpellingEntry
+_Matrices = dict[MatrixType, _Spelled | tuple[_Spelled, ...]]
 
 
 class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
@@ -35,9 +31,9 @@ class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     blocks: str
     matrices: _Matrices
     block_returns: Literal["tensor", "tuple"] = "tensor"
-    bias_flags: tuple[_BiasFlagEntry, ...] = ()
     causal: bool = True
     positions_after_padding: bool = False
+    calls_per_block: int = 1
     stacks: dict[Stack | None, str] = {}
     stack_matrices: dict[Stack | None, _Matrices] = {}
 
@@ -68,6 +64,61 @@ def read_family(path: Path) -> Family:
         raise UsageError(f"The family file {path} does not describe a family: {error}") from None
 
 
+def family_as_yaml(family: Family) -> str:
+    """Return a family as the content of a file that `read_family` reads.
+
+    >>> from strop.anatomy import Family, MatrixType, Spelling
+    >>> print(family_as_yaml(Family("mine", ("mine",), "model.layers", {MatrixType.UP: Spelling("mlp.fc1")})))
+    name: mine
+    model_types: [mine]
+    blocks: model.layers
+    matrices:
+      up: mlp.fc1
+    """
+    entry: dict[str, Any] = {
+        "name": family.name,
+        "model_types": list(family.model_types),
+        "blocks": family.blocks,
+        "matrices": _matrices_entry(family.matrices),
+    }
+    if family.block_returns != "tensor":
+        entry["block_returns"] = family.block_returns
+    if not family.causal:
+        entry["causal"] = False
+    if family.positions_after_padding:
+        entry["positions_after_padding"] = True
+    if family.calls_per_block != 1:
+        entry["calls_per_block"] = family.calls_per_block
+    if family.stacks:
+        entry["stacks"] = {stack and str(stack): path for stack, path in family.stacks.items()}
+    if family.stack_matrices:
+        entry["stack_matrices"] = {
+            stack and str(stack): _matrices_entry(matrices) for stack, matrices in family.stack_matrices.items()
+        }
+    return yaml.safe_dump(entry, sort_keys=False, default_flow_style=None, width=200).rstrip()
+
+
+def _matrices_entry(matrices: Matrices) -> dict[str, Any]:
+    return {
+        str(matrix_type): _spelling_entry(spelled)
+        if isinstance(spelled, Spelling)
+        else [_spelling_entry(each) for each in spelled]
+        for matrix_type, spelled in matrices.items()
+    }
+
+
+def _spelling_entry(spelling: Spelling) -> str | dict[str, Any]:
+    """Return a spelling's fields that are not as they are by default; its path alone where all are."""
+    entry: dict[str, Any] = {
+        field.name: getattr(spelling, field.name)
+        for field in dataclasses.fields(spelling)
+        if getattr(spelling, field.name) != field.default
+    }
+    if "packed" in entry:
+        entry["packed"] = [str(part) for part in spelling.packed]
+    return spelling.path if entry.keys() == {"path"} else entry
+
+
 def _family(entry: _FamilyEntry) -> Family:
     return Family(
         entry.name,
@@ -75,16 +126,20 @@ def _family(entry: _FamilyEntry) -> Family:
         entry.blocks,
         _spelled(entry.matrices),
         entry.block_returns,
-        tuple(BiasFlag(**flag.model_dump()) for flag in entry.bias_flags),
         entry.causal,
         entry.positions_after_padding,
+        entry.calls_per_block,
         entry.stacks,
         {stack: _spelled(matrices) for stack, matrices in entry.stack_matrices.items()},
     )
 
 
-def _spelled(matrices: _Matrices) -> dict[MatrixType, Spelling]:
+def _spelled(matrices: _Matrices) -> dict[MatrixType, Spelling | tuple[Spelling, ...]]:
     return {
-        matrix_type: Spelling(spelling) if isinstance(spelling, str) else Spelling(**spelling.model_dump())
-        for matrix_type, spelling in matrices.items()
+        matrix_type: tuple(_spelling(each) for each in entry) if isinstance(entry, tuple) else _spelling(entry)
+        for matrix_type, entry in matrices.items()
     }
+
+
+def _spelling(entry: _Spelled) -> Spelling:
+    return Spelling(entry) if isinstance(entry, str) else Spelling(**entry.model_dump())

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from strop.anatomy.anatomy import Anatomy
+from strop.anatomy.families import Family
 from strop.errors import AnatomyError
 
 
@@ -40,6 +40,8 @@ class Part:
     """Takes what block `stop` − 1 makes, before any other hook on it."""
     scored: tuple[Tensor, Tensor] | None = None
     """The rows and columns of the hidden states that the LM head is given."""
+    fed: list[Tensor] = dataclasses.field(default_factory=list)
+    """Takes the state where it has been fed: layers that share a block are fed once."""
 
     def __post_init__(self) -> None:
         if self.start > 0 and self.state is None:
@@ -53,19 +55,19 @@ _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def running(blocks: nn.ModuleList, anatomy: Anatomy, part: Part, *, head: nn.Module | None = None) -> Iterator[None]:
+def running(blocks: nn.ModuleList, family: Family, part: Part, *, head: nn.Module | None = None) -> Iterator[None]:
     """Let the calls of a model that are made within the block, in this thread or task, run a part of it.
 
     Args:
         blocks: the model's.
-        anatomy: of that model.
+        family: how the model's parts are spelled.
         part: what is run.
         head: the LM head, where only some positions are scored.
     """
     ends = {min(part.start, len(blocks) - 1), max(part.stop - 1, 0)}
     with contextlib.ExitStack() as undo:
         for index in sorted({*range(part.start), *range(part.stop, len(blocks)), *ends}):
-            undo.enter_context(_dispatched(blocks[index], functools.partial(_OfBlock, blocks, anatomy, index)))
+            undo.enter_context(_dispatched(blocks[index], functools.partial(_OfBlock, blocks, family, index)))
         if head is not None:
             undo.enter_context(_dispatched(head, functools.partial(_OfHead, blocks, head)))
         undo.callback(_PARTS.reset, _PARTS.set({**(_PARTS.get() or {}), blocks: part}))
@@ -107,9 +109,9 @@ def _part_of(blocks: nn.ModuleList) -> Part | None:
 class _OfBlock:
     """Skips a block, feeds it or captures what passes it, in calls that run a part of the model."""
 
-    def __init__(self, blocks: nn.ModuleList, anatomy: Anatomy, index: int) -> None:
+    def __init__(self, blocks: nn.ModuleList, family: Family, index: int) -> None:
         self.users = 0
-        self._blocks, self._index, self._family = blocks, index, anatomy.family
+        self._blocks, self._index, self._family = blocks, index, family
         self._block = blocks[index]
         self._assigned = self._block.__dict__.get("forward")
         self._forward = self._block.forward
@@ -139,7 +141,7 @@ class _OfBlock:
         part = _part_of(self._blocks)
         if part is None:
             return None
-        fed = part.state is not None and not part.raw and self._index == part.start
+        fed = part.state is not None and not part.raw and self._index == part.start and not part.fed
         captured = part.captured is not None and self._index == part.stop
         if (fed or captured) and not arguments:
             raise AnatomyError(
@@ -148,7 +150,10 @@ class _OfBlock:
             )
         if part.captured is not None and captured:
             part.captured.append(arguments[0])
-        return (part.state, *arguments[1:]) if fed else None
+        if not fed or part.state is None:
+            return None
+        part.fed.append(part.state)
+        return (part.state, *arguments[1:])
 
     def _made(self, _block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
         part = _part_of(self._blocks)

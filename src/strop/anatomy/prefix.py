@@ -5,11 +5,9 @@ runs only what lies above. Nothing here knows an architecture: for one call the 
 through, and the first wanted one is fed the kept state.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -42,7 +40,7 @@ def hidden_states_entering(
     if layer == start and state is not None:
         return state
     captured: list[Tensor] = []
-    with running(anatomy.blocks(model), anatomy, Part(start, layer, state, captured=captured)):
+    with running(anatomy.blocks(model), anatomy.family, Part(start, layer, state, captured=captured)):
         model.base_model(input_ids=input_ids, use_cache=False)
     return captured[0]
 
@@ -60,9 +58,9 @@ def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: T
         (batch, tokens, hidden).
     """
     made: list[Tensor] = []
-    with running(anatomy.blocks(model), anatomy, Part(0, layer + 1, made=made)):
+    with running(anatomy.blocks(model), anatomy.family, Part(0, layer + 1, made=made)):
         model.base_model(input_ids=input_ids, use_cache=False)
-    return made[0]
+    return made[-1]  # of layers that share a block the last
 
 
 def logits_at(
@@ -96,42 +94,6 @@ def logits_at(
         (positions, vocabulary).
     """
     part = Part(start, anatomy.layer_count, state, raw=raw, scored=(rows, columns))
-    with running(anatomy.blocks(model), anatomy, part, head=model.get_output_embeddings()):
+    with running(anatomy.blocks(model), anatomy.family, part, head=model.get_output_embeddings()):
         logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False).logits
     return logits[0]
-
-
-@contextlib.contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into evaluation mode (no dropout) and back into the mode it was in, module by module."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextlib.contextmanager
-def frozen(model: PreTrainedModel) -> Iterator[None]:
-    """Let no parameter of a model ask for a gradient, and restore what each asked for before."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Return the device a model's token ids must be on: of an offloaded one that on which it is run."""
-    embeddings = model.get_input_embeddings()
-    device: torch.device = embeddings.weight.device
-    hook = getattr(embeddings, "_hf_hook", None)  # accelerate's
-    if device.type != "meta" or hook is None:
-        return device
-    runs_on = [own.execution_device for own in getattr(hook, "hooks", [hook]) if own.execution_device is not None]
-    return torch.device(runs_on[0]) if runs_on else device

@@ -12,7 +12,7 @@ Kind = TypeVar("Kind", bound=enum.StrEnum)
 
 
 class MatrixType(enum.StrEnum):
-    """The weight matrices of a Transformer block (τ in LASER's paper, whose U_in is `up`, or `gate` on Llama)."""
+    """The weight matrices of a block (τ in LASER's paper, whose U_in is `up`, or `gate` on Llama)."""
 
     QUERY = "query"
     KEY = "key"
@@ -21,6 +21,26 @@ class MatrixType(enum.StrEnum):
     GATE = "gate"
     UP = "up"
     DOWN = "down"
+    QUERY_DOWN = "query_down"
+    """Where attention makes its queries in two steps (DeepSeek): from the hidden state to a shorter vector."""
+    QUERY_UP = "query_up"
+    """From that shorter vector to the queries of all heads."""
+    KEY_VALUE_DOWN = "key_value_down"
+    """From the hidden state to the shorter vector that keys and values are made of."""
+    KEY_VALUE_UP = "key_value_up"
+    """From that shorter vector to the keys and values of all heads."""
+    SHARED_GATE = "shared_gate"
+    """The gate of the expert that every token of a mixture reaches."""
+    SHARED_UP = "shared_up"
+    SHARED_DOWN = "shared_down"
+    MIXER_IN = "mixer_in"
+    """From the hidden state to the channels of a state-space mixer (Mamba)."""
+    MIXER_SELECT = "mixer_select"
+    """From those channels to what of each token the mixer's state takes up, keeps and gives back: Δ, B and C."""
+    MIXER_STEP = "mixer_step"
+    """From the shorter Δ to a time step for each channel."""
+    MIXER_OUT = "mixer_out"
+    """From the mixer's channels back to the hidden state."""
 
     @classmethod
     def parse(cls, text: str) -> "MatrixType":
@@ -51,6 +71,8 @@ class Stack(enum.StrEnum):
 
     ENCODER = "encoder"
     DECODER = "decoder"
+    CROSS = "cross"
+    """The decoder's blocks once more: their attention to the encoder."""
     VISION = "vision"
 
     @classmethod

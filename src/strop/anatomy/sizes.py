@@ -1,7 +1,8 @@
-"""How large the blocks of a model's stacks are."""
+"""How large the blocks of a model's stacks are, and which matrices each of them has."""
 
 import dataclasses
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -14,15 +15,18 @@ from strop.errors import AnatomyError, UneditableWeightError, UnknownArchitectur
 
 @dataclasses.dataclass(frozen=True)
 class StackSizes:
-    """The sizes of one stack's blocks."""
+    """The sizes of one stack's blocks, and how each of them spells its matrices."""
 
     layer_count: int
     hidden_size: int
     head_count: int
+    """Query heads; 0 where the config says nothing of heads, as that of a state space model."""
     key_value_head_count: int
     head_size: int
     expert_counts: tuple[int, ...]
     """How many experts each layer's block has; 0 where its MLP is no mixture."""
+    spellings: tuple[Mapping[MatrixType, Spelling], ...]
+    """The matrices each layer's block has; a type that no block has stands in all as the family spells it."""
 
     def heads_of(self, matrix_type: MatrixType) -> int:
         """Return how many heads share an attention matrix of this type."""
@@ -47,18 +51,50 @@ def sizes_of(model: PreTrainedModel, family: Family, stack: Stack | None) -> Sta
             "Family of its own."
         ) from None
     config = config_of(model, stack)
-    heads, hidden_size = _size(config, "num_attention_heads"), _size(config, "hidden_size")
-    with_experts = [spelling for spelling in family.matrices_of(stack).values() if spelling.has_experts]
+    heads, hidden_size = getattr(config, "num_attention_heads", None) or 0, _size(config, "hidden_size")
+    spellings = _spellings(blocks, family, stack)
     return StackSizes(
         layer_count=len(blocks),
         hidden_size=hidden_size,
         head_count=heads,
-        key_value_head_count=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or hidden_size // heads,
+        key_value_head_count=_key_value_heads(config, heads),
+        head_size=getattr(config, "head_dim", None) or (hidden_size // heads if heads else 0),
         expert_counts=tuple(
-            max((_expert_count(block, spelling) for spelling in with_experts), default=0) for block in blocks
+            max((_expert_count(block, spelling) for spelling in own.values() if spelling.has_experts), default=0)
+            for block, own in zip(blocks, spellings, strict=True)
         ),
+        spellings=spellings,
     )
+
+
+def _spellings(blocks: nn.ModuleList, family: Family, stack: Stack | None) -> tuple[Mapping[MatrixType, Spelling], ...]:
+    """Return how each block spells what it has: by the first spelling of each type that fits it."""
+    found: list[dict[MatrixType, Spelling]] = [{} for _ in blocks]
+    for matrix_type, spellings in family.matrices_of(stack).items():
+        fitting = [next((each for each in spellings if _fits(block, each)), None) for block in blocks]
+        absent = (
+            spellings[0] if not any(fitting) else None
+        )  # said to be there: what is missing is named where it is asked for
+        for own, spelling in zip(found, fitting, strict=True):
+            chosen = spelling or absent
+            if chosen is not None:
+                own[matrix_type] = chosen
+    return tuple(found)
+
+
+def _fits(block: nn.Module, spelling: Spelling) -> bool:
+    module = _part(block, spelling.module_path(0))
+    return module is not None and getattr(module, spelling.parameter, None) is not None
+
+
+def _key_value_heads(config: Any, heads: int) -> int:
+    """Return how many key/value heads a config says there are: Falcon and GPT-BigCode name them by other settings."""
+    grouped = getattr(config, "num_key_value_heads", None)
+    if grouped:
+        return int(grouped)
+    if getattr(config, "new_decoder_architecture", False):
+        return int(config.num_kv_heads)
+    return 1 if getattr(config, "multi_query", False) else heads
 
 
 def config_of(model: PreTrainedModel, stack: Stack | None) -> Any:

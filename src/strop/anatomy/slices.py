@@ -12,7 +12,7 @@ def matrix_view(parameter: Tensor, site: WeightSite, spelling: Spelling, sizes: 
     """Return a view of the site's matrix inside a tensor laid out as its parameter is.
 
     Returns:
-        (out, in), or (heads, rows of a head, in) where heads are interleaved.
+        (out, in), or (units, heads of a unit, rows of a head, in) where heads are interleaved.
 
     Raises:
         UneditableWeightError: the tensor's sizes are not those of what it is said to hold.
@@ -26,14 +26,13 @@ def rows_view(stored: Tensor, site: WeightSite, spelling: Spelling, sizes: Stack
     """Return a view of the rows (features, …) that the site's matrix makes.
 
     Returns:
-        (out, …), or (heads, rows of a head, …) where heads are interleaved.
+        (out, …), or (units, heads of a unit, rows of a head, …) where heads are interleaved.
 
     Raises:
         UneditableWeightError: there are more or fewer features than the parts make.
     """
     if spelling.packing == "interleaved":
-        parts = _interleaved(stored, site, spelling, sizes)
-        return parts if site.head is None else parts[site.head]
+        return _interleaved(stored, site, spelling, sizes)
     counts = _row_counts(stored.shape[0], site, spelling, sizes)
     index = spelling.packed.index(site.matrix_type) if spelling.packed else 0
     rows = stored[sum(counts[:index]) : sum(counts[: index + 1])]
@@ -83,19 +82,26 @@ def _row_counts(found: int, site: WeightSite, spelling: Spelling, sizes: StackSi
 
 
 def _interleaved(stored: Tensor, site: WeightSite, spelling: Spelling, sizes: StackSizes) -> Tensor:
-    found, parts = stored.shape[0], len(spelling.packed)
+    """Return a view of the rows of one part, or of one head of it: units, one after another, of some rows of each part.
+
+    A unit is a key/value head with the query heads that share it; in an MLP one row of each part.
+    """
+    found = stored.shape[0]
     if site.matrix_type in HEADED:
-        units, unit = sizes.head_count, sizes.head_size
-        alike = {sizes.heads_of(part) for part in spelling.packed} == {units}
-        what = (
-            f"{units} heads of {unit}" if alike else f"{units} heads and {sizes.key_value_head_count} key/value heads"
-        )
+        units, size = sizes.key_value_head_count, sizes.head_size
+        counts = [sizes.heads_of(part) // units for part in spelling.packed]
+        adds_up = sizes.head_count % units == 0 and found == units * sum(counts) * size
+        grouped = "" if units == sizes.head_count else f" and {units} key/value heads"
+        what = f"{sizes.head_count} heads{grouped} of {size}"
     else:
-        units, unit = found // parts, 1
-        alike, what = True, "as many rows of each"
-    if not alike or found != units * parts * unit:
+        units, size, counts = found // len(spelling.packed), 1, [1] * len(spelling.packed)
+        adds_up, what = found % len(spelling.packed) == 0, "as many rows of each"
+    if not adds_up:
         raise UneditableWeightError(
             f"{site}: {spelling.path} has {found} rows, which cannot be {', '.join(spelling.packed)} interleaved for {what}; "
             "describe them as they are."
         )
-    return stored.view(units, parts, unit, *stored.shape[1:])[:, spelling.packed.index(site.matrix_type)]
+    index = spelling.packed.index(site.matrix_type)
+    first, count = sum(counts[:index]), counts[index]
+    parts = stored.view(units, sum(counts), size, *stored.shape[1:])[:, first : first + count]
+    return parts if site.head is None else parts[divmod(site.head, count)]

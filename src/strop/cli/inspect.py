@@ -89,6 +89,8 @@ def inspect(
         "id": base.id,
         "architecture": base.architecture,
         "family": anatomy.family.name,
+        "spelling": anatomy.origin,
+        "left_alone": list(anatomy.reading.unnamed) if anatomy.reading is not None else [],
         "fingerprint": base.fingerprint,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": anatomy.layer_count,
@@ -106,6 +108,13 @@ def inspect(
         f"{anatomy.layer_count} layers, hidden size {anatomy.hidden_size}, {anatomy.head_count} heads of {anatomy.head_size} "
         f"({anatomy.key_value_head_count} for keys and values); embeddings {'tied to the LM head' if tied else 'not tied'}"
     )
+    print_line(f"spelling {anatomy.origin}")
+    if overview["left_alone"]:
+        print_line(f"left alone, for what they are could not be told: {', '.join(overview['left_alone'])}")
+    if anatomy.family.calls_per_block > 1:
+        print_line(
+            f"each block is {anatomy.family.calls_per_block} layers: they share it, and an edit of one is an edit of all"
+        )
     _print_rows(rows, anatomy.family.blocks)
     if document is not None:
         for line in document.summary:

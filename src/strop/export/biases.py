@@ -34,18 +34,30 @@ def room_for_biases(
     """
     config = copy.deepcopy(model.config)
     sites = [site for site in _biased_sites(recipe) if getattr(anatomy.module(model, site), "bias", None) is None]
-    for site in sites:
-        flag = anatomy.family.bias_flag(site.matrix_type, config.model_type)
-        if flag is None:
-            raise _no_room(anatomy, site, f"no setting of a {config.model_type} config gives it one")
-        setattr(config.get_text_config(), flag.name, True)
     if not sites:
         return config, {}
+    wanted = {f"{anatomy.module_path(site)}.bias": site for site in sites}
+    for name in _switches(model.config):
+        if wanted.keys() & _missing_biases(model, _switched(model.config, name)).keys():
+            config = _switched(config, name)
     zeros = _missing_biases(model, config)
-    for site in sites:
-        if f"{anatomy.module_path(site)}.bias" not in zeros:
-            raise _no_room(anatomy, site, f"the installed transformers gives a {config.model_type} model none there")
+    for name, site in wanted.items():
+        if name not in zeros:
+            raise _no_room(anatomy, site, f"no setting of a {config.model_type} config gives it one")
     return config, zeros
+
+
+def _switches(config: PretrainedConfig) -> list[str]:
+    """Return the settings of a config that say whether something has a bias, such as `attention_bias`."""
+    settings = config.get_text_config().to_dict()
+    return [name for name, value in settings.items() if "bias" in name and isinstance(value, bool)]
+
+
+def _switched(config: PretrainedConfig, name: str) -> PretrainedConfig:
+    other = copy.deepcopy(config)
+    text = other.get_text_config()
+    setattr(text, name, not getattr(text, name))
+    return other
 
 
 @contextlib.contextmanager
@@ -87,9 +99,12 @@ def _no_room(anatomy: Anatomy, site: WeightSite, reason: str) -> InterventionErr
 
 
 def _missing_biases(model: PreTrainedModel, config: PretrainedConfig) -> dict[str, Tensor]:
+    """Return zeros for the biases that a model of this config has beside all the model holds; none if it lacks some of that."""
     with torch.device("meta"):
         expected: dict[str, Tensor] = type(model)(config).state_dict()
     held = model.state_dict()
+    if not held.keys() <= expected.keys():
+        return {}
     return {
         name: held[f"{name.removesuffix('bias')}weight"].new_zeros(tensor.shape)
         for name, tensor in expected.items()

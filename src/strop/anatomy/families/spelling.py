@@ -19,7 +19,8 @@ class Spelling:
         path: the module, from the block on: `self_attn.q_proj`. Where each expert of a mixture has a module of its own,
             `{expert}` stands for its number: `block_sparse_moe.experts.{expert}.w1`.
         packing: `whole`: the parameter holds this matrix alone; `stacked`: several matrices one below the other (GPT-2,
-            Phi-3); `interleaved`: for each head, one slice of each (GPT-NeoX), or one row of each in an MLP (GPT-OSS).
+            Phi-3); `interleaved`: for each key/value head the slices of the query heads that share it, of its key and of its
+            value (GPT-NeoX, Falcon), or one row of each in an MLP (GPT-OSS).
         packed: what the parameter holds, in order, where it holds several.
         transposed: the matrix is stored as (in, out), as transformers' Conv1D does.
         parameter: the module's parameter that holds the matrix.
@@ -67,19 +68,9 @@ class Spelling:
         return self.path if expert is None else self.path.replace(EXPERT, str(expert))
 
 
-@dataclasses.dataclass(frozen=True)
-class BiasFlag:
-    """A setting of a config that gives the modules of some matrices a bias, in all layers or in none.
-
-    Args:
-        name: the setting, false where there is no bias: `attention_bias`.
-        matrix_types: the matrices whose modules it gives one.
-        model_types: the family's `model_type` values whose config has it.
-    """
-
-    name: str
-    matrix_types: tuple[MatrixType, ...]
-    model_types: tuple[str, ...]
+Matrices = Mapping[MatrixType, Spelling | tuple[Spelling, ...]]
+"""The spelling of each matrix type; several where a block of one layer has another than that of the next, and each block the
+first that fits it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +81,15 @@ class Family:
         name: what people call it.
         model_types: the `model_type` values in a config.json it covers.
         blocks: path of the list of blocks, from the model with its LM head on.
-        matrices: the spelling of each matrix type a block has.
+        matrices: the spelling of each matrix type a block has; several where layers differ, and a layer has the first it fits.
         block_returns: what a block's forward gives back: the hidden state, or a tuple that begins with it.
-        bias_flags: the settings that give a bias to modules made without one; nothing where there is no such setting.
         causal: a token sees only those before it; an encoder's sees all.
         positions_after_padding: position ids count on from the padding token's id, so that the context is that much shorter
             than the config says (RoBERTa).
+        calls_per_block: how often a block runs in one pass: more than once where layers share it (ALBERT), so that an edit of
+            one is an edit of all.
         stacks: the path of each list of blocks, where there are several; one that has the path of `blocks` gives the main
-            stack its name, which has none otherwise.
+            stack its name, which has none otherwise. `cross` alone shares its path with another, the decoder's.
         stack_matrices: the spelling of a stack whose blocks are not made like `matrices` says.
 
     Raises:
@@ -107,22 +99,25 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     blocks: str
-    matrices: Mapping[MatrixType, Spelling]
+    matrices: Matrices
     block_returns: Literal["tensor", "tuple"] = "tensor"
-    bias_flags: tuple[BiasFlag, ...] = ()
     causal: bool = True
     positions_after_padding: bool = False
+    calls_per_block: int = 1
     stacks: Mapping[Stack | None, str] = dataclasses.field(default_factory=dict)
-    stack_matrices: Mapping[Stack | None, Mapping[MatrixType, Spelling]] = dataclasses.field(default_factory=dict)
+    stack_matrices: Mapping[Stack | None, Matrices] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for matrices in (self.matrices, *self.stack_matrices.values()):
-            for matrix_type, spelling in matrices.items():
-                if spelling.packed and matrix_type not in spelling.packed:
-                    raise AnatomyError(
-                        f"{spelling.path}: {matrix_type} is not among the parts it is packed with, {', '.join(spelling.packed)}."
-                    )
-        if len(set(self.stacks.values())) < len(self.stacks):
+        for stack in (None, *self.stack_matrices):
+            for matrix_type, spellings in self.matrices_of(stack).items():
+                for spelling in spellings:
+                    if spelling.packed and matrix_type not in spelling.packed:
+                        raise AnatomyError(
+                            f"{spelling.path}: {matrix_type} is not among the parts it is packed with, "
+                            f"{', '.join(spelling.packed)}."
+                        )
+        alone = [path for stack, path in self.stacks.items() if stack is not Stack.CROSS]
+        if len(set(alone)) < len(alone):
             raise AnatomyError(f"{self.name}: each stack has a path of its own.")
         if self.stacks.get(None, self.blocks) != self.blocks:
             raise AnatomyError(f"{self.name}: the stack without a name is the main one, whose path is {self.blocks}.")
@@ -135,20 +130,18 @@ class Family:
     @property
     def main_stack(self) -> Stack | None:
         """The name of the stack whose path is `blocks`."""
-        return next((stack for stack, path in self.stacks.items() if path == self.blocks), None)
+        named = (stack for stack, path in self.stacks.items() if path == self.blocks and stack is not Stack.CROSS)
+        return next(named, None)
 
     @property
     def paths(self) -> dict[Stack | None, str]:
         """The path of each stack's list of blocks, the main one's first."""
         return {self.main_stack: self.blocks, **self.stacks}
 
-    def matrices_of(self, stack: Stack | None) -> Mapping[MatrixType, Spelling]:
-        """Return the spelling of each matrix type a block of a stack has."""
-        return self.stack_matrices.get(stack, self.matrices)
-
-    def bias_flag(self, matrix_type: MatrixType, model_type: str) -> BiasFlag | None:
-        """Return the setting that gives a matrix's module a bias, or None where the architecture has none."""
-        fitting = (
-            flag for flag in self.bias_flags if matrix_type in flag.matrix_types and model_type in flag.model_types
-        )
-        return next(fitting, None)
+    def matrices_of(self, stack: Stack | None) -> dict[MatrixType, tuple[Spelling, ...]]:
+        """Return the spellings of each matrix type that blocks of a stack have, the first choice first."""
+        matrices = self.stack_matrices.get(stack, self.matrices)
+        return {
+            matrix_type: (spelled,) if isinstance(spelled, Spelling) else tuple(spelled)
+            for matrix_type, spelled in matrices.items()
+        }

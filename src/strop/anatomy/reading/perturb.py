@@ -1,0 +1,84 @@
+"""Change one feature of what a module returns, and look at what another module is given for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from strop.anatomy.calling import evaluating
+from strop.anatomy.reading.inputs import Inputs, copies, run, short_inputs
+from strop.errors import AnatomyError
+
+TOKEN = 1
+"""The token whose feature is changed: one comes before it, and some after."""
+
+
+class _EnoughError(Exception):
+    """The pass has shown what it was made for."""
+
+
+def answers(
+    model: PreTrainedModel,
+    source: nn.Module,
+    reader: nn.Module,
+    features: Sequence[int],
+    *,
+    inputs: Inputs | None = None,
+) -> Tensor:
+    """Return what `reader` is given when one feature that `source` returns for one token is raised, and when it is lowered.
+
+    Copies of one short input run together, up to `reader` and no further; each has a feature of its own changed, by eight
+    times the root mean square of what `source` returns.
+
+    Args:
+        model: a model of transformers.
+        source: a module inside it that returns (batch, tokens, features), or tokens one after another.
+        reader: a module that runs after it.
+        features: which to change.
+        inputs: what to call the model's body with, by name; the first of each batch is used. Short random token ids or an
+            image by default.
+
+    Returns:
+        (2, features, tokens, inputs of `reader`): how far what it is given is from what it was.
+
+    Raises:
+        AnatomyError: the pass does not reach `reader` through `source`.
+    """
+    count = 1 + 2 * len(features)
+    given: list[Tensor] = []
+    changed: list[bool] = []
+
+    def change(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Tensor | None:
+        if changed or not isinstance(output, Tensor) or output.shape[0] % count:
+            return None  # called again, or for something else than the tokens (DeBERTa's relative positions)
+        changed.append(True)
+        own = output.reshape(count, -1, output.shape[-1])
+        own = own[:1].expand_as(own).clone()
+        size = 8 * own[0].float().square().mean().sqrt().item() or 1.0
+        for sign in (1, -1):
+            start = 1 if sign > 0 else 1 + len(features)
+            own[range(start, start + len(features)), TOKEN, features] += sign * size
+        return own.view_as(output)
+
+    def look(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if changed:
+            given.append(arguments[0].detach())
+            raise _EnoughError
+
+    handles = [source.register_forward_hook(change), reader.register_forward_pre_hook(look)]
+    try:
+        with torch.no_grad(), evaluating(model):
+            run(model, copies(inputs or short_inputs(model), count))
+    except _EnoughError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not given:
+        raise AnatomyError(
+            "A forward pass does not go from the one module to the other, so what its rows do cannot be seen."
+        )
+    states = given[0].reshape(count, -1, given[0].shape[-1]).double()
+    return (states[1:] - states[:1]).reshape(2, len(features), *states.shape[1:])
