@@ -126,13 +126,13 @@ def reduced(matrix: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
 
 def first_state(output: Any) -> Tensor:
     """The hidden states among what a block returns."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
+    found: Tensor = output[0] if isinstance(output, (tuple, list)) else output
     return found
 
 
 def with_state(output: Any, states: Tensor) -> Any:
     """What a block would have returned with other hidden states."""
-    return (states, *output[1:]) if isinstance(output, tuple) else states
+    return (states, *output[1:]) if isinstance(output, (tuple, list)) else states
 
 
 def batch_of(texts: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:
