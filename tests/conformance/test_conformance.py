@@ -23,6 +23,7 @@ from tests.fixtures.every_method import EDITS, scales
 from torch import Tensor
 
 from strop.anatomy import MatrixType, Stack, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
+from strop.anatomy.reading import read_model
 from strop.errors import AnatomyError, InterventionError, SiteError, UsageError
 from strop.export import bake
 from strop.interventions import (
@@ -84,10 +85,14 @@ class TestArchitecture:
             others[site.layer, site.stack] = others.get((site.layer, site.stack), 0) + place.index.size
             assert others[site.layer, site.stack] <= parameter.numel(), site
         types = {
-            stack: dict.fromkeys(site.matrix_type for site in subject.sites if site.stack == stack) for stack in subject.stacks
+            stack: dict.fromkeys(site.matrix_type for site in subject.sites if site.stack == stack)
+            for stack in subject.stacks
         }
         stacks = [(f"{stack}: " if stack else "") + " ".join(own) for stack, own in types.items()]
         subject.note("matrices", "; ".join(stacks))
+        reading = read_model(model)
+        assert not reading.obstacle
+        subject.note("left alone", ", ".join(f"`{path}`" for path in reading.unnamed))
 
     def test_a_rank_reduction_is_that_of_the_raw_matrix(self, subject: Subject) -> None:
         model, sites = subject.model, subject.read_sites
