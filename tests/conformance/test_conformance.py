@@ -1,6 +1,7 @@
 """What every architecture must do: a new one joins by a line in `models.py`."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tests.conformance.models import MEMBERS, TRAITS
 from tests.conformance.suite import (
+    FOUND,
     IDS,
     PROMPTS,
     ByHand,
@@ -49,6 +51,8 @@ ANSWERS = ((15, 33, 21), (44, 17))
 TEXTS = tuple(prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True))
 POSITIONS, NEW = "f1+l2", 3
 SHARE = 0.25
+ASKED = {"matrices", "left alone", "from a block on", "streams", "biases"}
+"""What is noted of every member, where the whole suite is run."""
 
 
 @pytest.fixture
@@ -441,3 +445,17 @@ def test_every_member_has_a_name_of_its_own() -> None:
     assert len({member.name for member in MEMBERS}) == len(MEMBERS)
     assert len({member.model_type for member in MEMBERS}) >= 80
     assert all(trait in TRAITS for member in MEMBERS for trait in member.traits)
+
+
+def test_the_page_of_models_says_what_the_suite_found(request: pytest.FixtureRequest) -> None:
+    """In the same run, for the page is made of what the tests above noted."""
+    if FOUND.keys() != {member.name for member in MEMBERS} or not all(own.keys() >= ASKED for own in FOUND.values()):
+        pytest.skip("only a part of the suite was run")
+    root = request.config.rootpath
+    spec = importlib.util.spec_from_file_location("write_models", root / "scripts" / "write_models.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (root / "docs" / "models.md").read_text(encoding="utf-8")
+    assert page == script.page_of(FOUND), "run python scripts/write_models.py"
