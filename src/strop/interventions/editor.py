@@ -216,13 +216,13 @@ class _EditedModule:
 
     @never_compiled
     def _edit(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
-        states = output[0] if isinstance(output, tuple) else output
+        states = output[0] if isinstance(output, (tuple, list)) else output
         edited = states
         for edit in self.edits:
             edited = self._edited(edit, edited, replica=getattr(module, "_is_replica", False))
         if edited is states:
             return None
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return (edited, *output[1:]) if isinstance(output, (tuple, list)) else edited
 
     def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
         tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape[:-1])
