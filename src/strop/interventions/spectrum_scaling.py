@@ -17,6 +17,9 @@ from strop.linalg import full_precision
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
 
+LEVELS = 127
+"""Most steps of one size that a byte counts."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SpectrumScaling:
@@ -141,6 +144,33 @@ class SpectrumScaling:
         if "left" in tensors:
             kept = range(self._count((matrix.shape[0], matrix.shape[1])))
             refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
+
+    def plus(
+        self, other: "SpectrumScaling", mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    ) -> tuple["SpectrumScaling", dict[str, Tensor]] | None:
+        """Return another scaling of the same matrix of the base and this one as one: their changes added.
+
+        Both are changes along the base's own singular vectors: diag(d) + B of one and of the other add up.
+
+        Args:
+            other: of the same site.
+            mine: the tensors of this one.
+            theirs: the tensors of the other.
+
+        Returns:
+            The sum and its tensors; None where the two scale different values.
+        """
+        if (self.site, self.top, self.band) != (other.site, other.top, other.band):
+            return None
+        factors = {name: own for name, own in {**theirs, **mine}.items() if name in ("left", "right")}
+        if self.step is not None and self.step == other.step:
+            levels = mine["levels"].short() + theirs["levels"].short()
+            if bool((levels.abs() <= LEVELS).all()):
+                return self, {"levels": levels.to(torch.int8), **factors}
+        summed = {"change": self.change(mine) + other.change(theirs)}
+        if self.band:
+            summed["band"] = mine["band"] + theirs["band"]
+        return dataclasses.replace(self, step=None), {**summed, **factors}
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""

@@ -25,7 +25,7 @@ from strop.interventions import (
 )
 from strop.linalg import DecompositionCache, fingerprint
 from strop.recipe.card import model_card
-from strop.recipe.compose import composed_provenance, refuse_to_compose
+from strop.recipe.compose import composed, composed_provenance
 from strop.recipe.entries import read_entries, refuse_unfit_tensors
 from strop.recipe.factors import refuse_other_factors
 from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
@@ -118,21 +118,18 @@ class Recipe:
     def __add__(self, other: object) -> "Recipe":
         """Return this recipe and then another of the same base, in one; `first + second`.
 
+        Where both scale the same singular values of a matrix, their changes are added.
+
         Raises:
             BaseMismatchError: they were made for different bases.
-            RecipeError: both edit one place, or both carry a classification head.
+            RecipeError: both edit one place and do not add up, or both carry a classification head.
         """
         if not isinstance(other, Recipe):
             return NotImplemented
-        refuse_to_compose(self, other)
-        return Recipe(
-            self.base,
-            self.interventions + other.interventions,
-            self.matrices + other.matrices,
-            self.tensors + other.tensors,
-            composed_provenance(self, other),
-            self.head or other.head,
-        )
+        entries = composed(self, other)
+        interventions, matrices, tensors = zip(*entries, strict=True) if entries else ((), (), ())
+        account = composed_provenance(self, other)
+        return Recipe(self.base, interventions, matrices, tensors, account, self.head or other.head)
 
     def __str__(self) -> str:
         if not self.interventions:
