@@ -1,7 +1,7 @@
 """Gain against the number of labelled examples: sharpening beside as many examples in the prompt; and two sharpenings added.
 
-On SmolLM2-135M and `world-facts`. Of 8 to 600 train rows, the same for both: one step against their gradient, of a size that
-nothing chose, by its sign and by what the base's own text resists; and all of them before each prompt. Then two steps of signs
+On SmolLM2-135M and `world-facts`. Of 8 to 600 train rows, the same for both: one step against the sign of their gradient, of
+a size that nothing chose; and all of them before each prompt. Then two steps of signs
 over 100 rows each for `world-facts` and for `int-mult`, and the sum of both recipes, on both tasks. What is measured already is
 read back from the folder of --runs.
 """
@@ -9,9 +9,9 @@ read back from the folder of --runs.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import strop
 from common import write_result
-from strop.anatomy import Anatomy, editable_shapes
+from strop.anatomy import Anatomy, WeightSite, editable_shapes
 from strop.errors import TaskError
 from strop.files import write_json
-from strop.interventions import applied_interventions
+from strop.interventions import Decompose, SpectrumScaling, applied_interventions
 from strop.linalg import DecompositionCache
-from strop.proving import Assignment, DriftText, RunOptions
+from strop.proving import DriftText
 from strop.scoring import DriftScorer, Evaluation, Scorer, compare
 from strop.searching import measure_effects
 from strop.searching.decompositions import HeldDecompositions
-from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information
-from strop.searching.sharpening.spectrum import Preconditioner, Spectrum, direction_of
+from strop.searching.sharpening.spectrum import Spectrum, direction_of
 from strop.tasks import Task
 from strop.tasks.examples import Example
 
 MODEL = "smollm2-135m"
 TASK, OTHER = "world-facts", "int-mult"
 COUNTS = (8, 32, 100, 200, 600)
-ONE_STEP: Mapping[Preconditioner, float] = {"sign": 0.01, "fisher-sign": 0.014}
-"""Mean share by which the one step changes a singular value."""
+ONE_STEP = 0.01
+"""Share by which the one step changes every singular value."""
 ADDED_EXAMPLES, ADDED_STEPS, ADDED_SIZE = 100, 2, 0.004
-DAMPING = 0.1
+DRIFT_TEXTS = 16
 
 
 class Bench:
@@ -59,12 +58,16 @@ class Bench:
         self.model, self.tokenizer = strop.load(MODEL)
         self.anatomy = Anatomy.of(self.model)
         self.cache = DecompositionCache()
-        self.ranks = {site: min(shape) for site, shape in editable_shapes(self.model, self.anatomy).items()}
+        self.ranks = {
+            site: min(shape)
+            for site, shape in editable_shapes(self.model, self.anatomy, layers=None, matrix_types=None).items()
+        }
         self.sites = list(self.ranks)
         self.held = HeldDecompositions(self.model, self.anatomy, self.sites, decompose=self.cache.decompose)
-        self.drift = DriftScorer(
-            self.model, DriftText().texts(self.model, self.tokenizer, anatomy=self.anatomy), anatomy=self.anatomy
-        )
+        self.weights = {site: self.anatomy.read_weight(self.model, site) for site in self.sites}
+        texts = DriftText().texts(self.model, self.tokenizer, anatomy=self.anatomy)
+        few = [dataclasses.replace(own, ids=own.ids[:DRIFT_TEXTS]) for own in texts[:1]]
+        self.drift = DriftScorer(self.model, few, anatomy=self.anatomy)
         self.bases: dict[str, tuple[Scorer, Evaluation]] = {}
 
     def kept(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -98,47 +101,38 @@ class Bench:
             "gain_ci95": list(compared.ci95),
         }
 
-    def sharpened(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        precondition: Preconditioner,
-        size: float,
-        steps: int = 1,
-    ) -> strop.Recipe:
-        """Return so many steps of one size against the gradients over some examples."""
+    def sharpened(self, task: Task, examples: Sequence[Example], size: float, steps: int = 1) -> Spectrum:
+        """Return so many steps of one size against the signs of the gradients over some examples."""
         guide = Scorer(self.model, self.tokenizer, examples, task.score, anatomy=self.anatomy, fewest=2)
         spectrum = Spectrum.unchanged(self.ranks)
-        fisher = self.fisher(task) if precondition == "fisher-sign" else None
         for _ in range(steps):
-            with self.applied(spectrum):
+            with self.applied(*spectrum.interventions()):
                 effects = measure_effects(guide, self.sites, decompose=self.cache.decompose, decompositions=self.held)
             gradient = {site: -own.loss_change for site, own in effects.items()}
-            direction = direction_of(gradient, precondition, fisher=fisher, damping=DAMPING)
-            spectrum = spectrum.after(direction, size, in_units=precondition == "sign")
-        interventions, tensors = spectrum.interventions()
-        return strop.Recipe.of(self.model, interventions, tensors=tensors)
+            spectrum = spectrum.after(direction_of(gradient, "sign", damping=0.1), size, in_units=True)
+        return spectrum
 
-    def fisher(self, task: Task) -> dict[Any, torch.Tensor]:
-        """Return what the base's own text resists; kept in Strop's cache."""
-        given = Assignment.of(self.model, self.tokenizer, task, RunOptions())
-        own = OwnTexts.of(given, count=FISHER_TEXTS)
-        return fisher_information(given, own, self.sites, decompositions=self.held)
+    @contextlib.contextmanager
+    def applied(
+        self, edits: Sequence[SpectrumScaling], tensors: Sequence[Mapping[str, torch.Tensor]]
+    ) -> Iterator[None]:
+        """Put scalings on the model for a `with` block, by the decompositions that are at hand."""
+        factors = (edit.precomputed(self.weights[edit.site], decompose=self.decomposed(edit.site)) for edit in edits)
+        carried = [{**own, **more} for own, more in zip(tensors, factors, strict=True)]
+        with applied_interventions(self.model, edits, anatomy=self.anatomy, tensors=carried):
+            yield
 
-    def applied(self, spectrum: Spectrum) -> AbstractContextManager[object]:
-        """Put a spectrum on the model for a `with` block."""
-        interventions, tensors = spectrum.interventions()
-        if not interventions:
-            return contextlib.nullcontext()
-        return applied_interventions(self.model, interventions, anatomy=self.anatomy, tensors=tensors)
+    def decomposed(self, site: WeightSite) -> Decompose:
+        """Return what gives a matrix of the model its decomposition."""
+        return lambda _: self.held(site)
 
-    def priced(self, recipe: strop.Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
-        """Return what a recipe gains on each task, and how far it drifts."""
-        found: dict[str, Any] = {}
+    def priced(
+        self, edits: Sequence[SpectrumScaling], tensors: Sequence[Mapping[str, torch.Tensor]], tasks: Sequence[Task]
+    ) -> dict[str, Any]:
+        """Return what scalings gain on each task, and how far they drift."""
         scorers = {task.name: (task, self.base(task)[0]) for task in tasks}
-        with strop.applied(self.model, recipe):
-            for name, (task, scorer) in scorers.items():
-                found[name] = self.gained(task, scorer.evaluate())
+        with self.applied(edits, tensors):
+            found = {name: self.gained(task, scorer.evaluate()) for name, (task, scorer) in scorers.items()}
             found["drift"] = self.drift.read().to_json()
         return found
 
@@ -181,7 +175,8 @@ def main(rows: int, folder: Path, counts: Sequence[int]) -> None:
     found: dict[str, Any] = {
         "model": MODEL,
         "task": TASK,
-        "steps": dict(ONE_STEP),
+        "step": ONE_STEP,
+        "drift_texts": DRIFT_TEXTS,
         "added": {"examples": ADDED_EXAMPLES, "steps": ADDED_STEPS, "size": ADDED_SIZE},
         "base": bench.kept("base", lambda: {own.name: bench.gained(own, bench.base(own)[1]) for own in (task, other)}),
         "labels": {},
@@ -191,40 +186,35 @@ def main(rows: int, folder: Path, counts: Sequence[int]) -> None:
     def write() -> None:
         write_result("labels", found)
 
-    def of_count(count: int) -> dict[str, Any]:
-        return found["labels"].setdefault(str(count), {})
+    def stepped(count: int) -> dict[str, Any]:
+        return bench.priced(*bench.sharpened(task, drawn(task, count), ONE_STEP).interventions(), [task])
 
-    def stepped(count: int) -> None:
-        for precondition, size in ONE_STEP.items():
-            of_count(count)[precondition] = bench.kept(
-                f"{precondition}-{count}",
-                lambda precondition=precondition, size=size: bench.priced(  # type: ignore[misc]
-                    bench.sharpened(task, drawn(task, count), precondition, size), [task]
-                ),
-            )
-        write()
-
-    def shown(count: int) -> None:
-        of_count(count)["shots"] = bench.kept(f"shots-{count}", lambda: bench.shown(task, drawn(task, count)))
+    def line(count: int, name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        found["labels"].setdefault(str(count), {})[name] = bench.kept(f"{name}-{count}", measure)
         write()
 
     few, many = [count for count in counts if count <= 100], [count for count in counts if count > 100]
     for count in few:
-        stepped(count)
-        shown(count)
+        line(count, "step", functools.partial(stepped, count))
+        line(count, "shots", functools.partial(bench.shown, task, drawn(task, count)))
     recipes: dict[str, strop.Recipe] = {}
     for own in (task, other):
         saved = folder / f"recipe-{own.name}"
         if not saved.is_dir():
-            bench.sharpened(own, drawn(own, ADDED_EXAMPLES), "sign", ADDED_SIZE, ADDED_STEPS).save(saved)
+            spectrum = bench.sharpened(own, drawn(own, ADDED_EXAMPLES), ADDED_SIZE, ADDED_STEPS)
+            edits, tensors = spectrum.interventions()
+            strop.Recipe.of(bench.model, edits, tensors=tensors).save(saved)
         recipes[own.name] = strop.Recipe.load(saved)
     for name, recipe in (*recipes.items(), ("both", recipes[TASK] + recipes[OTHER])):
-        found["sum"][name] = bench.kept(f"sum-{name}", lambda recipe=recipe: bench.priced(recipe, [task, other]))  # type: ignore[misc]
+        scalings = [edit for edit in recipe.interventions if isinstance(edit, SpectrumScaling)]
+        found["sum"][name] = bench.kept(
+            f"sum-{name}", functools.partial(bench.priced, scalings, recipe.tensors, [task, other])
+        )
         write()
     for count in many:
-        stepped(count)
+        line(count, "step", functools.partial(stepped, count))
     for count in many:
-        shown(count)
+        line(count, "shots", functools.partial(bench.shown, task, drawn(task, count)))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class SpectrumScaling:
             raise InterventionError(
                 f"{self.site}: it has {min(shape)} singular values, not {self.top}; give a lower top."
             )
-        change, count = self.change(tensors), self._count(shape)
+        change, count = self.change(tensors), self.count(shape)
         if tuple(change.shape) != (count,):
             raise InterventionError(
                 f"{self.site}: {name} of shape {tuple(change.shape)} are not the changes of {count} singular values."
@@ -142,7 +142,7 @@ class SpectrumScaling:
             InterventionError: they are not.
         """
         if "left" in tensors:
-            kept = range(self._count((matrix.shape[0], matrix.shape[1])))
+            kept = range(self.count((matrix.shape[0], matrix.shape[1])))
             refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
 
     def plus(
@@ -196,7 +196,12 @@ class SpectrumScaling:
         """
         return self._mixed(inputs @ tensors["right"].T, tensors) @ tensors["left"].T
 
-    def _count(self, shape: Shape) -> int:
+    def count(self, shape: Shape) -> int:
+        """Return how many singular values of a matrix are scaled.
+
+        Args:
+            shape: of the matrix, (out, in).
+        """
         return min(shape) if self.top is None else self.top
 
     def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -227,11 +232,11 @@ class SpectrumScaling:
 
     def parameter_count(self, shape: Shape) -> int:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
-        return self._count(shape) * (1 + 2 * self.band)
+        return self.count(shape) * (1 + 2 * self.band)
 
     def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return changes of 0: learning begins with the matrix as it is."""
-        count = self._count(shape_of_size(shape))
+        count = self.count(shape_of_size(shape))
         zeros = {"change": torch.zeros(count), "band": torch.zeros(2 * self.band, count)}
         return {name: zeros[name] for name in self.learned_tensors}
 
