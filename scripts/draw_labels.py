@@ -27,7 +27,7 @@ LINES: Mapping[str, tuple[str, str]] = {
 def picture(figures: Mapping[str, Any]) -> str:
     """Return the drawing as SVG."""
     task, labels = figures["task"], {int(count): rows for count, rows in figures["labels"].items()}
-    base = 100 * figures["base"][task]["accuracy"]
+    base = 100 * float(figures["base"][task]["accuracy"])
     lines = {
         name: [
             (count, 100 * rows[name][task]["accuracy"], [base + 100 * bound for bound in rows[name][task]["gain_ci95"]])

@@ -50,7 +50,7 @@ def learning_changes(model: Any, sites: list[Any]) -> tuple[Any, list[torch.Tens
 def test_the_gradient_is_that_of_the_mean_loss(
     tiny_classifier: Classifier, small_tokenizer: Any, cities: Callable[..., Path], family: str, numbers: bool
 ) -> None:
-    keys = {"answer": "{{ degree }}", "labels": None, "metric": "pearson"} if numbers else {}
+    keys = {"answer": "{{ degree }}", "labels": "number"} if numbers else {}
     task = load_task(cities(**keys))
     model = tiny_classifier(family, 1 if numbers else 2)
     flags = [parameter.requires_grad for parameter in model.parameters()]
