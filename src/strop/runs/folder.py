@@ -153,6 +153,7 @@ OPTIONS = {
     "scopes": "--scope",
     "tied": "--untied",
     "prefix_budget_bytes": "--prefix-budget-mb",
+    "edits": None,
     "max_grad_norm": None,
 }
 """The options of the command line that are not called as the setting of a plan is; None where there is none."""
