@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from strop.errors import RecipeError
@@ -37,7 +38,7 @@ def packed(
     values, codes = np.unique(levels, return_inverse=True)
     bits = (codes[:, None] >> np.arange(_bits_of(len(values)))) & 1
     together = torch.from_numpy(np.packbits(bits.astype(np.uint8), bitorder="little"))
-    left = [
+    left: list[Tensors] = [
         {name: tensor for name, tensor in own.items() if not (_has_steps(entry) and name == LEVELS)}
         for entry, own in zip(interventions, tensors, strict=True)
     ]
@@ -76,14 +77,14 @@ def with_levels(
         entry.count(matrix.shape) if isinstance(entry, SpectrumScaling) and entry.step is not None else 0
         for entry, matrix in zip(interventions, matrices, strict=True)
     ]
-    levels = _unpacked(together, values, sum(counts), path).split(counts)
+    levels = np.split(_unpacked(together, values, sum(counts), path), np.cumsum(counts)[:-1])
     return tuple(
-        {**own, LEVELS: part.clone()} if _has_steps(entry) else own
+        {**own, LEVELS: torch.from_numpy(part.copy())} if _has_steps(entry) else own
         for entry, own, part in zip(interventions, tensors, levels, strict=True)
     )
 
 
-def _unpacked(together: Tensor, values: Sequence[int], count: int, path: Path) -> Tensor:
+def _unpacked(together: Tensor, values: Sequence[int], count: int, path: Path) -> NDArray[np.int8]:
     width = _bits_of(len(values))
     size = (count * width + 7) // 8
     if together.dtype != torch.uint8 or tuple(together.shape) != (size,):
@@ -97,7 +98,7 @@ def _unpacked(together: Tensor, values: Sequence[int], count: int, path: Path) -
         raise RecipeError(
             f"{path}: its levels name others than the {len(values)} that recipe.json lists; copy the recipe again."
         )
-    return torch.from_numpy(np.asarray(values, dtype=np.int8)[codes])
+    return np.asarray(values, dtype=np.int8)[codes]
 
 
 def _has_steps(entry: Intervention) -> bool:
