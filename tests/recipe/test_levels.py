@@ -123,6 +123,13 @@ def test_levels_that_do_not_fit_are_refused(
         Recipe.load(folder)
 
 
+def test_levels_of_no_entry_are_refused(model: Any, tmp_path: Path) -> None:
+    folder = Recipe.of(model, []).save(tmp_path / "r")
+    damaged(folder, tensors={"levels": torch.zeros(0, dtype=torch.uint8)}, levels={"values": [1]})
+    with pytest.raises(RecipeError, match="packed levels stand in it and in recipe.json, for entries with a step"):
+        Recipe.load(folder)
+
+
 def test_a_sharpening_of_many_matrices_takes_a_bit_a_value_and_two_lines_a_matrix(model: Any, tmp_path: Path) -> None:
     sites = Anatomy.of(model).sites()
     counts = [min(Anatomy.of(model).read_weight(model, site).shape) for site in sites]

@@ -69,14 +69,15 @@ def with_levels(
     """
     if values is None and together is None:
         return tuple(tensors)
-    if values is None or together is None or any(LEVELS in own for own in tensors):
-        raise RecipeError(
-            f"{path}: packed levels stand in it and in recipe.json, and no others beside them; copy the recipe again."
-        )
     counts = [
         entry.count(matrix.shape) if isinstance(entry, SpectrumScaling) and entry.step is not None else 0
         for entry, matrix in zip(interventions, matrices, strict=True)
     ]
+    if values is None or together is None or not any(counts) or any(LEVELS in own for own in tensors):
+        raise RecipeError(
+            f"{path}: packed levels stand in it and in recipe.json, for entries with a step, and no others beside them; copy "
+            "the recipe again."
+        )
     levels = np.split(_unpacked(together, values, sum(counts), path), np.cumsum(counts)[:-1])
     return tuple(
         {**own, LEVELS: torch.from_numpy(part.copy())} if _has_steps(entry) else own
