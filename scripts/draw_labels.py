@@ -30,7 +30,11 @@ def picture(figures: Mapping[str, Any]) -> str:
     base = 100 * float(figures["base"][task]["accuracy"])
     lines = {
         name: [
-            (count, 100 * rows[name][task]["accuracy"], [base + 100 * bound for bound in rows[name][task]["gain_ci95"]])
+            (
+                count,
+                100 * float(rows[name][task]["accuracy"]),
+                [base + 100 * float(bound) for bound in rows[name][task]["gain_ci95"]],
+            )
             for count, rows in sorted(labels.items())
             if task in rows.get(name, {})
         ]
@@ -45,9 +49,7 @@ def picture(figures: Mapping[str, Any]) -> str:
     def up(accuracy: float) -> float:
         return HEIGHT - BOTTOM - accuracy / ceiling * (HEIGHT - TOP - BOTTOM)
 
-    drawn = [
-        *sheet(WIDTH, HEIGHT, f"Accuracy on {task} by the number of labelled examples"),
-    ]
+    drawn = sheet(WIDTH, HEIGHT, f"Accuracy on {task} by the number of labelled examples")
     for count in sorted(labels):
         x = across(count)
         drawn += [line(x, TOP, x, HEIGHT - BOTTOM, "#e4e9f0"), text(x, HEIGHT - BOTTOM + 20, f"{count}", "middle")]
