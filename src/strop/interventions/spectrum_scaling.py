@@ -18,6 +18,9 @@ from strop.linalg import full_precision
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
 
+LEVELS = 127
+"""Most steps of one size that a byte counts."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SpectrumScaling:
@@ -110,7 +113,7 @@ class SpectrumScaling:
             raise InterventionError(
                 f"{self.site}: it has {min(shape)} singular values, not {self.top}; give a lower top."
             )
-        change, count = self.change(tensors), self._count(shape)
+        change, count = self.change(tensors), self.count(shape)
         if tuple(change.shape) != (count,):
             raise InterventionError(
                 f"{self.site}: {name} of shape {tuple(change.shape)} are not the changes of {count} singular values."
@@ -148,8 +151,35 @@ class SpectrumScaling:
             InterventionError: they are not.
         """
         if "left" in tensors:
-            kept = range(self._count((matrix.shape[0], matrix.shape[1])))
+            kept = range(self.count((matrix.shape[0], matrix.shape[1])))
             refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
+
+    def plus(
+        self, other: "SpectrumScaling", mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    ) -> tuple["SpectrumScaling", dict[str, Tensor]] | None:
+        """Return another scaling of the same matrix of the base and this one as one: their changes added.
+
+        Both are changes along the base's own singular vectors: diag(d) + B of one and of the other add up.
+
+        Args:
+            other: of the same site.
+            mine: the tensors of this one.
+            theirs: the tensors of the other.
+
+        Returns:
+            The sum and its tensors; None where the two scale different values.
+        """
+        if (self.site, self.top, self.band) != (other.site, other.top, other.band):
+            return None
+        factors = {name: own for name, own in {**theirs, **mine}.items() if name in ("left", "right")}
+        if self.step is not None and self.step == other.step:
+            levels = mine["levels"].short() + theirs["levels"].short()
+            if bool((levels.abs() <= LEVELS).all()):
+                return self, {"levels": levels.to(torch.int8), **factors}
+        summed = {"change": self.change(mine) + other.change(theirs)}
+        if self.band:
+            summed["band"] = mine["band"] + theirs["band"]
+        return dataclasses.replace(self, step=None), {**summed, **factors}
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
@@ -204,7 +234,12 @@ class SpectrumScaling:
         along = functional.linear(inputs, tensors["right"])
         return functional.linear(self._mixed(along, tensors, kept=1), tensors["left"])
 
-    def _count(self, shape: Shape) -> int:
+    def count(self, shape: Shape) -> int:
+        """Return how many singular values of a matrix are scaled.
+
+        Args:
+            shape: of the matrix, (out, in).
+        """
         return min(shape) if self.top is None else self.top
 
     def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor], *, kept: int = 0) -> Tensor:
@@ -235,11 +270,11 @@ class SpectrumScaling:
 
     def parameter_count(self, shape: Shape) -> int:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
-        return self._count(shape) * (1 + 2 * self.band)
+        return self.count(shape) * (1 + 2 * self.band)
 
     def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return changes of 0: learning begins with the matrix as it is."""
-        count = self._count(shape_of_size(shape))
+        count = self.count(shape_of_size(shape))
         zeros = {"change": torch.zeros(count), "band": torch.zeros(2 * self.band, count)}
         return {name: zeros[name] for name in self.learned_tensors}
 

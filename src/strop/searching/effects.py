@@ -178,7 +178,7 @@ def _refuse_missing_prompts(scorer: Sample) -> None:
         )
 
 
-def _scale_of(model: PreTrainedModel) -> float:
+def scale_of(model: PreTrainedModel) -> float:
     """Return what the loss is multiplied by, lest gradients vanish in float16."""
     return 1024.0 if model.dtype == torch.float16 else 1.0
 
@@ -263,7 +263,7 @@ class _BatchWalk:
             self._gradients[step] = self._waiting.keep(gradient)
             for module, gradient in at_step.items():
                 share = by_sequence(gradient, self._batch.input_ids).float() / (
-                    len(self._entering) * _scale_of(self._model)
+                    len(self._entering) * scale_of(self._model)
                 )
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(seen)
@@ -363,7 +363,7 @@ def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
     state.requires_grad_()
     total = torch.zeros_like(state)
     tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
-    weights = _scale_of(scorer.model) / tokens[batch.rows]
+    weights = scale_of(scorer.model) / tokens[batch.rows]
     for part in batch.slices():
         with torch.enable_grad(), batch.with_prompts_known():
             logits = logits_at(

@@ -65,6 +65,11 @@ class OwnTexts:
         return found
 
     @property
+    def tokens(self) -> int:
+        """Tokens of one pass over them."""
+        return sum(part.ids.numel() for part in self.texts)
+
+    @property
     def digest(self) -> str:
         """What tells them from other texts."""
         rows = [[*lengths, rows] for lengths, rows in self.of_one_length.items()]

@@ -123,7 +123,7 @@ class Pruner:
             given.start.then(prunings, tensors),
             unedited,
             best,
-            tokens=self._tokens(),
+            tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
         )

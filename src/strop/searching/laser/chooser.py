@@ -100,7 +100,7 @@ class ReductionChooser:
             given.start.then(chosen),
             unedited,
             best,
-            tokens=self._tokens(),
+            tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
         )
