@@ -30,7 +30,7 @@ def decompose_all(
     alike: dict[object, list[WeightSite]] = defaultdict(list)
     for site, matrix in matrices.items():
         alike[(matrix.shape, matrix.dtype, matrix.device) if site.expert is not None else site].append(site)
-    made = {}
+    made: dict[WeightSite, SingularValueDecomposition] = {}
     for sites in alike.values():
         made.update(zip(sites, decompose.together([matrices[site] for site in sites]), strict=True))
     return {site: made[site] for site in matrices}
