@@ -26,7 +26,7 @@ from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
 from strop.interventions.interfaces import StateIntervention
 from strop.interventions.positions import Positions
-from strop.interventions.prompts import Layout, Prompts, arguments_of, edited_tokens, layout_of, tokens_of
+from strop.interventions.prompts import Layout, Prompts, arguments_of, count_read, edited_tokens, layout_of, tokens_of
 from strop.interventions.weights import stand_for_weights_first
 
 _NAME = "_strop_editor"
@@ -175,6 +175,7 @@ class StateEditor:
         prompts = _GENERATIONS.latest(self)
         mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
         layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
+        count_read(arguments)
         begun = _Pass(module, tokens, layout)
         if module.training and torch.is_grad_enabled() and layout.prompt_length is not None:
             self._refuse_to_learn_nothing(begun, arguments.get("labels"))

@@ -169,7 +169,7 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     """
     tokens = tokens_of(arguments)
     batch, count = tokens.shape[:2]
-    cached = _read_through(_cache_of(arguments), count)
+    cached = _cached_tokens(_cache_of(arguments))
     declared = _DECLARED.get()
     if declared is None and prompt_mask is not None:
         return _while_generating(prompt_mask.to(tokens.device), batch, cached, count)
@@ -195,6 +195,17 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     return _unknown(index, "neither labels nor generate says where they do")
 
 
+def count_read(arguments: Mapping[str, Any]) -> None:
+    """Note that a call reads its tokens through its cache, where that does not say how many it holds.
+
+    Args:
+        arguments: of the model's forward, by name.
+    """
+    past = _cache_of(arguments)
+    if past is not None and not _says_length(past):
+        _READ[past] = _cached_tokens(past) + tokens_of(arguments).shape[1]
+
+
 def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
     """Return which tokens of a forward pass an edit touches, (batch, tokens), boolean.
 
@@ -217,30 +228,25 @@ def _cache_of(arguments: Mapping[str, Any]) -> Any:
 
 
 def _cached_tokens(past: Any) -> int:
-    return int(past.get_seq_length()) if _says_length(past) else _READ.get(past, 0) if past is not None else 0
-
-
-def _read_through(past: Any, count: int) -> int:
-    """Return how many tokens a cache holds before so many more are read through it.
+    """Return how many tokens a cache holds.
 
     Raises:
         InterventionError: it does not say, and some were read through it unseen.
     """
-    cached = _cached_tokens(past)
     if past is None or _says_length(past):
-        return cached
-    if not cached and past.has_previous_state():
+        return int(past.get_seq_length()) if past is not None else 0
+    read = _READ.get(past, 0)
+    if not read and past.has_previous_state():
         raise InterventionError(
             "How many tokens this cache holds cannot be known, for edited calls have not filled it from the first: pass a new "
             "one, DynamicCache(config=model.config), as cache_params from the first call on."
         )
-    _READ[past] = cached + count
-    return cached
+    return read
 
 
 def _says_length(past: Any) -> bool:
     try:
-        return past is not None and past.get_seq_length() >= 0
+        return int(past.get_seq_length()) >= 0
     except ValueError:  # nothing in recurrent states grows with the tokens
         return False
 
