@@ -6,7 +6,7 @@ through, and the first wanted one is fed the kept state.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ def hidden_states_entering(
     layer: int,
     start: int = 0,
     state: Tensor | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the hidden states that enter block `layer`, running only blocks `start` to `layer` − 1.
 
@@ -35,6 +36,7 @@ def hidden_states_entering(
         layer: 0 to the number of layers; the latter gives what leaves the last block, before the final norm.
         start: the block `state` enters; 0 starts from the embeddings.
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (batch, tokens, hidden).
@@ -43,11 +45,18 @@ def hidden_states_entering(
         return state
     captured: list[Tensor] = []
     with running(anatomy.blocks(model), anatomy, Part(start, layer, state, captured=captured)):
-        model.base_model(input_ids=input_ids, use_cache=False)
+        model.base_model(input_ids=input_ids, use_cache=False, **(beside or {}))
     return captured[0]
 
 
-def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: Tensor, *, layer: int) -> Tensor:
+def hidden_states_made_by(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    input_ids: Tensor,
+    *,
+    layer: int,
+    beside: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Return what block `layer` makes of its input, before any hook on it changes that.
 
     Args:
@@ -55,13 +64,14 @@ def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: T
         anatomy: of that model.
         input_ids: (batch, tokens), padded on the right.
         layer: the block.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (batch, tokens, hidden).
     """
     made: list[Tensor] = []
     with running(anatomy.blocks(model), anatomy, Part(0, layer + 1, made=made)):
-        model.base_model(input_ids=input_ids, use_cache=False)
+        model.base_model(input_ids=input_ids, use_cache=False, **(beside or {}))
     return made[0]
 
 
@@ -76,10 +86,11 @@ def logits_at(
     state: Tensor | None = None,
     raw: bool = False,
     caller: Callable[..., Any] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the logits at chosen positions, running only blocks `start` and above.
 
-    No attention mask is passed: a causal model's real tokens never see the padding on their right.
+    A causal model needs no attention mask: its real tokens never see the padding on their right.
 
     Args:
         model: a causal language model.
@@ -91,13 +102,14 @@ def logits_at(
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
         raw: the state is what block `start` − 1 made, and the hooks on that block have yet to change it.
         caller: what to call instead of the model: a wrapper around it that adds up gradients of several processes.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (positions, vocabulary).
     """
     part = Part(start, anatomy.layer_count, state, raw=raw, scored=(rows, columns))
     with running(anatomy.blocks(model), anatomy, part, head=model.get_output_embeddings()):
-        logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False).logits
+        logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False, **(beside or {})).logits
     return logits[0]
 
 

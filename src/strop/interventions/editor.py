@@ -89,7 +89,7 @@ class StateEditor:
         self._model = model
         self._anatomy = anatomy
         self._sites: dict[nn.Module, _EditedModule] = {}
-        self._whole_input = model.get_output_embeddings() is None
+        self._whole_input = model.get_output_embeddings() is None or not anatomy.family.causal
         self._entrances: dict[nn.Module, list[Any]] = {}
         for entrance in (model, model.base_model):
             self.watch(entrance)

@@ -1,7 +1,7 @@
 """Which tokens of a forward pass are padding, prompt and answer: from masks, cache lengths and labels, never from token ids.
 
 A prompt's end is known where a model generates (what `generate` was given is the prompt), where labels are passed (the
-prompt is what comes before the first label), where the model has no LM head (all of its input is), and where the caller
+prompt is what comes before the first label), where the model goes on with nothing (all of its input is), and where the caller
 says so with `prompt_lengths`. Anywhere else it is not, and an edit that depends on it refuses to run.
 """
 
@@ -158,7 +158,7 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     Args:
         arguments: of the model's forward, by name.
         prompt_mask: (rows, columns), of the prompts `generate` was given, where the call is one of its steps.
-        whole_input: the model has no LM head, so there is nothing but a prompt.
+        whole_input: the model goes on with nothing, as a classifier or what fills masks, so there is nothing but a prompt.
 
     Raises:
         InterventionError: lengths were declared for another number of sequences, or the call has neither ids nor

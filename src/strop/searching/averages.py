@@ -37,7 +37,7 @@ def mean_inputs(
     with evaluating(model), Tap(model, anatomy, sites) as tap:
         for batch in scorer.batches:
             with batch.with_prompts_known():
-                model.base_model(input_ids=batch.input_ids, use_cache=False)
+                model.base_model(input_ids=batch.input_ids, use_cache=False, **batch.beside)
             count += batch.input_ids.shape[0] if at_each_position else int(batch.real.sum())
             for module, inputs in tap.inputs.items():
                 counted = by_sequence(inputs, batch.input_ids).float() * batch.real.to(inputs.device)[..., None]

@@ -277,11 +277,18 @@ class _BatchWalk:
         return [torch.lerp(start, real, step / steps) for step in range(1, steps + 1)]
 
     def _embeddings(self, input_ids: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0)
+        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0, beside=self._batch.beside)
 
     def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Callable[[], Tensor]]:
         """Return what gives back the states that enter each block from the lowest on, and what leaves the last."""
-        state = hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)
+        state = hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=self._lowest,
+            state=embeddings,
+            beside=self._batch.beside,
+        )
         states = [self._waiting.keep(state)]
         for layer in range(self._lowest, self._anatomy.layer_count):
             state = self._block(layer, input_ids, state)
@@ -289,7 +296,15 @@ class _BatchWalk:
         return states
 
     def _block(self, layer: int, input_ids: Tensor, state: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=layer + 1, start=layer, state=state)
+        return hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=layer + 1,
+            start=layer,
+            state=state,
+            beside=self._batch.beside,
+        )
 
 
 def _mean_embedding(scorer: Sample) -> Tensor:
@@ -297,7 +312,9 @@ def _mean_embedding(scorer: Sample) -> Tensor:
     with torch.no_grad():
         for batch in scorer.batches:
             with batch.with_prompts_known():
-                found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
+                found = hidden_states_entering(
+                    scorer.model, scorer.anatomy, batch.input_ids, layer=0, beside=batch.beside
+                )
             real = batch.real.to(found.device)
             total = total.to(found.device) + found[real].float().sum(0)
             count += int(real.sum())
@@ -321,6 +338,7 @@ def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
                 batch.columns[part],
                 start=top,
                 state=state,
+                beside=batch.beside,
             )
             targets = batch.targets[part].to(logits.device)
             loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")

@@ -28,7 +28,7 @@ from strop.proving import (
 )
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.scoring import scorer_of
+from strop.scoring import scorer_of, writes
 from strop.training.checkpoints import STATE, checkpoints_in, steps_of
 from strop.training.keep import KeepToBase
 from strop.training.objective import Objective, objective_of
@@ -167,6 +167,9 @@ class Fitter:
         """Let the base read what the edits are held to: texts of its own that drift is never measured on, and a user's."""
         plan, given = self._plan, self.given
         if not plan.keep_base or given.task.labels is not None:
+            return None
+        if not writes(self._model, self._anatomy):
+            journal.say("the model writes no text of its own: the edits are not kept to the base")
             return None
         if given.start.holds_for_one_length:
             journal.say("the recipe to begin with holds for one length of text: the edits are not kept to the base")
