@@ -82,7 +82,7 @@ class OwnTexts:
         if not writes(given.model, given.anatomy):
             raise UsageError(
                 f"{type(given.model).__name__} writes no text of its own, and what that resists is asked for: leave out "
-                "price_weight (--price-weight), and sharpen with precondition sign or none (--precondition)."
+                "price_weight (--price-weight), and sharpen with precondition 'sign' or 'none' (--precondition)."
             )
         fingerprint = given.base.fingerprint
         texts = texts_beside_drift(
