@@ -106,7 +106,9 @@ def test_effects_of_means_and_of_examples_swapped_leave_padding_out(pair: tuple[
 
 def test_a_search_mends_the_damaged_matrix_and_its_recipe_bakes(pair: tuple[Any, Task], tmp_path: Path) -> None:
     model, task = pair
-    found = strop.search(model, TOKENIZER, task, SearchPlan(matrix_types=(MatrixType.UP,)), RunOptions(out=tmp_path / "run"))
+    found = strop.search(
+        model, TOKENIZER, task, SearchPlan(matrix_types=(MatrixType.UP,)), RunOptions(out=tmp_path / "run")
+    )
     base, edited = (side["test"].accuracy for side in (found.result.base, found.result.edited))
     assert edited > base
     assert strop.evaluate(model, TOKENIZER, task).accuracy == base

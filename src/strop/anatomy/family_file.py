@@ -40,6 +40,7 @@ class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     positions_after_padding: bool = False
     stacks: dict[Stack | None, str] = {}
     stack_matrices: dict[Stack | None, _Matrices] = {}
+    resumes: bool = True
 
 
 def read_family(path: Path) -> Family:
@@ -80,6 +81,7 @@ def _family(entry: _FamilyEntry) -> Family:
         entry.positions_after_padding,
         entry.stacks,
         {stack: _spelled(matrices) for stack, matrices in entry.stack_matrices.items()},
+        entry.resumes,
     )
 
 

@@ -52,6 +52,8 @@ class Stack(enum.StrEnum):
     ENCODER = "encoder"
     DECODER = "decoder"
     VISION = "vision"
+    CROSS = "cross"
+    """The decoder's blocks again: what of them reads the encoder."""
 
     @classmethod
     def parse(cls, text: str) -> "Stack":

@@ -28,8 +28,8 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     """Return a language model, in evaluation mode, and its tokenizer.
 
-    It is a causal one, which predicts the next token, or an encoder that fills masks where the checkpoint's config says so
-    (`RobertaForMaskedLM`) or its architecture has no other language model.
+    It is a causal one, which predicts the next token; an encoder-decoder, where the checkpoint's config says so; or an encoder
+    that fills masks, where it names `RobertaForMaskedLM` or the like or its architecture has no other language model.
 
     Args:
         name: a name from the zoo (fetched on first use), a local folder, or a hub id.
@@ -104,6 +104,8 @@ def _language_model_of(config: "PretrainedConfig") -> str:
     """Return which of transformers' classes loads a checkpoint as the language model it is."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
+    if config.is_encoder_decoder:
+        return "AutoModelForSeq2SeqLM"
     named = any(str(name).endswith("ForMaskedLM") for name in config.architectures or ())
     fills = type(config) in MODEL_FOR_MASKED_LM_MAPPING
     if fills and (named or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):

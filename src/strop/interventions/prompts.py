@@ -192,6 +192,16 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     return _unknown(index, "neither labels nor generate says where they do")
 
 
+def layout_in_decoder(arguments: Mapping[str, Any]) -> Layout:
+    """Return where the tokens of a decoder's call stand, whose prompt an encoder has read.
+
+    Args:
+        arguments: of the decoder's forward, by name.
+    """
+    tokens = tokens_of(arguments)
+    return _unknown(_from_zero(tokens, _cached_tokens(arguments.get("past_key_values"))), "the encoder reads them")
+
+
 def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
     """Return which tokens of a forward pass an edit touches, (batch, tokens), boolean.
 

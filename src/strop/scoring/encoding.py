@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.anatomy import MatrixType, Stack, WeightSite
 from strop.errors import TaskError, quoted
 from strop.interventions import prompt_lengths
 from strop.scoring.chat_template import asked_of
@@ -49,12 +50,22 @@ class Batch:
 
     @property
     def real(self) -> Tensor:
-        """(rows, tokens): which tokens are not padding."""
-        if "attention_mask" in self.beside:
-            return self.beside["attention_mask"].bool()
+        """(rows, tokens): which tokens of the ids are not padding."""
+        return self.beside["attention_mask"].bool() if "attention_mask" in self.beside else self._up_to_the_last_scored
+
+    def real_at(self, site: WeightSite) -> Tensor:
+        """Return which of the tokens a matrix sees are not padding, (rows, tokens): a decoder's are others than its encoder's."""
+        read_from_encoder = site.stack is Stack.CROSS and site.matrix_type in (MatrixType.KEY, MatrixType.VALUE)
+        if "decoder_input_ids" not in self.beside or site.stack is Stack.ENCODER or read_from_encoder:
+            return self.real
+        return self._up_to_the_last_scored
+
+    @property
+    def _up_to_the_last_scored(self) -> Tensor:
         last = torch.zeros(self.input_ids.shape[0], dtype=torch.long, device=self.rows.device)
         last = last.scatter_reduce(0, self.rows, self.columns, "amax")
-        return torch.arange(self.input_ids.shape[1], device=last.device) <= last[:, None]
+        width = self.beside.get("decoder_input_ids", self.input_ids).shape[1]
+        return torch.arange(width, device=last.device) <= last[:, None]
 
     def with_prompts_known(self) -> AbstractContextManager[None]:
         """Let edits of hidden states know where the prompts end, for a block in which a model is called on the batch."""
@@ -340,8 +351,16 @@ def batch_of(
         indices,
         torch.tensor([row.prompt_length for row in found], device=device),
         right_padded(others, pad=form.pad).to(device) if len(others) == len(read) else None,
-        beside={"attention_mask": _mask([row.ids for row in found]).to(device)} if form.masks_padding else {},
+        beside={name: tensor.to(device) for name, tensor in _beside(found, form).items()},
     )
+
+
+def _beside(rows: Sequence[Row], form: Form) -> dict[str, Tensor]:
+    """Return what a model is called with beside the ids."""
+    found = {"attention_mask": _mask([row.ids for row in rows])} if form.masks_padding else {}
+    if any(row.decoder_ids for row in rows):
+        found["decoder_input_ids"] = right_padded([row.decoder_ids for row in rows], pad=form.pad)
+    return found
 
 
 def _mask(sequences: Sequence[tuple[int, ...]]) -> Tensor:

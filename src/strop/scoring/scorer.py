@@ -17,7 +17,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring.encoding import Batch, batches_of, encode, vocabulary_of
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.finite import refuse_not_finite
-from strop.scoring.forms import CAUSAL, form_of
+from strop.scoring.forms import CAUSAL, PairedForm, form_of
 from strop.scoring.generation import Generator
 from strop.scoring.resources import Resources
 from strop.scoring.said import Said
@@ -33,7 +33,7 @@ class Scorer:
     """Examples encoded once, ready to be scored on a model as often as its weights change.
 
     Args:
-        model: a causal language model, or an encoder that fills masks.
+        model: a causal language model, an encoder that fills masks, or an encoder-decoder.
         tokenizer: its fast tokenizer.
         examples: to be scored, in this order.
         score: the task's.
@@ -80,7 +80,7 @@ class Scorer:
             counterfactuals=counterfactuals,
             form=self._form,
         )
-        if score != "perplexity":  # of a text that is read through, no part is asked for
+        if score != "perplexity" and not isinstance(self._form, PairedForm):  # else nothing is parted
             tell(seams_of(examples, tokens_before_answers(self._sequences), tokenizer))
         resources, read = Resources.of(model), self._sequences
         self._prefix = SharedPrefix.of(model, read) if share_prefix and self._form is CAUSAL else None
@@ -91,7 +91,7 @@ class Scorer:
             read, score, device=input_device(model), fewest=fewest, resources=resources, form=self._form
         )
         self._generator = (
-            Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest)
+            Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest, form=self._form)
             if score == "generate"
             else None
         )
@@ -233,7 +233,7 @@ class Scorer:
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
         """Return for each scored position its target's log p, the arg max, and how many tokens are likelier."""
         parts = batch.slices()
-        if len(parts) > 1 and self._prefix is None:  # a row so long that its logits would not do at once
+        if len(parts) > 1 and self._prefix is None and self.anatomy.family.resumes:  # a row too long for its logits
             top = self.anatomy.layer_count
             state = hidden_states_entering(
                 self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state, beside=batch.beside

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
 from strop.scoring.encoding import encode
-from strop.scoring.forms import CAUSAL, Form, TokenSequence
+from strop.scoring.forms import CAUSAL, Form, PairedForm, TokenSequence
 from strop.scoring.generation import refuse_too_long
 from strop.scoring.seams import Seam, refuse_unlike, seams_of, tokens_before_answers
 from strop.tasks.check import Lengths
@@ -74,7 +74,7 @@ def check_tokens(
             found += [dataclasses.replace(sequence, owner=len(fitting)) for sequence in own]
             fitting.append(example)
     prompts = tokens_before_answers(found)
-    seams = seams_of(fitting, prompts, tokenizer)
+    seams = {} if isinstance(form, PairedForm) else seams_of(fitting, prompts, tokenizer)
     if task.score == "generate":
         bad += _not_to_be_written_on_from(task, fitting, prompts, seams, longest=longest)
     before, after = _border(found[0], tokenizer) if found else ((), ())

@@ -18,6 +18,7 @@ from strop.scoring import Batch, Resources
 from strop.searching.averages import mean_inputs
 from strop.searching.sample import Sample
 from strop.searching.waiting_states import WaitingStates
+from strop.searching.whole_walk import SiteEffects, WholeWalk
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
 """What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
@@ -75,7 +76,7 @@ def measure_effects(
     1703.01365). The backward pass goes block by block: a block's forward is repeated from the hidden state that enters
     it, its gradients are projected on the singular vectors at once, and only the gradient of that hidden state goes on
     down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
-    needed once. Hidden states that memory does not hold wait in a temporary file.
+    needed once. A model whose blocks do not resume is run whole. Hidden states that memory does not hold wait in a temporary file.
 
     Args:
         scorer: the sample, scored by `exact`, `first_token` or `perplexity`.
@@ -98,19 +99,36 @@ def measure_effects(
         refuse_lone_examples(scorer)
     if plan.counterfactual == "pairs":
         _refuse_missing_prompts(scorer)
+    if plan.steps > 1 and not scorer.anatomy.family.resumes:
+        raise UsageError(
+            f"A {scorer.anatomy.family.name} model is always run whole, and steps above 1 (--steps) begin at embeddings; take 1."
+        )
     model = scorer.model
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
-    descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
+    descent = range(max(scorer.anatomy.layer_count - 1, *by_layer), min(by_layer) - 1, -1)
     progress.start(stage, len(scorer.batches) + len(descent))
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
     with evaluating(model), frozen(model), waiting:
         counterfactual = _Counterfactual.of(scorer, sites, plan)
-        walks = []
+        walks: list[_BatchWalk | WholeWalk] = []
         for batch in scorer.batches:
-            walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            if scorer.anatomy.family.resumes:
+                walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            else:
+                walks.append(
+                    WholeWalk(
+                        scorer,
+                        sites,
+                        batch,
+                        swap=counterfactual,
+                        pairs=plan.counterfactual == "pairs",
+                        waiting=waiting,
+                        scale=_scale_of(model),
+                    )
+                )
             progress.advance()
         for layer in descent:
             held = {
@@ -118,8 +136,8 @@ def measure_effects(
                 for site in by_layer[layer]
             }
             for walk in walks:
-                for site, changes, gradients in walk.descend(by_layer[layer]):
-                    accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
+                for site, changes, gradients, rows in walk.descend(by_layer[layer]):
+                    accumulators[site].add(token_effects(held[site], changes, gradients), rows)
             progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
@@ -174,9 +192,9 @@ class _Counterfactual:
         embedding = _mean_embedding(scorer) if plan.steps > 1 else None
         return cls(plan, mean_inputs(scorer, sites), embedding)
 
-    def tokens_counted(self, batch: Batch) -> Tensor:
+    def counted(self, real: Tensor) -> Tensor:
         """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
-        return batch.real & batch.real.roll(1, 0) if self.plan.counterfactual == "roll" else batch.real
+        return real & real.roll(1, 0) if self.plan.counterfactual == "roll" else real
 
     def change(self, site: WeightSite, inputs: Tensor, given: Tensor | None) -> Tensor:
         """Return Δx of inputs (sequences, tokens, in), where `given` are the inputs under the counterfactual prompts."""
@@ -200,7 +218,7 @@ class _Counterfactual:
                 assert self.mean_embedding is not None
                 return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
             case "roll":
-                return real.where(~self.tokens_counted(batch).to(real.device)[..., None], real.roll(1, 0))
+                return real.where(~self.counted(batch.real).to(real.device)[..., None], real.roll(1, 0))
             case "pairs":
                 assert given is not None
                 return given
@@ -219,13 +237,11 @@ class _BatchWalk:
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if counterfactual.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
-        self.rows = counterfactual.tokens_counted(batch).nonzero()[:, 0]
-        """(tokens,): the sequence each token that counts is of."""
         tops = [states.pop()() for states in self._entering]
         self._gradients = [waiting.keep(_gradient_at_the_top(scorer, batch, top)) for top in tops]
 
-    def descend(self, sites: Sequence[WeightSite]) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
-        """Go down one block; yield each site with Δx and ∇y, (tokens, in) and (tokens, out), at the tokens that count."""
+    def descend(self, sites: Sequence[WeightSite]) -> Iterator[SiteEffects]:
+        """Go down one block; yield each site with what is seen of it at the tokens that count."""
         at_outputs: dict[nn.Module, Tensor] = {}
         for step, states in enumerate(self._entering):
             tap, gradient, at_step = self._through_block(sites, states, self._gradients[step]())
@@ -237,12 +253,13 @@ class _BatchWalk:
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(sites)
         for module, gradient in at_outputs.items():
-            counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
+            counted = self._counterfactual.counted(self._batch.real).to(gradient.device)
+            rows = counted.nonzero()[:, 0]
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
-                yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
+                yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site), rows
 
     def _through_block(
         self, sites: Sequence[WeightSite], states: list[Callable[[], Tensor]], gradient: Tensor

@@ -1,5 +1,6 @@
-"""The loss of answers that a model fills in where they are missing: at masks."""
+"""The loss of answers that do not stand behind their prompts: at masks, or in a decoder."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,10 +39,12 @@ class SequenceSet(Dataset[Item]):
 
 
 class FilledObjective:
-    """L = −(1/N) Σ log p(y_t | x), over all N answer tokens of a step, each at its own mask; the model is always run whole.
+    """L = −(1/N) Σ log p(y_t | x) over all N answer tokens of a step, each at its own mask; in a decoder, p(y_t | x, y_<t).
+
+    The model is always run whole.
 
     Args:
-        model: an encoder that fills masks.
+        model: an encoder that fills masks, or an encoder-decoder.
         anatomy: of that model.
         sequences: what is learned from.
         score: `first_token` learns the first token of an answer only.
@@ -74,7 +77,7 @@ class FilledObjective:
         """Encode examples as they are encoded where they are scored; of several choices the right one is learned.
 
         Args:
-            model: an encoder that fills masks.
+            model: an encoder that fills masks, or an encoder-decoder.
             anatomy: of that model.
             examples: at least one.
             tokenizer: the model's.
@@ -84,9 +87,13 @@ class FilledObjective:
         Raises:
             TaskError: a row does not fit.
         """
-        score = "exact" if score == "choice" else score
+        ends = score == "generate" and tokenizer.eos_token_id is not None  # so that the model stops
+        score = "exact" if score in ("choice", "generate") else score
         longest, vocabulary = anatomy.context(model), vocabulary_of(model)
         found = encode(examples, tokenizer, score, longest=longest, vocabulary=vocabulary, form=form)
+        if ends:
+            end = (tokenizer.eos_token_id,)
+            found = [dataclasses.replace(sequence, ids=sequence.ids + end) for sequence in found]
         return cls(model, anatomy, found, score, form=form)
 
     @property
@@ -95,11 +102,11 @@ class FilledObjective:
         return sum(self._form.row(sequence, self._score).width for sequence in self.examples.sequences)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Return a batch, padded on the right; `labels` are −100 wherever no mask is filled."""
+        """Return a batch, padded on the right; `labels` are −100 wherever nothing is to be said."""
         sequences = [item["sequence"] for item in items]
         rows = [[index] for index in range(len(sequences))]
         batch = batch_of(sequences, rows, self._score, device=torch.device("cpu"), form=self._form)
-        labels = torch.full_like(batch.input_ids, -100)
+        labels = torch.full_like(batch.beside.get("decoder_input_ids", batch.input_ids), -100)
         labels[batch.rows, batch.columns] = batch.targets
         return {
             "input_ids": batch.input_ids,

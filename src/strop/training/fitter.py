@@ -93,8 +93,9 @@ class Fitter:
             return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
         if self._plan.method in WEIGHT_METHODS:
             return self._new_edits_of_weights()
-        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
-        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer)]
+        stack = self._plan.stack if self._plan.stack is not None else self._anatomy.family.main_stack
+        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layers_of(stack))
+        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer, stack)]
         for edit in edits:
             self._anatomy.stream_module(self._model, edit.site)
             edit.refuse_other_subspaces(self._plan.train_subspaces)
@@ -108,7 +109,7 @@ class Fitter:
         types = plan.matrix_types
         if types is None and plan.method == "bias":
             types = (MatrixType.DOWN,)
-        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types)
+        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types, stack=plan.stack)
         edits = [plan.weight_edit_of(site, min(shape)) for site, shape in shapes.items()]
         return [*edits], [edit.initial_tensors(shape) for edit, shape in zip(edits, shapes.values(), strict=True)]
 

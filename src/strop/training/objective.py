@@ -196,7 +196,8 @@ def objective_of(
     """Return what a task's train split teaches a model.
 
     Args:
-        model: a causal language model, an encoder that fills masks, or a classifier where the task has labels.
+        model: a causal language model, an encoder that fills masks, an encoder-decoder, or a classifier where the task has
+            labels.
         tokenizer: its fast tokenizer.
         task: with a train split.
         limit: most examples.

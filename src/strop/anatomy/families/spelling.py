@@ -99,6 +99,8 @@ class Family:
         stacks: the path of each list of blocks, where there are several; one that has the path of `blocks` gives the main
             stack its name, which has none otherwise.
         stack_matrices: the spelling of a stack whose blocks are not made like `matrices` says.
+        resumes: a block goes on from hidden states alone, and is run once. It is false of encoder-decoders, where the decoder reads
+            what the encoder made, and of blocks that are run several times (ALBERT): these are always run whole.
 
     Raises:
         AnatomyError: a matrix is not among the parts it is said to be packed with, or the stacks contradict each other.
@@ -114,6 +116,7 @@ class Family:
     positions_after_padding: bool = False
     stacks: Mapping[Stack | None, str] = dataclasses.field(default_factory=dict)
     stack_matrices: Mapping[Stack | None, Mapping[MatrixType, Spelling]] = dataclasses.field(default_factory=dict)
+    resumes: bool = True
 
     def __post_init__(self) -> None:
         for matrices in (self.matrices, *self.stack_matrices.values()):
@@ -122,7 +125,8 @@ class Family:
                     raise AnatomyError(
                         f"{spelling.path}: {matrix_type} is not among the parts it is packed with, {', '.join(spelling.packed)}."
                     )
-        if len(set(self.stacks.values())) < len(self.stacks):
+        apart = [path for stack, path in self.stacks.items() if stack is not Stack.CROSS]
+        if len(set(apart)) < len(apart):
             raise AnatomyError(f"{self.name}: each stack has a path of its own.")
         if self.stacks.get(None, self.blocks) != self.blocks:
             raise AnatomyError(f"{self.name}: the stack without a name is the main one, whose path is {self.blocks}.")
@@ -135,7 +139,8 @@ class Family:
     @property
     def main_stack(self) -> Stack | None:
         """The name of the stack whose path is `blocks`."""
-        return next((stack for stack, path in self.stacks.items() if path == self.blocks), None)
+        apart = {stack: path for stack, path in self.stacks.items() if stack is not Stack.CROSS}
+        return next((stack for stack, path in apart.items() if path == self.blocks), None)
 
     @property
     def paths(self) -> dict[Stack | None, str]:

@@ -6,16 +6,17 @@ from strop.anatomy import Anatomy
 from strop.errors import UsageError
 from strop.scoring.forms.causal import CAUSAL, CausalForm
 from strop.scoring.forms.masked import MaskedForm
+from strop.scoring.forms.paired import PairedForm
 from strop.scoring.forms.sequence import Row, TokenSequence
 from strop.tasks.task_file import Score
 
-Form = CausalForm | MaskedForm
+Form = CausalForm | MaskedForm | PairedForm
 
-__all__ = ["CAUSAL", "CausalForm", "Form", "MaskedForm", "Row", "TokenSequence", "form_of", "writes"]
+__all__ = ["CAUSAL", "CausalForm", "Form", "MaskedForm", "PairedForm", "Row", "TokenSequence", "form_of", "writes"]
 
 
 def writes(model: PreTrainedModel, anatomy: Anatomy) -> bool:
-    """Return whether a model predicts the next token, and so can write text of its own.
+    """Return whether a model predicts the next token of any text, and so can write text of its own.
 
     Args:
         model: any.
@@ -26,22 +27,25 @@ def writes(model: PreTrainedModel, anatomy: Anatomy) -> bool:
 
 def form_of(
     model: PreTrainedModel, anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase, score: Score
-) -> CausalForm | MaskedForm:
+) -> CausalForm | MaskedForm | PairedForm:
     """Return how a model reads the examples of a task.
 
     Args:
-        model: a causal language model, or an encoder that fills masks.
+        model: a causal language model, an encoder that fills masks, or an encoder-decoder.
         anatomy: the model's.
         tokenizer: the model's.
         score: the task's.
 
     Raises:
-        UsageError: the model says nothing that can be scored so, or the tokenizer has no mask token.
+        UsageError: the model says nothing that can be scored so, the tokenizer has no mask token, or the model does not say what
+            its decoder starts with.
     """
     if score == "label":
         raise UsageError(
             "score: label is a classifier's, and this reads next tokens; score the task with strop.evaluate."
         )
+    if model.config.is_encoder_decoder and model.get_output_embeddings() is not None:
+        return PairedForm.of(model)
     if writes(model, anatomy):
         return CAUSAL
     name = type(model).__name__

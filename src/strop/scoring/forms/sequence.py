@@ -20,6 +20,8 @@ class TokenSequence:
     """As many tokens to swap activations with, where the example has a counterfactual."""
     after: tuple[int, ...] = ()
     """Tokens behind the continuation, for a model that reads in both directions."""
+    begun: tuple[int, ...] = ()
+    """Tokens a decoder has read before the continuation, for a model that reads the prompt in an encoder."""
 
     def scored(self, score: Score) -> int:
         """Return how many of the continuation's tokens are scored: the first only, or all."""
@@ -39,8 +41,10 @@ class Row:
     """For each scored token, where the logits stand that predict it."""
     prompt_length: int
     """How many of the tokens are the prompt's: all of them where the answer is not there."""
+    decoder_ids: tuple[int, ...] = ()
+    """What the decoder reads, of a model that has one beside an encoder."""
 
     @property
     def width(self) -> int:
         """Tokens it takes in a batch."""
-        return len(self.ids)
+        return len(self.ids) + len(self.decoder_ids)
