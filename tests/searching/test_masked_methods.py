@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.fixtures.masked import make_tiny_masked, masked_tokenizer, saying_words
+from tests.fixtures.masked import FAMILIES, make_tiny_masked, masked_tokenizer, saying_words
 
 import strop
 from strop import PrunePlan, SearchPlan, SharpenPlan, TrainPlan
-from strop.anatomy import MatrixType, WeightSite
+from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.errors import UsageError
 from strop.interventions import Positions
 from strop.linalg import decompose
 from strop.proving import RunOptions
 from strop.scoring import Scorer
+from strop.searching.averages import mean_inputs
 from strop.searching.effects import EffectPlan, measure_effects
 from strop.tasks import Example, Task
 
@@ -89,6 +90,30 @@ def test_effects_are_those_of_autograd_padding_or_not(pair: tuple[Any, Task]) ->
     u, s, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
     expected = -s * torch.einsum("oi,oj,ij->i", u, gradient.double(), vh)
     np.testing.assert_allclose(found.loss_change.numpy(), expected.numpy(), rtol=1e-3, atol=1e-7)
+
+
+def test_effects_of_a_block_that_is_run_in_every_layer_are_added_up(pair: tuple[Any, Task]) -> None:
+    model, examples = make_tiny_masked("albert"), pair[1].examples("train")[:8]
+    anatomy = Anatomy.of(model, family=FAMILIES["albert"])
+    scorer = Scorer(model, TOKENIZER, examples, "exact", anatomy=anatomy)
+    site = WeightSite(0, MatrixType.DOWN)
+    found = measure_effects(scorer, [site], decompose=decompose)[site]
+    losses, seen = [], []
+    weight = anatomy.parameter(model, site)
+    handle = anatomy.module(model, site).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    for example in examples:
+        ids = torch.tensor([TOKENIZER(f"{example.prompt}<mask>.")["input_ids"]])
+        (answer,) = TOKENIZER(example.answer, add_special_tokens=False)["input_ids"]
+        logits = model(input_ids=ids).logits[0, (ids[0] == 3).nonzero()[0, 0]]
+        losses.append(-logits.log_softmax(-1)[answer])
+    handle.remove()
+    (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), weight)
+    u, s, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    expected = -s * torch.einsum("oi,oj,ij->i", u, gradient.double(), vh)
+    np.testing.assert_allclose(found.loss_change.numpy(), expected.numpy(), rtol=1e-3, atol=1e-6)
+    assert len(seen) == 3 * len(examples)
+    means = mean_inputs(scorer, [site])[site]
+    torch.testing.assert_close(means, torch.cat([one[0] for one in seen]).mean(0).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_effects_of_means_and_of_examples_swapped_leave_padding_out(pair: tuple[Any, Task]) -> None:
