@@ -121,7 +121,8 @@ def subject_of(member_name: str) -> Subject:
 def reduced(matrix: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
     """The best approximation of a rank, by numpy."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    return (left[:, :rank] * values[:rank]) @ right[:rank]
+    kept: NDArray[np.float64] = (left[:, :rank] * values[:rank]) @ right[:rank]
+    return kept
 
 
 def first_state(output: Any) -> Tensor:

@@ -65,6 +65,15 @@ class Anatomy:
         """How many blocks the main stack has."""
         return self._main.layer_count
 
+    def layers_of(self, stack: Stack | None) -> int:
+        """Return how many blocks a stack has, the main one by default.
+
+        Raises:
+            SiteError: the model has no such stack.
+        """
+        stack = stack if stack is not None else self.family.main_stack
+        return self._sizes(stack, where=f"{stack}").layer_count
+
     @property
     def hidden_size(self) -> int:
         """The size of the main stack's hidden states."""

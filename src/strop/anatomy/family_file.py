@@ -37,6 +37,7 @@ class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     calls_per_block: int = 1
     stacks: dict[Stack | None, str] = {}
     stack_matrices: dict[Stack | None, _Matrices] = {}
+    resumes: bool = True
 
 
 def read_family(path: Path) -> Family:
@@ -90,6 +91,8 @@ def family_as_yaml(family: Family) -> str:
         entry["positions_after_padding"] = True
     if family.calls_per_block != 1:
         entry["calls_per_block"] = family.calls_per_block
+    if not family.resumes:
+        entry["resumes"] = False
     if family.stacks:
         entry["stacks"] = {stack and str(stack): path for stack, path in family.stacks.items()}
     if family.stack_matrices:
@@ -132,6 +135,7 @@ def _family(entry: _FamilyEntry) -> Family:
         entry.calls_per_block,
         entry.stacks,
         {stack: _spelled(matrices) for stack, matrices in entry.stack_matrices.items()},
+        entry.resumes,
     )
 
 

@@ -173,7 +173,7 @@ class _OfBlock:
         return self._as_output(part.state) if part.start == count and not part.raw else None
 
     def _as_output(self, hidden: Any) -> Any:
-        return (hidden, None) if self._family.block_returns == "tuple" else hidden
+        return (hidden, None, None) if self._family.block_returns == "tuple" else hidden
 
     def _refuse_other_kind(self, output: Any) -> None:
         if isinstance(output, (tuple, list)) != (self._family.block_returns == "tuple"):

@@ -108,7 +108,7 @@ def config_of(model: PreTrainedModel, stack: Stack | None) -> Any:
     if stack is None:
         return model.config.get_text_config()
     if stack is not Stack.VISION:
-        return model.config.get_text_config(encoder=stack is Stack.ENCODER, decoder=stack is Stack.DECODER)
+        return model.config.get_text_config(encoder=stack is Stack.ENCODER, decoder=stack is not Stack.ENCODER)
     found = getattr(model.config, "vision_config", None)
     if found is None:
         raise AnatomyError(

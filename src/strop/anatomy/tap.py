@@ -54,6 +54,8 @@ class Tap:
             self.sites[anatomy.tapped_module(model, site)].append(site)
         self.inputs: dict[nn.Module, Tensor] = {}
         """(batch, tokens, in), detached; see `by_sequence` for modules that are given a batch's tokens one after another."""
+        self.every_input: dict[nn.Module, list[Tensor]] = defaultdict(list)
+        """Of each call, where a module is called several times; whoever keeps a tap on for many batches clears it."""
         self.outputs: dict[nn.Module, Tensor] = {}
         """(batch, tokens, features), likewise."""
 
@@ -76,4 +78,5 @@ class Tap:
 
     def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         self.inputs[module] = arguments[0].detach()
+        self.every_input[module].append(self.inputs[module])
         self.outputs[module] = output

@@ -12,7 +12,7 @@ from strop.errors import CheckpointError, reason_in, shortened
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 _MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
 """What to do about an adapter."""
@@ -26,7 +26,10 @@ def load(
     device: "str | torch.device | None" = None,
     announce: Announce = lambda line: None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Return a causal language model, in evaluation mode, and its tokenizer.
+    """Return a language model, in evaluation mode, and its tokenizer.
+
+    It is a causal one, which predicts the next token; an encoder-decoder, where the checkpoint's config says so; or an encoder
+    that fills masks, where it names `RobertaForMaskedLM` or the like or its architecture has no other language model.
 
     Args:
         name: a name from the zoo (fetched on first use), a local folder, or a hub id.
@@ -36,14 +39,12 @@ def load(
         announce: called with a line for each step of a first fetch.
 
     Raises:
-        CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a causal
+        CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a
             language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
     name = as_text(name)
-    model, tokenizer, report = read_pretrained(
-        "AutoModelForCausalLM", name, revision=revision, dtype=dtype, announce=announce
-    )
+    model, tokenizer, report = read_pretrained(None, name, revision=revision, dtype=dtype, announce=announce)
     _refuse_incomplete(name, model, report)
     model.eval()
     if device is not None:
@@ -52,7 +53,7 @@ def load(
 
 
 def read_pretrained(
-    kind: str,
+    kind: str | None,
     name: str,
     *,
     revision: str | None,
@@ -63,7 +64,7 @@ def read_pretrained(
     """Return a model, its tokenizer, and transformers' report of the weights that were not there.
 
     Args:
-        kind: which of transformers' classes loads it, by name.
+        kind: which of transformers' classes loads it, by name; None for a language model of the kind the checkpoint is.
         name: a name from the zoo, a local folder, or a hub id.
         revision: of a hub id.
         dtype: the checkpoint's own where it is None.
@@ -82,7 +83,8 @@ def read_pretrained(
     own = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            model, report = getattr(transformers, kind).from_pretrained(
+            chosen = kind or _language_model_of(transformers.AutoConfig.from_pretrained(folder, **own))
+            model, report = getattr(transformers, chosen).from_pretrained(
                 folder, dtype=dtype or "auto", output_loading_info=True, use_safetensors=True, **own, **settings
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
@@ -96,6 +98,19 @@ def read_pretrained(
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     return model, tokenizer, report
+
+
+def _language_model_of(config: "PretrainedConfig") -> str:
+    """Return which of transformers' classes loads a checkpoint as the language model it is."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        return "AutoModelForSeq2SeqLM"
+    named = any(str(name).endswith("ForMaskedLM") for name in config.architectures or ())
+    fills = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if fills and (named or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
+        return "AutoModelForMaskedLM"
+    return "AutoModelForCausalLM"
 
 
 def as_text(name: str | Path) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import rich.console
 import typer
@@ -89,6 +89,12 @@ PriceWeightOption = Annotated[
     float | None,
     typer.Option(
         help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.", show_default="0"
+    ),
+]
+StackOption = Annotated[
+    Literal["encoder", "decoder", "cross", "vision"] | None,
+    typer.Option(
+        "--stack", help="Which blocks, of a model that has several lists of them.", show_default="the main one"
     ),
 ]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]

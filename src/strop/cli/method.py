@@ -25,6 +25,7 @@ from strop.cli.console import (
     RevisionOption,
     ShotsOption,
     ShowChangesOption,
+    StackOption,
     TaskOption,
     anatomy_for_command,
     can_be_baked,
@@ -66,6 +67,7 @@ class MethodCall:
     time_limit: str | None
     max_evaluations: int | None
     layers: str | None
+    stack: str | None
     select_limit: int | None
     test_limit: int | None
     objective: str | None
@@ -93,6 +95,7 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
+        from strop.anatomy import Stack
         from strop.scoring import refuse_changed
         from strop.tasks import refuse_objective
 
@@ -116,7 +119,9 @@ class MethodCall:
                 seed=plan.seed,
             )
             anatomy = anatomy_for_command(model, self.family_file)
-            plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
+            stack = Stack.parse(self.stack) if self.stack is not None else None
+            layers = parse_layers_option(self.layers, anatomy.layers_of(stack))
+            plan = dataclasses.replace(plan, layers=layers, stack=stack)
             options = dataclasses.replace(options, family=anatomy.family, progress=progress)
             found = method(model, tokenizer, task, plan, options)
             changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
@@ -215,6 +220,7 @@ def _shared(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
     *,
     layers: LayersOption = None,
+    stack: StackOption = None,
     after: Annotated[
         Path | None,
         typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),

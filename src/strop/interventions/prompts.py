@@ -1,7 +1,7 @@
 """Which tokens of a forward pass are padding, prompt and answer: from masks, cache lengths and labels, never from token ids.
 
 A prompt's end is known where a model generates (what `generate` was given is the prompt), where labels are passed (the
-prompt is what comes before the first label), where the model has no LM head (all of its input is), and where the caller
+prompt is what comes before the first label), where the model goes on with nothing (all of its input is), and where the caller
 says so with `prompt_lengths`. Anywhere else it is not, and an edit that depends on it refuses to run.
 """
 
@@ -161,7 +161,7 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     Args:
         arguments: of the model's forward, by name.
         prompt_mask: (rows, columns), of the prompts `generate` was given, where the call is one of its steps.
-        whole_input: the model has no LM head, so there is nothing but a prompt.
+        whole_input: the model goes on with nothing, as a classifier or what fills masks, so there is nothing but a prompt.
 
     Raises:
         InterventionError: lengths were declared for another number of sequences, the call has neither ids nor embeddings, or
@@ -204,6 +204,16 @@ def count_read(arguments: Mapping[str, Any]) -> None:
     past = _cache_of(arguments)
     if past is not None and not _says_length(past):
         _READ[past] = _cached_tokens(past) + tokens_of(arguments).shape[1]
+
+
+def layout_in_decoder(arguments: Mapping[str, Any]) -> Layout:
+    """Return where the tokens of a decoder's call stand, whose prompt an encoder has read.
+
+    Args:
+        arguments: of the decoder's forward, by name.
+    """
+    tokens = tokens_of(arguments)
+    return _unknown(_from_zero(tokens, _cached_tokens(_cache_of(arguments))), "the encoder reads them")
 
 
 def edited_tokens(positions: Positions, layout: Layout) -> Tensor:

@@ -16,6 +16,7 @@ from strop.checkpoints import fetched
 from strop.errors import UsageError
 from strop.interventions import prompt_lengths
 from strop.scoring.encoding import vocabulary_of
+from strop.scoring.forms import writes
 from strop.scoring.own_text import Texts
 from strop.scoring.resources import Resources
 from strop.statistics import Drift, mean_interval
@@ -50,7 +51,7 @@ class DriftScorer:
         source: str = "base",
         lowest: int = 0,
     ) -> None:
-        if model.get_output_embeddings() is None or not anatomy.family.causal:
+        if not writes(model, anatomy):
             raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
         self._model, self._anatomy, self._source = model, anatomy, source
         newest, known = max(int(chunk.ids.max()) for chunk in texts), vocabulary_of(model)

@@ -20,6 +20,7 @@ from strop.searching.decompositions import decompose_all
 from strop.searching.sample import Sample
 from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
+from strop.searching.whole_walk import WholeWalk
 
 Counterfactual = Literal["zero", "mean", "roll", "pairs"]
 """What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
@@ -77,7 +78,7 @@ def measure_effects(
     1703.01365). The backward pass goes block by block: a block's forward is repeated from the hidden state that enters
     it, its gradients are projected on the singular vectors at once, and only the gradient of that hidden state goes on
     down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
-    needed once. Hidden states that memory does not hold wait in a temporary file.
+    needed once. A model whose blocks do not resume is run whole. Hidden states that memory does not hold wait in a temporary file.
 
     The inputs of an expert's matrix cannot be seen. With Δx = −x its effects need none: e_i = −σ_i u_iᵀ G v_i, G the gradient
     of its part of the parameter, which is formed one block at a time. A token counts only where it is routed; an expert that
@@ -111,20 +112,37 @@ def measure_effects(
         refuse_lone_examples(scorer)
     if plan.counterfactual == "pairs":
         _refuse_missing_prompts(scorer)
+    if plan.steps > 1 and not scorer.anatomy.family.resumes:
+        raise UsageError(
+            f"A {scorer.anatomy.family.name} model is always run whole, and steps above 1 (--steps) begin at embeddings; take 1."
+        )
     model = scorer.model
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
-    descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
+    descent = range(max(scorer.anatomy.layer_count - 1, *by_layer), min(by_layer) - 1, -1)
     batches = _batches(scorer, sites, plan)
     progress.start(stage, len(batches) + len(descent))
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
     with evaluating(model), frozen(model), waiting:
         counterfactual = _Counterfactual.of(scorer, sites, plan)
-        walks = []
+        walks: list[_BatchWalk | WholeWalk] = []
         for batch in batches:
-            walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            if scorer.anatomy.family.resumes:
+                walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            else:
+                walks.append(
+                    WholeWalk(
+                        scorer,
+                        sites,
+                        batch,
+                        swap=counterfactual,
+                        pairs=plan.counterfactual == "pairs",
+                        waiting=waiting,
+                        scale=scale_of(model),
+                    )
+                )
             progress.advance()
         for layer in descent:
             here = by_layer[layer]
@@ -134,8 +152,8 @@ def measure_effects(
                 else decompose_all(decompose, {site: scorer.anatomy.read_weight(model, site) for site in here})
             )
             for walk in walks:
-                for site, effects, examples in walk.descend(held):
-                    accumulators[site].add(effects, examples)
+                for site, effects, rows in walk.descend(held):
+                    accumulators[site].add(effects, rows)
             progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
@@ -198,9 +216,9 @@ class _Counterfactual:
         embedding = _mean_embedding(scorer) if plan.steps > 1 else None
         return cls(plan, mean_inputs(scorer, sites), embedding)
 
-    def tokens_counted(self, batch: Batch) -> Tensor:
+    def counted(self, real: Tensor) -> Tensor:
         """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
-        return batch.real & batch.real.roll(1, 0) if self.plan.counterfactual == "roll" else batch.real
+        return real & real.roll(1, 0) if self.plan.counterfactual == "roll" else real
 
     def change(self, site: WeightSite, inputs: Tensor, given: Tensor | None) -> Tensor:
         """Return Δx of inputs (sequences, tokens, in), where `given` are the inputs under the counterfactual prompts."""
@@ -224,7 +242,7 @@ class _Counterfactual:
                 assert self.mean_embedding is not None
                 return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
             case "roll":
-                return real.where(~self.tokens_counted(batch).to(real.device)[..., None], real.roll(1, 0))
+                return real.where(~self.counted(batch.real).to(real.device)[..., None], real.roll(1, 0))
             case "pairs":
                 assert given is not None
                 return given
@@ -243,8 +261,6 @@ class _BatchWalk:
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if counterfactual.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
-        self.rows = counterfactual.tokens_counted(batch).nonzero()[:, 0]
-        """(tokens,): the sequence each token that counts is of."""
         tops = [states.pop()() for states in self._entering]
         self._gradients = [waiting.keep(_gradient_at_the_top(scorer, batch, top)) for top in tops]
 
@@ -268,16 +284,21 @@ class _BatchWalk:
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
         given = self._given_inputs(seen)
         for module, gradient in at_outputs.items():
-            counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
+            counted = self._counterfactual.counted(self._batch.real).to(gradient.device)
+            rows = counted.nonzero()[:, 0]
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
                 at_output = self._anatomy.outputs_in(gradient[counted], site)
-                yield site, token_effects(held[site], changes[counted], at_output), self.rows
+                yield site, token_effects(held[site], changes[counted], at_output), rows
         for site in unseen:  # of the one step there is
             gradient = self._anatomy.matrix_in(at_parameters[self._anatomy.parameter(self._model, site)], site)
-            yield site, effects_of_gradient(held[site], gradient.float() / _scale_of(self._model)), self.rows[:1]
+            yield (
+                site,
+                effects_of_gradient(held[site], gradient.float() / scale_of(self._model)),
+                self._batch.real.nonzero()[:1, 0],
+            )
 
     def _through_block(
         self,
@@ -330,11 +351,18 @@ class _BatchWalk:
         return [torch.lerp(start, real, step / steps) for step in range(1, steps + 1)]
 
     def _embeddings(self, input_ids: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0)
+        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0, beside=self._batch.beside)
 
     def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Callable[[], Tensor]]:
         """Return what gives back the states that enter each block from the lowest on, and what leaves the last."""
-        state = hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)
+        state = hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=self._lowest,
+            state=embeddings,
+            beside=self._batch.beside,
+        )
         states = [self._waiting.keep(state)]
         for layer in range(self._lowest, self._anatomy.layer_count):
             state = self._block(layer, input_ids, state)
@@ -342,7 +370,15 @@ class _BatchWalk:
         return states
 
     def _block(self, layer: int, input_ids: Tensor, state: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=layer + 1, start=layer, state=state)
+        return hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=layer + 1,
+            start=layer,
+            state=state,
+            beside=self._batch.beside,
+        )
 
 
 def _mean_embedding(scorer: Sample) -> Tensor:
@@ -350,7 +386,9 @@ def _mean_embedding(scorer: Sample) -> Tensor:
     with torch.no_grad():
         for batch in scorer.batches:
             with batch.with_prompts_known():
-                found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
+                found = hidden_states_entering(
+                    scorer.model, scorer.anatomy, batch.input_ids, layer=0, beside=batch.beside
+                )
             real = batch.real.to(found.device)
             total = total.to(found.device) + found[real].float().sum(0)
             count += int(real.sum())
@@ -374,6 +412,7 @@ def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
                 batch.columns[part],
                 start=top,
                 state=state,
+                beside=batch.beside,
             )
             targets = batch.targets[part].to(logits.device)
             loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")

@@ -28,7 +28,7 @@ from strop.proving import (
 )
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.scoring import scorer_of
+from strop.scoring import scorer_of, writes
 from strop.training.checkpoints import STATE, checkpoints_in, steps_of
 from strop.training.gates import Gates, as_prunings
 from strop.training.keep import KeepToBase
@@ -114,8 +114,9 @@ class Fitter:
             return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
         if self._plan.method in WEIGHT_METHODS:
             return self._new_edits_of_weights()
-        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
-        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer)]
+        stack = self._plan.stack if self._plan.stack is not None else self._anatomy.family.main_stack
+        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layers_of(stack))
+        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer, stack)]
         for edit in edits:
             self._anatomy.stream_module(self._model, edit.site)
             edit.refuse_other_subspaces(self._plan.train_subspaces)
@@ -129,7 +130,7 @@ class Fitter:
         types = plan.matrix_types
         if types is None and plan.method == "bias":
             types = (MatrixType.DOWN,)
-        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types)
+        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types, stack=plan.stack)
         edits = [plan.weight_edit_of(site, min(shape)) for site, shape in shapes.items()]
         return [*edits], [edit.initial_tensors(shape) for edit, shape in zip(edits, shapes.values(), strict=True)]
 
@@ -188,6 +189,9 @@ class Fitter:
         """Let the base read what the edits are held to: texts of its own that drift is never measured on, and a user's."""
         plan, given = self._plan, self.given
         if not plan.keep_base or given.task.labels is not None:
+            return None
+        if not writes(self._model, self._anatomy):
+            journal.say("the model writes no text of its own: the edits are not kept to the base")
             return None
         if given.start.holds_for_one_length:
             journal.say("the recipe to begin with holds for one length of text: the edits are not kept to the base")

@@ -5,7 +5,7 @@ import math
 import sys
 from typing import Any, Literal, get_args
 
-from strop.anatomy import MatrixType, Stream, StreamSite, WeightSite
+from strop.anatomy import MatrixType, Stack, Stream, StreamSite, WeightSite
 from strop.errors import UsageError
 from strop.interventions import Intervention, LowRankEdit, OutputBias, Positions, SpectrumScaling
 from strop.interventions.formulas import FORMULAS, Activation, Initialisation
@@ -43,6 +43,8 @@ class TrainPlan:
     learns, of weights or of hidden states."""
     layers: tuple[int, ...] | None = None
     """Whose hidden states or matrices are edited; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     matrix_types: tuple[MatrixType, ...] | None = None
     """Which matrices, where weights are edited: all by default, and for `bias` the one that ends a block's MLP."""
     top: int | None = None
@@ -224,12 +226,17 @@ class TrainPlan:
         top = self.top if self.top is not None and self.top < rank else None
         return SpectrumScaling(site, top=top, band=min(self.band, (top or rank) - 1))
 
-    def edits_at(self, layer: int) -> tuple[LowRankEdit, ...]:
-        """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied."""
+    def edits_at(self, layer: int, stack: Stack | None = None) -> tuple[LowRankEdit, ...]:
+        """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied.
+
+        Args:
+            layer: counted from 0.
+            stack: which list of blocks, where the model has several.
+        """
         shares = (self.positions,) if self.tied else self.positions.untied
         return tuple(
             LowRankEdit(
-                StreamSite(layer, self.stream),
+                StreamSite(layer, self.stream, stack=stack),
                 self.method,
                 rank=self.rank,
                 positions=share,
@@ -258,6 +265,7 @@ class TrainPlan:
             ("top", None),
             ("band", 0),
             ("sparsity", None),
+            ("stack", None),
         ):
             if settings[name] == default:
                 del settings[name]

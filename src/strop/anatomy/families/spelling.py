@@ -98,6 +98,8 @@ class Family:
         stacks: the path of each list of blocks, where there are several; one that has the path of `blocks` gives the main
             stack its name, which has none otherwise. `cross` alone shares its path with another, the decoder's.
         stack_matrices: the spelling of a stack whose blocks are not made like `matrices` says.
+        resumes: a block goes on from hidden states alone, and is run once. It is false of encoder-decoders, where the decoder reads
+            what the encoder made, and of blocks that are run several times (ALBERT): these are always run whole.
 
     Raises:
         AnatomyError: a matrix is not among the parts it is said to be packed with, or the stacks contradict each other.
@@ -113,6 +115,7 @@ class Family:
     calls_per_block: int = 1
     stacks: Mapping[Stack | None, str] = dataclasses.field(default_factory=dict)
     stack_matrices: Mapping[Stack | None, Matrices] = dataclasses.field(default_factory=dict)
+    resumes: bool = True
 
     def __post_init__(self) -> None:
         for stack in (None, *self.stack_matrices):

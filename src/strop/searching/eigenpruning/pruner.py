@@ -73,7 +73,9 @@ class Pruner:
     def __init__(self, given: Assignment, plan: PrunePlan) -> None:
         self.given = given
         self.plan = plan
-        whole = editable_shapes(given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
+        whole = editable_shapes(
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
+        )
         self.sites = list(whole) if plan.whole_matrices else _by_head(given.anatomy, whole)
         self.examples = GuidedExamples.of(
             given,

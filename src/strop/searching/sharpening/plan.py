@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from strop.anatomy import MatrixType
+from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.searching.fisher import FISHER_TEXTS
 from strop.searching.sharpening.spectrum import NEEDS_FISHER, Preconditioner
@@ -42,6 +42,8 @@ class SharpenPlan:
     """Which matrices to sharpen; all by default."""
     layers: tuple[int, ...] | None = None
     """Which layers to sharpen; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     damping: float = 0.1
     """What is added to each Fisher information, as a share of their mean."""
     fisher_texts: int = FISHER_TEXTS
@@ -92,5 +94,8 @@ class SharpenPlan:
         return self.step if self.step is not None else STEPS[self.precondition]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds."""
-        return {**dataclasses.asdict(self), "step": self.size}
+        """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
+        settings = {**dataclasses.asdict(self), "step": self.size}
+        if self.stack is None:
+            del settings["stack"]
+        return settings

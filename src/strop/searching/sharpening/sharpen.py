@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
+from strop.scoring import writes
 from strop.searching.fisher import FISHER_TEXTS
 from strop.searching.sharpening.plan import DRIFT, SharpenPlan
 from strop.searching.sharpening.sharpener import Sharpener
@@ -54,6 +55,11 @@ def sharpen(
         options = dataclasses.replace(options, guards=_with_bound(options, plan.drift))
     with options.in_force():
         given = Assignment.of(model, tokenizer, task, options)
+        if plan.drift is not None and not writes(given.model, given.anatomy):
+            raise UsageError(
+                f"{type(model).__name__} writes no text of its own, which a bound on drift is measured on: take drift None "
+                "(--drift 0) and precondition 'sign' or 'none'."
+            )
         if plan.drift is not None and given.start.holds_for_one_length:
             raise UsageError(
                 "The recipe to begin with holds for sequences of one length, and drift is measured on longer text: take drift "

@@ -47,7 +47,9 @@ class Sharpener:
     def __init__(self, given: Assignment, plan: SharpenPlan) -> None:
         self.given = given
         self.plan = plan
-        shapes = editable_shapes(given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
+        shapes = editable_shapes(
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
+        )
         self._ranks = {site: min(shape) for site, shape in shapes.items()}
         self.guide = guide_of(given, plan)
         self._gradients = 0
