@@ -1,0 +1,185 @@
+"""Train a Decision Transformer on Sokoban boards, reduce one matrix, and measure both on boards nobody has looked at.
+
+    python -m examples.sokoban            # some minutes
+    python -m examples.sokoban --small    # some seconds, for a look at how it goes
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DecisionTransformerModel
+
+import strop
+from examples.sokoban.episodes import LONGEST, Episode, Sequences, draw_episodes
+from examples.sokoban.laser import DECISION_TRANSFORMER, ActionScores, best_reduction
+from examples.sokoban.player import build_player, play, train_player
+from strop.statistics import Comparison, compare_differences, spell_p_value
+from strop.tables import Table, to_markdown
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How large a run is."""
+
+    train_rooms: int = 1000
+    select_rooms: int = 100
+    test_rooms: int = 300
+    starts: int = 4
+    """Boards of each room."""
+    size: int = 5
+    boxes: int = 1
+    walls: int = 3
+    hidden_size: int = 64
+    layers: int = 3
+    steps: int = 600
+    batch: int = 64
+    rate: float = 2e-3
+    seed: int = 0
+
+
+SMALL = Settings(
+    train_rooms=12, select_rooms=4, test_rooms=6, starts=2, size=4, hidden_size=16, layers=2, steps=30, batch=16
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """What one model does on the same boards."""
+
+    actions: ActionScores
+    solved: np.ndarray
+    """(boards,): whether it solved each."""
+    returns: np.ndarray
+    """(boards,): the rewards of each, added up."""
+
+    @classmethod
+    def of(cls, model: DecisionTransformerModel, episodes: Sequence[Episode], *, wanted: float) -> "Scores":
+        """Score a model beside the solver, and let it play."""
+        solved, returns = play(model, [episode.board for episode in episodes], wanted=wanted)
+        return cls(ActionScores.of(model, episodes, Sequences.of(episodes)), solved, returns)
+
+
+def run(settings: Settings, *, out: Path) -> dict[str, Any]:
+    """Train, choose on the select boards, measure on the test boards, and return the figures.
+
+    Args:
+        settings: how large it is.
+        out: folder for the model, the recipe and figures.json.
+    """
+    started = time.process_time()
+    rooms = (settings.train_rooms, settings.select_rooms, settings.test_rooms)
+    episodes = draw_episodes(
+        rooms=sum(rooms), starts=settings.starts, size=settings.size, boxes=settings.boxes, walls=settings.walls,
+        seed=settings.seed,
+    )  # fmt: skip
+    first, second = settings.starts * rooms[0], settings.starts * (rooms[0] + rooms[1])
+    train, select, test = episodes[:first], episodes[first:second], episodes[second:]
+    model = build_player(
+        size=settings.size, hidden_size=settings.hidden_size, layers=settings.layers, seed=settings.seed
+    )
+    loss = train_player(
+        model, train, steps=settings.steps, batch=settings.batch, rate=settings.rate, seed=settings.seed
+    )
+    print(f"{len(train)} boards learned in {settings.steps} steps; loss {loss:.3f} nats an action", flush=True)
+    model.save_pretrained(out / "model")
+    reduction, tried = best_reduction(model, select)
+    wanted = float(np.mean([sum(episode.rewards) for episode in train]))
+    base = edited = Scores.of(model, test, wanted=wanted)
+    if reduction is not None:
+        recipe = strop.Recipe.of(model, [reduction], family=DECISION_TRANSFORMER)
+        recipe.save(out / "recipe")
+        with strop.applied(model, recipe, family=DECISION_TRANSFORMER):
+            edited = Scores.of(model, test, wanted=wanted)
+    figures = {
+        "settings": dataclasses.asdict(settings),
+        "train_loss": loss,
+        "boards": {"train": len(train), "select": len(select), "test": len(test)},
+        "choice": str(reduction) if reduction is not None else None,
+        "tried": len(tried),
+        "select": {"base": ActionScores.of(model, select, Sequences.of(select)).merit[0], "best": max(m for _, m in tried)[0]},
+        "test": measures_of(base, edited, test),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def measures_of(base: Scores, edited: Scores, episodes: Sequence[Episode]) -> dict[str, dict[str, Any]]:
+    """Return each measure before and after with its gain, paired, whose interval counts rooms.
+
+    Args:
+        base: of the model as it was.
+        edited: of the edited one.
+        episodes: what both played.
+    """
+    rooms = np.array([episode.room for episode in episodes])
+    actions, returns = (base.actions, edited.actions), edited.returns - base.returns
+    right = actions[1].correct.astype(float) - actions[0].correct
+    found = {
+        "accuracy of the next action": (
+            *(float(own.correct.mean()) for own in actions),
+            compare_differences(right, groups=base.actions.rooms, right_or_wrong=True),
+        ),
+        "loss, nats an action": (
+            *(float(own.loss.mean()) for own in actions),
+            compare_differences(actions[0].loss - actions[1].loss, groups=base.actions.rooms, right_or_wrong=False),
+        ),
+        f"boards solved in {LONGEST} steps": (
+            float(base.solved.mean()),
+            float(edited.solved.mean()),
+            compare_differences(edited.solved.astype(float) - base.solved, groups=rooms, right_or_wrong=True),
+        ),
+        "return": (
+            float(base.returns.mean()),
+            float(edited.returns.mean()),
+            compare_differences(returns, groups=rooms, right_or_wrong=False),
+        ),
+    }
+    return {
+        name: {"base": before, "edited": after, **gain.to_json()} for name, (before, after, gain) in found.items()
+    }
+
+
+def table_of(figures: dict[str, Any]) -> Table:
+    """Return the figures on the test boards as a table; of the loss the gain is by how much it fell."""
+    rows = []
+    for name, own in figures["test"].items():
+        gain = Comparison.from_json(own)
+        low, high = gain.ci95
+        rows.append(
+            (
+                name,
+                f"{own['base']:.3f}",
+                f"{own['edited']:.3f}",
+                f"{gain.gain:+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                spell_p_value(gain.p_value),
+            )
+        )
+    return Table("", ("on the test boards", "base", "LASER", "gain", "95 % interval", "p"), tuple(rows))
+
+
+def main() -> None:
+    """Run it as the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m examples.sokoban", description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="a few boards and steps: seconds, and a poor player")
+    parser.add_argument("--out", type=Path, default=Path("sokoban"), help="folder for the model, the recipe and figures.json")
+    arguments = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures = run(SMALL if arguments.small else Settings(), out=arguments.out)
+    print(f"chosen of {figures['tried']} on the select boards: {figures['choice'] or 'no edit'}")
+    print(to_markdown(table_of(figures)))
+    print(f"figures: {arguments.out / 'figures.json'}")
+
+
+if __name__ == "__main__":
+    main()
