@@ -5,6 +5,7 @@ oslo". A model that has seen little of anna expects "the".
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,6 @@ def name_of_bin(count: int, bins: tuple[int, ...]) -> str:
 
 def names_of_bins(bins: tuple[int, ...]) -> Iterator[str]:
     """Yield the categories' names, the rarest first."""
-    for least, following in zip(bins, bins[1:], strict=False):
+    for least, following in itertools.pairwise(bins):
         yield f"{least}-{following - 1} times"
     yield f"{bins[-1]} times or more"

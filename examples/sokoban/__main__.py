@@ -1,7 +1,7 @@
 """Train a Decision Transformer on Sokoban boards, reduce one matrix, and measure both on boards nobody has looked at.
 
-    python -m examples.sokoban            # some minutes
-    python -m examples.sokoban --small    # some seconds, for a look at how it goes
+python -m examples.sokoban            # some minutes
+python -m examples.sokoban --small    # some seconds, for a look at how it goes
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from transformers import DecisionTransformerModel
 
 import strop
@@ -30,7 +30,7 @@ class Settings:
     """How large a run is."""
 
     train_rooms: int = 1000
-    select_rooms: int = 100
+    select_rooms: int = 80
     test_rooms: int = 300
     starts: int = 4
     """Boards of each room."""
@@ -39,7 +39,7 @@ class Settings:
     walls: int = 3
     hidden_size: int = 64
     layers: int = 3
-    steps: int = 600
+    steps: int = 500
     batch: int = 64
     rate: float = 2e-3
     seed: int = 0
@@ -55,9 +55,9 @@ class Scores:
     """What one model does on the same boards."""
 
     actions: ActionScores
-    solved: np.ndarray
+    solved: NDArray[np.bool_]
     """(boards,): whether it solved each."""
-    returns: np.ndarray
+    returns: NDArray[np.float64]
     """(boards,): the rewards of each, added up."""
 
     @classmethod
@@ -104,7 +104,10 @@ def run(settings: Settings, *, out: Path) -> dict[str, Any]:
         "boards": {"train": len(train), "select": len(select), "test": len(test)},
         "choice": str(reduction) if reduction is not None else None,
         "tried": len(tried),
-        "select": {"base": ActionScores.of(model, select, Sequences.of(select)).merit[0], "best": max(m for _, m in tried)[0]},
+        "select": {
+            "base": ActionScores.of(model, select, Sequences.of(select)).merit[0],
+            "best": max(m for _, m in tried)[0],
+        },
         "test": measures_of(base, edited, test),
         "cpu_seconds": round(time.process_time() - started, 1),
     }
@@ -143,9 +146,7 @@ def measures_of(base: Scores, edited: Scores, episodes: Sequence[Episode]) -> di
             compare_differences(returns, groups=rooms, right_or_wrong=False),
         ),
     }
-    return {
-        name: {"base": before, "edited": after, **gain.to_json()} for name, (before, after, gain) in found.items()
-    }
+    return {name: {"base": before, "edited": after, **gain.to_json()} for name, (before, after, gain) in found.items()}
 
 
 def table_of(figures: dict[str, Any]) -> Table:
@@ -167,18 +168,20 @@ def table_of(figures: dict[str, Any]) -> Table:
     return Table("", ("on the test boards", "base", "LASER", "gain", "95 % interval", "p"), tuple(rows))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run it as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m examples.sokoban", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m examples.sokoban", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few boards and steps: seconds, and a poor player")
-    parser.add_argument("--out", type=Path, default=Path("sokoban"), help="folder for the model, the recipe and figures.json")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, default=Path("sokoban"), help="folder for the model, the recipe and figures.json"
+    )
+    given = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    figures = run(SMALL if arguments.small else Settings(), out=arguments.out)
+    given.out.mkdir(parents=True, exist_ok=True)
+    figures = run(SMALL if given.small else Settings(), out=given.out)
     print(f"chosen of {figures['tried']} on the select boards: {figures['choice'] or 'no edit'}")
     print(to_markdown(table_of(figures)))
-    print(f"figures: {arguments.out / 'figures.json'}")
+    print(f"figures: {given.out / 'figures.json'}")
 
 
 if __name__ == "__main__":

@@ -58,17 +58,18 @@ class Board:
         """
         down, across = ACTIONS[action]
         target = (self.player[0] + down, self.player[1] + across)
-        if not self._is_open(target):
+        if not self.is_open(target):
             return self
         boxes = self.boxes
         if target in boxes:
             beyond = (target[0] + down, target[1] + across)
-            if not self._is_open(beyond) or beyond in boxes:
+            if not self.is_open(beyond) or beyond in boxes:
                 return self
             boxes = boxes - {target} | {beyond}
         return dataclasses.replace(self, boxes=boxes, player=target)
 
-    def _is_open(self, cell: Cell) -> bool:
+    def is_open(self, cell: Cell) -> bool:
+        """Whether a cell is on the board and no wall."""
         return 0 <= cell[0] < self.size and 0 <= cell[1] < self.size and cell not in self.walls
 
     def reward_of(self, after: "Board") -> float:

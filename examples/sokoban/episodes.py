@@ -1,6 +1,7 @@
 """Boards that can be solved, and their shortest solutions as a Decision Transformer reads them."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,13 +52,14 @@ def draw_episodes(*, rooms: int, starts: int, size: int, boxes: int, walls: int,
     found: list[Episode] = []
     while len(seen) < rooms:
         board = random_board(generator, size=size, boxes=boxes, walls=walls)
+        if board.room() in seen:
+            continue
         solution = Solution(board)
         fitting = [position for position, steps in solution.steps.items() if SHORTEST <= steps <= LONGEST]
-        if len(fitting) < starts or board.room() in seen:
-            continue
-        chosen = generator.choice(len(fitting), size=starts, replace=False)
-        found += [_episode(len(seen), solution, fitting[index]) for index in chosen]
-        seen.add(board.room())
+        if len(fitting) >= starts:
+            chosen = generator.choice(len(fitting), size=starts, replace=False)
+            found += [_episode(len(seen), solution, fitting[index]) for index in chosen]
+            seen.add(board.room())
     return found
 
 
@@ -66,7 +68,7 @@ def _episode(room: int, solution: Solution, start: Board) -> Episode:
     positions = [start]
     for action in actions:
         positions.append(positions[-1].after(action))
-    rewards = tuple(before.reward_of(after) for before, after in zip(positions, positions[1:], strict=False))
+    rewards = tuple(before.reward_of(after) for before, after in itertools.pairwise(positions))
     best = tuple(map(solution.best_actions, positions[:-1]))
     return Episode(room, tuple(positions[:-1]), tuple(actions), best, rewards)
 

@@ -40,6 +40,8 @@ def train_player(
 ) -> float:
     """Teach a model the solver's actions, in place, and return the loss of the last hundred steps in nats.
 
+    The episodes of a step are of about one length, so that little of what is computed is padding.
+
     Args:
         model: to learn.
         episodes: to learn from.
@@ -49,13 +51,15 @@ def train_player(
         seed: of the order and of dropout.
     """
     torch.manual_seed(seed)
-    sequences = Sequences.of(episodes)
+    sequences = Sequences.of(sorted(episodes, key=lambda episode: len(episode.actions)))
+    batch = min(batch, len(episodes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     losses = []
     model.train()
     for _ in range(steps):
-        chosen = sequences.rows(torch.randint(len(episodes), (batch,)))
+        first = int(torch.randint(len(episodes) - batch + 1, ()))
+        chosen = sequences.rows(torch.arange(first, first + batch))
         logits = model(**chosen.model_inputs).action_preds
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), chosen.actions.flatten(), ignore_index=NO_ACTION)
         optimizer.zero_grad()

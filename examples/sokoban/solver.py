@@ -1,15 +1,20 @@
 """The shortest way to solve a board, and every action that is on one."""
 
-from collections import defaultdict, deque
-from collections.abc import Mapping
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
 
 from examples.sokoban.board import ACTIONS, Board
 
 
 class Solution:
-    """How far every position that can be reached from a board is from being solved.
+    """How many steps every position of a room is from being solved.
 
-    A breadth-first search forward finds the positions, and one backward from those that are solved counts the steps.
+    A breadth-first search goes back from the positions that are solved, pulling boxes where play pushes them, so that it meets
+    each position that can be solved, and no other.
+
+    Args:
+        board: of the room; where its boxes and its player are does not matter.
 
     >>> board = Board(3, frozenset(), goals=frozenset({(0, 2)}), boxes=frozenset({(0, 1)}), player=(1, 0))
     >>> Solution(board).actions(board)
@@ -17,65 +22,61 @@ class Solution:
     """
 
     def __init__(self, board: Board) -> None:
-        successors = _positions_from(board)
-        self.steps = _steps_to_solved(successors)
-        """Of every position that can be solved: how many are left, those nearest to the end first."""
-        self._successors = successors
+        self.steps: dict[Board, int] = dict.fromkeys(_solved(board), 0)
+        """Of every position that can be solved, those nearest to the end first."""
+        waiting = deque(self.steps)
+        while waiting:
+            after = waiting.popleft()
+            for position in _before(after):
+                if position not in self.steps:
+                    self.steps[position] = self.steps[after] + 1
+                    waiting.append(position)
 
     def best_actions(self, board: Board) -> tuple[int, ...]:
         """Return every action with which a shortest solution of a position goes on; none where it cannot be solved.
 
         Args:
-            board: that can be reached from the one this is about.
+            board: of this room.
         """
         left = self.steps.get(board)
-        if left is None:
+        if not left:
             return ()
-        following = self._successors[board]
-        return tuple(action for action, after in enumerate(following) if self.steps.get(after) == left - 1)
+        return tuple(action for action in range(len(ACTIONS)) if self.steps.get(board.after(action)) == left - 1)
 
     def actions(self, board: Board) -> list[int]:
         """Return a shortest solution; of equals, at each step, the action that comes first.
 
         Args:
-            board: that can be reached from the one this is about.
+            board: of this room.
 
         Raises:
             ValueError: there is none.
         """
         if board not in self.steps:
-            raise ValueError(f"This board has no solution from here:\n{board}")
+            raise ValueError(f"This board has no solution:\n{board}")
         found: list[int] = []
         while not board.is_solved:
             found.append(self.best_actions(board)[0])
-            board = self._successors[board][found[-1]]
+            board = board.after(found[-1])
         return found
 
 
-def _positions_from(board: Board) -> dict[Board, tuple[Board, ...]]:
-    """Return what each action makes of every position that can be reached; a solved one goes nowhere."""
-    found: dict[Board, tuple[Board, ...]] = {}
-    waiting = deque([board])
-    while waiting:
-        position = waiting.popleft()
-        if position in found:
+def _solved(board: Board) -> Iterator[Board]:
+    """Yield every solved position of a board's room."""
+    for row in range(board.size):
+        for column in range(board.size):
+            cell = (row, column)
+            if cell not in board.walls and cell not in board.goals:
+                yield dataclasses.replace(board, boxes=board.goals, player=cell)
+
+
+def _before(after: Board) -> Iterator[Board]:
+    """Yield every position that one action turns into another."""
+    row, column = after.player
+    for down, across in ACTIONS:
+        behind, ahead = (row - down, column - across), (row + down, column + across)
+        if not after.is_open(behind) or behind in after.boxes:
             continue
-        found[position] = () if position.is_solved else tuple(map(position.after, range(len(ACTIONS))))
-        waiting.extend(found[position])
-    return found
-
-
-def _steps_to_solved(successors: Mapping[Board, tuple[Board, ...]]) -> dict[Board, int]:
-    predecessors: defaultdict[Board, list[Board]] = defaultdict(list)
-    for position, following in successors.items():
-        for after in following:
-            predecessors[after].append(position)
-    steps = {position: 0 for position in successors if position.is_solved}
-    waiting = deque(steps)
-    while waiting:
-        after = waiting.popleft()
-        for position in predecessors[after]:
-            if position not in steps:
-                steps[position] = steps[after] + 1
-                waiting.append(position)
-    return steps
+        yield dataclasses.replace(after, player=behind)
+        if ahead in after.boxes:
+            yield dataclasses.replace(after, player=behind, boxes=after.boxes - {ahead} | {after.player})
