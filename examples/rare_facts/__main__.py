@@ -27,14 +27,14 @@ class Settings:
     """How large a run is."""
 
     world: World = dataclasses.field(default_factory=lambda: World(people=150, exponent=1.0, generic=0.45))
-    sentences: int = 120_000
+    sentences: int = 64_000
     window: int = 4
     """Sentences a model reads in one row."""
     batch: int = 32
     hidden: int = 64
     layers: int = 2
     rate: float = 4e-3
-    bins: tuple[int, ...] = (0, 50, 100, 300)
+    bins: tuple[int, ...] = (0, 20, 40, 100)
     """The least count of statements of each category of facts."""
     effort: Effort = dataclasses.field(default_factory=Effort)
     seed: int = 0

@@ -31,7 +31,7 @@ class Effort:
     rank_fractions: tuple[float, ...] = RANK_FRACTIONS
     rounds: int = 4
     """Of pruning."""
-    epochs: int = 10
+    epochs: int = 20
     """Of training."""
 
 
@@ -61,7 +61,14 @@ def prove_methods(
     search = strop.SearchPlan(strategy="exhaustive", rank_fractions=effort.rank_fractions)
     prune = strop.PrunePlan(matrix_types=ATTENTION if family is not None else None, iterate=effort.rounds)
     train = strop.TrainPlan(
-        method="loreft", rank=4, positions=strop.Positions(first=0, last=1), epochs=effort.epochs, keep_base=0.0
+        method="loreft",
+        rank=4,
+        positions=strop.Positions(first=0, last=1),
+        epochs=effort.epochs,
+        batch_size=8,
+        accumulate=1,
+        learning_rate=4e-3,
+        keep_base=0.0,
     )
     methods: Mapping[str, Callable[[strop.RunOptions], strop.RunOutcome]] = {
         "laser": lambda options: strop.search(model, tokenizer, task, search, options),

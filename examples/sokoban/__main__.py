@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from transformers import DecisionTransformerModel
 
 import strop
+from examples.exhaustive import best_reduction
 from examples.sokoban.episodes import LONGEST, Episode, Sequences, draw_episodes
-from examples.sokoban.laser import DECISION_TRANSFORMER, ActionScores, best_reduction
 from examples.sokoban.player import build_player, play, train_player
-from strop.statistics import Comparison, compare_differences, spell_p_value
-from strop.tables import Table, to_markdown
+from examples.sokoban.scores import DECISION_TRANSFORMER, ActionScores
+from examples.tables import gains_table
+from strop.statistics import compare_differences
+from strop.tables import to_markdown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,9 @@ def run(settings: Settings, *, out: Path) -> dict[str, Any]:
     )
     print(f"{len(train)} boards learned in {settings.steps} steps; loss {loss:.3f} nats an action", flush=True)
     model.save_pretrained(out / "model")
-    reduction, tried = best_reduction(model, select)
+    sequences = Sequences.of(select)
+    anatomy = strop.Anatomy.of(model, family=DECISION_TRANSFORMER)
+    reduction, tried = best_reduction(model, anatomy, lambda: ActionScores.of(model, select, sequences).merit)
     wanted = float(np.mean([sum(episode.rewards) for episode in train]))
     base = edited = Scores.of(model, test, wanted=wanted)
     if reduction is not None:
@@ -105,7 +109,7 @@ def run(settings: Settings, *, out: Path) -> dict[str, Any]:
         "choice": str(reduction) if reduction is not None else None,
         "tried": len(tried),
         "select": {
-            "base": ActionScores.of(model, select, Sequences.of(select)).merit[0],
+            "base": ActionScores.of(model, select, sequences).merit[0],
             "best": max(m for _, m in tried)[0],
         },
         "test": measures_of(base, edited, test),
@@ -149,25 +153,6 @@ def measures_of(base: Scores, edited: Scores, episodes: Sequence[Episode]) -> di
     return {name: {"base": before, "edited": after, **gain.to_json()} for name, (before, after, gain) in found.items()}
 
 
-def table_of(figures: dict[str, Any]) -> Table:
-    """Return the figures on the test boards as a table; of the loss the gain is by how much it fell."""
-    rows = []
-    for name, own in figures["test"].items():
-        gain = Comparison.from_json(own)
-        low, high = gain.ci95
-        rows.append(
-            (
-                name,
-                f"{own['base']:.3f}",
-                f"{own['edited']:.3f}",
-                f"{gain.gain:+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
-                spell_p_value(gain.p_value),
-            )
-        )
-    return Table("", ("on the test boards", "base", "LASER", "gain", "95 % interval", "p"), tuple(rows))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run it as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m examples.sokoban", description=(__doc__ or "").splitlines()[0])
@@ -180,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     figures = run(SMALL if given.small else Settings(), out=given.out)
     print(f"chosen of {figures['tried']} on the select boards: {figures['choice'] or 'no edit'}")
-    print(to_markdown(table_of(figures)))
+    print(to_markdown(gains_table("on the test boards", figures["test"])))
     print(f"figures: {given.out / 'figures.json'}")
 
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from examples.exhaustive import best_reduction
 from examples.sokoban.__main__ import main, measures_of
 from examples.sokoban.board import ACTIONS, Board, random_board
 from examples.sokoban.episodes import LONGEST, NO_ACTION, Episode, Sequences, draw_episodes, state_of
-from examples.sokoban.laser import DECISION_TRANSFORMER, ActionScores, best_reduction
 from examples.sokoban.player import build_player, play, train_player
+from examples.sokoban.scores import DECISION_TRANSFORMER, ActionScores
 from examples.sokoban.solver import Solution
 from transformers import DecisionTransformerModel
 
@@ -204,7 +205,8 @@ def test_the_search_returns_the_best_it_tried_and_leaves_the_model_alone(
 ) -> None:
     before = {name: tensor.clone() for name, tensor in player.state_dict().items()}
     base = ActionScores.of(player, episodes, Sequences.of(episodes))
-    best, tried = best_reduction(player, episodes)
+    anatomy, sequences = Anatomy.of(player, family=DECISION_TRANSFORMER), Sequences.of(episodes)
+    best, tried = best_reduction(player, anatomy, lambda: ActionScores.of(player, episodes, sequences).merit)
     assert len(tried) == len({(str(reduction.site), reduction.rank((16, 16))) for reduction, _ in tried}) == 84
     merits = [merit for _, merit in tried]
     assert all(torch.equal(tensor, before[name]) for name, tensor in player.state_dict().items())

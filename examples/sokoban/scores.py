@@ -1,4 +1,4 @@
-"""LASER on a model that is no language model: the matrices are Strop's to find and reduce, the score is the world's own."""
+"""Where a Decision Transformer keeps its matrices, and how it is scored."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,10 +10,7 @@ from transformers import DecisionTransformerModel
 
 from examples.sokoban.episodes import NO_ACTION, Episode, Sequences
 from examples.sokoban.player import action_logits
-from strop import Anatomy, Family, MatrixType, RankReduction, Spelling
-from strop.interventions import applied_interventions
-from strop.linalg import DecompositionCache, rank_for_fraction
-from strop.searching.laser import LASER_RANK_FRACTIONS
+from strop import Family, MatrixType, Spelling
 
 _QKV = (MatrixType.QUERY, MatrixType.KEY, MatrixType.VALUE)
 _FUSED = Spelling("attn.c_attn", packing="stacked", packed=_QKV, transposed=True)
@@ -64,32 +61,3 @@ class ActionScores:
     def merit(self) -> tuple[float, float]:
         """What a choice maximises: accuracy, and of equals the lower loss."""
         return float(self.correct.mean()), -float(self.loss.mean())
-
-
-def candidates(model: DecisionTransformerModel, anatomy: Anatomy) -> list[RankReduction]:
-    """Return every matrix at every rank of LASER's grid, each rank once."""
-    found = []
-    for site in anatomy.sites():
-        shape = tuple(anatomy.read_weight(model, site).shape)
-        by_rank = {rank_for_fraction(fraction, (shape[0], shape[1])): fraction for fraction in LASER_RANK_FRACTIONS}
-        found += [RankReduction(site, rank_fraction=fraction) for fraction in by_rank.values()]
-    return found
-
-
-def best_reduction(
-    model: DecisionTransformerModel, episodes: Sequence[Episode]
-) -> tuple[RankReduction | None, list[tuple[RankReduction, tuple[float, float]]]]:
-    """Return the rank reduction with which a model is most often right, None where none beats the model, and all tried.
-
-    Args:
-        model: left as it was.
-        episodes: to choose by.
-    """
-    anatomy, decompose = Anatomy.of(model, family=DECISION_TRANSFORMER), DecompositionCache().decompose
-    sequences = Sequences.of(episodes)
-    tried = []
-    for reduction in candidates(model, anatomy):
-        with applied_interventions(model, [reduction], anatomy=anatomy, decompose=decompose):
-            tried.append((reduction, ActionScores.of(model, episodes, sequences).merit))
-    best, merit = max(tried, key=lambda entry: entry[1])
-    return (best if merit > ActionScores.of(model, episodes, sequences).merit else None), tried
