@@ -82,7 +82,7 @@ def test_a_small_run_shows_what_each_method_gains_by_frequency(
     counted = Counter(
         name_of_bin(count, SMALL.bins)
         for fact, count in SMALL.world.text(sentences=SMALL.sentences, seed=SMALL.seed)[1].items()
-        if fact.person in tested_people(tmp_path / "mixtral" / "rare-facts.yaml")
+        if fact.person in people_of_test(tmp_path / "mixtral" / "rare-facts.yaml")
     )
     for method, own in figures.items():
         result = json.loads((tmp_path / "mixtral" / method / "result.json").read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def test_a_small_run_shows_what_each_method_gains_by_frequency(
     assert "exhaustive" in json.dumps(searched)
 
 
-def tested_people(path: Path) -> set[str]:
+def people_of_test(path: Path) -> set[str]:
     return {example.prompt.split()[0] for example in strop.load_task(path).examples("test")}
 
 
