@@ -1,10 +1,46 @@
-"""Measures before and after an edit, as a table."""
+"""Measures before and after an edit: paired gains, and a table of them."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from strop.statistics import Comparison, spell_p_value
+import numpy as np
+from numpy.typing import NDArray
+
+from strop.statistics import Comparison, compare_differences, spell_p_value
 from strop.tables import Table
+
+
+def gain_of_answers(
+    base: NDArray[np.bool_], edited: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Return the shares that are right before and after, with the gain, its interval and p.
+
+    Args:
+        base: (examples,), whether each is right.
+        edited: (examples,), the same after the edit.
+        groups: (examples,), which belong together; None where each stands alone.
+    """
+    gain = compare_differences(edited.astype(np.float64) - base, groups=groups, right_or_wrong=True)
+    return {"base": float(base.mean()), "edited": float(edited.mean()), **gain.to_json()}
+
+
+def gain_of_numbers(
+    base: NDArray[np.float64],
+    edited: NDArray[np.float64],
+    groups: NDArray[np.int64] | None = None,
+    *,
+    loss: bool = False,
+) -> dict[str, Any]:
+    """Return two means, with the gain, its interval and p.
+
+    Args:
+        base: (examples,).
+        edited: (examples,), the same after the edit.
+        groups: (examples,), which belong together; None where each stands alone.
+        loss: less is better, so that the gain is by how much they fell.
+    """
+    gain = compare_differences((edited - base) * (-1 if loss else 1), groups=groups, right_or_wrong=False)
+    return {"base": float(base.mean()), "edited": float(edited.mean()), **gain.to_json()}
 
 
 def gains_table(title: str, measures: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -22,9 +22,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 import strop
 from examples.exhaustive import Merit, best_reduction
-from examples.tables import gains_table
+from examples.tables import gain_of_answers, gain_of_numbers, gains_table
 from strop import Family, MatrixType, Spelling
-from strop.statistics import compare_differences
 from strop.tables import to_markdown
 
 VIT = Family(
@@ -155,8 +154,6 @@ def run(settings: Settings, *, out: Path) -> dict[str, Any]:
         recipe.save(out / "recipe")
         with strop.applied(model, recipe, family=VIT):
             edited = score(model, test)
-    gain = compare_differences(edited[0].astype(float) - base[0], groups=None, right_or_wrong=True)
-    fall = compare_differences(base[1] - edited[1], groups=None, right_or_wrong=False)
     figures = {
         "settings": dataclasses.asdict(settings),
         "images": {"train": len(train.digits), "select": len(select.digits), "test": len(test.digits)},
@@ -164,8 +161,8 @@ def run(settings: Settings, *, out: Path) -> dict[str, Any]:
         "tried": len(tried),
         "select": {"base": merit(model, select)[0], "best": max(own for _, own in tried)[0]},
         "test": {
-            "accuracy": {"base": float(base[0].mean()), "edited": float(edited[0].mean()), **gain.to_json()},
-            "loss, nats": {"base": float(base[1].mean()), "edited": float(edited[1].mean()), **fall.to_json()},
+            "accuracy": gain_of_answers(base[0], edited[0]),
+            "loss, nats": gain_of_numbers(base[1], edited[1], loss=True),
         },
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -110,7 +110,7 @@ def learn(
     steps = max(1, len(ids) // batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    losses = []
+    losses: list[float] = []
     model.train()
     for step in range(steps):
         read = ids[step * batch : (step + 1) * batch]
@@ -120,7 +120,7 @@ def learn(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(float(loss.item()))
     model.eval()
     late = losses[-max(1, steps // 10) :]
     return sum(late) / len(late)

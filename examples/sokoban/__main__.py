@@ -22,8 +22,7 @@ from examples.exhaustive import best_reduction
 from examples.sokoban.episodes import LONGEST, Episode, Sequences, draw_episodes
 from examples.sokoban.player import build_player, play, train_player
 from examples.sokoban.scores import DECISION_TRANSFORMER, ActionScores
-from examples.tables import gains_table
-from strop.statistics import compare_differences
+from examples.tables import gain_of_answers, gain_of_numbers, gains_table
 from strop.tables import to_markdown
 
 
@@ -128,29 +127,13 @@ def measures_of(base: Scores, edited: Scores, episodes: Sequence[Episode]) -> di
         episodes: what both played.
     """
     rooms = np.array([episode.room for episode in episodes])
-    actions, returns = (base.actions, edited.actions), edited.returns - base.returns
-    right = actions[1].correct.astype(float) - actions[0].correct
-    found = {
-        "accuracy of the next action": (
-            *(float(own.correct.mean()) for own in actions),
-            compare_differences(right, groups=base.actions.rooms, right_or_wrong=True),
-        ),
-        "loss, nats an action": (
-            *(float(own.loss.mean()) for own in actions),
-            compare_differences(actions[0].loss - actions[1].loss, groups=base.actions.rooms, right_or_wrong=False),
-        ),
-        f"boards solved in {LONGEST} steps": (
-            float(base.solved.mean()),
-            float(edited.solved.mean()),
-            compare_differences(edited.solved.astype(float) - base.solved, groups=rooms, right_or_wrong=True),
-        ),
-        "return": (
-            float(base.returns.mean()),
-            float(edited.returns.mean()),
-            compare_differences(returns, groups=rooms, right_or_wrong=False),
-        ),
+    first, second = base.actions, edited.actions
+    return {
+        "accuracy of the next action": gain_of_answers(first.correct, second.correct, first.rooms),
+        "loss, nats an action": gain_of_numbers(first.loss, second.loss, first.rooms, loss=True),
+        f"boards solved in {LONGEST} steps": gain_of_answers(base.solved, edited.solved, rooms),
+        "return": gain_of_numbers(base.returns, edited.returns, rooms),
     }
-    return {name: {"base": before, "edited": after, **gain.to_json()} for name, (before, after, gain) in found.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

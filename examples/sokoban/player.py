@@ -55,7 +55,7 @@ def train_player(
     batch = min(batch, len(episodes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    losses = []
+    losses: list[float] = []
     model.train()
     for _ in range(steps):
         first = int(torch.randint(len(episodes) - batch + 1, ()))
@@ -67,7 +67,7 @@ def train_player(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(float(loss.item()))
     model.eval()
     return float(np.mean(losses[-100:]))
 
@@ -75,7 +75,8 @@ def train_player(
 @torch.inference_mode()
 def action_logits(model: DecisionTransformerModel, sequences: Sequences) -> Tensor:
     """Return what a model says at every step of episodes the solver played, (episodes, steps, actions)."""
-    return model(**sequences.model_inputs).action_preds
+    logits: Tensor = model(**sequences.model_inputs).action_preds
+    return logits
 
 
 @torch.inference_mode()
