@@ -64,10 +64,11 @@ class World:
         weights = np.arange(1, len(pairs) + 1) ** -self.exponent
         order = generator.permutation(len(pairs))
         answers = {"home": HOMES, "trade": TRADES}
-        return tuple(
-            Fact(*pairs[index], str(generator.choice(answers[pairs[index][1]])), float(weight))
-            for index, weight in zip(order, weights / weights.sum(), strict=True)
-        )
+        found = []
+        for index, weight in zip(order.tolist(), weights / weights.sum(), strict=True):
+            person, relation = pairs[index]
+            found.append(Fact(person, relation, str(generator.choice(answers[relation])), float(weight)))
+        return tuple(found)
 
     @property
     def words(self) -> list[str]:
