@@ -116,7 +116,7 @@ def train_reader(images: Images, settings: Settings) -> ViTForImageClassificatio
             read = images.rows(index)
             loss = functional.cross_entropy(model(pixel_values=read.pixels).logits, read.digits)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     return model.eval()

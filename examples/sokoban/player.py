@@ -63,7 +63,7 @@ def train_player(
         logits = model(**chosen.model_inputs).action_preds
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), chosen.actions.flatten(), ignore_index=NO_ACTION)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
