@@ -343,7 +343,8 @@ class TestArchitecture:
     def holding_biases(self, subject: Subject) -> list[WeightSite]:
         """The matrices whose biases the architecture can hold: they have one, or a setting of its config gives them one."""
         model, text = subject.model, subject.model.config.get_text_config()
-        held = {name for name, _ in model.named_parameters()}
+        base = {name for name, _ in model.named_parameters()}
+        held = set(base)
         for name, value in text.to_dict().items():
             if "bias" in name and isinstance(value, bool):
                 setattr(text, name, not value)
@@ -352,7 +353,7 @@ class TestArchitecture:
                         other = {own for own, _ in type(model)(model.config).named_parameters()}
                 finally:
                     setattr(text, name, value)
-                held |= other if held <= other else set()
+                held |= other if base <= other else set()
         whole = [site for site in subject.read_sites if site.expert is None]
         return [site for site in whole if f"{subject.anatomy.module_path(site)}.bias" in held]
 
