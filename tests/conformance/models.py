@@ -146,7 +146,7 @@ DENSE = (
     Member("vaultgemma", sizes.WIDE),
     Member("nanochat"),
     Member("doge"),
-    Member("openai-gpt", sizes.GPT, fused={"c_attn": "query key value"}),
+    Member("openai-gpt", sizes.GPT, fused={"c_attn": "query key value"}, traits=("recomputes nothing",)),
     Member("modernbert-decoder", sizes.PLAIN, fused={"Wi": "gate up"}),
 )
 MIXTURES = (
@@ -198,7 +198,7 @@ ENCODERS = (
     Member("modernbert", sizes.PLAIN, "masked", fused={"Wqkv": "query key value", "Wi": "gate up"}),
     Member("albert", sizes.NARROW, "masked", traits=("runs whole", "recomputes nothing")),
     Member("electra", sizes.NARROW, "masked"),
-    Member("mpnet", sizes.PLAIN, "masked", traits=("recomputes nothing",)),
+    Member("mpnet", sizes.PLAIN, "masked", traits=("recomputes nothing", "reads padding on the left")),
 )
 ENCODER_DECODERS = (
     Member("t5", sizes.T5, "seq2seq", traits=("runs whole",)),
