@@ -138,12 +138,14 @@ class Bench:
 
     def shown(self, task: Task, examples: Sequence[Example]) -> dict[str, Any]:
         """Return what the model as it is gains by the examples in its prompt, or why it cannot read them."""
-        asked_of = with_train(task, examples).with_shots(len(examples))
+        asked_of = task.with_shots(len(examples))  # in the order of `drawn`
+        tests = asked_of.examples("test", limit=self.rows)
+        assert {shot.prompt for shot in tests[0].shots} == {example.prompt for example in examples}
         try:
             scorer = Scorer(
                 self.model,
                 self.tokenizer,
-                asked_of.examples("test", limit=self.rows),
+                tests,
                 task.score,
                 anatomy=self.anatomy,
                 share_prefix=True,
@@ -154,11 +156,6 @@ class Bench:
         _, base = self.base(task)
         evaluation = dataclasses.replace(evaluation, tokens=base.tokens)  # a border may fall otherwise behind a shot
         return {task.name: self.gained(task, evaluation), "tokens_per_request": scorer.tokens_per_request}
-
-
-def with_train(task: Task, examples: Sequence[Example]) -> Task:
-    """Return a task that has no other train rows than these."""
-    return dataclasses.replace(task, splits={**task.splits, "train": tuple(examples)})
 
 
 def drawn(task: Task, count: int) -> list[Example]:
