@@ -60,8 +60,8 @@ def matrices_in(module: nn.Module) -> Iterator[Held]:
 def block_lists(model: PreTrainedModel) -> BlockLists | None:
     """Return where a model keeps its blocks, or None where it has no list of modules with several matrices each.
 
-    An outer list is taken and none inside its blocks. Of an encoder–decoder's lists the decoder's is the main one; of a model for
-    images and text that of the text, whose length is the number of layers its config names.
+    An outer list is taken and none inside its blocks. Of an encoder–decoder's lists the encoder's is the main one, which reads the
+    prompt; of a model for images and text that of the text, whose length is the number of layers its config names.
     """
     found = [
         (path, part)
@@ -75,9 +75,9 @@ def block_lists(model: PreTrainedModel) -> BlockLists | None:
     vision = [path for path, _ in lists if _VISION.search(path)]
     texts = [(path, part) for path, part in lists if path not in vision]
     if model.config.is_encoder_decoder:
-        sides = {stack: _on_side(texts, stack) for stack in (Stack.DECODER, Stack.ENCODER)}
+        sides = {stack: _on_side(texts, stack) for stack in (Stack.ENCODER, Stack.DECODER)}
         if all(sides.values()):
-            return BlockLists(str(sides[Stack.DECODER]), {stack: str(path) for stack, path in sides.items()})
+            return BlockLists(str(sides[Stack.ENCODER]), {stack: str(path) for stack, path in sides.items()})
     if not texts:
         return BlockLists(vision[0], {})
     main = _main(model, texts)
