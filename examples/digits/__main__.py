@@ -112,8 +112,9 @@ def train_reader(images: Images, settings: Settings) -> ViTForImageClassificatio
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=steps, pct_start=0.1)
     model.train()
     for _ in range(settings.epochs):
-        for index in torch.randperm(len(images.digits)).split(settings.batch):
-            read = images.rows(index)
+        order = torch.randperm(len(images.digits))
+        for first in range(0, len(order), settings.batch):
+            read = images.rows(order[first : first + settings.batch])
             loss = functional.cross_entropy(model(pixel_values=read.pixels).logits, read.digits)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
