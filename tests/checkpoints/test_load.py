@@ -396,3 +396,15 @@ def test_a_checkpoint_in_several_files_is_loaded_and_a_missing_one_is_named(
     with pytest.raises(CheckpointError, match=rf"^The model '.*shards' cannot be loaded: .*{gone.name}") as caught:
         load(tmp_path / "shards")
     assert "\n" not in str(caught.value)
+
+
+def test_a_body_without_a_head_is_refused_by_what_it_is_and_taken_to_be_looked_at(
+    tiny, small_tokenizer, tmp_path: Path
+) -> None:
+    tiny("bert").base_model.save_pretrained(tmp_path / "body")
+    small_tokenizer.save_pretrained(tmp_path / "body")
+    with pytest.raises(CheckpointError, match="body' holds a BertModel without a head; strop inspect shows its matrices"):
+        load(tmp_path / "body")
+    model, _ = load(tmp_path / "body", headless=True)
+    assert type(model).__name__ == "BertModel"
+    assert strop.Anatomy.of(model).layer_count == 3

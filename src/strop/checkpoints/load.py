@@ -25,6 +25,7 @@ def load(
     dtype: "torch.dtype | None" = None,
     device: "str | torch.device | None" = None,
     announce: Announce = lambda line: None,
+    headless: bool = False,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     """Return a language model, in evaluation mode, and its tokenizer.
 
@@ -37,6 +38,7 @@ def load(
         dtype: the checkpoint's own by default.
         device: where to put the model; CPU by default.
         announce: called with a line for each step of a first fetch.
+        headless: take a checkpoint that holds a body without a head as it is: enough to look at its matrices.
 
     Raises:
         CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a
@@ -44,7 +46,9 @@ def load(
         PullError: a zoo model could not be fetched.
     """
     name = as_text(name)
-    model, tokenizer, report = read_pretrained(None, name, revision=revision, dtype=dtype, announce=announce)
+    model, tokenizer, report = read_pretrained(
+        None, name, revision=revision, dtype=dtype, announce=announce, headless=headless
+    )
     _refuse_incomplete(name, model, report)
     model.eval()
     if device is not None:
@@ -59,6 +63,7 @@ def read_pretrained(
     revision: str | None,
     dtype: "torch.dtype | None",
     announce: Announce,
+    headless: bool = False,
     **settings: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast, Mapping[str, Collection[Any]]]":
     """Return a model, its tokenizer, and transformers' report of the weights that were not there.
@@ -69,6 +74,7 @@ def read_pretrained(
         revision: of a hub id.
         dtype: the checkpoint's own where it is None.
         announce: called with a line for each step of a first fetch.
+        headless: take a checkpoint that holds a body without a head as it is.
         settings: what its `from_pretrained` takes besides.
 
     Raises:
@@ -83,7 +89,8 @@ def read_pretrained(
     own = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            chosen = kind or _language_model_of(transformers.AutoConfig.from_pretrained(folder, **own))
+            config = transformers.AutoConfig.from_pretrained(folder, **own)
+            chosen = kind or ("AutoModel" if headless and _is_body(config) else _language_model_of(config))
             model, report = getattr(transformers, chosen).from_pretrained(
                 folder, dtype=dtype or "auto", output_loading_info=True, use_safetensors=True, **own, **settings
             )
@@ -111,6 +118,12 @@ def _language_model_of(config: "PretrainedConfig") -> str:
     if fills and (named or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
         return "AutoModelForMaskedLM"
     return "AutoModelForCausalLM"
+
+
+def _is_body(config: "PretrainedConfig") -> bool:
+    """Return whether a checkpoint says that it was saved without a head."""
+    named = config.architectures or ()
+    return bool(named) and all(str(name).endswith("Model") for name in named)
 
 
 def as_text(name: str | Path) -> str:
@@ -184,6 +197,11 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would go on with random numbers in their place
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        if _is_body(model.config):
+            raise CheckpointError(
+                f"The checkpoint '{name}' holds a {model.config.architectures[0]} without a head; strop inspect shows its matrices, "
+                "and strop train gives it a classifier's head for a task with score: label."
+            )
         raise CheckpointError(
             f"The checkpoint '{name}' lacks {len(missing)} of {type(model).__name__}'s weights ({shown}): it is incomplete, "
             "or was saved from another kind of model."

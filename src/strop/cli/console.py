@@ -131,10 +131,11 @@ def load_for_command(
     dtype: str | None = None,
     task: "Task | None" = None,
     seed: int = 0,
+    headless: bool = False,
 ) -> Any:
     """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed.
 
-    Where it runs is told first.
+    A checkpoint without a head is taken where it is only looked at. Where it runs is told first.
     """
     import torch
 
@@ -148,7 +149,9 @@ def load_for_command(
     progress.note(f"running on {_describe_device(target)}")
     kind = dtypes[dtype] if dtype else None
     if task is None or task.labels is None:
-        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note)
+        return load(
+            name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless
+        )
     labels = task.labels.names or 1
     return load_classifier(
         name, labels=labels, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
