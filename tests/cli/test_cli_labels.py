@@ -77,3 +77,20 @@ def test_a_classifier_is_sharpened_without_a_bound_on_drift(
     assert refused.code == 2
     assert "a classifier writes no text that drift (--drift)" in refused.err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_classifiers_spectrum_is_baked_with_its_head(
+    strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path
+) -> None:
+    quick = ["--epochs", "4", "--batch-size", "8", "--accumulate", "1", "--lr", "0.01"]
+    trained = strop_command(
+        "train", tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet", "--method", "spectrum", *quick
+    )
+    assert trained.code == 0, trained.err
+    baked = strop_command("bake", tiny_folder, "--recipe", tmp_path / "run" / "recipe", "--out", tmp_path / "baked")
+    assert baked.code == 0, baked.err
+    assert 'LlamaForSequenceClassification.from_pretrained("' in baked.out
+    once = strop_command("eval", tiny_folder, "--task", cities(), "--recipe", tmp_path / "run" / "recipe", "--json").json
+    again = strop_command("eval", tmp_path / "baked", "--task", cities(), "--json").json
+    assert again["base"]["accuracy"] == once["edited"]["accuracy"]
+    assert again["base"]["loss"] == pytest.approx(once["edited"]["loss"], abs=1e-6)

@@ -130,10 +130,13 @@ def load_for_command(
     device: str | None = None,
     dtype: str | None = None,
     task: "Task | None" = None,
+    labels: "Sequence[str] | None" = None,
     seed: int = 0,
     headless: bool = False,
 ) -> Any:
-    """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed.
+    """Load a model and its tokenizer for a command: a classifier where the task has labels, or a recipe's head has.
+
+    A new head is drawn by the seed; no labels are those of a number.
 
     A checkpoint without a head is taken where it is only looked at. Where it runs is told first.
     """
@@ -148,13 +151,14 @@ def load_for_command(
     target = device_for_command(device)
     progress.note(f"running on {_describe_device(target)}")
     kind = dtypes[dtype] if dtype else None
-    if task is None or task.labels is None:
+    if task is not None and task.labels is not None:
+        labels = task.labels.names or ()
+    if labels is None:
         return load(
             name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless
         )
-    labels = task.labels.names or 1
     return load_classifier(
-        name, labels=labels, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
+        name, labels=labels or 1, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
     )
 
 
