@@ -84,11 +84,11 @@ def test_a_classifiers_spectrum_is_baked_with_its_head(
 ) -> None:
     quick = ["--epochs", "4", "--batch-size", "8", "--accumulate", "1", "--lr", "0.01"]
     trained = strop_command(
-        "train", tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet", "--method", "spectrum", *quick
+        "train", tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--method", "spectrum", *quick
     )
     assert trained.code == 0, trained.err
     baked = strop_command("bake", tiny_folder, "--recipe", tmp_path / "run" / "recipe", "--out", tmp_path / "baked")
-    assert baked.code == 0, baked.err
+    assert baked.code == 0, baked.err + trained.out
     assert 'LlamaForSequenceClassification.from_pretrained("' in baked.out
     once = strop_command("eval", tiny_folder, "--task", cities(), "--recipe", tmp_path / "run" / "recipe", "--json").json
     again = strop_command("eval", tmp_path / "baked", "--task", cities(), "--json").json
