@@ -403,7 +403,9 @@ def test_a_body_without_a_head_is_refused_by_what_it_is_and_taken_to_be_looked_a
 ) -> None:
     tiny("bert").base_model.save_pretrained(tmp_path / "body")
     small_tokenizer.save_pretrained(tmp_path / "body")
-    with pytest.raises(CheckpointError, match="body' holds a BertModel without a head; strop inspect shows its matrices"):
+    with pytest.raises(
+        CheckpointError, match="body' holds a BertModel without a head; strop inspect shows its matrices"
+    ):
         load(tmp_path / "body")
     model, _ = load(tmp_path / "body", headless=True)
     assert type(model).__name__ == "BertModel"

@@ -90,7 +90,9 @@ def test_a_classifiers_spectrum_is_baked_with_its_head(
     baked = strop_command("bake", tiny_folder, "--recipe", tmp_path / "run" / "recipe", "--out", tmp_path / "baked")
     assert baked.code == 0, baked.err + trained.out
     assert 'LlamaForSequenceClassification.from_pretrained("' in baked.out
-    once = strop_command("eval", tiny_folder, "--task", cities(), "--recipe", tmp_path / "run" / "recipe", "--json").json
+    once = strop_command(
+        "eval", tiny_folder, "--task", cities(), "--recipe", tmp_path / "run" / "recipe", "--json"
+    ).json
     again = strop_command("eval", tmp_path / "baked", "--task", cities(), "--json").json
     assert again["base"]["accuracy"] == once["edited"]["accuracy"]
     assert again["base"]["loss"] == pytest.approx(once["edited"]["loss"], abs=1e-6)

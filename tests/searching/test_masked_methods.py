@@ -16,8 +16,8 @@ from strop.interventions import Positions
 from strop.linalg import decompose
 from strop.proving import RunOptions
 from strop.scoring import Scorer
+from strop.searching import EffectPlan, measure_effects
 from strop.searching.averages import mean_inputs
-from strop.searching.effects import EffectPlan, measure_effects
 from strop.tasks import Example, Task
 
 TOKENIZER = masked_tokenizer()

@@ -18,7 +18,7 @@ from strop.linalg import decompose
 from strop.proving import RunOptions
 from strop.recipe import Recipe
 from strop.scoring import Scorer
-from strop.searching.effects import EffectPlan, measure_effects
+from strop.searching import EffectPlan, measure_effects
 from strop.tasks import Example, Task
 from strop.training.objective import objective_of
 

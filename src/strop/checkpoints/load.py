@@ -199,8 +199,8 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         if _is_body(model.config):
             raise CheckpointError(
-                f"The checkpoint '{name}' holds a {model.config.architectures[0]} without a head; strop inspect shows its matrices, "
-                "and strop train gives it a classifier's head for a task with score: label."
+                f"The checkpoint '{name}' holds a {model.config.architectures[0]} without a head; strop inspect shows its "
+                "matrices, and strop train gives it a classifier's head for a task with score: label."
             )
         raise CheckpointError(
             f"The checkpoint '{name}' lacks {len(missing)} of {type(model).__name__}'s weights ({shown}): it is incomplete, "

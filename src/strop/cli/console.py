@@ -154,9 +154,7 @@ def load_for_command(
     if task is not None and task.labels is not None:
         labels = task.labels.names or ()
     if labels is None:
-        return load(
-            name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless
-        )
+        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless)
     return load_classifier(
         name, labels=labels or 1, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
     )

@@ -73,9 +73,7 @@ def inspect(
     document = Recipe.load(recipe) if recipe is not None else None
     loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
     with showing_progress(quiet=quiet) as progress:
-        model, _ = load_for_command(
-            model_name, progress, revision=revision, device=device, dtype=dtype, headless=True
-        )
+        model, _ = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype, headless=True)
         anatomy = anatomy_for_command(model, family_file)
         base = identify(model)
         with contextlib.ExitStack() as stack:

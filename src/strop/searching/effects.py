@@ -3,7 +3,6 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +11,16 @@ from transformers import PreTrainedModel
 from strop.anatomy import Tap, WeightSite, by_sequence, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import DecompositionError, UsageError
 from strop.interventions.interfaces import Decompose
-from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
+from strop.linalg import EffectAccumulator, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
-from strop.searching.averages import mean_inputs
 from strop.searching.decompositions import decompose_all
+from strop.searching.effect_plan import EffectPlan
 from strop.searching.sample import Sample
+from strop.searching.stand_in import StandIn
 from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
 from strop.searching.whole_walk import WholeWalk
-
-Counterfactual = Literal["zero", "mean", "roll", "pairs"]
-"""What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EffectPlan:
-    """How effects are estimated.
-
-    Raises:
-        UsageError: a setting is not among those there are.
-    """
-
-    counterfactual: Counterfactual = "zero"
-    reduction: Reduction = "sum"
-    """How the effects at many tokens become the score a component is ranked by."""
-    steps: int = 1
-    """Points on the way from the counterfactual's embeddings to the real ones that the gradient is averaged over."""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("counterfactual", get_args(Counterfactual)), ("reduction", get_args(Reduction))):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
-        if self.steps < 1:
-            raise UsageError(f"steps is 1 or more, not {self.steps}.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,7 +101,7 @@ def measure_effects(
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
     with evaluating(model), frozen(model), waiting:
-        counterfactual = _Counterfactual.of(scorer, sites, plan)
+        counterfactual = StandIn.of(scorer, sites, plan)
         walks: list[_BatchWalk | WholeWalk] = []
         for batch in batches:
             if scorer.anatomy.family.resumes:
@@ -201,58 +176,11 @@ def scale_of(model: PreTrainedModel) -> float:
     return 1024.0 if model.dtype == torch.float16 else 1.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Counterfactual:
-    """What stands in for real inputs: at the matrices, and at the embeddings where the gradient is averaged on a path."""
-
-    plan: EffectPlan
-    mean_inputs: Mapping[WeightSite, Tensor]
-    mean_embedding: Tensor | None
-
-    @classmethod
-    def of(cls, scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Counterfactual":
-        if plan.counterfactual != "mean":
-            return cls(plan, {}, None)
-        embedding = _mean_embedding(scorer) if plan.steps > 1 else None
-        return cls(plan, mean_inputs(scorer, sites), embedding)
-
-    def counted(self, real: Tensor) -> Tensor:
-        """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
-        return real & real.roll(1, 0) if self.plan.counterfactual == "roll" else real
-
-    def change(self, site: WeightSite, inputs: Tensor, given: Tensor | None) -> Tensor:
-        """Return Δx of inputs (sequences, tokens, in), where `given` are the inputs under the counterfactual prompts."""
-        match self.plan.counterfactual:
-            case "zero":
-                return -inputs
-            case "mean":
-                return self.mean_inputs[site].to(inputs.device, inputs.dtype) - inputs
-            case "roll":
-                return inputs.roll(1, 0) - inputs
-            case "pairs":
-                assert given is not None
-                return given - inputs
-
-    def embeddings(self, batch: Batch, real: Tensor, given: Tensor | None) -> Tensor:
-        """Return what the path to the real embeddings (sequences, tokens, hidden) sets out from."""
-        match self.plan.counterfactual:
-            case "zero":
-                return torch.zeros_like(real)
-            case "mean":
-                assert self.mean_embedding is not None
-                return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
-            case "roll":
-                return real.where(~self.counted(batch.real).to(real.device)[..., None], real.roll(1, 0))
-            case "pairs":
-                assert given is not None
-                return given
-
-
 class _BatchWalk:
     """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
 
     def __init__(
-        self, scorer: Sample, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, waiting: WaitingStates
+        self, scorer: Sample, counterfactual: StandIn, batch: Batch, *, lowest: int, waiting: WaitingStates
     ) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
         self._counterfactual, self._batch, self._lowest = counterfactual, batch, lowest
@@ -379,20 +307,6 @@ class _BatchWalk:
             state=state,
             beside=self._batch.beside,
         )
-
-
-def _mean_embedding(scorer: Sample) -> Tensor:
-    total, count = torch.zeros(()), 0
-    with torch.no_grad():
-        for batch in scorer.batches:
-            with batch.with_prompts_known():
-                found = hidden_states_entering(
-                    scorer.model, scorer.anatomy, batch.input_ids, layer=0, beside=batch.beside
-                )
-            real = batch.real.to(found.device)
-            total = total.to(found.device) + found[real].float().sum(0)
-            count += int(real.sum())
-    return total / count
 
 
 def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from strop.proving import Assignment, texts_beside_drift
 from strop.scoring import Batch, Resources, Texts, writes
 from strop.scoring.encoding import batches_of
 from strop.scoring.forms import TokenSequence
-from strop.searching.effects import EffectPlan, Effects, measure_effects, refuse_unknown_effects
+from strop.searching.effect_plan import EffectPlan
+from strop.searching.effects import Effects, measure_effects, refuse_unknown_effects
 from strop.searching.kept_vectors import keep_vectors, kept_vectors
 
 

@@ -18,8 +18,7 @@ from strop.linalg import decompose
 from strop.proving import Budget, Guard, RunOptions
 from strop.recipe import Recipe
 from strop.scoring import Scorer
-from strop.searching import SharpenPlan, measure_effects, sharpen
-from strop.searching.effects import EffectPlan, Effects
+from strop.searching import EffectPlan, Effects, SharpenPlan, measure_effects, sharpen
 from strop.searching.sharpening.spectrum import Spectrum, direction_of
 from strop.tasks import Task
 

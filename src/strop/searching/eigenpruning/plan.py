@@ -8,7 +8,7 @@ from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.interventions import Bias
 from strop.linalg import Reduction
-from strop.searching.effects import Counterfactual, EffectPlan
+from strop.searching.effect_plan import Counterfactual, EffectPlan
 from strop.statistics import ObjectiveName
 
 Scope = Literal["global", "per-type", "per-matrix"]
