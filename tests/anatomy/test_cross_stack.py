@@ -41,7 +41,7 @@ def test_a_model_with_one_stack_has_no_other(tiny: object) -> None:
     assert anatomy.layers_of(None) == 3
     with pytest.raises(SiteError) as refused:
         anatomy.layers_of(Stack.CROSS)
-    assert str(refused.value) == "cross: a Llama-like model has one stack, which has no name; leave it out."
+    assert str(refused.value) == "cross: a Llama model has one stack, which has no name; leave it out."
 
 
 def test_the_family_on_the_page_is_that_of_t5(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ WORDS: dict[str, Any] = {
     "learning_rate": "0.0009 for hidden states, 0.01 for weights",
     "keep_text": False,
     "stack": "the main one",
+    "sparsity": "scale all",
     "step": "0.006 for fisher-sign, 0.004 for sign, else 0.002",
 }
 """What is shown where the plan has None, and it is not `all`."""

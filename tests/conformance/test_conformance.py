@@ -43,7 +43,7 @@ from strop.interventions import (
 from strop.linalg import decompose
 from strop.recipe import Recipe, applied
 from strop.scoring import Batch
-from strop.scoring.scorer import refuse_no_language_model
+from strop.scoring.forms import form_of
 from strop.searching import measure_effects
 
 NEAR = {"atol": 2e-4, "rtol": 2e-4}
@@ -51,6 +51,7 @@ ANSWERS = ((15, 33, 21), (44, 17))
 TEXTS = tuple(prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True))
 POSITIONS, NEW = "f1+l2", 3
 SHARE = 0.25
+NO_MASK: Any = SimpleNamespace(mask_token_id=None)
 ASKED = {"matrices", "left alone", "from a block on", "streams", "biases"}
 """What is noted of every member, where the whole suite is run."""
 
@@ -122,7 +123,7 @@ class TestArchitecture:
         model, sites = subject.model, subject.read_sites
         if subject.member.head == "classes":
             with pytest.raises(UsageError, match=f"^{type(model).__name__} does not predict the next token"):
-                refuse_no_language_model(model, subject.anatomy, "exact")
+                form_of(model, subject.anatomy, NO_MASK, "exact")
             subject.note("effects", "no")
             return
         batch, texts = self.batch(subject)
@@ -268,7 +269,7 @@ class TestArchitecture:
     def test_what_is_generated_is_what_edits_by_hand_generate(self, subject: Subject, edit: ByHand) -> None:
         if subject.member.head in ("masked", "classes"):
             with pytest.raises(UsageError, match=f"^{type(subject.model).__name__} .*score: generate"):
-                refuse_no_language_model(subject.model, subject.anatomy, "generate")
+                form_of(subject.model, subject.anatomy, NO_MASK, "generate")
             subject.note("generates", "no")
             return
         if subject.member.head == "seq2seq":

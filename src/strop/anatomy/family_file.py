@@ -74,8 +74,7 @@ def family_as_yaml(family: Family) -> str:
     name: mine
     model_types: [mine]
     blocks: model.layers
-    matrices:
-      up: mlp.fc1
+    matrices: {up: mlp.fc1}
     """
     entry: dict[str, Any] = {
         "name": family.name,

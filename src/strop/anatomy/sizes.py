@@ -85,8 +85,7 @@ def _spellings(blocks: nn.ModuleList, family: Family, stack: Stack | None) -> tu
 
 
 def _fits(block: nn.Module, spelling: Spelling) -> bool:
-    module = _part(block, spelling.module_path(0))
-    return module is not None and getattr(module, spelling.parameter, None) is not None
+    return _part(block, spelling.module_path(0)) is not None
 
 
 def _key_value_heads(config: Any, heads: int) -> int:

@@ -134,7 +134,7 @@ def test_values_of_their_own_module_may_serve_other_heads_than_their_keys() -> N
         block.self_attn.o_proj.register_forward_pre_hook(
             lambda _module, arguments: (arguments[0].roll(8, -1),), prepend=True
         )
-    assert verify(model, Anatomy.of(model)).told == {*QKV, T.GATE, T.UP}
+    assert verified(model, Anatomy.of(model)).told == {*QKV, T.GATE, T.UP}
 
 
 def test_halves_of_an_mlp_that_lie_otherwise_are_refused(tiny: Tiny) -> None:

@@ -40,12 +40,12 @@ def matrices_in(module: nn.Module) -> Iterator[Held]:
 
     They are the `weight` of two axes of a linear module, whatever it keeps it as, and parameters of three axes: the matrices of
     several experts. What an embedding or a convolution holds is none. A module that an adapter has wrapped stands where the
-    wrapper is.
+    wrapper is, and what torch.compile made of a module stands for that.
     """
     for path, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d) or ".lora_" in path:
             continue
-        where = path.removesuffix(".base_layer")
+        where = path.removesuffix(".base_layer").replace("_orig_mod.", "")
         sizes = (getattr(part, "out_features", None), getattr(part, "in_features", None))
         linear = hasattr(part, "weight") and all(isinstance(size, int) for size in sizes)
         if linear:

@@ -74,7 +74,9 @@ class OutputCheck:
         self._model = model
         self._places: dict[nn.Module, list[Place]] = {}
         for place in places:
-            self._places.setdefault(place.module(model), []).append(place)
+            module = place.module(model)
+            wrapped = getattr(module, "base_layer", None)  # an adapter's wrapper adds to what the matrix gives
+            self._places.setdefault(wrapped if isinstance(wrapped, nn.Module) else module, []).append(place)
 
     def __enter__(self) -> "OutputCheck":
         self._handles = [module.register_forward_hook(self._check) for module in self._places]

@@ -57,12 +57,13 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
     Raises:
         AnatomyError: something does not hold; the message says what, and what to correct.
     """
-    places = [
+    all_places = [
         place
         for stack in sizes
         for layer in _first_of_each_make(model, family, stack)
-        for place in readable(model, _places(family, sizes, stack, layer))
+        for place in _places(family, sizes, stack, layer)
     ]
+    places = readable(model, all_places)
     with torch.no_grad():
         refuse_other_storage(model, places)
         seen = observe(model, family.blocks, inputs=inputs)
@@ -75,8 +76,10 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
             with OutputCheck(model, seeable) as check:
                 whole = _whole(model, inputs)
             told = _told(model, family, sizes, check.reached, inputs)
-            _refuse_padding(model, family, inputs, whole.states)
-            reuses = seen.calls_per_block == 1 and _reuses_prefix(model, family, inputs, whole)
+            exact = len(places) == len(all_places)  # what is quantised may round by all it is given at once
+            if exact:
+                _refuse_padding(model, family, inputs, whole.states)
+            reuses = seen.calls_per_block == 1 and (not exact or _reuses_prefix(model, family, inputs, whole))
             return Findings(seen, reuses, told, _uncalled(seeable, check.reached))
 
 
@@ -163,7 +166,8 @@ def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
 
 
 def _logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    logits: Tensor = model(**inputs, **uncached(model)).logits
+    with torch.compiler.set_stance("force_eager"):
+        logits: Tensor = model(**inputs, **uncached(model)).logits
     return logits
 
 
