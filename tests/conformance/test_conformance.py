@@ -355,12 +355,13 @@ class TestArchitecture:
                 finally:
                     setattr(text, name, value)
                 held |= other if base <= other else set()
-        whole = [site for site in subject.read_sites if site.expert is None]
+        whole = [site for site in subject.read_sites if subject.anatomy.spelling(site).sees_every_token]
         return [site for site in whole if f"{subject.anatomy.module_path(site)}.bias" in held]
 
     def test_gradients_are_the_same_where_blocks_are_recomputed(self, subject: Subject) -> None:
         model, stack, layer = subject.model, subject.stacks[0], subject.layer
-        site = next(site for site in subject.sites if (site.layer, site.stack, site.expert) == (layer, stack, None))
+        here = (site for site in subject.sites if (site.layer, site.stack, site.expert) == (layer, stack, None))
+        site = next(site for site in here if subject.anatomy.spelling(site).sees_every_token)
         states = LowRankEdit(StreamSite(layer, stack=stack), "loreft", rank=4, positions=Positions(reach="all"))
         outputs, inputs = subject.anatomy.read_weight(model, site).shape
         size, generator = subject.anatomy.stacks[stack].hidden_size, torch.Generator().manual_seed(0)

@@ -173,7 +173,7 @@ class _OfBlock:
         return self._as_output(part.state) if part.start == count and not part.raw else None
 
     def _as_output(self, hidden: Any) -> Any:
-        return (hidden, None, None) if self._family.block_returns == "tuple" else hidden
+        return _Passed((hidden, None)) if self._family.block_returns == "tuple" else hidden
 
     def _refuse_other_kind(self, output: Any) -> None:
         if isinstance(output, (tuple, list)) != (self._family.block_returns == "tuple"):
@@ -182,6 +182,15 @@ class _OfBlock:
                 f"A {self._family.name} block is said to return a {self._family.block_returns}, and this one returns "
                 f'a {kind}: describe the family with block_returns="{kind}".'
             )
+
+
+class _Passed(tuple[Any, ...]):
+    """The hidden state and one thing more, for models that unpack two; in any later place there is None (T5 asks for a third)."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        return None if isinstance(index, int) and index >= len(self) else super().__getitem__(index)
 
 
 class _OfHead:

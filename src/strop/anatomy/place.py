@@ -76,7 +76,9 @@ class Place:
         if not spelling.is_tappable:
             of = "of one expert " if spelling.experts else ""
             inside = f"{self.module_path} computes it inside from its parameter {spelling.parameter}"
-            never = f"the block reads the weight of {self.module_path} and never calls it"
+            never = (
+                f"the block calls {self.module_path} for more than its tokens, or reads its weight and never calls it"
+            )
             raise AnatomyError(
                 f"{site}: what goes in and out {of}cannot be seen, for {inside if spelling.called else never}; choose other "
                 "matrices, or what reads the weights alone, such as a rank reduction."

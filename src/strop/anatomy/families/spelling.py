@@ -26,7 +26,8 @@ class Spelling:
         parameter: the module's parameter that holds the matrix.
         experts: `stacked` where the parameter holds the matrices of all experts: (experts, out, in), or
             (experts, in, out) where it is transposed; None where it does not.
-        called: False where the block reads the module's weight and never calls the module (Mamba's `dt_proj`).
+        called: False where the block reads the module's weight and never calls the module (Mamba's `dt_proj`), or calls it for
+            more than its tokens (the queries of a DeBERTa that shares them with relative positions).
 
     Raises:
         AnatomyError: a packing without its parts, parts without a packing, heads interleaved with what has none, or
