@@ -1,8 +1,9 @@
 """Every method beside every rival on five tasks: what each gains, how it is spread, what it costs, and how long it takes.
 
-On SmolLM2-135M: the best constant answer, the base with 0, 1, 5 and 8 train rows before each prompt, LASER, eigenpruning,
-sharpening by one step and by as many as help, and what is learned with and without keeping to the base: LoReFT, DiReFT, a bias
-after each block, the spectrum, and a LoRA of as many parameters as LoReFT. Runs that are finished already are read back;
+On SmolLM2-135M: the best constant answer, the base with 0, 1, 5 and 8 train rows before each prompt, LASER, eigenpruning, the
+same ranked by gain and price inside a bound on drift, sharpening by one step and by as many as help, and what is learned with
+and without keeping to the base: LoReFT, DiReFT, a bias after each block, the spectrum, and a LoRA of as many parameters as
+LoReFT. Runs that are finished already are read back;
 --methods names the lines to measure, and lines that were never measured are left out. The rows of arc-easy and boolq come from
 the hub, or from a folder named by --data.
 """
@@ -23,7 +24,7 @@ from lora import Settings, train_lora
 from strop.anatomy import Anatomy
 from strop.files import write_json
 from strop.interventions import Positions
-from strop.proving import RunOutcome, free_rivals
+from strop.proving import Guard, RunOutcome, free_rivals
 from strop.runs import Price, RunResult
 from strop.scoring import Evaluation, Scorer, compare
 from strop.statistics import Comparison, Figures
@@ -58,9 +59,11 @@ class Setting:
 
 
 KEPT = 10.0
-"""λ of what is kept to the base."""
+"""λ of what is kept to the base, and what a nat of drift costs a priced pruning."""
 WEIGHTS_RATE = 0.01
 """Learning rate of the spectrum and of biases, everywhere."""
+FEW_REMOVED, NEAR = 0.00005, 0.1
+"""Share of the singular values that a round of a priced pruning removes, five of SmolLM2's, and how far it may drift."""
 
 
 SETTINGS = {
@@ -209,12 +212,22 @@ def methods(task: Task, setting: Setting, folder: Path) -> dict[str, Callable[[]
         "sharpen": steps,
         "sharpen_sign": dataclasses.replace(steps, precondition="sign"),
     }
+    priced = dataclasses.replace(
+        prune, price_weight=KEPT, whole_matrices=True, fractions=(FEW_REMOVED,), iterate=6, patience=6
+    )
     return {
         "laser": lambda: by_strop(
             "laser", folder / "laser", lambda options: strop.search(*strop.load(MODEL), task, search, options)
         ),
         "eigenpruning": lambda: by_strop(
             "eigenpruning", folder / "pruned", lambda options: strop.prune(*strop.load(MODEL), task, prune, options)
+        ),
+        "eigenpruning_priced": lambda: by_strop(
+            "eigenpruning_priced",
+            folder / "pruned_priced",
+            lambda options: strop.prune(
+                *strop.load(MODEL), task, priced, dataclasses.replace(options, guards=(Guard.parse(f"drift:{NEAR}"),))
+            ),
         ),
         **{name: functools.partial(_by, name, folder, strop.sharpen, task, plan) for name, plan in sharpened.items()},
         **{name: functools.partial(_by, name, folder, strop.train, task, plan) for name, plan in learned.items()},

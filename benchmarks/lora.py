@@ -152,7 +152,8 @@ def _made_ready(
             "dataloader_pin_memory": False,
             "use_cpu": True,
             "seed": settings.seed,
-        }
+        },
+        model=adapted,
     )
     objective = AnswerObjective(model, anatomy, train_set)
     objective.prefix = prefix

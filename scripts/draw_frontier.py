@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+
+from svg import line, sheet, text
 
 ROOT = Path(__file__).parents[1]
 FIGURES, PICTURE = ROOT / "benchmarks" / "results" / "evidence.json", ROOT / "docs" / "frontier.svg"
@@ -21,6 +22,7 @@ LEAST, MOST = 0.005, 1.0
 NAMES: Mapping[str, str] = {
     "laser": "LASER",
     "eigenpruning": "eigenpruning",
+    "eigenpruning_priced": "eigenpruning, priced",
     "sharpen_once": "sharpening, one step",
     "sharpen": "sharpening",
     "sharpen_sign": "sharpening, steps alike",
@@ -45,24 +47,20 @@ def picture(rows: Mapping[str, Any]) -> str:
     def up(points: float) -> float:
         return HEIGHT - BOTTOM - points / ceiling * (HEIGHT - TOP - BOTTOM)
 
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
-        f"<title>Gain against drift on {TASK}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-    ]
+    lines = sheet(WIDTH, HEIGHT, f"Gain against drift on {TASK}")
     for drift in (0.005, 0.01, 0.03, 0.1, 0.3, 1.0):
         x = across(drift)
-        lines += [_line(x, TOP, x, HEIGHT - BOTTOM, "#e4e9f0"), _text(x, HEIGHT - BOTTOM + 20, f"{drift:g}", "middle")]
+        lines += [line(x, TOP, x, HEIGHT - BOTTOM, "#e4e9f0"), text(x, HEIGHT - BOTTOM + 20, f"{drift:g}", "middle")]
     for points in range(0, ceiling + 1, 5):
         y = up(points)
-        lines += [_line(LEFT, y, WIDTH - RIGHT, y, "#e4e9f0"), _text(LEFT - 8, y + 4, str(points), "end")]
-    lines.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "drift from the base, nats per token", "middle"))
-    lines.append(_text(LEFT - 50, TOP - 10, "gain, points", "start"))
+        lines += [line(LEFT, y, WIDTH - RIGHT, y, "#e4e9f0"), text(LEFT - 8, y + 4, str(points), "end")]
+    lines.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "drift from the base, nats per token", "middle"))
+    lines.append(text(LEFT - 50, TOP - 10, "gain, points", "start"))
     for name, words in LINES.items():
         if name in rows:
             y = up(100 * rows[name]["gain"])
-            lines.append(_line(LEFT, y, WIDTH - RIGHT, y, "#b08a3c", dashed=True))
-            lines.append(_text(WIDTH - RIGHT + 6, y + 4, words, "start", "#7a5d1f"))
+            lines.append(line(LEFT, y, WIDTH - RIGHT, y, "#b08a3c", dashed=True))
+            lines.append(text(WIDTH - RIGHT + 6, y + 4, words, "start", "#7a5d1f"))
     for name, row in rows.items():
         method = name.removesuffix("_kept")
         if method not in NAMES or row.get("drift") is None:
@@ -70,22 +68,13 @@ def picture(rows: Mapping[str, Any]) -> str:
         filled = name.endswith("_kept") or method.startswith("sharpen")
         x, y = across(row["drift"]["kl"]), up(100 * row["gain"])
         low, high = (up(100 * bound) for bound in row["gain_ci95"])
-        lines.append(_line(x, low, x, high, "#9fb4cc"))
+        lines.append(line(x, low, x, high, "#9fb4cc"))
         lines.append(
             f'<circle cx="{x:.0f}" cy="{y:.0f}" r="5" fill="{"#31527a" if filled else "white"}" stroke="#31527a"/>'
         )
         words = NAMES[method] + (", kept to the base" if name.endswith("_kept") else "")
-        lines.append(_text(x + 9, y - 6, words, "start", "#16263a"))
+        lines.append(text(x + 9, y - 6, words, "start", "#16263a"))
     return "\n".join([*lines, "</svg>", ""])
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False) -> str:
-    dashes = ' stroke-dasharray="5 4"' if dashed else ""
-    return f'<line x1="{x1:.0f}" y1="{y1:.0f}" x2="{x2:.0f}" y2="{y2:.0f}" stroke="{colour}"{dashes}/>'
-
-
-def _text(x: float, y: float, words: str, anchor: str, colour: str = "#4a5a6e") -> str:
-    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """JSON says one thing to all who read it, or is refused."""
 
+import json
+
 import pytest
 
-from strop.plain_json import parse_json
+from strop.plain_json import parse_json, to_json
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,13 @@ def test_json_that_readers_may_take_otherwise_is_refused(text: str, reason: str)
 def test_ordinary_json_is_read() -> None:
     assert parse_json('{"a": [1, -2.5, "\\ud83d\\ude00", null, true]}') == {"a": [1, -2.5, "\U0001f600", None, True]}
     assert parse_json("[" * 64 + "]" * 64)
+
+
+def test_json_is_indented_and_short_lists_stand_on_one_line_where_that_is_asked() -> None:
+    value = {"a": [1, {"b": "ä", "c": []}], 2: (True, None, {})}
+    plain = {"a": [1, {"b": "ä", "c": []}], "2": [True, None, {}]}
+    assert to_json(value) == json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    assert to_json(value, width=30).splitlines() == [
+        "{", '  "a": [1, {"b": "ä", "c": []}],', '  "2": [true, null, {}]', "}",
+    ]  # fmt: skip
+    assert json.loads(to_json(value, width=30)) == plain

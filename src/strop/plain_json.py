@@ -11,13 +11,36 @@ MOST_DEEP = 64
 """Levels of lists and objects in one another that a JSON file may have."""
 
 
-def to_json(value: object) -> str:
-    """Return a value as indented JSON that any reader takes: NaN and infinity, which JSON has not, become null.
+def to_json(value: object, *, width: int = 0) -> str:
+    r"""Return a value as indented JSON that any reader takes: NaN and infinity, which JSON has not, become null.
+
+    Args:
+        value: what JSON can hold.
+        width: a list or an object that ends within so many characters stands on one line.
 
     >>> to_json([1.5, float("nan")]).split()
     ['[', '1.5,', 'null', ']']
+    >>> to_json({"layers": [1, 2]}, width=80)
+    '{"layers": [1, 2]}\n'
     """
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _written(json.loads(json.dumps(_finite(value), allow_nan=False)), width, indent="") + "\n"
+
+
+def _written(value: object, width: int, *, indent: str) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    if not value or not isinstance(value, (dict, list)) or len(indent) + len(line) <= width:
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        parts = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_written(own, width, indent=deeper)}"
+            for key, own in value.items()
+        ]
+    else:
+        parts = [_written(own, width, indent=deeper) for own in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    inner = f",\n{deeper}".join(parts)
+    return f"{opening}\n{deeper}{inner}\n{indent}{closing}"
 
 
 def _finite(value: object) -> object:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.fixtures.stored import offloaded, packed
 
 from strop.analysis import describe_matrices
 from strop.anatomy import Anatomy, MatrixType
@@ -93,3 +94,15 @@ def test_half_precision_weights_are_described_as_such(tiny: Callable[..., Any], 
     assert row.dtype == "bfloat16"
     assert row.spectrum is not None
     assert row.spectrum.full_rank == 32
+
+
+def test_what_cannot_be_read_is_described_by_how_it_is_stored(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    for model, stored in (
+        (packed(tiny("llama")), "quantised (bitsandbytes)"),
+        (offloaded(tiny("llama"), "map", tmp_path), "offloaded"),
+    ):
+        rows = describe_matrices(model, Anatomy.of(model), matrix_types=[MatrixType.UP])
+        assert [row.stored for row in rows] == ["", stored, stored]
+        assert [row.shape for row in rows] == [(48, 32)] * 3
+        assert [row.device for row in rows] == ["cpu"] * 3
+        assert [row.spectrum is not None for row in rows] == [True, False, False]

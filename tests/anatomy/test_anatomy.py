@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.fixtures.opt import OPT
+from tests.fixtures.stored import hold_in_bytes
 from torch import Tensor, nn
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
@@ -283,6 +284,7 @@ def test_a_tied_weight_is_refused_with_both_names_and_may_still_be_read(tiny: Ti
 
 def test_a_quantised_model_is_refused_with_its_method(tiny: Tiny) -> None:
     model = tiny("llama")
+    hold_in_bytes(model.model.layers[1].mlp.up_proj)
     model.is_quantized = True
     model.hf_quantizer = types.SimpleNamespace(
         quantization_config=types.SimpleNamespace(quant_method=types.SimpleNamespace(value="bitsandbytes"))
@@ -297,14 +299,18 @@ def test_a_quantised_model_is_refused_with_its_method(tiny: Tiny) -> None:
 def test_an_integer_weight_is_refused_by_name(tiny: Tiny) -> None:
     model = tiny("llama")
     model.model.layers[1].mlp.up_proj.weight = nn.Parameter(torch.zeros(48, 32, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(UneditableWeightError, match=r"up_proj\.weight is not a floating-point matrix parameter"):
+    with pytest.raises(
+        UneditableWeightError, match=r"up_proj\.weight is quantised \(int8\), and an edit of weights needs"
+    ):
         Anatomy.of(model).read_weight(model, WeightSite(1, T.UP))
 
 
-def test_an_offloaded_weight_is_refused_by_name(tiny: Tiny) -> None:
+def test_a_weight_without_numbers_is_refused_by_name(tiny: Tiny) -> None:
     model = tiny("llama")
     model.model.layers[1].mlp.up_proj.to("meta")
-    with pytest.raises(UneditableWeightError, match=r"up_proj\.weight is offloaded.*without offloading"):
+    with pytest.raises(
+        UneditableWeightError, match=r"up_proj\.weight is without numbers, for it is on the meta device"
+    ):
         Anatomy.of(model).read_weight(model, WeightSite(1, T.UP))
 
 

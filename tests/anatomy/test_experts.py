@@ -269,7 +269,9 @@ def test_a_parameter_of_another_number_of_axes_is_refused_with_its_shape(mixtral
 
 
 def test_quantised_experts_are_refused_with_their_method(mixtral: nn.Module) -> None:
-    mixtral.is_quantized = True
+    experts = mixtral.model.layers[0].mlp.experts
+    del experts.down_proj
+    experts.register_buffer("down_proj_blocks", torch.zeros(4, 32, 24, dtype=torch.uint8))
     mixtral.hf_quantizer = types.SimpleNamespace(quantization_config=types.SimpleNamespace(quant_method="mxfp4"))
     with pytest.raises(UneditableWeightError, match=r"mlp\.experts\.down_proj is quantised \(mxfp4\)"):
         Anatomy.of(mixtral, family=FAMILIES["mixtral"]).read_weight(mixtral, WeightSite(0, T.DOWN, expert=0))

@@ -133,6 +133,13 @@ def test_a_model_without_heads_has_none_to_edit(described: Tiny) -> None:
     )
 
 
+def test_attention_without_heads_is_refused_by_what_the_config_lacks(described: Tiny) -> None:
+    model = described("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
+    family = Family("Mamba", ("mamba",), "backbone.layers", {T.OUTPUT: Spelling("mixer.out_proj")})
+    with pytest.raises(AnatomyError, match="MambaConfig gives no num_attention_heads"):
+        Anatomy.of(model, family=family)
+
+
 MULTI_QUERY = {"multi_query": True, "new_decoder_architecture": False}
 MULTI_HEAD = {"multi_query": False, "new_decoder_architecture": False}
 

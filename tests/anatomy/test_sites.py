@@ -131,7 +131,7 @@ def test_an_entry_names_only_what_is_set() -> None:
         ({"head": 1.0}, UsageError, r"its head is 1\.0, not a whole number"),
         ({"expert": "all"}, UsageError, "its expert is 'all', not a whole number"),
         ({"expert": -1}, SiteError, "An expert is counted from 0; -1 is not one"),
-        ({"stack": "side"}, SiteError, "'side' is not a stack of blocks; choose among encoder, decoder, cross, vision"),
+        ({"stack": "side"}, SiteError, "'side' is not a stack of blocks; choose among encoder, decoder, vision, cross"),
     ],
 )
 def test_an_entry_that_names_no_address_is_refused_by_its_key(

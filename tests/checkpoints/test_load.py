@@ -368,3 +368,45 @@ def test_the_zoo_model_is_the_one_that_is_described(real) -> None:
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+
+
+@pytest.mark.parametrize(("inside", "what"), [("", "a recipe"), ("recipe", "a run")])
+def test_a_folder_of_a_run_or_a_recipe_is_told_from_a_model(inside: str, what: str, tmp_path: Path) -> None:
+    made = tmp_path / inside
+    made.mkdir(exist_ok=True)
+    (made / "recipe.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (
+        f"The folder {tmp_path} holds {what}, and no model; name the base model, and give the recipe by --recipe {made}."
+    )
+
+
+def test_a_checkpoint_in_several_files_is_loaded_and_a_missing_one_is_named(
+    tiny, small_tokenizer, tmp_path: Path
+) -> None:
+    whole = tiny("llama")
+    whole.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    small_tokenizer.save_pretrained(tmp_path / "shards")
+    model, _ = load(tmp_path / "shards")
+    assert identify(model).fingerprint == identify(whole).fingerprint
+    gone = sorted((tmp_path / "shards").glob("model-*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(CheckpointError, match=rf"^The model '.*shards' cannot be loaded: .*{gone.name}") as caught:
+        load(tmp_path / "shards")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_body_without_a_head_is_refused_by_what_it_is_and_taken_to_be_looked_at(
+    tiny, small_tokenizer, tmp_path: Path
+) -> None:
+    tiny("bert").base_model.save_pretrained(tmp_path / "body")
+    small_tokenizer.save_pretrained(tmp_path / "body")
+    with pytest.raises(
+        CheckpointError, match="body' holds a BertModel without a head; strop inspect shows its matrices"
+    ):
+        load(tmp_path / "body")
+    model, _ = load(tmp_path / "body", headless=True)
+    assert type(model).__name__ == "BertModel"
+    assert strop.Anatomy.of(model).layer_count == 3

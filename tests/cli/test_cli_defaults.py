@@ -19,13 +19,15 @@ WORDS: dict[str, Any] = {
     "rank_fractions": "around the prediction, or LASER's grid",
     "learning_rate": "0.0009 for hidden states, 0.01 for weights",
     "keep_text": False,
+    "stack": "the main one",
+    "sparsity": "scale all",
     "step": "0.006 for fisher-sign, 0.004 for sign, else 0.002",
 }
 """What is shown where the plan has None, and it is not `all`."""
 NO_SETTINGS = {"compat"}
 WITHOUT_OPTION = {"max_grad_norm", "edits"}
 RUN_OPTIONS = {field.name for field in dataclasses.fields(MethodCall)} - {
-    "layers", "select_limit", "test_limit", "objective", "seed",
+    "layers", "stack", "select_limit", "test_limit", "objective", "seed",
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_a_person_reads_the_head_and_the_metric(
     assert "Next: strop train " in alone.out
 
 
-@pytest.mark.parametrize("command", ["search", "prune", "sharpen"])
+@pytest.mark.parametrize("command", ["search", "prune"])
 def test_what_finds_edits_of_language_models_names_the_command_that_trains(
     strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path, command: str
 ) -> None:
@@ -63,3 +63,36 @@ def test_what_finds_edits_of_language_models_names_the_command_that_trains(
     assert (done.code, done.out) == (2, "")
     assert done.err.strip().endswith(f"strop {command} edits language models; use strop train.")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_is_sharpened_without_a_bound_on_drift(
+    strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path
+) -> None:
+    call = ["sharpen", tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet"]
+    done = strop_command(*call, "--steps", "1", "--examples", "8", "--select-limit", "8", "--test-limit", "8")
+    assert done.code == 0, done.err
+    assert "singular values of " in done.out
+    assert "guards" not in json.loads((tmp_path / "run" / "result.json").read_text())
+    refused = strop_command(*call[:-2], tmp_path / "other", "--drift", "0.5", "--quiet")
+    assert refused.code == 2
+    assert "a classifier writes no text that drift (--drift)" in refused.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_classifiers_spectrum_is_baked_with_its_head(
+    strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path
+) -> None:
+    quick = ["--epochs", "4", "--batch-size", "8", "--accumulate", "1", "--lr", "0.01"]
+    trained = strop_command(
+        "train", tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--method", "spectrum", *quick
+    )
+    assert trained.code == 0, trained.err
+    baked = strop_command("bake", tiny_folder, "--recipe", tmp_path / "run" / "recipe", "--out", tmp_path / "baked")
+    assert baked.code == 0, baked.err + trained.out
+    assert 'LlamaForSequenceClassification.from_pretrained("' in baked.out
+    once = strop_command(
+        "eval", tiny_folder, "--task", cities(), "--recipe", tmp_path / "run" / "recipe", "--json"
+    ).json
+    again = strop_command("eval", tmp_path / "baked", "--task", cities(), "--json").json
+    assert again["base"]["accuracy"] == once["edited"]["accuracy"]
+    assert again["base"]["loss"] == pytest.approx(once["edited"]["loss"], abs=1e-6)

@@ -104,7 +104,7 @@ def test_what_gained_is_baked_with_what_the_base_needs(ended: Any, odd: Any, tmp
 
 @pytest.mark.parametrize("gain", [NONE, HARM], ids=["interval holds 0", "worse"])
 @pytest.mark.parametrize(
-    ("command", "other"), [("search", "sharpen"), ("prune", "sharpen"), ("train", "sharpen"), ("sharpen", "train")]
+    ("command", "other"), [("search", "sharpen"), ("prune", "sharpen"), ("train", "train"), ("sharpen", "train")]
 )
 def test_what_gained_nothing_is_not_baked_but_another_method_tried(
     ended: Any, odd: Any, tmp_path: Path, command: str, other: str, gain: Comparison
@@ -117,7 +117,27 @@ def test_what_gained_nothing_is_not_baked_but_another_method_tried(
     assert words[words.index("--drift-text") + 1] == str(text)
     assert words[words.index("--shots") + 1] == "1"
     assert [words[index + 1] for index, word in enumerate(words) if word == "--guard"] == [f"{text}:2%", "drift:0.5"]
+    assert ("--method" in words) == (other == "train")
     assert "bake" not in words
+
+
+def test_no_two_methods_that_gained_nothing_recommend_each_other(ended: Any, odd: Any, tmp_path: Path) -> None:
+    command, options, tried = "search", [], []
+    while command in ("search", "prune", "sharpen", "train"):
+        assert (command, options) not in tried
+        tried.append((command, options))
+        words = ended(command, NONE, *options)
+        command = words[0]
+        options = ["--method", words[words.index("--method") + 1]] if "--method" in words else []
+    assert [own for own, _ in tried] == ["search", "sharpen", "train"]
+    assert words == ["eval", str(odd[0]), "--task", str(odd[1]), "--shots", "5"]
+    assert ended("train", NONE, "--method", "spectrum", "--shots", "3")[-1] == "6"
+
+
+def test_where_no_example_can_be_shown_the_task_is_looked_at(ended: Any, odd: Any) -> None:
+    written = yaml.safe_load(odd[1].read_text())
+    odd[1].write_text(yaml.safe_dump({**written, "splits": {"select": 0.5, "test": 0.5, "seed": 0}}))
+    assert ended("sharpen", NONE) == ["task", "check", str(odd[1]), "--model", str(odd[0])]
 
 
 def test_an_empty_recipe_is_not_baked(ended: Any) -> None:

@@ -31,7 +31,7 @@ def test_a_person_gets_a_table_what_was_learned_and_a_next_command_that_works(
     expected = (
         f"eval {asked} --recipe {tmp_path / 'run' / 'recipe'}"
         if gains
-        else f"sharpen {asked} --out {tmp_path / 'run-sharpen'}"
+        else f"train {asked} --out {tmp_path / 'run-train'} --method spectrum"
     )
     assert line == f"Next: strop {expected}"
     assert strop_command(*line.split()[2:], "--quiet").code == 0

@@ -22,7 +22,7 @@ from strop.searching import EffectPlan, Effects, measure_effects
 from strop.tasks import Example
 
 THREE_FAMILIES = ["llama", "gpt2", "gpt_neox"]
-QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = MatrixType
+QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = list(MatrixType)[:7]
 SIZE = 8  # of a head
 ALIKE = {QUERY: 4, KEY: 4, VALUE: 4, OUTPUT: 4}
 HEADS = {"llama": {QUERY: 4, KEY: 2, VALUE: 2, OUTPUT: 4}, "gpt2": ALIKE, "gpt_neox": ALIKE}

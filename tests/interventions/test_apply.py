@@ -24,6 +24,7 @@ from tests.fixtures.every_method import (
     scales,
     snapshot,
 )
+from tests.fixtures.stored import hold_in_bytes
 from torch import Tensor, nn
 
 from strop.anatomy import Anatomy, Stream, WeightSite
@@ -254,6 +255,6 @@ def test_a_tied_weight_is_refused_and_nothing_changes(edit: Edit, tiny: Tiny) ->
 @every_method
 def test_a_quantised_model_is_refused(edit: Edit, tiny: Tiny) -> None:
     model = tiny("llama")
-    model.is_quantized = True
+    hold_in_bytes(model.model.layers[0].self_attn.q_proj)
     with pytest.raises(UneditableWeightError, match="is quantised"):
         attached(model, [edit(SITES[0])])

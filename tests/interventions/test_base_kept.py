@@ -273,3 +273,12 @@ def test_a_copy_of_an_edited_model_is_as_it_was_left(model: Any) -> None:
         attachments_of(other)[0].detach()
     with pytest.warns(StropWarning, match="was changed after a recipe had edited it"):
         attachment.detach()
+
+
+def test_a_parameter_put_in_the_place_of_an_edited_one_is_told(model: Any) -> None:
+    attachment = attach_interventions(model, [QUARTER])
+    other = nn.Parameter(torch.zeros(48, 32))
+    model.model.layers[1].mlp.up_proj.weight = other
+    with pytest.warns(StropWarning, match=rf"^{WEIGHT} was replaced by another parameter after a recipe had edited it"):
+        attachment.detach()
+    assert model.model.layers[1].mlp.up_proj.weight is other

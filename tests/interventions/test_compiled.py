@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from strop.anatomy import MatrixType, Stream, StreamSite, WeightSite
-from strop.interventions import LowRankEdit, Positions, RankReduction, SingularValuePruning, applied_interventions
+from strop.errors import UsageError
+from strop.interventions import (
+    LowRankEdit,
+    Positions,
+    RankReduction,
+    SingularValuePruning,
+    applied_interventions,
+    attachments_of,
+)
+from strop.recipe import Recipe, attach
 
 Tiny = Callable[..., nn.Module]
 IDS = torch.arange(1, 9)[None]
@@ -71,3 +80,13 @@ def test_a_compiled_function_that_calls_a_model_is_edited(tiny: Tiny) -> None:
         return torch.compile(lambda **arguments: model(**arguments), backend="eager")
 
     assert_edited_only_while_it_is_on("states", compiled, model, tiny("llama", num_hidden_layers=1))
+
+
+def test_a_model_that_was_compiled_as_a_whole_is_told_from_the_one_inside(tiny) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, [RankReduction(WeightSite(1, MatrixType.UP), rank_fraction=0.25)])
+    with pytest.raises(
+        UsageError, match=r"is what torch\.compile made of another; give the one inside, model\._orig_mod"
+    ):
+        attach(torch.compile(model, backend="eager"), recipe)
+    assert not attachments_of(model)

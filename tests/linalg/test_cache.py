@@ -334,3 +334,20 @@ def test_a_tensor_kept_in_several_has_a_fingerprint_of_all_of_them() -> None:
     assert whole == fingerprint(nn.Parameter(TwoTensor(numbers.clone(), scales.clone())))
     for other in (TwoTensor(numbers, scales + 1), TwoTensor(numbers + 1, scales), numbers):
         assert fingerprint(other) != whole
+
+
+def test_what_is_decomposed_together_is_kept_and_found_like_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, matrices = DecompositionCache(tmp_path), [gaussian(seed=seed) for seed in range(4)]
+    first = cache.decompose(matrices[2])
+    together = cache.together(matrices)
+    assert_same_bits(together[2], first)
+    for matrix, found in zip(matrices, together, strict=True):
+        torch.testing.assert_close(found.recompose(), matrix, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(cache_room, "decompose", never)
+    again = DecompositionCache(tmp_path)
+    monkeypatch.setattr(cache_room, "decompose_together", lambda missing: never() if missing else [])
+    for matrix, found, later in zip(matrices, together, again.together(matrices), strict=True):
+        assert_same_bits(again(matrix), found)
+        assert_same_bits(later, found)

@@ -13,8 +13,8 @@ from tests.fixtures.matrices import (
 )
 from torch import Tensor
 
-from strop.errors import DecompositionError
-from strop.linalg import decompose
+from strop.errors import DecompositionError, UsageError
+from strop.linalg import decompose, decompose_together
 
 
 def raising(error: Exception) -> Callable[..., None]:
@@ -168,3 +168,33 @@ def test_a_flat_spectrum_is_found_no_worse_than_by_torch_svd_lowrank_without_ove
     best = float((matrix - decompose(matrix).recompose(5)).norm())
     assert best <= ours * (1 + 1e-6)
     assert ours <= theirs
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (6, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_matrices_decomposed_together_have_the_decompositions_of_each_alone(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrices = list(torch.randn(5, *shape, generator=generator).to(dtype))
+    matrices[3][:, 0] = 0  # of lower rank, which the Gram matrix is not trusted with
+    matrices[3][0] = 0
+    alone = [decompose(matrix) for matrix in matrices]
+    for most in (2**28, 2 * 8 * matrices[0].numel()):
+        monkeypatch.setattr("strop.linalg.svd.TOGETHER_BYTES", most)
+        for matrix, found, expected in zip(matrices, decompose_together(matrices), alone, strict=True):
+            assert found.u.dtype == expected.u.dtype
+            assert found.vh.is_contiguous()
+            torch.testing.assert_close(found.singular_values, expected.singular_values, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found.recompose(), matrix.to(found.u.dtype), atol=1e-5, rtol=1e-5)
+            identity = torch.eye(min(shape), dtype=found.u.dtype)
+            torch.testing.assert_close(found.u.T @ found.u, identity, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found.vh @ found.vh.T, identity, atol=1e-5, rtol=1e-5)
+
+
+def test_matrices_of_several_shapes_or_of_no_numbers_are_not_decomposed_together() -> None:
+    assert decompose_together([]) == []
+    with pytest.raises(UsageError, match="Matrices of one shape, dtype and device are decomposed together"):
+        decompose_together([torch.eye(2), torch.eye(3)])
+    with pytest.raises(DecompositionError, match="1 of the matrix's 4 entries are NaN or infinite"):
+        decompose_together([torch.eye(2), torch.tensor([[1.0, float("nan")], [0.0, 1.0]])])

@@ -81,6 +81,7 @@ def test_what_the_command_line_spells_is_read(tmp_path: Path, monkeypatch: pytes
             r"'notes\.txt' is no guard: write drift:0\.05 for .*, FILE\.txt:2% for .*, or TASK:1 for points",
         ),
         ("notes.txt:", UsageError, "is no guard"),
+        ("drfit:0.1", UsageError, r"^'drfit:0\.1' guards nothing: did you mean drift:0\.1\?$"),
         ("notes.txt:two%", UsageError, "is no guard"),
         (":2%", UsageError, "is no guard"),
         ("", UsageError, "is no guard"),

@@ -12,7 +12,7 @@ from tests.fixtures.recipes import EDITS, PROVENANCE, logits
 import strop
 from strop.anatomy import MatrixType, StreamSite, WeightSite
 from strop.errors import BaseMismatchError, RecipeError
-from strop.interventions import LowRankEdit, Positions, RankReduction
+from strop.interventions import LowRankEdit, Positions, RankReduction, SpectrumScaling
 from strop.recipe import Recipe
 
 
@@ -97,3 +97,49 @@ def test_recipes_of_different_bases_are_refused(model: Any, tiny: Callable[..., 
 def test_a_sum_with_anything_else_is_a_type_error(model: Any) -> None:
     with pytest.raises(TypeError):
         Recipe.of(model, EDITS) + 1
+
+
+@pytest.fixture
+def scaled(model: Any) -> Callable[..., Recipe]:
+    """Return a recipe that scales the singular values of layer 1 up, (32,), by levels or by changes."""
+
+    def of(value: float, *, step: float | None = None, **options: Any) -> Recipe:
+        entry = SpectrumScaling(WeightSite(1, MatrixType.UP), step, **options)
+        numbers = torch.full((32,), value)
+        own = {"change": numbers} if step is None else {"levels": numbers.to(torch.int8)}
+        return Recipe.of(model, [entry], tensors=[own])
+
+    return of
+
+
+def test_changes_of_the_same_singular_values_add_up(model: Any, scaled: Callable[..., Recipe], tmp_path: Path) -> None:
+    both = scaled(0.25) + scaled(2, step=0.125)
+    assert len(both.interventions) == len(both.matrices) == 1
+    assert torch.equal(both.tensors[0]["change"], torch.full((32,), 0.5))
+    weight = model.model.layers[1].mlp.up_proj.weight
+    before = weight.detach().clone()
+    with strop.applied(model, both):
+        torch.testing.assert_close(weight.detach(), 1.5 * before)
+    assert Recipe.load(both.save(tmp_path / "both")) == both
+
+
+def test_levels_of_one_step_stay_levels(scaled: Callable[..., Recipe]) -> None:
+    both = scaled(2, step=0.01) + scaled(-3, step=0.01)
+    assert both.interventions[0].step == 0.01
+    assert both.tensors[0]["levels"].tolist() == [-1] * 32
+    beyond = scaled(100, step=0.01) + scaled(100, step=0.01)
+    assert beyond.interventions[0].step is None
+    torch.testing.assert_close(beyond.tensors[0]["change"], torch.full((32,), 2.0))
+
+
+def test_what_does_not_add_up_is_refused(model: Any, scaled: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match="cannot be added: layer 1 up: the changes of singular values lie between -1"):
+        scaled(-0.75) + scaled(-0.75)
+    site = WeightSite(1, MatrixType.UP)
+    of_some = Recipe.of(model, [SpectrumScaling(site, top=4)], tensors=[{"change": torch.zeros(4)}])
+    again = Recipe.of(model, [SpectrumScaling(site)] * 2, tensors=[{"change": torch.zeros(32)}] * 2)
+    for other in (of_some, again, Recipe.of(model, [RankReduction(site, 0.5)])):
+        with pytest.raises(RecipeError, match="Both recipes edit layer 1 up"):
+            scaled(0.5) + other
+        with pytest.raises(RecipeError, match="Both recipes edit layer 1 up"):
+            other + scaled(0.5)

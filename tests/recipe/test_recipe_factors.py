@@ -116,3 +116,13 @@ def test_checking_decomposes_nothing(llama: nn.Module, never_decomposing: Callab
     assert [recipe.check(llama) for recipe in recipes] == [None] * len(CASES)
     with pytest.raises(AssertionError):
         recipes[0].with_factors(llama)  # what does decompose is seen
+
+
+def test_factors_cast_to_half_precision_are_refused_by_their_dtype(tiny: Callable[..., nn.Module]) -> None:
+    model = tiny("llama")
+    recipe = Recipe.of(model, [RankReduction(UP, rank_fraction=0.1)]).with_factors(model)
+    narrow = tuple({name: own.bfloat16() for name, own in tensors.items()} for tensors in recipe.tensors)
+    with pytest.raises(
+        RecipeError, match=r"left and right are in bfloat16, too coarse to be this matrix's components; keep"
+    ):
+        attach(model, dataclasses.replace(recipe, tensors=narrow))

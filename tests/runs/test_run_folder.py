@@ -197,11 +197,11 @@ def test_another_config_is_refused_by_its_first_difference(tmp_path: Path) -> No
         start(tmp_path / "run", resume=True, plan={"seed": 1, "layers": (1, 2)}, task={"name": "other"})
     message = str(raised.value)
     assert "run began with plan.seed = 0, and now it is 1" in message
-    assert "resume with the same settings, or choose another --out" in message
+    assert "resume with the same settings (this one is --seed), or choose another --out" in message
     assert "task" not in message
     with pytest.raises(RunError, match="began with task.name = 'facts', and now it is 'other'"):
         start(tmp_path / "run", resume=True, task={"name": "other"})
-    with pytest.raises(RunError, match="began with extra = None, and now it is 7"):
+    with pytest.raises(RunError, match="began with extra = None, and now it is 7: resume with the same settings, or"):
         start(tmp_path / "run", resume=True, extra=7)
 
 

@@ -1,15 +1,16 @@
 """The decompositions a pruning works in: those of the beginning, and the same however little memory they may take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.mixtures import FAMILIES, make_described
 from torch import Tensor
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.interventions import RankReduction, applied_interventions
-from strop.linalg import SingularValueDecomposition, decompose
+from strop.linalg import SingularValueDecomposition, decompose, decompose_together
 from strop.searching.decompositions import HeldDecompositions
 
 UP, HEAD = WeightSite(1, MatrixType.UP), WeightSite(0, MatrixType.KEY, head=1)
@@ -77,3 +78,29 @@ def test_once_the_budget_is_spent_what_is_held_stays(tiny: Callable[..., Any]) -
         held(UP)
         held(down)
     assert counting.asked == [(48, 32), *[(32, 48)] * 3]
+
+
+class Together(Counting):
+    """A decomposer that also counts how many it is asked for at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: list[int] = []
+
+    def together(self, matrices: Sequence[Tensor]) -> list[SingularValueDecomposition]:
+        self.at_once.append(len(matrices))
+        return decompose_together(matrices)
+
+
+@pytest.mark.parametrize("budget", [2**20, 0])
+def test_experts_that_are_alike_are_decomposed_together_where_memory_can_hold_them(budget: int) -> None:
+    model = make_described("mixtral")
+    anatomy = Anatomy.of(model, family=FAMILIES["mixtral"])
+    sites, asked = anatomy.sites(), Together()
+    held = HeldDecompositions(model, anatomy, sites, decompose=asked, budget_bytes=budget)
+    for site in sites:
+        matrix = anatomy.read_weight(model, site)
+        torch.testing.assert_close(held(site).recompose(), matrix, atol=1e-5, rtol=1e-5)
+    alone, experts = 2 * 4, 2 * 3 * 3
+    assert sorted(asked.at_once) == ([1] * alone + [3] * 6 if budget else [1] * (alone + experts))
+    assert asked.asked == []

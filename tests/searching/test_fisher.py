@@ -15,7 +15,7 @@ from strop.linalg import DecompositionCache, decompose
 from strop.proving import Assignment, RunOptions
 from strop.recipe import Recipe
 from strop.scoring import Texts
-from strop.searching import PrunePlan, SearchPlan, measure_effects, prune, search
+from strop.searching import PrunePlan, SearchPlan, SharpenPlan, measure_effects, prune, search, sharpen
 from strop.searching.effects import Effects
 from strop.searching.fisher import OwnTexts, fisher_information, priced
 from strop.searching.guided_examples import GuidedExamples
@@ -194,3 +194,25 @@ def test_what_ranks_nothing_has_no_price() -> None:
 def test_a_plan_without_a_price_is_written_as_it_always_was() -> None:
     assert "price_weight" not in PrunePlan().to_json() | SearchPlan().to_json()
     assert PrunePlan(price_weight=3.0).to_json()["price_weight"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("method", "without", "with_it"),
+    [
+        (prune, PrunePlan(reduction="sum", iterate=1), PrunePlan(reduction="sum", iterate=1, price_weight=1e-12)),
+        (
+            sharpen,
+            SharpenPlan(precondition="none", drift=None, steps=1),
+            SharpenPlan(precondition="fisher", drift=None, steps=1, damping=1e9, fisher_texts=4),
+        ),
+    ],
+    ids=["prune", "sharpen"],
+)
+def test_the_tokens_of_the_texts_that_are_asked_are_counted(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, method: Any, without: Any, with_it: Any
+) -> None:
+    bare, more = (method(answering(), small_tokenizer, task, plan) for plan in (without, with_it))
+    own = OwnTexts.of(assignment(answering(), small_tokenizer, task), count=4)
+    assert own.tokens == sum(part.ids.shape[0] * part.ids.shape[1] for part in own.texts) > 0
+    assert len(more.trials) == len(bare.trials)
+    assert more.result.cost.tokens - bare.result.cost.tokens == own.tokens

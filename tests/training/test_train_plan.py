@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from strop.anatomy import MatrixType
+from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.interventions import Positions
 from strop.training import TrainPlan
@@ -51,12 +51,21 @@ def test_a_plan_as_json_names_every_setting() -> None:
     assert content["positions"] == "f3+l2"
     assert content["subspaces"] == {"a": 5, "b": 3}
     assert content["layers"] == [4]
-    left_out = {"edits", "objective", "matrix_types", "top", "band"}  # said only where they are given
+    left_out = {
+        "edits",
+        "objective",
+        "matrix_types",
+        "top",
+        "band",
+        "sparsity",
+        "stack",
+    }  # said only where they are given
     assert set(content) == set(vars(plan)) - left_out
     without = dataclasses.replace(plan, keep_base=0).to_json()
     assert set(content) - set(without) == {"keep_base", "keep_texts", "keep_text"}
-    weights = TrainPlan(method="spectrum", matrix_types=(MatrixType.UP,), top=4, band=1).to_json()
-    assert left_out - set(weights) == {"edits", "objective"}
+    weights = TrainPlan(method="spectrum", matrix_types=(MatrixType.UP,), top=4, band=1, stack=Stack.DECODER).to_json()
+    assert left_out - set(weights) == {"edits", "objective", "sparsity"}
+    assert TrainPlan(method="spectrum", sparsity=0.9).to_json()["sparsity"] == 0.9
 
 
 def test_untied_edits_are_one_for_each_end() -> None:

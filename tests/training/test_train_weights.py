@@ -85,7 +85,8 @@ def test_learning_in_factors_is_learning_in_the_matrix(
     gradients = []
     for in_factors in (True, False):
         if not in_factors:
-            monkeypatch.setattr("strop.interventions.learned.LearnedTensors.output_change", lambda self, inputs: None)
+            for name in ("output", "output_change"):
+                monkeypatch.setattr(f"strop.interventions.learned.LearnedTensors.{name}", lambda self, inputs: None)
         tensors = [{"change": 0.1 * torch.randn(min(Anatomy.of(model).read_weight(model, s).shape),
                     generator=torch.Generator().manual_seed(n))} for n, s in enumerate(sites)]  # fmt: skip
         attachment = attach_interventions(model, [SpectrumScaling(s) for s in sites], tensors=tensors, trainable=True)
@@ -101,8 +102,8 @@ def test_a_step_too_far_ends_at_the_bound(training: Any, tmp_path: Path) -> None
     found = training(
         dataclasses.replace(SPECTRUM, learning_rate=3.0, epochs=2, matrix_types=(MatrixType.UP,)), out=tmp_path / "run"
     )
-    epochs = [trial for trial in found.trials if trial.key.method == "spectrum"]
-    assert len(epochs) == 2
+    tried = [dict(trial.key.candidate) for trial in found.trials if trial.key.method == "spectrum"]
+    assert tried == [{"epoch": 1}, {"epoch": 2}, {"epoch": 2, "averaged": 1}]
     for tensors in found.recipe.tensors:
         assert float(tensors["change"].min()) >= -1
         assert float(tensors["change"].max()) <= 4
@@ -155,6 +156,25 @@ def test_what_was_learned_before_is_applied_in_place_while_the_next_learns(
     edits = dataclasses.replace(TrainPlan(keep_base=0), epochs=1, rank=2, layers=(2,), learning_rate=0.02, batch_size=4)
     third = training(edits, model=model, after=sharp.recipe)
     assert third.recipe.interventions[:count] == first.recipe.interventions
+
+
+def test_a_spectrum_learns_on_from_a_sharpened_model(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, planted: Any, tmp_path: Path
+) -> None:
+    model = tiny("llama")
+    sharp = sharpen(model, small_tokenizer, planted, SharpenPlan(step=0.02, steps=1, drift=None))
+    found = training(dataclasses.replace(SPECTRUM, epochs=2), model=model, after=sharp.recipe)
+    count = len(sharp.recipe.interventions)
+    assert count
+    assert found.recipe.interventions[:count] == sharp.recipe.interventions
+    assert {type(entry) for entry in found.recipe.interventions[count:]} == {SpectrumScaling}
+    assert found.result.edited["select"].loss < sharp.result.edited["select"].loss
+    ids = torch.tensor([small_tokenizer("07 in a")["input_ids"]])
+    with torch.no_grad(), applied(model, found.recipe):
+        expected = model(ids).logits
+    again = type(model).from_pretrained(bake(model, found.recipe, tmp_path / "baked"))
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_resumed_training_after_learned_weights_ends_as_an_undisturbed_one(
@@ -238,6 +258,10 @@ def test_what_is_no_bias_is_refused(tensors: dict[str, Any], said: str) -> None:
         ({"method": "loreft", "matrix_types": (MatrixType.UP,)}, "matrix_types goes with spectrum or bias, not with loreft"),
         ({"method": "spectrum", "top": 0}, "of the largest singular values 1 or more are scaled, not 0"),
         ({"method": "spectrum", "band": -1}, "a band is 0 or more diagonals"),
+        ({"method": "spectrum", "sparsity": 1.0}, "sparsity lies above 0 and below 1, the share that stays as it is, not 1.0"),
+        ({"method": "spectrum", "sparsity": 0.9, "band": 1}, "band goes with scales, not with the gates of sparsity"),
+        ({"method": "spectrum", "sparsity": 0.9, "learning_rate": 0.1}, "learning_rate goes with scales, not with the gates"),
+        ({"method": "bias", "sparsity": 0.9}, "sparsity goes with spectrum, not with bias"),
         ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum and bias weights"),
         ({"method": "spectrum", "init": "paper"}, "init goes with edits of hidden states"),
         ({"method": "bias", "train_subspaces": ("a",)}, "train_subspaces goes with edits of hidden states"),

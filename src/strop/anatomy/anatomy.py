@@ -65,6 +65,15 @@ class Anatomy:
         """How many blocks the main stack has."""
         return self._main.layer_count
 
+    def layers_of(self, stack: Stack | None) -> int:
+        """Return how many blocks a stack has, the main one by default.
+
+        Raises:
+            SiteError: the model has no such stack.
+        """
+        stack = stack if stack is not None else self.family.main_stack
+        return self._sizes(stack, where=f"{stack}").layer_count
+
     @property
     def hidden_size(self) -> int:
         """The size of the main stack's hidden states."""
@@ -165,6 +174,8 @@ class Anatomy:
             SiteError: the model has no such stack, layer, matrix type, head or expert.
         """
         sizes, spelling = self._sizes_at(site), self._spelled(site)
+        if site.head is not None and not sizes.head_count:
+            raise SiteError(f"{site}: a {self.family.name} model has no attention heads; leave the head out.")
         if site.head is not None and site.head >= sizes.heads_of(site.matrix_type):
             raise SiteError(
                 f"{site}: the {site.matrix_type} matrix has heads 0 to {sizes.heads_of(site.matrix_type) - 1}."

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel
 
+from strop.anatomy.asked import AskedForGradients
+from strop.anatomy.storage import device_of
+
 
 @contextlib.contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
@@ -22,22 +25,17 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 @contextlib.contextmanager
 def frozen(model: PreTrainedModel) -> Iterator[None]:
     """Let no parameter of a model ask for a gradient, and restore what each asked for before."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
+    asked = AskedForGradients()
+    asked.note(model)
+    asked.ask_for_none()
     try:
         yield
     finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+        asked.restore()
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
     """Return the device a model's token ids must be on: of an offloaded one that on which it is run."""
     embeddings = model.get_input_embeddings()
-    device: torch.device = embeddings.weight.device
-    hook = getattr(embeddings, "_hf_hook", None)  # accelerate's
-    if device.type != "meta" or hook is None:
-        return device
-    runs_on = [own.execution_device for own in getattr(hook, "hooks", [hook]) if own.execution_device is not None]
-    return torch.device(runs_on[0]) if runs_on else device
+    device: torch.device = device_of(embeddings) or model.device
+    return device

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
-from strop.anatomy.sites import MatrixType, WeightSite
+from strop.anatomy.sites import MatrixType, Stack, WeightSite
 from strop.errors import SiteError
 
 
@@ -13,6 +13,7 @@ def editable_shapes(
     *,
     layers: tuple[int, ...] | None,
     matrix_types: tuple[MatrixType, ...] | None,
+    stack: Stack | None = None,
 ) -> dict[WeightSite, tuple[int, int]]:
     """Return the (out, in) of every matrix that is to be considered.
 
@@ -21,12 +22,13 @@ def editable_shapes(
         anatomy: the model's.
         layers: all by default.
         matrix_types: all by default.
+        stack: which list of blocks; the main one by default.
 
     Raises:
-        SiteError: the model has no such layer or matrix type.
+        SiteError: the model has no such stack, layer or matrix type.
         UneditableWeightError: one of the matrices must be left alone.
     """
-    sites = anatomy.sites(layers=layers, matrix_types=matrix_types)
+    sites = anatomy.sites(layers=layers, matrix_types=matrix_types, stack=stack)
     if not sites:
         raise SiteError("The chosen layers and matrix types leave no matrix to edit.")
     anatomy.refuse_tied(model, sites)

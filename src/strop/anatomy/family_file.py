@@ -19,6 +19,7 @@ class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
+    called: bool = True
 
 
 _Spelled = str | _SpellingEntry
@@ -36,6 +37,7 @@ class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
     calls_per_block: int = 1
     stacks: dict[Stack | None, str] = {}
     stack_matrices: dict[Stack | None, _Matrices] = {}
+    resumes: bool = True
 
 
 def read_family(path: Path) -> Family:
@@ -72,8 +74,7 @@ def family_as_yaml(family: Family) -> str:
     name: mine
     model_types: [mine]
     blocks: model.layers
-    matrices:
-      up: mlp.fc1
+    matrices: {up: mlp.fc1}
     """
     entry: dict[str, Any] = {
         "name": family.name,
@@ -89,6 +90,8 @@ def family_as_yaml(family: Family) -> str:
         entry["positions_after_padding"] = True
     if family.calls_per_block != 1:
         entry["calls_per_block"] = family.calls_per_block
+    if not family.resumes:
+        entry["resumes"] = False
     if family.stacks:
         entry["stacks"] = {stack and str(stack): path for stack, path in family.stacks.items()}
     if family.stack_matrices:
@@ -131,6 +134,7 @@ def _family(entry: _FamilyEntry) -> Family:
         entry.calls_per_block,
         entry.stacks,
         {stack: _spelled(matrices) for stack, matrices in entry.stack_matrices.items()},
+        entry.resumes,
     )
 
 

@@ -158,7 +158,7 @@ class _OfBlock:
     def _made(self, _block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
         part = _part_of(self._blocks)
         if part is not None and part.made is not None and self._index == part.stop - 1:
-            part.made.append(output[0] if isinstance(output, tuple) else output)
+            part.made.append(output[0] if isinstance(output, (tuple, list)) else output)
 
     def _after(self, _block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
         part, count = _part_of(self._blocks), len(self._blocks)
@@ -169,19 +169,28 @@ class _OfBlock:
         if self._index < count - 1:
             return None
         if part.captured is not None and part.stop == count:
-            part.captured.append(output[0] if isinstance(output, tuple) else output)
+            part.captured.append(output[0] if isinstance(output, (tuple, list)) else output)
         return self._as_output(part.state) if part.start == count and not part.raw else None
 
     def _as_output(self, hidden: Any) -> Any:
-        return (hidden, None) if self._family.block_returns == "tuple" else hidden
+        return _Passed((hidden, None)) if self._family.block_returns == "tuple" else hidden
 
     def _refuse_other_kind(self, output: Any) -> None:
-        if isinstance(output, tuple) != (self._family.block_returns == "tuple"):
-            kind = "tuple" if isinstance(output, tuple) else "tensor"
+        if isinstance(output, (tuple, list)) != (self._family.block_returns == "tuple"):
+            kind = "tuple" if isinstance(output, (tuple, list)) else "tensor"
             raise AnatomyError(
                 f"A {self._family.name} block is said to return a {self._family.block_returns}, and this one returns "
                 f'a {kind}: describe the family with block_returns="{kind}".'
             )
+
+
+class _Passed(tuple[Any, ...]):
+    """The hidden state and one thing more, for models that unpack two; in any later place there is None (T5 asks for a third)."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        return None if isinstance(index, int) and index >= len(self) else super().__getitem__(index)
 
 
 class _OfHead:

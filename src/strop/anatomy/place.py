@@ -11,6 +11,7 @@ from strop.anatomy.families import Family, Spelling
 from strop.anatomy.sites import MatrixType, WeightSite
 from strop.anatomy.sizes import StackSizes, refuse_router
 from strop.anatomy.slices import columns_view, matrix_view, rows_view
+from strop.anatomy.storage import ABSENT, storage_of
 from strop.errors import AnatomyError, UneditableWeightError
 
 
@@ -54,27 +55,19 @@ class Place:
         """
         site, spelling, module = self.site, self.spelling, self.module(model)
         name = f"{self.module_path}.{spelling.parameter}"
-        quantizer = getattr(model, "hf_quantizer", None)
-        if quantizer is not None or getattr(model, "is_quantized", False):
-            method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "an unknown method")
-            raise UneditableWeightError(
-                f"{name} is quantised ({getattr(method, 'value', method)}), and a low-rank edit needs its real values; "
-                "load the model dequantised or in its original precision."
-            )
-        weight = getattr(module, spelling.parameter, None)
-        if weight is None:
+        stored = storage_of(model, module, spelling.parameter)
+        if stored == ABSENT:
             raise AnatomyError(
                 f"{site}: {self.module_path} has no {spelling.parameter}; name the module that holds the matrix."
             )
-        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.ndim not in (2, 3):
-            raise UneditableWeightError(f"{name} is not a floating-point matrix parameter and cannot be edited.")
-        if (weight.ndim == 3) != (spelling.experts == "stacked"):
+        if stored is not None:
+            raise UneditableWeightError(stored.refusal(name))
+        weight: nn.Parameter = getattr(module, spelling.parameter)
+        if weight.ndim != (3 if spelling.experts == "stacked" else 2):
             wanted = "the matrices of several experts" if spelling.experts else "one matrix"
             raise UneditableWeightError(f"{name} has the shape {tuple(weight.shape)}, which is not that of {wanted}.")
         if site.matrix_type is MatrixType.GATE and not spelling.has_experts:
             refuse_router(model, weight, name)
-        if weight.device.type == "meta":
-            raise UneditableWeightError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
         return weight
 
     def refuse_raw(self) -> None:
@@ -82,9 +75,13 @@ class Place:
         site, spelling = self.site, self.spelling
         if not spelling.is_tappable:
             of = "of one expert " if spelling.experts else ""
+            inside = f"{self.module_path} computes it inside from its parameter {spelling.parameter}"
+            never = (
+                f"the block calls {self.module_path} for more than its tokens, or reads its weight and never calls it"
+            )
             raise AnatomyError(
-                f"{site}: what goes in and out {of}cannot be seen, for {self.module_path} computes it inside from its "
-                f"parameter {spelling.parameter}; use what reads the weights alone, such as a rank reduction."
+                f"{site}: what goes in and out {of}cannot be seen, for {inside if spelling.called else never}; choose other "
+                "matrices, or what reads the weights alone, such as a rank reduction."
             )
 
     def matrix_in(self, parameter: Tensor) -> Tensor:

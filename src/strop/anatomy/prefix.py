@@ -5,7 +5,7 @@ runs only what lies above. Nothing here knows an architecture: for one call the 
 through, and the first wanted one is fed the kept state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +23,7 @@ def hidden_states_entering(
     layer: int,
     start: int = 0,
     state: Tensor | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the hidden states that enter block `layer`, running only blocks `start` to `layer` − 1.
 
@@ -33,6 +34,7 @@ def hidden_states_entering(
         layer: 0 to the number of layers; the latter gives what leaves the last block, before the final norm.
         start: the block `state` enters; 0 starts from the embeddings.
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (batch, tokens, hidden).
@@ -41,11 +43,18 @@ def hidden_states_entering(
         return state
     captured: list[Tensor] = []
     with running(anatomy.blocks(model), anatomy.family, Part(start, layer, state, captured=captured)):
-        model.base_model(input_ids=input_ids, use_cache=False)
+        model.base_model(input_ids=input_ids, use_cache=False, **(beside or {}))
     return captured[0]
 
 
-def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: Tensor, *, layer: int) -> Tensor:
+def hidden_states_made_by(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    input_ids: Tensor,
+    *,
+    layer: int,
+    beside: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Return what block `layer` makes of its input, before any hook on it changes that.
 
     Args:
@@ -53,13 +62,14 @@ def hidden_states_made_by(model: PreTrainedModel, anatomy: Anatomy, input_ids: T
         anatomy: of that model.
         input_ids: (batch, tokens), padded on the right.
         layer: the block.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (batch, tokens, hidden).
     """
     made: list[Tensor] = []
     with running(anatomy.blocks(model), anatomy.family, Part(0, layer + 1, made=made)):
-        model.base_model(input_ids=input_ids, use_cache=False)
+        model.base_model(input_ids=input_ids, use_cache=False, **(beside or {}))
     return made[-1]  # of layers that share a block the last
 
 
@@ -74,10 +84,11 @@ def logits_at(
     state: Tensor | None = None,
     raw: bool = False,
     caller: Callable[..., Any] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the logits at chosen positions, running only blocks `start` and above.
 
-    No attention mask is passed: a causal model's real tokens never see the padding on their right.
+    A causal model needs no attention mask: its real tokens never see the padding on their right.
 
     Args:
         model: a causal language model.
@@ -89,11 +100,12 @@ def logits_at(
         state: (batch, tokens, hidden), what enters block `start`; needed where `start` is above 0, welcome at 0.
         raw: the state is what block `start` − 1 made, and the hooks on that block have yet to change it.
         caller: what to call instead of the model: a wrapper around it that adds up gradients of several processes.
+        beside: what the model is called with beside the ids: an attention mask where tokens see those behind them.
 
     Returns:
         (positions, vocabulary).
     """
     part = Part(start, anatomy.layer_count, state, raw=raw, scored=(rows, columns))
     with running(anatomy.blocks(model), anatomy.family, part, head=model.get_output_embeddings()):
-        logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False).logits
+        logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False, **(beside or {})).logits
     return logits[0]

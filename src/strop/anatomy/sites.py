@@ -71,9 +71,9 @@ class Stack(enum.StrEnum):
 
     ENCODER = "encoder"
     DECODER = "decoder"
-    CROSS = "cross"
-    """The decoder's blocks once more: their attention to the encoder."""
     VISION = "vision"
+    CROSS = "cross"
+    """The decoder's blocks again: what of them reads the encoder."""
 
     @classmethod
     def parse(cls, text: str) -> "Stack":

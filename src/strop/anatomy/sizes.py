@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family, Spelling
-from strop.anatomy.sites import MatrixType, Stack
+from strop.anatomy.sites import ATTENTION, MatrixType, Stack
 from strop.errors import AnatomyError, UneditableWeightError, UnknownArchitectureError
 
 
@@ -51,14 +51,16 @@ def sizes_of(model: PreTrainedModel, family: Family, stack: Stack | None) -> Sta
             "Family of its own."
         ) from None
     config = config_of(model, stack)
-    heads, hidden_size = getattr(config, "num_attention_heads", None) or 0, _size(config, "hidden_size")
+    hidden_size = _size(config, "hidden_size")
+    has_heads = not ATTENTION.isdisjoint(family.matrices_of(stack)) or hasattr(config, "num_attention_heads")
+    heads = _size(config, "num_attention_heads") if has_heads else 0
     spellings = _spellings(blocks, family, stack)
     return StackSizes(
         layer_count=len(blocks),
         hidden_size=hidden_size,
         head_count=heads,
         key_value_head_count=_key_value_heads(config, heads),
-        head_size=getattr(config, "head_dim", None) or (hidden_size // heads if heads else 0),
+        head_size=(getattr(config, "head_dim", None) or hidden_size // heads) if heads else 0,
         expert_counts=tuple(
             max((_expert_count(block, spelling) for spelling in own.values() if spelling.has_experts), default=0)
             for block, own in zip(blocks, spellings, strict=True)
@@ -83,8 +85,7 @@ def _spellings(blocks: nn.ModuleList, family: Family, stack: Stack | None) -> tu
 
 
 def _fits(block: nn.Module, spelling: Spelling) -> bool:
-    module = _part(block, spelling.module_path(0))
-    return module is not None and getattr(module, spelling.parameter, None) is not None
+    return _part(block, spelling.module_path(0)) is not None
 
 
 def _key_value_heads(config: Any, heads: int) -> int:
@@ -106,7 +107,7 @@ def config_of(model: PreTrainedModel, stack: Stack | None) -> Any:
     if stack is None:
         return model.config.get_text_config()
     if stack is not Stack.VISION:
-        return model.config.get_text_config(encoder=stack is Stack.ENCODER, decoder=stack is Stack.DECODER)
+        return model.config.get_text_config(encoder=stack is Stack.ENCODER, decoder=stack is not Stack.ENCODER)
     found = getattr(model.config, "vision_config", None)
     if found is None:
         raise AnatomyError(

@@ -12,10 +12,12 @@ from strop.errors import AnatomyError
 
 
 def by_sequence(states: Tensor, like: Tensor) -> Tensor:
-    """Return what a module saw of a batch, sequence by sequence, where it may have seen all tokens one after another (OPT).
+    """Return what a module saw of a batch, sequence by sequence.
+
+    It may have seen all tokens one after another (OPT), or with an axis of size 1 among the others (DeepSeek).
 
     Args:
-        states: (batch, tokens, features), or (batch · tokens, features).
+        states: (batch, tokens, features), or (batch · tokens, features), axes of size 1 not counted.
         like: (batch, tokens, …), such as the token ids.
 
     Returns:
@@ -25,14 +27,13 @@ def by_sequence(states: Tensor, like: Tensor) -> Tensor:
         AnatomyError: the module saw other tokens than those of the batch, as an expert of a mixture does.
     """
     batch, tokens = like.shape[:2]
-    if states.shape[:-1] == (batch, tokens):
-        return states
-    if states.shape[:-1] != (batch * tokens,):
+    axes = [size for size in states.shape[:-1] if size != 1]
+    if axes not in ([size for size in (batch, tokens) if size != 1], [batch * tokens]):
         raise AnatomyError(
             f"A module saw states of shape {tuple(states.shape)}, which are not those of {batch} x {tokens} tokens: which "
             "tokens they are of cannot be known; use what reads the weights alone, such as a rank reduction."
         )
-    return states.reshape(batch, tokens, *states.shape[1:])
+    return states.reshape(batch, tokens, states.shape[-1])
 
 
 class Tap:
@@ -53,6 +54,8 @@ class Tap:
             self.sites[anatomy.tapped_module(model, site)].append(site)
         self.inputs: dict[nn.Module, Tensor] = {}
         """(batch, tokens, in), detached; see `by_sequence` for modules that are given a batch's tokens one after another."""
+        self.every_input: dict[nn.Module, list[Tensor]] = defaultdict(list)
+        """Of each call, where a module is called several times; whoever keeps a tap on for many batches clears it."""
         self.outputs: dict[nn.Module, Tensor] = {}
         """(batch, tokens, features), likewise."""
 
@@ -64,6 +67,16 @@ class Tap:
         for handle in self._handles:
             handle.remove()
 
+    def refuse_uncalled(self) -> None:
+        """Raise AnatomyError if the block ran and left out a module, whose weight it must read otherwise."""
+        for module, sites in self.sites.items():
+            if module not in self.outputs:
+                raise AnatomyError(
+                    f"{sites[0]}: the block never calls the {type(module).__name__} that holds it, so what goes in and out cannot "
+                    "be seen; describe it with called: false."
+                )
+
     def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         self.inputs[module] = arguments[0].detach()
+        self.every_input[module].append(self.inputs[module])
         self.outputs[module] = output

@@ -4,6 +4,7 @@ from strop.checkpoints.classifier import head_parameters, is_classifier, labels_
 from strop.checkpoints.identity import BaseIdentity, identify
 from strop.checkpoints.load import load
 from strop.checkpoints.named import best_device, open_model, takes_names
+from strop.checkpoints.offloaded import fetched, placing_hooks
 from strop.checkpoints.own import ATTACHED, own_parameters, own_tensor
 from strop.checkpoints.zoo import ZOO, ZooModel, pull
 
@@ -13,6 +14,7 @@ __all__ = [
     "BaseIdentity",
     "ZooModel",
     "best_device",
+    "fetched",
     "head_parameters",
     "identify",
     "is_classifier",
@@ -22,6 +24,7 @@ __all__ = [
     "open_model",
     "own_parameters",
     "own_tensor",
+    "placing_hooks",
     "pull",
     "takes_names",
 ]

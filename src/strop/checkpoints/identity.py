@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strop.checkpoints.offloaded import fetched
 from strop.checkpoints.own import own_parameters
 from strop.checkpoints.zoo import ZOO, pulled_folder
 from strop.errors import CheckpointError
@@ -45,18 +46,19 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
     """Return a model's identity; the fingerprint reads every parameter once.
 
     Args:
-        model: with its real weights; what is attached to it does not count.
+        model: with its real weights, wherever they lie; what is attached to it does not count.
 
     Raises:
-        CheckpointError: a parameter is offloaded and cannot be read.
+        CheckpointError: a parameter has no numbers, for it is on the meta device.
     """
     from strop.linalg import fingerprint
 
     digest = hashlib.sha256()
     for name, parameter in own_parameters(model):
-        if parameter.is_meta:
-            raise CheckpointError(f"{name} is offloaded to disk or CPU; load the model without offloading.")
-        digest.update(f"{name}={fingerprint(parameter)};".encode())
+        stored = fetched(model, name, parameter)
+        if stored.is_meta:
+            raise CheckpointError(f"{name} is on the meta device, without numbers; load the model onto a real one.")
+        digest.update(f"{name}={fingerprint(stored)};".encode())
     name = str(model.config.name_or_path)
     zoo_name = next((zoo for zoo in ZOO if name and Path(name) == pulled_folder(zoo)), None)
     return BaseIdentity(

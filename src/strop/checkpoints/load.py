@@ -12,7 +12,7 @@ from strop.errors import CheckpointError, reason_in, shortened
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 _MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
 """What to do about an adapter."""
@@ -25,8 +25,12 @@ def load(
     dtype: "torch.dtype | None" = None,
     device: "str | torch.device | None" = None,
     announce: Announce = lambda line: None,
+    headless: bool = False,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Return a causal language model, in evaluation mode, and its tokenizer.
+    """Return a language model, in evaluation mode, and its tokenizer.
+
+    It is a causal one, which predicts the next token; an encoder-decoder, where the checkpoint's config says so; or an encoder
+    that fills masks, where it names `RobertaForMaskedLM` or the like or its architecture has no other language model.
 
     Args:
         name: a name from the zoo (fetched on first use), a local folder, or a hub id.
@@ -34,15 +38,16 @@ def load(
         dtype: the checkpoint's own by default.
         device: where to put the model; CPU by default.
         announce: called with a line for each step of a first fetch.
+        headless: take a checkpoint that holds a body without a head as it is: enough to look at its matrices.
 
     Raises:
-        CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a causal
+        CheckpointError: there is no such model, its weights are damaged or not all there, or it is not a
             language model with a fast tokenizer.
         PullError: a zoo model could not be fetched.
     """
     name = as_text(name)
     model, tokenizer, report = read_pretrained(
-        "AutoModelForCausalLM", name, revision=revision, dtype=dtype, announce=announce
+        None, name, revision=revision, dtype=dtype, announce=announce, headless=headless
     )
     _refuse_incomplete(name, model, report)
     model.eval()
@@ -52,22 +57,24 @@ def load(
 
 
 def read_pretrained(
-    kind: str,
+    kind: str | None,
     name: str,
     *,
     revision: str | None,
     dtype: "torch.dtype | None",
     announce: Announce,
+    headless: bool = False,
     **settings: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast, Mapping[str, Collection[Any]]]":
     """Return a model, its tokenizer, and transformers' report of the weights that were not there.
 
     Args:
-        kind: which of transformers' classes loads it, by name.
+        kind: which of transformers' classes loads it, by name; None for a language model of the kind the checkpoint is.
         name: a name from the zoo, a local folder, or a hub id.
         revision: of a hub id.
         dtype: the checkpoint's own where it is None.
         announce: called with a line for each step of a first fetch.
+        headless: take a checkpoint that holds a body without a head as it is.
         settings: what its `from_pretrained` takes besides.
 
     Raises:
@@ -82,7 +89,9 @@ def read_pretrained(
     own = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            model, report = getattr(transformers, kind).from_pretrained(
+            config = transformers.AutoConfig.from_pretrained(folder, **own)
+            chosen = kind or ("AutoModel" if headless and _is_body(config) else _language_model_of(config))
+            model, report = getattr(transformers, chosen).from_pretrained(
                 folder, dtype=dtype or "auto", output_loading_info=True, use_safetensors=True, **own, **settings
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
@@ -96,6 +105,25 @@ def read_pretrained(
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     return model, tokenizer, report
+
+
+def _language_model_of(config: "PretrainedConfig") -> str:
+    """Return which of transformers' classes loads a checkpoint as the language model it is."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        return "AutoModelForSeq2SeqLM"
+    named = any(str(name).endswith("ForMaskedLM") for name in config.architectures or ())
+    fills = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if fills and (named or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
+        return "AutoModelForMaskedLM"
+    return "AutoModelForCausalLM"
+
+
+def _is_body(config: "PretrainedConfig") -> bool:
+    """Return whether a checkpoint says that it was saved without a head."""
+    named = config.architectures or ()
+    return bool(named) and all(str(name).endswith("Model") for name in named)
 
 
 def as_text(name: str | Path) -> str:
@@ -139,6 +167,12 @@ def _refuse_folder(folder: Path) -> None:
         raise CheckpointError(
             f"The folder {folder} holds an adapter (adapter_config.json) {beside}: {_MERGE}, or move the adapter's files away."
         )
+    made = folder if (folder / "recipe.json").is_file() else folder / "recipe"
+    if (made / "recipe.json").is_file():
+        what = "a recipe" if made == folder else "a run"
+        raise CheckpointError(
+            f"The folder {folder} holds {what}, and no model; name the base model, and give the recipe by --recipe {made}."
+        )
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"The folder {folder} holds no config.json, so it is not a saved model.")
     pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
@@ -163,6 +197,11 @@ def _refuse_incomplete(name: str, model: "PreTrainedModel", report: Mapping[str,
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would go on with random numbers in their place
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        if _is_body(model.config):
+            raise CheckpointError(
+                f"The checkpoint '{name}' holds a {model.config.architectures[0]} without a head; strop inspect shows its "
+                "matrices, and strop train gives it a classifier's head for a task with score: label."
+            )
         raise CheckpointError(
             f"The checkpoint '{name}' lacks {len(missing)} of {type(model).__name__}'s weights ({shown}): it is incomplete, "
             "or was saved from another kind of model."

@@ -49,7 +49,10 @@ def bake(
     refuse_unbakeable(document)  # before a model is loaded
     refuse_occupied(out, remedy="choose another --out")
     with showing_progress(quiet=quiet) as progress:
-        model, tokenizer = load_for_command(model_name, progress, revision=revision, device=device, dtype=dtype)
+        labels = document.head.labels if document.head is not None else None
+        model, tokenizer = load_for_command(
+            model_name, progress, revision=revision, device=device, dtype=dtype, labels=labels
+        )
         progress.note("writing the checkpoint")
         family = anatomy_for_command(model, family_file).family
         bake_recipe(model, document, out, tokenizer=tokenizer, force=force, family=family)
@@ -59,5 +62,7 @@ def bake(
         print_json({"folder": str(out), "bytes": size, "interventions": document.describe()})
         return
     print_line(f"{out}: {size / 1e6:.1f} MB, with {count} intervention{'' if count == 1 else 's'} baked in")
-    print_line(f'Any other tool can load it: AutoModelForCausalLM.from_pretrained("{out}")')
+    kind = type(model).__name__
+    loader = "AutoModelForCausalLM" if kind.endswith("ForCausalLM") or kind.endswith("LMHeadModel") else kind
+    print_line(f'Any other tool can load it: {loader}.from_pretrained("{out}")')
     print_next("eval", out, options={"--task": "TASK", "--device": device, "--family": family_file})

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import rich.console
 import typer
@@ -91,6 +91,12 @@ PriceWeightOption = Annotated[
         help="Nats of the task's loss that a nat of drift is worth where candidates are ranked.", show_default="0"
     ),
 ]
+StackOption = Annotated[
+    Literal["encoder", "decoder", "cross", "vision"] | None,
+    typer.Option(
+        "--stack", help="Which blocks, of a model that has several lists of them.", show_default="the main one"
+    ),
+]
 MatrixTypesOption = Annotated[str | None, typer.Option("--matrix-types", help="Such as up,down.", show_default="all")]
 
 
@@ -124,11 +130,15 @@ def load_for_command(
     device: str | None = None,
     dtype: str | None = None,
     task: "Task | None" = None,
+    labels: "Sequence[str] | None" = None,
     seed: int = 0,
+    headless: bool = False,
 ) -> Any:
-    """Load a model and its tokenizer for a command: a classifier where the task has labels, its new head drawn by the seed.
+    """Load a model and its tokenizer for a command: a classifier where the task has labels, or a recipe's head has.
 
-    Where it runs is told first.
+    A new head is drawn by the seed; no labels are those of a number.
+
+    A checkpoint without a head is taken where it is only looked at. Where it runs is told first.
     """
     import torch
 
@@ -141,11 +151,12 @@ def load_for_command(
     target = device_for_command(device)
     progress.note(f"running on {_describe_device(target)}")
     kind = dtypes[dtype] if dtype else None
-    if task is None or task.labels is None:
-        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note)
-    labels = task.labels.names or 1
+    if task is not None and task.labels is not None:
+        labels = task.labels.names or ()
+    if labels is None:
+        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless)
     return load_classifier(
-        name, labels=labels, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
+        name, labels=labels or 1, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
     )
 
 
@@ -188,7 +199,8 @@ def device_for_command(name: str | None) -> "torch.device":
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = reason_in(error)
+        unknown = "device string" in str(error)  # torch lists a score of kinds
+        reason = "there is no such device; it is cpu, cuda, cuda:1 or mps" if unknown else reason_in(error)
         raise UsageError(
             f"--device {name} cannot be used here: {reason}; leave it out to run on {best_device()}."
         ) from None

@@ -44,6 +44,34 @@ def free_name(folder: Path) -> Path:
     )
 
 
+def other_method(
+    command: str, *, learned: str | None, trainable: bool, classifier: bool
+) -> tuple[str, dict[str, object]] | None:
+    """Return the command to try after one that gained nothing, with options of its own; never one that led here.
+
+    search, prune → sharpen → train the spectrum, and train anything else → train the spectrum. A classifier trains, longer.
+
+    Args:
+        command: that gained nothing.
+        learned: what a training learned.
+        trainable: the task has train rows.
+        classifier: it has labels.
+
+    Returns:
+        None where no method is left.
+
+    >>> other_method("sharpen", learned=None, trainable=True, classifier=False)
+    ('train', {'--method': 'spectrum'})
+    """
+    if classifier:
+        return "train", {"--epochs": 12}
+    if command in ("search", "prune"):
+        return "sharpen", {}
+    if trainable and learned != "spectrum":
+        return "train", {"--method": "spectrum"}
+    return None
+
+
 def print_next(*words: object, options: Mapping[str, object] | None = None) -> None:
     """Print the next command to try; see `spelt`.
 

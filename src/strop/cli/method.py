@@ -7,7 +7,7 @@ what to guard — is taken, checked and printed here.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from strop.cli.console import (
     RevisionOption,
     ShotsOption,
     ShowChangesOption,
+    StackOption,
     TaskOption,
     anatomy_for_command,
     can_be_baked,
@@ -38,7 +39,7 @@ from strop.cli.console import (
     task_for_command,
 )
 from strop.cli.duration import parse_seconds
-from strop.cli.following import free_name, print_next
+from strop.cli.following import free_name, other_method, print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
     from strop.runs import RunResult
     from strop.statistics import ChangedAnswers
     from strop.tasks import Example, Task
+
+
+SHOWN = 5
+"""Examples in the prompt that are tried where no method helped."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ class MethodCall:
     time_limit: str | None
     max_evaluations: int | None
     layers: str | None
+    stack: str | None
     select_limit: int | None
     test_limit: int | None
     objective: str | None
@@ -89,6 +95,7 @@ class MethodCall:
             plan: its settings; the shared ones that were given replace its defaults.
             refuse: raises where the task is not of the method's kind.
         """
+        from strop.anatomy import Stack
         from strop.scoring import refuse_changed
         from strop.tasks import refuse_objective
 
@@ -112,11 +119,13 @@ class MethodCall:
                 seed=plan.seed,
             )
             anatomy = anatomy_for_command(model, self.family_file)
-            plan = dataclasses.replace(plan, layers=parse_layers_option(self.layers, anatomy.layer_count))
+            stack = Stack.parse(self.stack) if self.stack is not None else None
+            layers = parse_layers_option(self.layers, anatomy.layers_of(stack))
+            plan = dataclasses.replace(plan, layers=layers, stack=stack)
             options = dataclasses.replace(options, family=anatomy.family, progress=progress)
             found = method(model, tokenizer, task, plan, options)
             changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
-        self._print(found.result, task, changed)
+        self._print(found.result, task, changed, learned=getattr(plan, "method", None))
 
     def _changed(
         self, found: "RunOutcome", model: Any, tokenizer: Any, examples: "Sequence[Example]", anatomy: "Anatomy"
@@ -148,7 +157,9 @@ class MethodCall:
             rivals=not self.no_rivals,
         )
 
-    def _print(self, result: "RunResult", task: "Task", changed: "ChangedAnswers | None") -> None:
+    def _print(
+        self, result: "RunResult", task: "Task", changed: "ChangedAnswers | None", *, learned: str | None
+    ) -> None:
         """Print a finished run, as JSON or for a person with the next command to try."""
         from strop.report import changed_lines
 
@@ -160,21 +171,28 @@ class MethodCall:
             print_line(line)
         if self.show_changes is not None and changed is None:
             print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
-        words, options = self._next(result, task)
+        words, options = self._next(result, task, learned=learned)
         loading = {
             "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
         }  # fmt: skip
         print_next(*words, options={**options, **loading})
 
-    def _next(self, result: "RunResult", task: "Task") -> tuple[tuple[object, ...], dict[str, object]]:
+    def _next(
+        self, result: "RunResult", task: "Task", *, learned: str | None
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return what to try after a run: another method where nothing was gained, else to make its recipe permanent.
 
         What depends on a token's place, and what a classifier learned, cannot be baked, and is evaluated instead.
         """
         asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
         if result.comparison["test"].ci95[0] <= 0:
-            command = _other_method(result, task)
-            more = {"--epochs": 12} if result.metric is not None else {}
+            trainable = bool(task.counts.get("train"))
+            other = other_method(
+                result.command, learned=learned, trainable=trainable, classifier=task.labels is not None
+            )
+            if other is None:
+                return self._without_a_method(task, asked)
+            command, more = other
             wanted = {
                 "--guard": self.guard, "--objective": self.objective, "--after": self.after,
                 "--select-limit": self.select_limit, "--test-limit": self.test_limit,
@@ -186,14 +204,14 @@ class MethodCall:
             return ("bake", self.model_name), {"--recipe": recipe, "--out": free_name(self.out / "model")}
         return ("eval", self.model_name), {**asked, "--recipe": recipe}
 
-
-def _other_method(result: "RunResult", task: "Task") -> str:
-    """Return what to try where a method gained nothing: sharpening, or training where that was tried; a classifier trains."""
-    if result.metric is not None:
-        return "train"
-    if result.command != "sharpen":
-        return "sharpen"
-    return "train" if task.counts.get("train") else "search"
+    def _without_a_method(
+        self, task: "Task", asked: Mapping[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """Return what to try where no method helped: more examples in the prompt, or a look at the task without any."""
+        shots = min(max(SHOWN, 2 * (self.shots or 0)), task.counts.get("train", 0))
+        if not shots or task.score == "perplexity":
+            return ("task", "check", self.task_name), {"--model": self.model_name}
+        return ("eval", self.model_name), {**asked, "--shots": shots}
 
 
 def _shared(
@@ -202,6 +220,7 @@ def _shared(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
     *,
     layers: LayersOption = None,
+    stack: StackOption = None,
     after: Annotated[
         Path | None,
         typer.Option("--after", metavar="DIR", help="A recipe to begin with, such as a search's.", show_default=False),

@@ -13,7 +13,10 @@ def sharpen(
     call: MethodCall,
     drift: Annotated[
         float | None,
-        typer.Option(help="Most KL(base || edited), in nats per token; 0 for no bound.", show_default="0.03"),
+        typer.Option(
+            help="Most KL(base || edited), in nats per token; 0 for no bound. Not of classifiers.",
+            show_default="0.03",
+        ),
     ] = None,
     precondition: Annotated[
         Literal["fisher-sign", "sign", "fisher", "none"] | None,
@@ -52,7 +55,6 @@ def sharpen(
     """
     from strop.searching import SharpenPlan
     from strop.searching import sharpen as run_sharpen
-    from strop.tasks import refuse_labels
 
     settings = given_only(
         precondition=precondition,
@@ -65,5 +67,4 @@ def sharpen(
     )
     if drift is not None:
         settings["drift"] = drift or None
-    plan = SharpenPlan(**settings)
-    call.run(run_sharpen, plan, refuse=lambda task: refuse_labels(task, "sharpen"))
+    call.run(run_sharpen, SharpenPlan(**settings))

@@ -83,12 +83,14 @@ def check(
 def _tokens(task: "Task", model: Any, tokenizer: Any, family_file: Path | None) -> "TokenCheck | None":
     """Return the task in the model's tokens; None for a classifier's, whose texts have no border."""
     from strop.scoring.encoding import vocabulary_of
+    from strop.scoring.forms import form_of
     from strop.scoring.token_check import check_tokens
 
     if task.labels is not None:
         return None
-    context = anatomy_for_command(model, family_file).context(model)
-    return check_tokens(task, tokenizer, longest=context, vocabulary=vocabulary_of(model))
+    anatomy = anatomy_for_command(model, family_file)
+    form = form_of(model, anatomy, tokenizer, task.score)
+    return check_tokens(task, tokenizer, longest=anatomy.context(model), vocabulary=vocabulary_of(model), form=form)
 
 
 def _print(found: "TaskCheck", tokens: "TokenCheck | None") -> None:

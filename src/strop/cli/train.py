@@ -41,6 +41,13 @@ def train(
         int | None,
         typer.Option(help="spectrum: diagonals learned on either side of the main one.", show_default="0"),
     ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="spectrum: learn which values to remove, and leave this share of them as they are.",
+            show_default="scale all",
+        ),
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="Of each edit's subspace.", show_default="8")] = None,
     positions: Annotated[
         str | None,
@@ -144,6 +151,7 @@ def train(
             matrix_types=parse_matrix_types(matrix_types),
             top=top,
             band=band,
+            sparsity=sparsity,
             stream=Stream(stream) if stream is not None else None,
             activation=activation,
             init=init,

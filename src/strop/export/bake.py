@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, Family
-from strop.checkpoints import open_model, own_parameters
+from strop.anatomy import COMPUTED, Anatomy, Family, storage_of
+from strop.checkpoints import fetched, open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import refuse_unbakeable, room_for_biases, under_config
@@ -67,6 +67,7 @@ def bake(
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
     _refuse_adapter(model)
+    _refuse_unsaveable(model)
     note = recipe.check(model, family=family) if not force else None
     if note is not None:
         warnings.warn(note, StropWarning, stacklevel=2)
@@ -78,7 +79,7 @@ def bake(
         under_config(model, config),
         quiet_transformers(),
     ):
-        state = {**zeros, **model.state_dict()}
+        state = {**zeros, **_stored_by(model)}
         _refuse_strange_numbers(model, state)
         try:
             type(model).save_pretrained(model, temporary, state_dict=state)  # edited as it is
@@ -106,10 +107,36 @@ def _refuse_adapter(model: PreTrainedModel) -> None:
         )
 
 
+def _refuse_unsaveable(model: PreTrainedModel) -> None:
+    """Raise InterventionError if a model's weights are not such as a checkpoint holds, whatever is baked into it."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_serializable():
+        method = quantizer.quantization_config.quant_method
+        raise InterventionError(
+            f"This model is quantised ({getattr(method, 'value', method)}) in a way that transformers cannot save; load it "
+            "dequantised, as GgufConfig(dequantize=True) does, and bake that."
+        )
+    for name, module in model.named_modules():
+        stored = storage_of(model, module, "weight")
+        if stored is not None and stored.kind == COMPUTED:
+            raise InterventionError(stored.refusal(f"{name}.weight"))
+
+
+def _stored_by(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a model's state; what accelerate has offloaded is fetched, unless transformers does so shard by shard."""
+    fetches = hasattr(model, "hf_device_map")
+    return {name: own if fetches else fetched(model, name, own) for name, own in model.state_dict().items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is made of numbers that are here and can be looked at."""
+    return type(tensor) is Tensor and tensor.is_floating_point() and not tensor.is_meta
+
+
 def _refuse_strange_numbers(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
     """Raise InterventionError if what is to be written is not made of finite numbers."""
     for name, tensor in state.items():
-        if tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor.float()).all()):
+        if not _is_plain(tensor) or bool(torch.isfinite(tensor.float()).all()):
             continue
         own = dict(own_parameters(model)).get(name)
         already = own is not None and not bool(torch.isfinite(own.float()).all())

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, device_of
 from strop.interventions.attachment import Attachment
-from strop.interventions.editor import StateEdit, editor_of, tensors_of
+from strop.interventions.editor import StateEdit, editor_of
 from strop.interventions.head import Head, HeadSwap
 from strop.interventions.interfaces import Decompose, Intervention, StateIntervention
 from strop.interventions.weights import shape_of
@@ -91,7 +91,7 @@ def _state_module(
     hidden_size = anatomy.stacks[entry.site.stack].hidden_size
     holder = anatomy.stream_module(model, entry.site)
     entry.check(tensors, (hidden_size, hidden_size))
-    device = next((tensor.device for _, tensor in tensors_of(holder)), model.device)
+    device = device_of(holder) or model.device
     module = entry.module(tensors, hidden_size).to(device).train(model.training)
     return module.requires_grad_(False)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from strop.anatomy import AskedForGradients
 from strop.checkpoints import ATTACHED
 from strop.errors import InterventionError, StropWarning, UsageError
 from strop.interventions.base_kept import LOST, REMEDY, BaseKept
@@ -20,6 +21,7 @@ from strop.interventions.interfaces import Intervention
 from strop.interventions.weights import WeightEdits
 
 _NAMES = ("strop_edits", *(f"strop_edits_{number}" for number in range(2, 100)))
+_NO_GRADIENT = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 class Attachment:
@@ -50,7 +52,7 @@ class Attachment:
         self._is_over = False
         self._model = weakref.ref(model)
         self._registered: str | None = None
-        self._asked_for_gradients: dict[nn.Parameter, bool] = {}
+        self._asked_for_gradients = AskedForGradients()
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -137,12 +139,13 @@ class Attachment:
             raise InterventionError(
                 "None of these interventions learns anything; add one that does, such as an edit of hidden states."
             )
+        _refuse_without_gradients(model)
         if not outer:
-            self._asked_for_gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
-            for parameter in self._asked_for_gradients:
-                parameter.requires_grad_(False)
-        for parameter in self.head.parameters if self.head is not None else ():
-            self._asked_for_gradients.setdefault(parameter, parameter.requires_grad)
+            self._asked_for_gradients.note(model)
+            self._asked_for_gradients.ask_for_none()
+        of_head = self.head.parameters if self.head is not None else ()
+        self._asked_for_gradients.note(model, of_head)
+        for parameter in of_head:
             parameter.requires_grad_(True)
         for module in learning:
             module.requires_grad_(True)
@@ -203,7 +206,7 @@ class Attachment:
         """Give the model back the very storage it had; calling it twice is the same as once.
 
         Warns:
-            StropWarning: a weight was changed after it was edited, and that is lost.
+            StropWarning: a weight was changed after it was edited, and that is lost, or another took its place.
 
         Raises:
             InterventionError: another attachment that edits the same weights was made later and is still on.
@@ -219,6 +222,14 @@ class Attachment:
         changed = self.changed
         if changed is not None:
             warnings.warn(f"{changed} {LOST} that is lost with the recipe's end; {REMEDY}.", StropWarning, stacklevel=2)
+        replaced = self._base.replaced(model) if self._base is not None else None
+        if replaced is not None:
+            warnings.warn(
+                f"{replaced} was replaced by another parameter after a recipe had edited it, so that the edit was off there; "
+                "detach a recipe before weights are replaced, and attach it again.",
+                StropWarning,
+                stacklevel=2,
+            )
         others = (*attached[:place], *attached[place + 1 :])
         if others:
             model.__dict__[ATTACHED] = others
@@ -243,9 +254,9 @@ class Attachment:
 
     def _lies_below(self, later: "Attachment") -> bool:
         """Return whether an attachment that was made later is for the model as this one left it."""
-        asked = self._asked_for_gradients and later._asked_for_gradients
+        both_ask = self._asked_for_gradients and later._asked_for_gradients
         heads = self.head is not None and later.head is not None
-        return bool(asked) or heads or later.weights.build_on(self.weights)
+        return bool(both_ask) or heads or later.weights.build_on(self.weights)
 
     def restore(self) -> None:
         """Undo all that was done to the model, of an attachment that is whole or half made."""
@@ -257,9 +268,7 @@ class Attachment:
         if model is not None and self._registered is not None:
             delattr(model, self._registered)
             self._registered = None
-        for parameter, asked in self._asked_for_gradients.items():
-            parameter.requires_grad_(asked)
-        self._asked_for_gradients.clear()
+        self._asked_for_gradients.restore()
         if self._base is not None:
             self._base.remove()
             self._base = None
@@ -288,6 +297,16 @@ def attachments_of(model: PreTrainedModel) -> tuple[Attachment, ...]:
     """Return what is attached to a model, in the order it was attached."""
     listed: tuple[Attachment | None, ...] = model.__dict__.get(ATTACHED, ())
     return tuple(attachment for attachment in listed if attachment is not None)
+
+
+def _refuse_without_gradients(model: nn.Module) -> None:
+    """Raise InterventionError if a model has modules of torch.ao, which compute without a gradient."""
+    found = next((name for name, one in model.named_modules() if type(one).__module__.startswith(_NO_GRADIENT)), None)
+    if found is not None:
+        raise InterventionError(
+            f"{found} is quantised by torch.ao, which lets no gradient through, so nothing would be learned; train on the base "
+            "before it is quantised, or quantise it by torchao or bitsandbytes."
+        )
 
 
 def _nothing() -> None:

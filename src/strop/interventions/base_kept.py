@@ -73,6 +73,11 @@ class BaseKept:
             None,
         )
 
+    def replaced(self, model: nn.Module) -> str | None:
+        """Return the name of an edited weight whose place another parameter has taken, or None."""
+        held = set(model.parameters())
+        return next((name for name, (parameter, _) in self._left.items() if parameter not in held), None)
+
     def remove(self) -> None:
         """Let the model save and load as it did."""
         for stand_in in self._stand_ins:

@@ -40,6 +40,12 @@ def refuse_no_components(
         where: the intervention's address.
         tolerance: how far they may be off, as a share of the matrix's norm.
     """
+    narrow = next((tensors[name].dtype for name in ("left", "right") if tensors[name].element_size() < 4), None)
+    if narrow is not None:
+        raise InterventionError(
+            f"{where}: the recipe's left and right are in {str(narrow).removeprefix('torch.')}, too coarse to be this matrix's "
+            "components; keep factors in float32, or write them anew by with_factors."
+        )
     if not are_components(matrix, tensors["left"], tensors["right"], indices, tolerance=tolerance):
         raise InterventionError(
             f"{where}: the recipe's left and right are not the components of this matrix that it speaks of; write its "

@@ -19,14 +19,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, Stack
 from strop.errors import InterventionError, StropWarning
 from strop.interventions.calls import Calls
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
 from strop.interventions.interfaces import StateIntervention
 from strop.interventions.positions import Positions
-from strop.interventions.prompts import Layout, Prompts, arguments_of, edited_tokens, layout_of, tokens_of
+from strop.interventions.prompts import (
+    Layout,
+    Prompts,
+    arguments_of,
+    count_read,
+    edited_tokens,
+    layout_in_decoder,
+    layout_of,
+    tokens_of,
+)
 from strop.interventions.weights import stand_for_weights_first
 
 _NAME = "_strop_editor"
@@ -89,18 +98,27 @@ class StateEditor:
         self._model = model
         self._anatomy = anatomy
         self._sites: dict[nn.Module, _EditedModule] = {}
-        self._whole_input = model.get_output_embeddings() is None
+        self._whole_input = model.get_output_embeddings() is None or not anatomy.family.causal
+        self._decoder = model.get_decoder() if Stack.CROSS in anatomy.stacks else None
+        """Of a model that reads the prompt in an encoder."""
         self._entrances: dict[nn.Module, list[Any]] = {}
-        for entrance in (model, model.base_model):
+        for entrance in self._own_entrances:
             self.watch(entrance)
         self._own_generate = model.__dict__.get("generate")
         if hasattr(model, "generate"):
             model.__dict__["generate"] = functools.wraps(model.generate)(functools.partial(_generate, self))
 
+    @property
+    def _own_entrances(self) -> tuple[nn.Module, nn.Module]:
+        """What the model's tokens come in by: itself with its head and without, or its encoder and its decoder."""
+        if self._decoder is not None:
+            return self._model.get_encoder(), self._decoder
+        return self._model, self._model.base_model
+
     def watch(self, entrance: nn.Module) -> None:
         """Read the arguments of another module the model is called through, such as PEFT's wrapper."""
         if entrance not in self._entrances:
-            enter = self._enter if entrance in (self._model, self._model.base_model) else self._enter_wrapper
+            enter = self._enter if entrance in self._own_entrances else self._enter_wrapper
             self._entrances[entrance] = [
                 entrance.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
                 entrance.register_forward_hook(self._leave, always_call=True),
@@ -109,10 +127,19 @@ class StateEditor:
     def add(self, edits: Sequence[StateEdit]) -> None:
         """Put edits on, after those that are on already."""
         for edit in edits:
+            self._refuse_prompts_of_a_decoder(edit.entry)
             module = self._anatomy.stream_module(self._model, edit.entry.site)
             if module not in self._sites:
                 self._sites[module] = _EditedModule(self, module)
             self._sites[module].edits += (edit,)
+
+    def _refuse_prompts_of_a_decoder(self, entry: StateIntervention) -> None:
+        """Raise where an edit counts prompt tokens among those of a decoder."""
+        if self._decoder is not None and entry.site.stack is not Stack.ENCODER and entry.positions.reach != "all":
+            raise InterventionError(
+                f"{entry.site}: the encoder reads the prompt, and a decoder has none to edit at {entry.positions}; edit at "
+                "positions all, or in the encoder."
+            )
 
     def remove(self, edits: Sequence[StateEdit]) -> None:
         """Take edits off; with the last one the model is as it was."""
@@ -174,7 +201,11 @@ class StateEditor:
             return  # the model with its LM head calls the one without
         prompts = _GENERATIONS.latest(self)
         mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
-        layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
+        if module is self._decoder:
+            layout = layout_in_decoder(arguments)
+        else:
+            layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
+        count_read(arguments)
         begun = _Pass(module, tokens, layout)
         if module.training and torch.is_grad_enabled() and layout.prompt_length is not None:
             self._refuse_to_learn_nothing(begun, arguments.get("labels"))
@@ -216,13 +247,13 @@ class _EditedModule:
 
     @never_compiled
     def _edit(self, module: nn.Module, _positional: tuple[Any, ...], output: Any) -> Any:
-        states = output[0] if isinstance(output, tuple) else output
+        states = output[0] if isinstance(output, (tuple, list)) else output
         edited = states
         for edit in self.edits:
             edited = self._edited(edit, edited, replica=getattr(module, "_is_replica", False))
         if edited is states:
             return None
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return (edited, *output[1:]) if isinstance(output, (tuple, list)) else edited
 
     def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
         tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape[:-1])

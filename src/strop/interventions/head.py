@@ -129,6 +129,7 @@ class HeadSwap:
     def __init__(self, model: PreTrainedModel, head: Head) -> None:
         head.check(model)
         self._parameters = own_parameters(model)
+        _refuse_placeless(self._parameters)
         self._originals = {name: (own.data, own.grad) for name, own in self._parameters.items()}
         self._hooks = []
         for name, own in self._parameters.items():
@@ -168,6 +169,16 @@ class HeadSwap:
             own.grad = gradient
         for hook in self._hooks:
             hook.remove()
+
+
+def _refuse_placeless(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raise InterventionError if a head is offloaded, for another would be overwritten by what is fetched for each call."""
+    offloaded = next((name for name, own in parameters.items() if own.is_meta), None)
+    if offloaded is not None:
+        raise InterventionError(
+            f"{offloaded} is offloaded, and a recipe that carries a head puts another in its place; keep the head on a device "
+            "(device_map)."
+        )
 
 
 def _in_float32(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

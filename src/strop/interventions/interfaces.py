@@ -26,6 +26,19 @@ def shape_of_size(size: "Shape | int") -> Shape:
     return (size, size) if isinstance(size, int) else size
 
 
+@runtime_checkable
+class DecomposesTogether(Protocol):
+    """A `Decompose` that can make the decompositions of several matrices at once."""
+
+    def __call__(self, matrix: Tensor, /) -> SingularValueDecomposition:
+        """Return the decomposition of one matrix."""
+        ...
+
+    def together(self, matrices: Sequence[Tensor]) -> list[SingularValueDecomposition]:
+        """Return the decompositions of matrices of one shape, dtype and device."""
+        ...
+
+
 class _Common(Protocol):
     @property
     def method(self) -> str:
@@ -141,6 +154,20 @@ class ChangesOutputs(Protocol):
 
     def output_change(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return x (edit(W) − W)ᵀ, (..., out), differentiable in its learned tensors.
+
+        Args:
+            inputs: x, (..., in).
+            tensors: its own, and what `precomputed` returned of the matrix.
+        """
+        ...
+
+
+@runtime_checkable
+class MakesOutputs(Protocol):
+    """A WeightIntervention that can say what the edited matrix makes without that matrix, or the one before it."""
+
+    def output(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return x edit(W)ᵀ, (..., out), differentiable in its learned tensors; None where factors are not all of W.
 
         Args:
             inputs: x, (..., in).

@@ -5,13 +5,16 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from strop.anatomy import Anatomy, WeightSite
 from strop.errors import InterventionError
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
-from strop.interventions.interfaces import Bounded, ChangesOutputs, Decompose, WeightIntervention
+from strop.interventions.interfaces import Bounded, ChangesOutputs, Decompose, MakesOutputs, WeightIntervention
 from strop.linalg import full_precision
+
+_WIDE = (torch.float32, torch.float64)
 
 
 class LearnedTensors(nn.Module):
@@ -86,6 +89,12 @@ class LearnedTensors(nn.Module):
             return None
         return self.entry.output_change(inputs, self.on(inputs.device))
 
+    def output(self, inputs: Tensor) -> Tensor | None:
+        """Return what the edited matrix makes of inputs, (..., out), where its method can say so from factors alone."""
+        if not isinstance(self.entry, MakesOutputs) or not self._on_given_matrix:
+            return None
+        return self.entry.output(inputs, self.on(inputs.device))
+
     def forward(self, matrix: Tensor) -> Tensor:
         """Return the edited matrix, (out, in)."""
         if self._decompose is None:
@@ -98,7 +107,9 @@ class LearnedTensors(nn.Module):
 
 
 class LearnedWeight:
-    """A hook that adds to a module's output what learned edits of its weight would: x (edit(W) − W)ᵀ.
+    """What a module makes while edits of its weight learn: x edit(W)ᵀ in the place of x Wᵀ.
+
+    Where factors say all of it, the module's own product is left out; else a hook adds x (edit(W) − W)ᵀ to it.
 
     Args:
         module: holds the weight.
@@ -107,9 +118,12 @@ class LearnedWeight:
     """
 
     def __init__(self, module: nn.Module, parameter: str, anatomy: Anatomy) -> None:
-        self._name, self._anatomy = parameter, anatomy
+        self._module, self._name, self._anatomy = module, parameter, anatomy
         self._edits: dict[WeightSite, tuple[LearnedTensors, ...]] = {}
+        self._features: dict[WeightSite, Tensor] = {}
+        self._order: Tensor | None = None
         self._handle = module.register_forward_hook(self._added, prepend=True)
+        self._stands_in = False
 
     def add(self, learned: LearnedTensors, matrix: Tensor, decompose: Decompose) -> None:
         """Put an edit on, after those that are on already.
@@ -131,9 +145,28 @@ class LearnedWeight:
         before = self._edits.get(site, ())
         learned.prepare(None if before else _wide(matrix), decompose)
         self._edits[site] = (*before, learned)
+        count, self._features[site] = self._anatomy.output_features(getattr(self._module, self._name).detach(), site)
+        self._stand_in(count)
+
+    def _stand_in(self, count: int) -> None:
+        """Take the place of the module's own product where edits of whole matrices make all its outputs; else leave it."""
+        self._give_back()
+        made = torch.cat([*self._features.values()])
+        whole = type(self._module) in (nn.Linear, Conv1D) and "forward" not in vars(self._module)
+        if whole and len(made) == count and all(site.head is None for site in self._edits):
+            in_order = bool((made[1:] > made[:-1]).all())
+            self._order = None if in_order else made.argsort()
+            self._module.forward = self._made
+            self._stands_in = True
+
+    def _give_back(self) -> None:
+        if self._stands_in:
+            del self._module.forward
+            self._stands_in = False
 
     def remove(self) -> None:
-        """Take the hook off."""
+        """Take the hook off, and let the module make its outputs itself."""
+        self._give_back()
         self._handle.remove()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedWeight":
@@ -143,19 +176,46 @@ class LearnedWeight:
         refuse_pickling()
 
     @never_compiled
+    def _made(self, inputs: Tensor) -> Tensor:
+        """Return what the module makes, edited, (..., out): from factors alone, or beside the module's own product."""
+        weight: Tensor = getattr(self._module, self._name)
+        parts = []
+        narrow = weight.dtype not in _WIDE or torch.is_autocast_enabled(inputs.device.type)
+        with full_precision():
+            for learned, *later in self._edits.values() if not narrow else ():
+                made = learned.output(inputs) if not later else None
+                if made is None:
+                    break
+                shift = learned.entry.output_shift(learned.on(made.device))
+                parts.append(made if shift is None else made + shift)
+        if len(parts) < len(self._edits):
+            own: Tensor = type(self._module).forward(self._module, inputs)
+            return self._changed(inputs, own)
+        output = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if self._order is not None:
+            output = output.index_select(-1, self._order.to(output.device))
+        bias: Tensor | None = getattr(self._module, "bias", None)
+        return output if bias is None else output + bias
+
     def _added(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        weight = getattr(module, self._name).detach()
+        return output if self._stands_in else self._changed(arguments[0], output)
+
+    @never_compiled
+    def _changed(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return a module's output, (..., features), with what the edits change of it."""
+        weight = getattr(self._module, self._name).detach()
+        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         for site, edits in self._edits.items():
             with full_precision():
-                matrix = self._anatomy.matrix_in(weight, site)
-                wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
-                change = _change_by(edits, matrix, self._anatomy.inputs_in(arguments[0], site).to(wide))
+                read = self._anatomy.inputs_in(inputs, site).to(wide)
+                change = edits[0].output_change(read) if len(edits) == 1 else None
+                if change is None:
+                    change = _change_by(edits, self._anatomy.matrix_in(weight, site), read)
                 for learned in edits:
                     shift = learned.entry.output_shift(learned.on(change.device))
                     change = change if shift is None else change + shift
-            count, features = self._anatomy.output_features(weight, site)
-            change = change.to(output.dtype)
-            output = output + change if len(features) == count else output.index_add(-1, features, change)
+            features, change = self._features[site].to(output.device), change.to(output.dtype)
+            output = output + change if len(features) == output.shape[-1] else output.index_add(-1, features, change)
         return output
 
 
@@ -169,10 +229,7 @@ def moved_but_not_cast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 
 
 def _change_by(edits: tuple[LearnedTensors, ...], matrix: Tensor, inputs: Tensor) -> Tensor:
-    """Return what edits, one after the other, change of a matrix's outputs, (..., out)."""
-    change = edits[0].output_change(inputs) if len(edits) == 1 else None
-    if change is not None:
-        return change
+    """Return what edits, one after the other, change of a matrix's outputs, (..., out), by forming the edited matrix."""
     given = edited = _wide(matrix)
     for learned in edits:
         edited = learned(edited)
@@ -185,4 +242,4 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _wide(matrix: Tensor) -> Tensor:
-    return matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+    return matrix if matrix.dtype in _WIDE else matrix.float()

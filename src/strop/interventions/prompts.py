@@ -1,7 +1,7 @@
 """Which tokens of a forward pass are padding, prompt and answer: from masks, cache lengths and labels, never from token ids.
 
 A prompt's end is known where a model generates (what `generate` was given is the prompt), where labels are passed (the
-prompt is what comes before the first label), where the model has no LM head (all of its input is), and where the caller
+prompt is what comes before the first label), where the model goes on with nothing (all of its input is), and where the caller
 says so with `prompt_lengths`. Anywhere else it is not, and an edit that depends on it refuses to run.
 """
 
@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import dataclasses
 import inspect
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from strop.errors import InterventionError, UsageError
 from strop.interventions.positions import Positions
 
+_READ: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""How many tokens edited models have read through a cache that does not say it: one of recurrent states alone (Mamba)."""
 _DECLARED: contextvars.ContextVar[Tensor | None] = contextvars.ContextVar("strop_prompt_lengths", default=None)
 
 
@@ -79,7 +82,7 @@ class Prompts:
         """
         given = [inputs.get(name) for name in ("inputs_embeds", "input_ids", "inputs")]
         self._texts: Tensor | None = next((one for one in [*given, *positional[:1]] if one is not None), None)
-        self._cache = inputs.get("past_key_values")
+        self._cache = _cache_of(inputs)
         mask = inputs.get("attention_mask")
         self.mask: Tensor | None = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         """(rows, columns), 1 for real tokens; None where neither ids nor embeddings were given."""
@@ -101,7 +104,7 @@ class Prompts:
         """
         if self.mask is None or isinstance(arguments.get("labels"), Tensor):
             return False
-        past = arguments.get("past_key_values")
+        past = _cache_of(arguments)
         if past is not None and past is self._cache:
             return True
         first = past is not None and self._cache is None  # only then a call may stop short of the prompts' end
@@ -158,15 +161,15 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     Args:
         arguments: of the model's forward, by name.
         prompt_mask: (rows, columns), of the prompts `generate` was given, where the call is one of its steps.
-        whole_input: the model has no LM head, so there is nothing but a prompt.
+        whole_input: the model goes on with nothing, as a classifier or what fills masks, so there is nothing but a prompt.
 
     Raises:
-        InterventionError: lengths were declared for another number of sequences, or the call has neither ids nor
-            embeddings.
+        InterventionError: lengths were declared for another number of sequences, the call has neither ids nor embeddings, or
+            how many tokens its cache holds cannot be known.
     """
     tokens = tokens_of(arguments)
     batch, count = tokens.shape[:2]
-    cached = _cached_tokens(arguments.get("past_key_values"))
+    cached = _cached_tokens(_cache_of(arguments))
     declared = _DECLARED.get()
     if declared is None and prompt_mask is not None:
         return _while_generating(prompt_mask.to(tokens.device), batch, cached, count)
@@ -192,6 +195,27 @@ def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole
     return _unknown(index, "neither labels nor generate says where they do")
 
 
+def count_read(arguments: Mapping[str, Any]) -> None:
+    """Note that a call reads its tokens through its cache, where that does not say how many it holds.
+
+    Args:
+        arguments: of the model's forward, by name.
+    """
+    past = _cache_of(arguments)
+    if past is not None and not _says_length(past):
+        _READ[past] = _cached_tokens(past) + tokens_of(arguments).shape[1]
+
+
+def layout_in_decoder(arguments: Mapping[str, Any]) -> Layout:
+    """Return where the tokens of a decoder's call stand, whose prompt an encoder has read.
+
+    Args:
+        arguments: of the decoder's forward, by name.
+    """
+    tokens = tokens_of(arguments)
+    return _unknown(_from_zero(tokens, _cached_tokens(_cache_of(arguments))), "the encoder reads them")
+
+
 def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
     """Return which tokens of a forward pass an edit touches, (batch, tokens), boolean.
 
@@ -207,8 +231,34 @@ def edited_tokens(positions: Positions, layout: Layout) -> Tensor:
     return positions.chosen(layout.index, length if length is not None else layout.index[:, 0])
 
 
+def _cache_of(arguments: Mapping[str, Any]) -> Any:
+    """Return the cache a call goes on from, under either name; None without one."""
+    past = arguments.get("past_key_values")
+    return past if past is not None else arguments.get("cache_params")
+
+
 def _cached_tokens(past: Any) -> int:
-    return int(past.get_seq_length()) if past is not None else 0
+    """Return how many tokens a cache holds.
+
+    Raises:
+        InterventionError: it does not say, and some were read through it unseen.
+    """
+    if past is None or _says_length(past):
+        return int(past.get_seq_length()) if past is not None else 0
+    read = _READ.get(past, 0)
+    if not read and past.has_previous_state():
+        raise InterventionError(
+            "How many tokens this cache holds cannot be known, for edited calls have not filled it from the first: pass a new "
+            "one, DynamicCache(config=model.config), as cache_params from the first call on."
+        )
+    return read
+
+
+def _says_length(past: Any) -> bool:
+    try:
+        return int(past.get_seq_length()) >= 0
+    except ValueError:  # nothing in recurrent states grows with the tokens
+        return False
 
 
 def _unknown(index: Tensor, reason: str) -> Layout:

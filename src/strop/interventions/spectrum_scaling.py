@@ -12,10 +12,14 @@ from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
+from strop.interventions.singular_value_pruning import SingularValuePruning
 from strop.linalg import full_precision
 
 LOWEST, HIGHEST = -1.0, 4.0
 """Between which a change lies: -1 removes a component, and none is turned around or made more than five times as large."""
+
+LEVELS = 127
+"""Most steps of one size that a byte counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,14 @@ class SpectrumScaling:
             )
         return tensors[name] if self.step is None else tensors[name].float() * self.step
 
+    def removed_by(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+        """Return the components it removes, where it leaves all others as they are; None where it scales or mixes any."""
+        change = self.change(tensors)
+        gone = change == -1
+        if self.band or not bool((gone | (change == 0)).all()):
+            return None
+        return tuple(gone.nonzero().flatten().tolist())
+
     def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None:
         """Make sure that there is one change for each singular value, from -1 to 4, and both factors or neither.
 
@@ -101,7 +113,7 @@ class SpectrumScaling:
             raise InterventionError(
                 f"{self.site}: it has {min(shape)} singular values, not {self.top}; give a lower top."
             )
-        change, count = self.change(tensors), self._count(shape)
+        change, count = self.change(tensors), self.count(shape)
         if tuple(change.shape) != (count,):
             raise InterventionError(
                 f"{self.site}: {name} of shape {tuple(change.shape)} are not the changes of {count} singular values."
@@ -139,8 +151,35 @@ class SpectrumScaling:
             InterventionError: they are not.
         """
         if "left" in tensors:
-            kept = range(self._count((matrix.shape[0], matrix.shape[1])))
+            kept = range(self.count((matrix.shape[0], matrix.shape[1])))
             refuse_no_components(matrix, tensors, kept, where=str(self.site), tolerance=tolerance)
+
+    def plus(
+        self, other: "SpectrumScaling", mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    ) -> tuple["SpectrumScaling", dict[str, Tensor]] | None:
+        """Return another scaling of the same matrix of the base and this one as one: their changes added.
+
+        Both are changes along the base's own singular vectors: diag(d) + B of one and of the other add up.
+
+        Args:
+            other: of the same site.
+            mine: the tensors of this one.
+            theirs: the tensors of the other.
+
+        Returns:
+            The sum and its tensors; None where the two scale different values.
+        """
+        if (self.site, self.top, self.band) != (other.site, other.top, other.band):
+            return None
+        factors = {name: own for name, own in {**theirs, **mine}.items() if name in ("left", "right")}
+        if self.step is not None and self.step == other.step:
+            levels = mine["levels"].short() + theirs["levels"].short()
+            if bool((levels.abs() <= LEVELS).all()):
+                return self, {"levels": levels.to(torch.int8), **factors}
+        summed = {"change": self.change(mine) + other.change(theirs)}
+        if self.band:
+            summed["band"] = mine["band"] + theirs["band"]
+        return dataclasses.replace(self, step=None), {**summed, **factors}
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
@@ -148,7 +187,18 @@ class SpectrumScaling:
 
     @full_precision()
     def edit(self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed."""
+        """Return W + U diag(σ) (diag(d) + B) Vᵀ, (out, in): W itself, bit for bit, where nothing is changed.
+
+        Where it only removes components, it is what `SingularValuePruning` makes of the matrix, bit for bit.
+        """
+        removed = None if self.change(tensors).requires_grad else self.removed_by(tensors)
+        if removed is not None:
+            chosen = list(removed)
+            of_removed = (
+                {"left": tensors["left"][:, chosen], "right": tensors["right"][chosen]} if "left" in tensors else {}
+            )
+            pruning = SingularValuePruning(self.site, removed) if removed else None
+            return matrix if pruning is None else pruning.edit(matrix, decompose=decompose, tensors=of_removed)
         factors = tensors if "left" in tensors and "right" in tensors else self.precomputed(matrix, decompose=decompose)
         left, right = factors["left"].to(matrix.device), factors["right"].to(matrix.device)
         change = left @ self._mixed(right.T, tensors).T
@@ -164,14 +214,37 @@ class SpectrumScaling:
         Returns:
             (..., out).
         """
-        return self._mixed(inputs @ tensors["right"].T, tensors) @ tensors["left"].T
+        along = functional.linear(inputs, tensors["right"])
+        return functional.linear(self._mixed(along, tensors), tensors["left"])
 
-    def _count(self, shape: Shape) -> int:
+    def output(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Return x W′ᵀ = U diag(σ) (1 + diag(d) + B) Vᵀ x, where all singular values are scaled: W is not needed beside them.
+
+        W = U diag(σ) Vᵀ up to rounding, so that d = 0 gives what W gives but for the last bits.
+
+        Args:
+            inputs: x, (..., in).
+            tensors: its own and what `precomputed` returned.
+
+        Returns:
+            (..., out); None where W has more components than those that are scaled.
+        """
+        if self.top is not None:
+            return None
+        along = functional.linear(inputs, tensors["right"])
+        return functional.linear(self._mixed(along, tensors, kept=1), tensors["left"])
+
+    def count(self, shape: Shape) -> int:
+        """Return how many singular values of a matrix are scaled.
+
+        Args:
+            shape: of the matrix, (out, in).
+        """
         return min(shape) if self.top is None else self.top
 
-    def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return (diag(d) + B) times each row of coordinates along the right singular vectors, (..., count)."""
-        mixed = along * self.change(tensors).to(along)
+    def _mixed(self, along: Tensor, tensors: Mapping[str, Tensor], *, kept: int = 0) -> Tensor:
+        """Return (kept + diag(d) + B) times each row of coordinates along the right singular vectors, (..., count)."""
+        mixed = along * (kept + self.change(tensors)).to(along)
         if self.band:
             for row, own in enumerate(tensors["band"].to(along)):
                 distance = row // 2 + 1
@@ -191,17 +264,17 @@ class SpectrumScaling:
         found, kept = decompose(matrix), slice(self.top)
         right = found.vh[kept]
         return {
-            "left": found.u[:, kept] * found.singular_values[kept],
+            "left": (found.u[:, kept] * found.singular_values[kept]).contiguous(),
             "right": right.contiguous() if self.top is None else right.clone(),  # all of it is not held for a part
         }
 
     def parameter_count(self, shape: Shape) -> int:
         """Return one for each singular value, and as many for each diagonal beside the main one."""
-        return self._count(shape) * (1 + 2 * self.band)
+        return self.count(shape) * (1 + 2 * self.band)
 
     def initial_tensors(self, shape: Shape | int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return changes of 0: learning begins with the matrix as it is."""
-        count = self._count(shape_of_size(shape))
+        count = self.count(shape_of_size(shape))
         zeros = {"change": torch.zeros(count), "band": torch.zeros(2 * self.band, count)}
         return {name: zeros[name] for name in self.learned_tensors}
 

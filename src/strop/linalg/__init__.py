@@ -15,7 +15,7 @@ from strop.linalg.frames import orthonormal_rows
 from strop.linalg.precision import full_precision
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
-from strop.linalg.svd import SingularValueDecomposition, decompose, without_components
+from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_together, without_components
 
 __all__ = [
     "DecompositionCache",
@@ -25,6 +25,7 @@ __all__ = [
     "Spectrum",
     "are_components",
     "decompose",
+    "decompose_together",
     "effective_rank",
     "fingerprint",
     "fraction_for_rank",

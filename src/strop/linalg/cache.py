@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from torch import Tensor
 from strop.errors import StropWarning, UsageError
 from strop.files import cache_folder, is_leftover, replacing_file, to_disk
 from strop.linalg.fingerprint import fingerprint
-from strop.linalg.svd import SingularValueDecomposition, decompose
+from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_together
 
 DEFAULT_BUDGET_BYTES = 16 * 2**30
 NAMES = ("u", "s", "vh")
@@ -57,6 +57,10 @@ class DecompositionCache:
         self._used: set[Path] = set()
         self._told = False
 
+    def __call__(self, matrix: Float[Tensor, "out in"]) -> SingularValueDecomposition:
+        """Return what `decompose` does: the cache itself is a way to come by decompositions."""
+        return self.decompose(matrix)
+
     def decompose(self, matrix: Float[Tensor, "out in"]) -> SingularValueDecomposition:
         """Return the exact decomposition of `matrix`, from disk where it has been made before.
 
@@ -69,17 +73,47 @@ class DecompositionCache:
         Raises:
             DecompositionError: no solver could decompose the matrix.
         """
-        path = self.folder / f"{fingerprint(matrix)}.safetensors"
+        path = self._path_of(matrix)
+        kept = self._find(path, matrix)
+        return kept if kept is not None else self._kept_from_now_on(path, decompose(matrix))
+
+    def together(self, matrices: Sequence[Float[Tensor, "out in"]]) -> list[SingularValueDecomposition]:
+        """Return the decompositions of matrices of one shape, dtype and device; those not made before are made together.
+
+        Args:
+            matrices: (out, in) each.
+
+        Returns:
+            For each the factors that `decompose` returns from then on.
+
+        Raises:
+            UsageError: they are of several shapes, dtypes or devices.
+            DecompositionError: no solver could decompose one of them.
+        """
+        paths = [self._path_of(matrix) for matrix in matrices]
+        found = [self._find(path, matrix) for path, matrix in zip(paths, matrices, strict=True)]
+        missing = [matrix for matrix, kept in zip(matrices, found, strict=True) if kept is None]
+        made = iter(decompose_together(missing))
+        return [
+            kept if kept is not None else self._kept_from_now_on(path, next(made))
+            for path, kept in zip(paths, found, strict=True)
+        ]
+
+    def _find(self, path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
         kept = _kept(path, matrix)
         if kept is not None:
             self._used.add(path)
-            return kept
-        decomposition = decompose(matrix)
+        return kept
+
+    def _kept_from_now_on(self, path: Path, decomposition: SingularValueDecomposition) -> SingularValueDecomposition:
         try:
             self._keep(path, decomposition)
         except (OSError, SafetensorError) as error:
             self._tell(error)
         return decomposition
+
+    def _path_of(self, matrix: Tensor) -> Path:
+        return self.folder / f"{fingerprint(matrix)}.safetensors"
 
     def _keep(self, path: Path, decomposition: SingularValueDecomposition) -> None:
         tensors = {"u": decomposition.u, "s": decomposition.singular_values, "vh": decomposition.vh}

@@ -20,6 +20,9 @@ GRAM_ASPECT = 1.5
 GRAM_CONDITION = 1e4
 """Largest σ₁/σₙ the Gram path is trusted with: squared, times float64's 2e-16, it keeps u orthonormal to 2e-8."""
 
+TOGETHER_BYTES = 2**28
+"""Most that matrices which are decomposed together take in float64."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SingularValueDecomposition:
@@ -172,6 +175,57 @@ def decompose(
     return _first_that_works(work, _ladder(work, method), rank=rank)
 
 
+@full_precision()
+def decompose_together(matrices: Sequence[Float[Tensor, "out in"]]) -> list[SingularValueDecomposition]:
+    """Decompose matrices of one shape by as few calls as memory allows, as `decompose` does one by one.
+
+    All are given to the solver that `decompose` would ask first; those it cannot do, and all where it fails, are left to
+    `decompose`.
+
+    Args:
+        matrices: (out, in) each, of one dtype and device, such as those of a mixture's experts.
+
+    Returns:
+        For each what `decompose` returns, but for rounding and the signs of pairs of vectors.
+
+    Raises:
+        UsageError: they are of several shapes, dtypes or devices.
+        DecompositionError: a matrix holds NaN or infinity, or every solver failed.
+
+    >>> [found.singular_values for found in decompose_together([torch.eye(2), torch.diag(torch.tensor([1.0, 3.0]))])]
+    [tensor([1., 1.]), tensor([3., 1.])]
+    """
+    if len({(matrix.shape, matrix.dtype, matrix.device) for matrix in matrices}) > 1:
+        raise UsageError("Matrices of one shape, dtype and device are decomposed together; these are of several.")
+    found: list[SingularValueDecomposition] = []
+    size = max(1, TOGETHER_BYTES // (8 * matrices[0].numel())) if matrices else 1
+    for start in range(0, len(matrices), size):
+        part = matrices[start : start + size]
+        by_one_call = _by_one_call(torch.stack([matrix.detach() for matrix in part])) if len(part) > 1 else [None]
+        found += [own or decompose(matrix) for own, matrix in zip(by_one_call, part, strict=True)]
+    return found
+
+
+def _by_one_call(stacked: Tensor) -> list[SingularValueDecomposition | None]:
+    work = stacked if stacked.dtype in (torch.float32, torch.float64) else stacked.float()
+    first = _ladder(work[0], "auto")[0][1]
+    if work.device.type == "mps" or 0 in work.shape:
+        return [None] * len(work)
+    try:
+        u, s, vh = _gram_unchecked(work) if first is _gram else _exact(work)
+    except (RuntimeError, np.linalg.LinAlgError, MemoryError):
+        return [None] * len(work)
+    good = u.isfinite().all((1, 2)) & s.isfinite().all(1) & vh.isfinite().all((1, 2))
+    if first is _gram:
+        good &= ~_lost_in_the_square(s)
+    return [
+        SingularValueDecomposition(u[index].contiguous(), s[index].contiguous(), vh[index].contiguous())
+        if fits
+        else None
+        for index, fits in enumerate(good.tolist())
+    ]
+
+
 Factors = tuple[Tensor, Tensor, Tensor]
 Ladder = list[tuple[str, Callable[[Tensor], Factors]]]
 
@@ -226,16 +280,25 @@ def _gram(matrix: Tensor) -> Factors:
     if matrix.device.type == "mps":  # no float64 there
         u, s, vh = _gram(matrix.cpu())
         return u.to(matrix.device), s.to(matrix.device), vh.to(matrix.device)
-    wide = matrix.shape[0] < matrix.shape[1]
-    tall = (matrix.T if wide else matrix).double()
-    eigenvalues, eigenvectors = torch.linalg.eigh(tall.T @ tall)
-    right = eigenvectors.flip(1)
-    s = eigenvalues.flip(0).clamp_min(0).sqrt()
-    if float(s[-1]) * GRAM_CONDITION < float(s[0]):
+    u, s, vh = _gram_unchecked(matrix)
+    if bool(_lost_in_the_square(s)):
         raise ArithmeticError("the smallest singular values are lost in the square")
-    left = (tall @ right) / s
+    return u, s, vh
+
+
+def _gram_unchecked(matrix: Tensor) -> Factors:
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    tall = (matrix.mT if wide else matrix).double()
+    eigenvalues, eigenvectors = torch.linalg.eigh(tall.mT @ tall)
+    right = eigenvectors.flip(-1)
+    s = eigenvalues.flip(-1).clamp_min(0).sqrt()
+    left = (tall @ right) / s.unsqueeze(-2)
     u, v = (right, left) if wide else (left, right)
-    return u.to(matrix.dtype), s.to(matrix.dtype), v.T.to(matrix.dtype)
+    return u.to(matrix.dtype), s.to(matrix.dtype), v.mT.to(matrix.dtype)
+
+
+def _lost_in_the_square(singular_values: Tensor) -> Tensor:
+    return singular_values[..., -1].double() * GRAM_CONDITION < singular_values[..., 0].double()
 
 
 def _randomized(

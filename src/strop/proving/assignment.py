@@ -65,7 +65,7 @@ class Assignment:
             task=task,
             anatomy=Anatomy.of(model, family=options.family),
             start=Start.of(options.after),
-            decompose=(options.decompositions or DecompositionCache()).decompose,
+            decompose=options.decompositions or DecompositionCache(),
         )
         if options.after is not None:
             options.after.check(model, family=options.family)

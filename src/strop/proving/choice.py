@@ -81,7 +81,7 @@ class Choice:
     best: Trial
     """The choice on select; `unedited`, or `started`, where nothing helped."""
     tokens: int
-    """Tokens read on the way to it, as if each pass had run the whole model."""
+    """Tokens read on the way to it, as if each pass had run the whole model, and nothing had been kept from another run."""
     start: Start = dataclasses.field(default_factory=Start)
     """What the run began with, where its gain over that is to be told."""
     started: Trial | None = None

@@ -11,7 +11,7 @@ from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.proving.measures import Base, BoundUnit
 from strop.proving.plain_text import digest_of, read_text, refuse_blank
-from strop.scoring import DriftScorer, Texts, own_texts, texts_in
+from strop.scoring import DriftScorer, Texts, own_texts, texts_in, writes
 
 TEXTS = 32
 """How many are read."""
@@ -86,7 +86,7 @@ class DriftText:
         Raises:
             UsageError: the model predicts no next token, or the user's text is too short.
         """
-        if model.get_output_embeddings() is None or not anatomy.family.causal:
+        if not writes(model, anatomy):
             raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
         if self.text is not None:
             return texts_in(self.text, tokenizer, name=self.name, count=TEXTS, context=anatomy.context(model))

@@ -1,6 +1,7 @@
 """Bounds on what a choice may harm, looked at only when a candidate would otherwise win."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ class Guard:
             raise UsageError(f"'{text}': {subject} is a task, whose bound is written in points ({subject}:{points}).")
         if per_cent:
             return cls(TextPerplexity.read(path), bound)
+        if path.suffix == "" and subject not in builtin_tasks() and difflib.get_close_matches(subject, ["drift"]):
+            raise UsageError(f"'{text}' guards nothing: did you mean drift:{amount}?")
         if path.suffix not in (".yaml", ".yml") and subject not in builtin_tasks() and path.is_file():
             raise UsageError(
                 f"'{text}': {subject} is a text file, whose bound is written with a per cent sign ({amount}%)."

@@ -67,10 +67,10 @@ def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | Non
     """Return what enters a layer for each batch of a scorer, where it may be kept and reused, or None.
 
     Args:
-        scorer: of a language model; a classifier is always run whole.
+        scorer: of a language model; a classifier is always run whole, and so is a model whose blocks do not resume.
         layer: the lowest that anything edits.
     """
-    if layer == 0 or isinstance(scorer, ClassScorer):
+    if layer == 0 or isinstance(scorer, ClassScorer) or not scorer.anatomy.family.resumes:
         return None
     if scorer.state_bytes > Resources.of(scorer.model).state_bytes:
         return None

@@ -49,7 +49,7 @@ def _tokens_of(task: Task, tokenizer: PreTrainedTokenizerBase) -> str:
     for split in SPLITS:
         examples = task.examples(split, limit=MOST_EXAMPLES) if task.splits.get(split) else ()
         texts = [
-            prompt_of(example, tokenizer) + (example.pair or "") + answer
+            prompt_of(example, tokenizer) + (example.pair or "") + answer + example.after
             for example in examples
             for answer in (example.choices or (example.answer,))
         ]

@@ -53,6 +53,11 @@ def attach(
         raise UsageError(
             f"model is of type {type(inner).__name__}; load it first: model, tokenizer = strop.load({str(inner)[:60]!r})."
         )
+    if hasattr(inner, "_orig_mod"):
+        raise UsageError(
+            "model is what torch.compile made of another; give the one inside, model._orig_mod: what is compiled is compiled "
+            "anew with the recipe on it."
+        )
     if recipe.head is not None:
         recipe.head.check(inner)
     if not force:

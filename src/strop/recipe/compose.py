@@ -1,11 +1,17 @@
-"""Two recipes of one base in one, where that is exact: neither edits what the other does."""
+"""Two recipes of one base in one, where that is exact: neither edits what the other does, or their changes add up."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from strop.checkpoints import BaseIdentity
-from strop.errors import BaseMismatchError, RecipeError
-from strop.interventions import Head, Intervention
+from strop.errors import BaseMismatchError, InterventionError, RecipeError
+from strop.interventions import Head, Intervention, SpectrumScaling
+from strop.recipe.identity import MatrixIdentity
+
+Entry = tuple[Intervention, MatrixIdentity, Mapping[str, Tensor]]
+"""An intervention, with the matrix it edits and what it carries."""
 
 
 class Part(Protocol):
@@ -22,6 +28,16 @@ class Part(Protocol):
         ...
 
     @property
+    def matrices(self) -> tuple[MatrixIdentity, ...]:
+        """For each, the matrix it edits."""
+        ...
+
+    @property
+    def tensors(self) -> tuple[Mapping[str, Tensor], ...]:
+        """For each, what it carries."""
+        ...
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """How it was made."""
         ...
@@ -32,8 +48,11 @@ class Part(Protocol):
         ...
 
 
-def refuse_to_compose(first: Part, second: Part) -> None:
-    """Make sure that two recipes, one after the other, are what both say.
+def composed(first: Part, second: Part) -> tuple[Entry, ...]:
+    """Return the entries of two recipes, one after the other, where that is what both say.
+
+    Two scalings of the same singular values of a matrix that nothing else edits become one: both changes are along the
+    base's own singular vectors, and add up.
 
     Args:
         first: is applied first.
@@ -41,7 +60,7 @@ def refuse_to_compose(first: Part, second: Part) -> None:
 
     Raises:
         BaseMismatchError: they were made for different bases.
-        RecipeError: both edit one place, or both carry a classification head.
+        RecipeError: both edit one place otherwise, or beyond what a change may be, or both carry a classification head.
     """
     of_a, of_b = first.base, second.base
     if (of_a.architecture, of_a.fingerprint) != (of_b.architecture, of_b.fingerprint):
@@ -51,13 +70,38 @@ def refuse_to_compose(first: Part, second: Part) -> None:
         raise RecipeError(
             "Both recipes carry a classification head, and a model has one: train the second after the first."
         )
-    for mine in first.interventions:
-        clash = next((other for other in second.interventions if meet(mine, other)), None)
-        if clash is not None:
+    mine, theirs = _entries_of(first), _entries_of(second)
+    found = []
+    for entry in mine:
+        met = [other for other in theirs if meet(entry[0], other[0])]
+        lone = len(met) == 1 and sum(meet(own[0], met[0][0]) for own in mine) == 1
+        both = _sum_of(entry, met[0]) if lone else None
+        if met and both is None:
             raise RecipeError(
-                f"Both recipes edit {clash.site}, and the second does not know what the first leaves there: find it "
+                f"Both recipes edit {met[0][0].site}, and the second does not know what the first leaves there: find it "
                 "after the first (RunOptions(after=first), --after), or keep one of them."
             )
+        found.append(both or entry)
+    return (*found, *(other for other in theirs if not any(meet(entry[0], other[0]) for entry in mine)))
+
+
+def _entries_of(part: Part) -> tuple[Entry, ...]:
+    return tuple(zip(part.interventions, part.matrices, part.tensors, strict=True))
+
+
+def _sum_of(mine: Entry, other: Entry) -> Entry | None:
+    """Return two scalings of the same singular values as one; None where they are not that."""
+    (first, matrix, tensors), (second, _, others) = mine, other
+    if not (isinstance(first, SpectrumScaling) and isinstance(second, SpectrumScaling)):
+        return None
+    both = first.plus(second, tensors, others)
+    if both is None:
+        return None
+    try:
+        both[0].check(both[1], matrix.shape)
+    except InterventionError as error:
+        raise RecipeError(f"The recipes cannot be added: {error}") from None
+    return both[0], matrix, both[1]
 
 
 def meet(mine: Intervention, other: Intervention) -> bool:

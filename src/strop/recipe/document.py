@@ -25,11 +25,12 @@ from strop.interventions import (
 )
 from strop.linalg import DecompositionCache, fingerprint
 from strop.recipe.card import model_card
-from strop.recipe.compose import composed_provenance, refuse_to_compose
+from strop.recipe.compose import composed, composed_provenance
 from strop.recipe.entries import read_entries, refuse_unfit_tensors
 from strop.recipe.factors import refuse_other_factors
-from strop.recipe.files import FORMAT, HEAD, Document, read_document, read_tensors, write_files
+from strop.recipe.files import FORMAT, HEAD, LEVELS, Document, read_document, read_tensors, write_files
 from strop.recipe.identity import MatrixIdentity
+from strop.recipe.levels import packed, with_levels
 
 if TYPE_CHECKING:
     from strop.interventions import Decompose
@@ -118,21 +119,18 @@ class Recipe:
     def __add__(self, other: object) -> "Recipe":
         """Return this recipe and then another of the same base, in one; `first + second`.
 
+        Where both scale the same singular values of a matrix, their changes are added.
+
         Raises:
             BaseMismatchError: they were made for different bases.
-            RecipeError: both edit one place, or both carry a classification head.
+            RecipeError: both edit one place and do not add up, or both carry a classification head.
         """
         if not isinstance(other, Recipe):
             return NotImplemented
-        refuse_to_compose(self, other)
-        return Recipe(
-            self.base,
-            self.interventions + other.interventions,
-            self.matrices + other.matrices,
-            self.tensors + other.tensors,
-            composed_provenance(self, other),
-            self.head or other.head,
-        )
+        entries = composed(self, other)
+        interventions, matrices, tensors = zip(*entries, strict=True) if entries else ((), (), ())
+        account = composed_provenance(self, other)
+        return Recipe(self.base, interventions, matrices, tensors, account, self.head or other.head)
 
     def __str__(self) -> str:
         if not self.interventions:
@@ -313,15 +311,20 @@ class Recipe:
 
     def write_files(self, folder: Path) -> None:
         """Write the recipe's files into a folder that is there; others may lie beside them."""
+        together = packed(self.interventions, self.tensors)
+        values, levels, carried = together or ([], None, self.tensors)
         content = {
             "format": FORMAT,
             "base": dataclasses.asdict(self.base),
             "interventions": self.describe(),
             "matrices": [matrix.to_json() for matrix in self.matrices],
+            **({"levels": {"values": values}} if together is not None else {}),
             **({"head": self.describe_head()} if self.head is not None else {}),
             "provenance": dict(self.provenance),
         }
-        tensors = {f"{index}.{name}": own for index, of_one in enumerate(self.tensors) for name, own in of_one.items()}
+        tensors = {f"{index}.{name}": own for index, of_one in enumerate(carried) for name, own in of_one.items()}
+        if levels is not None:
+            tensors[LEVELS] = levels
         if self.head is not None:
             tensors |= {f"{HEAD}{name}": tensor for name, tensor in self.head.tensors.items()}
         write_files(folder, content=content, tensors=tensors, card=self.card())
@@ -341,7 +344,9 @@ class Recipe:
         matrices = tuple(MatrixIdentity(**matrix.model_dump()) for matrix in document.matrices)
         interventions = read_entries(document.interventions, matrices, path / "recipe.json")
         carried = path / "tensors.safetensors"
-        tensors, of_head = read_tensors(carried, len(interventions))
+        bare, of_head, together = read_tensors(carried, len(interventions))
+        values = document.levels.values if document.levels is not None else None
+        tensors = with_levels(bare, together, values, interventions, matrices, carried)
         refuse_unfit_tensors(interventions, matrices, tensors, carried)
         return cls(
             BaseIdentity(**document.base.model_dump()),

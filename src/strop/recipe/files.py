@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from strop.errors import RecipeError, reason_in, shortened
-from strop.files import write_json, write_text
-from strop.plain_json import parse_json
+from strop.files import write_text
+from strop.plain_json import parse_json, to_json
 
 FORMAT = 1
+
+LEVELS = "levels"
+"""The name of the one tensor that the levels of all spectra are packed into."""
 
 HEAD = "head."
 """What the names of a head's tensors begin with."""
@@ -22,12 +25,16 @@ HEAD = "head."
 MOST_BYTES = 64 * 2**20
 """Of a recipe.json; one that prunes every matrix of a large model has a few of these."""
 
+LINE = 240
+"""Characters of a line of recipe.json: an entry of a matrix fits."""
+
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8)
 """What tensors may be made of; the last is for the levels of a spectrum alone."""
 
 Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Digits = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Dtype = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+Level = Annotated[int, pydantic.Field(ge=-128, le=127)]
 Side = Annotated[int, pydantic.Field(ge=0, le=2**20)]
 
 
@@ -61,6 +68,19 @@ class HeadEntry(_Part):
     parameters: int | None = None
 
 
+class LevelsEntry(_Part):
+    """What recipe.json says of levels that are packed into one tensor: which there are, in ascending order."""
+
+    values: Annotated[list[Level], pydantic.Field(min_length=1, max_length=256)]
+
+    @pydantic.field_validator("values")
+    @classmethod
+    def _ascending(cls, values: list[int]) -> list[int]:
+        if values != sorted(set(values)):
+            raise ValueError("levels are listed in ascending order, each once")
+        return values
+
+
 class Document(_Part):
     """The content of recipe.json, checked."""
 
@@ -68,6 +88,7 @@ class Document(_Part):
     base: BaseEntry
     interventions: list[dict[str, Any]]
     matrices: list[MatrixEntry]
+    levels: LevelsEntry | None = None
     provenance: dict[str, Any] = {}
     head: HeadEntry | None = None
 
@@ -81,7 +102,7 @@ def write_files(folder: Path, *, content: Mapping[str, Any], tensors: Mapping[st
         tensors: by their names in tensors.safetensors; no such file where there are none.
         card: of README.md.
     """
-    write_json(folder / "recipe.json", dict(content))
+    write_text(folder / "recipe.json", to_json(dict(content), width=LINE))
     if tensors:
         own = {name: on_its_own(tensor) for name, tensor in tensors.items()}
         save_file(own, folder / "tensors.safetensors", metadata={"format": "pt"})
@@ -137,8 +158,8 @@ def _refuse_other_format(content: object, path: Path) -> None:
     raise RecipeError(f"{path} is of format {version}, and formats are counted from 1: copy the recipe again.")
 
 
-def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ...], dict[str, Tensor]]:
-    """Return the tensors of each intervention, and those of the head.
+def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ...], dict[str, Tensor], Tensor | None]:
+    """Return the tensors of each intervention, those of the head, and the packed levels where there are any.
 
     Args:
         path: of tensors.safetensors; where there is none there are no tensors.
@@ -148,12 +169,16 @@ def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ..
         RecipeError: the file is damaged, or holds a tensor of no intervention or one that is not made of finite numbers.
     """
     head: dict[str, Tensor] = {}
+    levels: Tensor | None = None
     collected: list[dict[str, Tensor]] = [{} for _ in range(count)]
     if not path.exists():
-        return tuple(collected), head
+        return tuple(collected), head, levels
     places = {str(index): own for index, own in enumerate(collected)}
     try:
         for name, tensor in load_file(path).items():
+            if name == LEVELS:
+                levels = tensor
+                continue
             _refuse_strange_numbers(name, tensor, path)
             if name.startswith(HEAD):
                 head[name.removeprefix(HEAD)] = tensor
@@ -169,7 +194,7 @@ def read_tensors(path: Path, count: int) -> tuple[tuple[Mapping[str, Tensor], ..
         raise RecipeError(
             f"{path} cannot be read: {shortened(reason_in(error), most=200)}; copy the recipe again."
         ) from None
-    return tuple(collected), head
+    return tuple(collected), head, levels
 
 
 def _refuse_strange_numbers(name: str, tensor: Tensor, path: Path) -> None:

@@ -147,6 +147,18 @@ CHANGED = {
 """What a digest in the config stands for; prompts are looked at last, for they change with the examples too."""
 
 
+OPTIONS = {
+    "guards": "--guard",
+    "fractions": "--fraction",
+    "scopes": "--scope",
+    "tied": "--untied",
+    "prefix_budget_bytes": "--prefix-budget-mb",
+    "edits": None,
+    "max_grad_norm": None,
+}
+"""The options of the command line that are not called as the setting of a plan is; None where there is none."""
+
+
 def _same_run(path: Path, config: Mapping[str, Any]) -> str:
     """Return the id of the run that began with this config.
 
@@ -172,9 +184,18 @@ def _same_run(path: Path, config: Mapping[str, Any]) -> str:
             )
         raise RunError(
             f"{path.parent} began with {key} = {then.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
-            "same settings, or choose another --out."
+            f"same settings{_option_of(key)}, or choose another --out."
         )
     return run_id
+
+
+def _option_of(key: str) -> str:
+    """Return what to say of the option that a plan's setting is given by: nothing where there is none."""
+    if not key.startswith("plan."):
+        return ""
+    name = key.split(".")[1]
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    return f" (this one is {option})" if option is not None else ""
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from strop.scoring.evaluate import (
     scorer_of,
 )
 from strop.scoring.evaluation import Evaluation
+from strop.scoring.forms import writes
 from strop.scoring.generation import generating_by, greedy_continuations
 from strop.scoring.own_text import Texts, own_texts, texts_in
 from strop.scoring.resources import Resources, using
@@ -49,4 +50,5 @@ __all__ = [
     "text_scorer",
     "texts_in",
     "using",
+    "writes",
 ]

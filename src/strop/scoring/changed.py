@@ -97,7 +97,7 @@ def _said(
     edited: Edited,
 ) -> list[str]:
     """Return what a model answers to the examples that are chosen."""
-    if evaluation.score in ("exact", "first_token"):
+    if evaluation.score in ("exact", "first_token") and model.can_generate():
         longest = max((int(evaluation.tokens[index]) for index in chosen), default=0)
         tokens = min(max(longest, FEWEST_TOKENS), MOST_TOKENS)
         with edited():

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
+from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at, storage_of
+from strop.checkpoints import fetched
 from strop.errors import UsageError
 from strop.interventions import prompt_lengths
 from strop.scoring.encoding import vocabulary_of
+from strop.scoring.forms import writes
 from strop.scoring.own_text import Texts
 from strop.scoring.resources import Resources
 from strop.statistics import Drift, mean_interval
@@ -49,7 +51,7 @@ class DriftScorer:
         source: str = "base",
         lowest: int = 0,
     ) -> None:
-        if model.get_output_embeddings() is None or not anatomy.family.causal:
+        if not writes(model, anatomy):
             raise UsageError(f"{type(model).__name__} does not predict the next token, and drift is measured on that.")
         self._model, self._anatomy, self._source = model, anatomy, source
         newest, known = max(int(chunk.ids.max()) for chunk in texts), vocabulary_of(model)
@@ -156,17 +158,19 @@ def head_in_float32(model: PreTrainedModel) -> Iterator[None]:
     Rounded to bfloat16 they differ by some hundredths of a nat, more than a small edit changes them.
     """
     head = model.get_output_embeddings()
-    device = model.device.type
-    if type(head) is not nn.Linear or (head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)):
+    device = input_device(model).type
+    stored = storage_of(model, head, "weight")
+    is_plain = type(head) is nn.Linear and (stored is None or stored.kind == "offloaded")
+    if not is_plain or (head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)):
         yield
         return
 
     def widely(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         with torch.autocast(device, enabled=False):
             given = arguments[0].float()
-            parts = torch.split(head.weight, HEAD_ROWS)
-            logits = torch.cat([nn.functional.linear(given, part.float()) for part in parts], dim=-1)
-            return logits if head.bias is None else logits + head.bias.float()
+            parts = torch.split(fetched(head, "weight", head.weight), HEAD_ROWS)
+            logits = torch.cat([nn.functional.linear(given, part.to(given)) for part in parts], dim=-1)
+            return logits if head.bias is None else logits + fetched(head, "bias", head.bias).to(logits)
 
     handle = head.register_forward_hook(widely)
     try:

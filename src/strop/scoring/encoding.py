@@ -3,44 +3,22 @@
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from strop.anatomy import MatrixType, Stack, WeightSite
 from strop.errors import TaskError, quoted
 from strop.interventions import prompt_lengths
-from strop.scoring.chat_template import Asked, asked_of
+from strop.scoring.chat_template import asked_of
+from strop.scoring.forms import CAUSAL, Form, Row, TokenSequence
 from strop.scoring.place import place_of
 from strop.scoring.resources import CPU, Resources
-from strop.scoring.tokens import Tokens, adds_special_tokens, tokens_of
-from strop.tasks.examples import Example
+from strop.tasks.examples import Example, continuations_of
 from strop.tasks.task_file import Score
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenSequence:
-    """A prompt with one continuation, as tokens."""
-
-    ids: tuple[int, ...]
-    first_scored: int
-    """Index of the continuation's first token."""
-    owner: int
-    """Index of its example."""
-    choice: int
-    """Which of the example's continuations it is."""
-    counterfactual_ids: tuple[int, ...] | None = None
-    """As many tokens to swap activations with, where the example has a counterfactual."""
-
-    def scored(self, score: Score) -> int:
-        """Return how many of the continuation's tokens are scored: the first only, or all."""
-        return 1 if score == "first_token" else len(self.ids) - self.first_scored
-
-    def fed(self, score: Score) -> int:
-        """Return how many tokens the model must read: all before the last scored one."""
-        return self.first_scored + self.scored(score) - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,13 +45,27 @@ class Batch:
     """(rows, tokens), where every sequence has some."""
     scored_positions: int = Resources.scored_positions
     """How many positions' logits may be had at once."""
+    beside: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    """What the model is called with beside the ids, such as the attention mask of a model that reads in both directions."""
 
     @property
     def real(self) -> Tensor:
-        """(rows, tokens): which tokens are not padding."""
+        """(rows, tokens): which tokens of the ids are not padding."""
+        return self.beside["attention_mask"].bool() if "attention_mask" in self.beside else self._up_to_the_last_scored
+
+    def real_at(self, site: WeightSite) -> Tensor:
+        """Return which of the tokens a matrix sees are not padding, (rows, tokens): a decoder's are others than its encoder's."""
+        read_from_encoder = site.stack is Stack.CROSS and site.matrix_type in (MatrixType.KEY, MatrixType.VALUE)
+        if "decoder_input_ids" not in self.beside or site.stack is Stack.ENCODER or read_from_encoder:
+            return self.real
+        return self._up_to_the_last_scored
+
+    @property
+    def _up_to_the_last_scored(self) -> Tensor:
         last = torch.zeros(self.input_ids.shape[0], dtype=torch.long, device=self.rows.device)
         last = last.scatter_reduce(0, self.rows, self.columns, "amax")
-        return torch.arange(self.input_ids.shape[1], device=last.device) <= last[:, None]
+        width = self.beside.get("decoder_input_ids", self.input_ids).shape[1]
+        return torch.arange(width, device=last.device) <= last[:, None]
 
     def with_prompts_known(self) -> AbstractContextManager[None]:
         """Let edits of hidden states know where the prompts end, for a block in which a model is called on the batch."""
@@ -94,6 +86,7 @@ def encode(
     longest: int,
     vocabulary: int | None = None,
     counterfactuals: bool = False,
+    form: Form = CAUSAL,
 ) -> list[TokenSequence]:
     """Turn examples into token sequences, one for each continuation that is scored.
 
@@ -109,6 +102,7 @@ def encode(
         longest: the model's context in tokens.
         vocabulary: how many tokens the model knows, where it is at hand.
         counterfactuals: encode each example's counterfactual prompt too.
+        form: how the model reads them.
 
     Raises:
         TaskError: a row is longer than the context, its prompt or continuation has no token of its own, or has one that
@@ -116,53 +110,32 @@ def encode(
             of another length.
     """
     asked = [asked_of(example, tokenizer) for example in examples]
-    sequences = _common_borders(_joined(examples, asked, tokenizer, score))
+    found = form.sequences(examples, asked, tokenizer)
+    sequences = _common_borders([_with_something_before(examples[one.owner], one, score) for one in found])
     if score == "first_token":
         _refuse_labels_alike(examples, sequences, tokenizer)
     if score != "choice":
         sequences = [
-            one for one in sequences if _continuations(examples[one.owner])[one.choice] == examples[one.owner].answer
+            one for one in sequences if continuations_of(examples[one.owner])[one.choice] == examples[one.owner].answer
         ]
     for sequence in sequences:
         _refuse_misfit(examples[sequence.owner], sequence, tokenizer, longest=longest, vocabulary=vocabulary)
     if not counterfactuals:
         return sequences
-    return _with_counterfactuals(sequences, examples, tokenizer, score, vocabulary=vocabulary)
+    return _with_counterfactuals(sequences, examples, tokenizer, score, vocabulary=vocabulary, form=form)
 
 
-def _joined(
-    examples: Sequence[Example], asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, score: Score
-) -> list[TokenSequence]:
-    """Return each example's continuations, each tokenised together with the prompt, and parted where the text says."""
-    pairs = [
-        (owner, index, asked[owner].answered_by(continuation))
-        for owner, example in enumerate(examples)
-        for index, continuation in enumerate(_continuations(example))
-    ]
-    texts = [asked[owner].prompt + continuation for owner, _, continuation in pairs]
-    together = tokens_of(texts, tokenizer, adds_special=adds_special_tokens(examples))
-    return [
-        TokenSequence(
-            tokens.ids, _first_scored(examples[owner], tokens, asked[owner], continuation, score), owner, index
-        )
-        for (owner, index, continuation), tokens in zip(pairs, together, strict=True)
-    ]
-
-
-def _first_scored(example: Example, tokens: Tokens, asked: Asked, continuation: str, score: Score) -> int:
-    first = next((i for i, end in enumerate(tokens.ends) if end > len(asked.prompt)), None)
-    if first is None:
-        raise TaskError(
-            f"{place_of(example)}: the answer {quoted(continuation)} has no token of its own; drop the row."
-        )
-    first = max(first, 1) if score == "perplexity" else first
+def _with_something_before(example: Example, sequence: TokenSequence, score: Score) -> TokenSequence:
+    """Return a sequence whose first scored token has one before it, or raise TaskError."""
+    first = max(sequence.first_scored, 1) if score == "perplexity" else sequence.first_scored
     if first == 0:
+        continuation = continuations_of(example)[sequence.choice]
         raise TaskError(
             f"{place_of(example)}: the prompt has no token before the answer {quoted(continuation)}; give it one."
         )
-    if first >= len(tokens.ids):
+    if first >= len(sequence.ids):
         raise TaskError(f"{place_of(example)}: one token alone has nothing to be predicted from; drop the row.")
-    return first
+    return dataclasses.replace(sequence, first_scored=first)
 
 
 def _common_borders(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
@@ -186,7 +159,7 @@ def _refuse_misfit(
     vocabulary: int | None,
 ) -> None:
     """Raise TaskError where a sequence is nothing a model can read."""
-    where, ids = place_of(example), sequence.ids
+    where, ids = place_of(example), sequence.ids + sequence.after
     if sequence.first_scored == 0:
         raise TaskError(f"{where}: the prompt has no token that all its choices leave as it is; give it one.")
     if len(ids) > longest:
@@ -229,6 +202,7 @@ def _with_counterfactuals(
     score: Score,
     *,
     vocabulary: int | None,
+    form: Form,
 ) -> list[TokenSequence]:
     swapped = []
     for example in examples:
@@ -238,7 +212,7 @@ def _with_counterfactuals(
             )
         swapped.append(dataclasses.replace(example, prompt=example.counterfactual))
     paired = []
-    others = encode(swapped, tokenizer, score, longest=sys.maxsize, vocabulary=vocabulary)
+    others = encode(swapped, tokenizer, score, longest=sys.maxsize, vocabulary=vocabulary, form=form)
     for sequence, other in zip(sequences, others, strict=True):
         example, other_prompt = examples[sequence.owner], swapped[sequence.owner].prompt
         for theirs, ours, included in (
@@ -261,6 +235,7 @@ def batches_of(
     device: torch.device,
     fewest: int = 1,
     resources: Resources | None = None,
+    form: Form = CAUSAL,
 ) -> list[Batch]:
     """Group sequences of like length into batches, shortest first.
 
@@ -270,14 +245,16 @@ def batches_of(
         device: where the model wants its token ids.
         fewest: rows of a batch, however long they are; a batch has fewer only where there are no more.
         resources: how large a batch may be; what suits a CPU by default.
+        form: how the model reads them.
     """
     limits = resources or CPU
-    readings = _readings(sequences, score)
-    readings.sort(key=lambda reading: (sequences[reading[0]].fed(score), min(reading)))
+    read = [form.row(sequence, score) for sequence in sequences]
+    readings = _readings(sequences, read, form)
+    readings.sort(key=lambda reading: (read[reading[0]].width, min(reading)))
     groups: list[list[list[int]]] = []
     scored = 0
     for reading in readings:
-        length, wanted = sequences[reading[0]].fed(score), sum(sequences[index].scored(score) for index in reading)
+        length, wanted = read[reading[0]].width, sum(len(read[index].columns) for index in reading)
         too_long = groups and (len(groups[-1]) + 1) * length > limits.batch_tokens
         full = groups and (too_long or scored + wanted > limits.scored_positions)
         if not groups or (full and len(groups[-1]) >= fewest):
@@ -295,21 +272,22 @@ def batches_of(
         else:
             groups[-1] += last
     return [
-        dataclasses.replace(_pad(sequences, group, score, device), scored_positions=limits.scored_positions)
+        dataclasses.replace(
+            batch_of(sequences, group, score, device=device, form=form), scored_positions=limits.scored_positions
+        )
         for group in groups
     ]
 
 
-def _readings(sequences: Sequence[TokenSequence], score: Score) -> list[list[int]]:
-    """Return the sequences that one row reads, the longest first: continuations of one prompt, each what the first begins with."""
+def _readings(sequences: Sequence[TokenSequence], read: Sequence[Row], form: Form) -> list[list[int]]:
+    """Return the sequences that one row reads, the longest first: continuations of one prompt, each covered by the first."""
     readings: list[list[int]] = []
     of_owner: dict[tuple[int, int], list[list[int]]] = {}
-    for index in sorted(range(len(sequences)), key=lambda index: -sequences[index].fed(score)):
+    for index in sorted(range(len(sequences)), key=lambda index: -read[index].width):
         sequence = sequences[index]
-        fed = sequence.fed(score)
         rivals = of_owner.setdefault((sequence.owner, sequence.first_scored), [])
         for reading in rivals if sequence.counterfactual_ids is None else ():
-            if sequences[reading[0]].ids[:fed] == sequence.ids[:fed]:
+            if form.covers(read[reading[0]], read[index]):
                 reading.append(index)
                 break
         else:
@@ -319,10 +297,6 @@ def _readings(sequences: Sequence[TokenSequence], score: Score) -> list[list[int
     return readings
 
 
-def _continuations(example: Example) -> tuple[str, ...]:
-    return example.choices or (example.answer,)
-
-
 def _refuse_labels_alike(
     examples: Sequence[Example], sequences: Sequence[TokenSequence], tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -330,7 +304,7 @@ def _refuse_labels_alike(
     first_with: dict[tuple[int, int], str] = {}
     for sequence in sequences:
         example = examples[sequence.owner]
-        label = _continuations(example)[sequence.choice]
+        label = continuations_of(example)[sequence.choice]
         token = sequence.ids[sequence.first_scored]
         twin = first_with.setdefault((sequence.owner, token), label)
         if twin != label:
@@ -341,30 +315,63 @@ def _refuse_labels_alike(
             )
 
 
-def _pad(sequences: Sequence[TokenSequence], readings: list[list[int]], score: Score, device: torch.device) -> Batch:
+def batch_of(
+    sequences: Sequence[TokenSequence],
+    readings: Sequence[Sequence[int]],
+    score: Score,
+    *,
+    device: torch.device,
+    form: Form = CAUSAL,
+) -> Batch:
+    """Return some sequences as one batch.
+
+    Args:
+        sequences: all of them.
+        readings: for each row of the batch the indices of the sequences it reads, the longest first.
+        score: says which tokens are scored.
+        device: where the model wants its token ids.
+        form: how the model reads them.
+    """
     scored = [
-        (row, position - 1, sequences[index].ids[position], index)
+        (row, column, sequences[index].ids[sequences[index].first_scored + place], index)
         for row, reading in enumerate(readings)
         for index in reading
-        for position in range(sequences[index].first_scored, sequences[index].fed(score) + 1)
+        for place, column in enumerate(form.row(sequences[index], score).columns)
     ]
     rows, columns, targets, indices = zip(*scored, strict=True)
     read = [sequences[reading[0]] for reading in readings]
-    paired = [ids[: sequence.fed(score)] for sequence in read if (ids := sequence.counterfactual_ids) is not None]
+    found = [form.row(sequence, score) for sequence in read]
+    swapped = [dataclasses.replace(one, ids=ids) for one in read if (ids := one.counterfactual_ids) is not None]
+    others = [form.row(sequence, score).ids for sequence in swapped]
     return Batch(
-        right_padded([sequence.ids[: sequence.fed(score)] for sequence in read]).to(device),
+        right_padded([row.ids for row in found], pad=form.pad).to(device),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
         indices,
-        torch.tensor([sequence.first_scored for sequence in read], device=device),
-        right_padded(paired).to(device) if len(paired) == len(read) else None,
+        torch.tensor([row.prompt_length for row in found], device=device),
+        right_padded(others, pad=form.pad).to(device) if len(others) == len(read) else None,
+        beside={name: tensor.to(device) for name, tensor in _beside(found, form).items()},
     )
 
 
-def right_padded(sequences: Sequence[tuple[int, ...]]) -> Tensor:
-    """Return sequences of ids as one tensor, (sequences, tokens), zeros after the shorter ones."""
-    padded = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+def _beside(rows: Sequence[Row], form: Form) -> dict[str, Tensor]:
+    """Return what a model is called with beside the ids."""
+    found = {"attention_mask": _mask([row.ids for row in rows])} if form.masks_padding else {}
+    if any(row.decoder_ids for row in rows):
+        found["decoder_input_ids"] = right_padded([row.decoder_ids for row in rows], pad=form.pad)
+    return found
+
+
+def _mask(sequences: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return 1 where `right_padded` puts tokens and 0 where it pads, (sequences, tokens)."""
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+
+
+def right_padded(sequences: Sequence[tuple[int, ...]], *, pad: int = 0) -> Tensor:
+    """Return sequences of ids as one tensor, (sequences, tokens), padding after the shorter ones."""
+    padded = torch.full((len(sequences), max(map(len, sequences))), pad, dtype=torch.long)
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = torch.tensor(ids)
     return padded

@@ -24,6 +24,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring.chat_template import asked_of
 from strop.scoring.encoding import encode, vocabulary_of
 from strop.scoring.finite import FiniteLogits
+from strop.scoring.forms import CAUSAL, Form, PairedForm
 from strop.scoring.place import place_of
 from strop.scoring.resources import Resources
 from strop.scoring.seams import refuse_unlike, seams_of, tokens_before_answers
@@ -53,11 +54,12 @@ class Generator:
     """Prompts encoded once, ready to be answered by a model as often as its weights change.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, or an encoder-decoder.
         tokenizer: its fast tokenizer.
         examples: whose prompts are answered, in this order.
         settings: how long, and how an answer is read out of what is written.
         longest: the model's context in tokens.
+        form: how the model reads them; a prompt that stands in an encoder is padded on its right, as where it is scored.
 
     Raises:
         TaskError: a prompt and all new tokens do not fit the context, an example has no gold, letters of a prompt melt into
@@ -72,6 +74,7 @@ class Generator:
         settings: GenerateSettings,
         *,
         longest: int,
+        form: Form = CAUSAL,
     ) -> None:
         settings = settings.model_copy(update={"stop": (*settings.stop, *stops_of_shots(examples))})
         self.model = model
@@ -80,8 +83,9 @@ class Generator:
         self._examples = examples
         self._golds = [gold_of(example, settings, where=place_of(example)) for example in examples]
         self._stop_tokens = _special_among(settings.stop, tokenizer)
-        self._prompts = _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model))
-        seams = seams_of(examples, self._prompts, tokenizer)
+        self._prompts = _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model), form=form)
+        self._begun_by_decoder = form.begun(tokenizer) if isinstance(form, PairedForm) else ()
+        seams = {} if self._begun_by_decoder else seams_of(examples, self._prompts, tokenizer)
         refuse_unlike(seams, stops=settings.stop)
         self._begun = [
             (seams[index].rest or "" if index in seams else "") + asked_of(example, tokenizer).lead
@@ -136,19 +140,22 @@ class Generator:
         ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+            where = slice(0, len(prompt)) if self._begun_by_decoder else slice(width - len(prompt), width)
+            ids[row, where] = torch.tensor(prompt)
+            mask[row, where] = 1
+        before = len(self._begun_by_decoder) or width  # what is returned before the answer
         device, stops = input_device(self.model), self.settings.stop
         written = self.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
+            **_begun(self._begun_by_decoder, len(prompts), device),
             logits_processor=LogitsProcessorList(
                 [FiniteLogits(self.model, [self._examples[index] for index in members])]
             ),
-            stopping_criteria=StoppingCriteriaList([_meets(stops, self.tokenizer, width)] if stops else []),
+            stopping_criteria=StoppingCriteriaList([_meets(stops, self.tokenizer, before)] if stops else []),
         )
         ends = set(config.eos_token_id or ())
-        return [self._text(row, ends) for row in written[:, width:].tolist()]
+        return [self._text(row, ends) for row in written[:, before:].tolist()]
 
     def _text(self, ids: Sequence[int], ends: set[int]) -> str:
         last = next((position for position, token in enumerate(ids) if token in ends), len(ids))
@@ -222,6 +229,7 @@ def generating_by(
         top_k=None,
         eos_token_id=list(ends) or None,
         pad_token_id=pad,
+        decoder_start_token_id=getattr(own, "decoder_start_token_id", None),  # of an encoder-decoder
     )
     try:
         yield model.generation_config
@@ -239,10 +247,20 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def _prompt_ids(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int | None = None
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocabulary: int | None = None,
+    form: Form = CAUSAL,
 ) -> list[tuple[int, ...]]:
     """Return the tokens each prompt has before its answer: those that the answer is scored and learned behind."""
-    return tokens_before_answers(encode(examples, tokenizer, "generate", longest=sys.maxsize, vocabulary=vocabulary))
+    found = encode(examples, tokenizer, "generate", longest=sys.maxsize, vocabulary=vocabulary, form=form)
+    return tokens_before_answers(found)
+
+
+def _begun(ids: Sequence[int], rows: int, device: torch.device) -> dict[str, Tensor]:
+    """Return what `generate` is told that a decoder has read already; nothing where there is none beside an encoder."""
+    return {"decoder_input_ids": torch.tensor([list(ids)] * rows, device=device)} if ids else {}
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], new_tokens: int, *, limit: int) -> list[list[int]]:
@@ -277,7 +295,7 @@ def greedy_continuations(
     """Return what the model writes after each example's prompt, greedily, whatever its own generation settings say.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, or an encoder-decoder.
         tokenizer: its tokenizer.
         examples: whose prompts are continued.
         tokens: how many new tokens.
@@ -285,8 +303,12 @@ def greedy_continuations(
     written = []
     ends = sorted(end_tokens(model.generation_config.eos_token_id))
     with evaluating(model), torch.inference_mode(), generating_by(model, tokens, ends=ends):
-        for ids in _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model)):
+        form = PairedForm.of(model) if model.config.is_encoder_decoder else CAUSAL
+        begun = form.begun(tokenizer) if isinstance(form, PairedForm) else ()
+        for ids in _prompt_ids(examples, tokenizer, vocabulary=vocabulary_of(model), form=form):
             prompt = torch.tensor([ids], device=input_device(model))
-            generated = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt))
-            written.append(_decoded(tokenizer, generated[0, len(ids) :].tolist()))
+            generated = model.generate(
+                input_ids=prompt, attention_mask=torch.ones_like(prompt), **_begun(begun, 1, prompt.device)
+            )
+            written.append(_decoded(tokenizer, generated[0, len(begun) or len(ids) :].tolist()))
     return written

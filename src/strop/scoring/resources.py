@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel
 
+from strop.anatomy import input_device
 from strop.errors import UsageError
 
 
@@ -35,7 +36,7 @@ class Resources:
     """Hidden states below an edit that are kept between two passes over the same examples."""
     effect_bytes: int = 256 * 2**20
     """Hidden states at all layers of the sample that effects are estimated on; those beyond wait in a temporary file."""
-    decomposition_bytes: int = 2**30
+    decomposition_bytes: int = 256 * 2**20
     """Decompositions held in memory; those beyond are asked for again, from the cache on disk."""
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Resources:
         chosen = _SET.get()
         if chosen is not None:
             return chosen
-        return on_device(model.device, vocabulary=int(model.get_input_embeddings().num_embeddings))
+        return on_device(input_device(model), vocabulary=int(model.get_input_embeddings().num_embeddings))
 
 
 CPU = Resources()

@@ -17,6 +17,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring.encoding import Batch, batches_of, encode, vocabulary_of
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.finite import refuse_not_finite
+from strop.scoring.forms import CAUSAL, PairedForm, form_of
 from strop.scoring.generation import Generator
 from strop.scoring.resources import Resources
 from strop.scoring.said import Said
@@ -32,7 +33,7 @@ class Scorer:
     """Examples encoded once, ready to be scored on a model as often as its weights change.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, an encoder that fills masks, or an encoder-decoder.
         tokenizer: its fast tokenizer.
         examples: to be scored, in this order.
         score: the task's.
@@ -45,7 +46,7 @@ class Scorer:
 
     Raises:
         TaskError: a row does not fit the model.
-        UsageError: there are no examples, or the model does not predict the next token.
+        UsageError: there are no examples, or the model says nothing that can be scored so.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Scorer:
             raise UsageError("There are no examples to score.")
         self.model = model
         self.anatomy = anatomy or Anatomy.of(model)
-        refuse_no_language_model(model, self.anatomy, score)
+        self._form = form_of(model, self.anatomy, tokenizer, score)
         self.score: Score = score
         self.example_count = len(examples)
-        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+        longest = self.anatomy.context(model)
         self._examples = examples
         self._sequences = encode(
             examples,
@@ -77,17 +78,20 @@ class Scorer:
             longest=longest,
             vocabulary=vocabulary_of(model),
             counterfactuals=counterfactuals,
+            form=self._form,
         )
-        if score != "perplexity":  # of a text that is read through, no part is asked for
+        if score != "perplexity" and not isinstance(self._form, PairedForm):  # else nothing is parted
             tell(seams_of(examples, tokens_before_answers(self._sequences), tokenizer))
         resources, read = Resources.of(model), self._sequences
-        self._prefix = SharedPrefix.of(model, read) if share_prefix else None
+        self._prefix = SharedPrefix.of(model, read) if share_prefix and self._form is CAUSAL else None
         if self._prefix is not None:
             read = self._prefix.rest_of(read)
             resources = self._prefix.within(resources, longest=max(len(sequence.ids) for sequence in read))
-        self.batches = batches_of(read, score, device=input_device(model), fewest=fewest, resources=resources)
+        self.batches = batches_of(
+            read, score, device=input_device(model), fewest=fewest, resources=resources, form=self._form
+        )
         self._generator = (
-            Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest)
+            Generator(model, tokenizer, examples, generate or GenerateSettings(), longest=longest, form=self._form)
             if score == "generate"
             else None
         )
@@ -142,7 +146,13 @@ class Scorer:
                 state = states[index] if states is not None else None
                 with batch.with_prompts_known():
                     reached = hidden_states_entering(
-                        self.model, self.anatomy, batch.input_ids, layer=layer, start=start, state=state
+                        self.model,
+                        self.anatomy,
+                        batch.input_ids,
+                        layer=layer,
+                        start=start,
+                        state=state,
+                        beside=batch.beside,
                     )
                 if states is None:
                     entering.append(reached)
@@ -213,7 +223,7 @@ class Scorer:
                 f"A bias on this model holds for sequences of {max(wanted)} tokens, and generating runs through many "
                 "lengths; prune with --bias mean for one that holds for any length."
             )
-        lengths = {sequence.fed(self.score) for sequence in self._sequences}
+        lengths = {len(self._form.row(sequence, self.score).ids) for sequence in self._sequences}
         if lengths != wanted:
             raise InterventionError(
                 f"A bias on this model holds for sequences of {max(wanted)} tokens, and these examples have "
@@ -223,10 +233,10 @@ class Scorer:
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
         """Return for each scored position its target's log p, the arg max, and how many tokens are likelier."""
         parts = batch.slices()
-        if len(parts) > 1 and self._prefix is None:  # a row so long that its logits would not do at once
+        if len(parts) > 1 and self._prefix is None and self.anatomy.family.resumes:  # a row too long for its logits
             top = self.anatomy.layer_count
             state = hidden_states_entering(
-                self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state
+                self.model, self.anatomy, batch.input_ids, layer=top, start=start, state=state, beside=batch.beside
             )
             start = top
         scores = [
@@ -240,6 +250,7 @@ class Scorer:
                     start=start,
                     state=state,
                     caller=self._prefix.caller(self.model) if self._prefix is not None else None,
+                    beside=batch.beside,
                 ),
                 batch.targets[part],
                 ranks=self.score == "first_token",
@@ -273,19 +284,6 @@ class Scorer:
         ranks = rank if self.score == "first_token" else None
         said, wanted = (self._said.tokens(own) for own in token)
         return Evaluation(self.score, loss, counted, all_first, ranks, said=said, wanted=wanted, **belonging)
-
-
-def refuse_no_language_model(model: PreTrainedModel, anatomy: Anatomy, score: Score) -> None:
-    """Raise UsageError if a model does not predict the next token."""
-    if score == "label":
-        raise UsageError(
-            "score: label is a classifier's, and this reads next tokens; score the task with strop.evaluate."
-        )
-    if model.get_output_embeddings() is None or not anatomy.family.causal:
-        raise UsageError(
-            f"{type(model).__name__} does not predict the next token, and score: {score} needs that; load a causal language "
-            "model with strop.load, or give the task score: label."
-        )
 
 
 def _score_positions(logits: Tensor, targets: Tensor, *, ranks: bool) -> PositionScores:

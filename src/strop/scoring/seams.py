@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from strop.errors import StropWarning, TaskError
 from strop.scoring.chat_template import asked_of
-from strop.scoring.encoding import TokenSequence
+from strop.scoring.forms import TokenSequence
 from strop.scoring.place import place_of
 from strop.scoring.tokens import adds_special_tokens, tokens_of
 from strop.tasks.examples import Example

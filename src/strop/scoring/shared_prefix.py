@@ -12,7 +12,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from strop.anatomy import evaluating, input_device
-from strop.scoring.encoding import TokenSequence, right_padded
+from strop.scoring.encoding import right_padded
+from strop.scoring.forms import TokenSequence
 from strop.scoring.resources import Resources
 
 FEWEST_TOKENS = 16

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from strop.errors import TaskError
-from strop.scoring.encoding import TokenSequence, encode
+from strop.scoring.encoding import encode
+from strop.scoring.forms import CAUSAL, Form, PairedForm, TokenSequence
 from strop.scoring.generation import refuse_too_long
 from strop.scoring.seams import Seam, refuse_unlike, seams_of, tokens_before_answers
 from strop.tasks.check import Lengths
@@ -39,7 +40,12 @@ class TokenCheck:
 
 
 def check_tokens(
-    task: Task, tokenizer: PreTrainedTokenizerBase, *, longest: int, vocabulary: int | None = None
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int,
+    vocabulary: int | None = None,
+    form: Form = CAUSAL,
 ) -> TokenCheck:
     """Tokenise every example of a task as it would be scored, and collect the rows that cannot be.
 
@@ -48,9 +54,12 @@ def check_tokens(
         tokenizer: a fast one.
         longest: the model's context in tokens.
         vocabulary: how many tokens the model knows, where it is at hand.
+        form: how the model reads them.
     """
     examples = [example for members in task.splits.values() for example in members]
-    encoded = functools.partial(encode, tokenizer=tokenizer, score=task.score, longest=longest, vocabulary=vocabulary)
+    encoded = functools.partial(
+        encode, tokenizer=tokenizer, score=task.score, longest=longest, vocabulary=vocabulary, form=form
+    )
     fitting, found, bad = list(examples), list[TokenSequence](), list[str]()
     try:
         found = encoded(examples)
@@ -65,7 +74,7 @@ def check_tokens(
             found += [dataclasses.replace(sequence, owner=len(fitting)) for sequence in own]
             fitting.append(example)
     prompts = tokens_before_answers(found)
-    seams = seams_of(fitting, prompts, tokenizer)
+    seams = {} if isinstance(form, PairedForm) else seams_of(fitting, prompts, tokenizer)
     if task.score == "generate":
         bad += _not_to_be_written_on_from(task, fitting, prompts, seams, longest=longest)
     before, after = _border(found[0], tokenizer) if found else ((), ())

@@ -14,16 +14,19 @@ class Tokens:
 
     ids: tuple[int, ...]
     ends: tuple[int, ...]
-    """Where in the text each ends, in characters; 0 for one the tokenizer puts before it."""
+    """Where in the text each ends, in characters; 0 for one the tokenizer puts before or behind it."""
 
 
-def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, adds_special: bool) -> list[Tokens]:
+def tokens_of(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, adds_special: bool, keeps_last: bool = False
+) -> list[Tokens]:
     """Return texts as tokens, without the end-of-text token some tokenizers append.
 
     Args:
         texts: as they stand.
         tokenizer: a fast one.
         adds_special: let it put its special tokens before a text, unless that begins with them already.
+        keeps_last: keep those it appends, for a model that reads in both directions.
     """
     if not texts:
         return []  # of which some tokenizers make an error
@@ -39,7 +42,7 @@ def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, adds_
         encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True
     ):
         first, last = twice_first(ids, special), len(ids)
-        while last > first and special[last - 1]:
+        while not keeps_last and last > first and special[last - 1]:
             last -= 1
         own = range(first, last)
         found.append(Tokens(tuple(ids[first:last]), tuple(0 if special[i] else offsets[i][1] for i in own)))

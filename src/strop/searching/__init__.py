@@ -1,6 +1,7 @@
 """Methods that find edits of weights: they propose, and select chooses."""
 
-from strop.searching.effects import Counterfactual, EffectPlan, Effects, measure_effects
+from strop.searching.effect_plan import Counterfactual, EffectPlan
+from strop.searching.effects import Effects, measure_effects
 from strop.searching.eigenpruning import PrunePlan, Pruner, Scope, prune
 from strop.searching.laser import (
     LASER_RANK_FRACTIONS,

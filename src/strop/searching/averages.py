@@ -1,5 +1,6 @@
 """What a matrix sees on average over a sample."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -33,18 +34,21 @@ def mean_inputs(
         refuse_mixed_lengths(scorer)
     model, anatomy = scorer.model, scorer.anatomy
     totals: dict[nn.Module, Tensor] = {}
-    count = 0
+    counts: dict[nn.Module, int] = defaultdict(int)
     with evaluating(model), Tap(model, anatomy, sites) as tap:
         for batch in scorer.batches:
             with batch.with_prompts_known():
-                model.base_model(input_ids=batch.input_ids, use_cache=False)
-            count += batch.input_ids.shape[0] if at_each_position else int(batch.real.sum())
-            for module, inputs in tap.inputs.items():
-                counted = by_sequence(inputs, batch.input_ids).float() * batch.real.to(inputs.device)[..., None]
-                more = counted.sum(0) if at_each_position else counted.sum((0, 1))
-                totals[module] = totals[module] + more if module in totals else more
+                model.base_model(input_ids=batch.input_ids, use_cache=False, **batch.beside)
+            for module, calls in tap.every_input.items():
+                real = batch.real_at(tap.sites[module][0])
+                for inputs in calls:
+                    counts[module] += real.shape[0] if at_each_position else int(real.sum())
+                    counted = by_sequence(inputs, real).float() * real.to(inputs.device)[..., None]
+                    more = counted.sum(0) if at_each_position else counted.sum((0, 1))
+                    totals[module] = totals[module] + more if module in totals else more
+            tap.every_input.clear()
     return {
-        site: anatomy.inputs_in(totals[module] / count, site)
+        site: anatomy.inputs_in(totals[module] / counts[module], site)
         for module, at_module in tap.sites.items()
         for site in at_module
     }

@@ -3,7 +3,6 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,37 +11,16 @@ from transformers import PreTrainedModel
 from strop.anatomy import Tap, WeightSite, by_sequence, evaluating, frozen, hidden_states_entering, logits_at
 from strop.errors import DecompositionError, UsageError
 from strop.interventions.interfaces import Decompose
-from strop.linalg import EffectAccumulator, Reduction, SingularValueDecomposition, token_effects
+from strop.linalg import EffectAccumulator, SingularValueDecomposition, token_effects
 from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
-from strop.searching.averages import mean_inputs
+from strop.searching.decompositions import decompose_all
+from strop.searching.effect_plan import EffectPlan
 from strop.searching.sample import Sample
+from strop.searching.stand_in import StandIn
+from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
-
-Counterfactual = Literal["zero", "mean", "roll", "pairs"]
-"""What a component sees instead of its input: nothing, the sample's mean, another example's, or a given prompt's."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EffectPlan:
-    """How effects are estimated.
-
-    Raises:
-        UsageError: a setting is not among those there are.
-    """
-
-    counterfactual: Counterfactual = "zero"
-    reduction: Reduction = "sum"
-    """How the effects at many tokens become the score a component is ranked by."""
-    steps: int = 1
-    """Points on the way from the counterfactual's embeddings to the real ones that the gradient is averaged over."""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("counterfactual", get_args(Counterfactual)), ("reduction", get_args(Reduction))):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
-        if self.steps < 1:
-            raise UsageError(f"steps is 1 or more, not {self.steps}.")
+from strop.searching.whole_walk import WholeWalk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +53,11 @@ def measure_effects(
     1703.01365). The backward pass goes block by block: a block's forward is repeated from the hidden state that enters
     it, its gradients are projected on the singular vectors at once, and only the gradient of that hidden state goes on
     down. So no weight's gradient is ever formed, one block's activations live at a time, and each decomposition is
-    needed once. Hidden states that memory does not hold wait in a temporary file.
+    needed once. A model whose blocks do not resume is run whole. Hidden states that memory does not hold wait in a temporary file.
+
+    The inputs of an expert's matrix cannot be seen. With Δx = −x its effects need none: e_i = −σ_i u_iᵀ G v_i, G the gradient
+    of its part of the parameter, which is formed one block at a time. A token counts only where it is routed; an expert that
+    no token reached has effects of 0.
 
     Args:
         scorer: the sample, scored by `exact`, `first_token` or `perplexity`.
@@ -90,42 +72,77 @@ def measure_effects(
         For each site its components' effects.
 
     Raises:
-        UsageError: `roll` has only one example to swap with, `pairs` no counterfactual prompts, or neither memory nor disk
-            has room for the hidden states.
+        UsageError: `roll` has only one example to swap with, `pairs` no counterfactual prompts, the plan needs inputs that
+            cannot be seen, or neither memory nor disk has room for the hidden states.
     """
     plan = plan or EffectPlan()
+    refuse_unseen_inputs(
+        scorer.anatomy,
+        sites,
+        counterfactual=plan.counterfactual,
+        reduction=plan.reduction,
+        steps=plan.steps,
+    )
     if plan.counterfactual == "roll":
         refuse_lone_examples(scorer)
     if plan.counterfactual == "pairs":
         _refuse_missing_prompts(scorer)
+    if plan.steps > 1 and not scorer.anatomy.family.resumes:
+        raise UsageError(
+            f"A {scorer.anatomy.family.name} model is always run whole, and steps above 1 (--steps) begin at embeddings; take 1."
+        )
     model = scorer.model
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
         by_layer[site.layer].append(site)
-    descent = range(scorer.anatomy.layer_count - 1, min(by_layer) - 1, -1)
-    progress.start(stage, len(scorer.batches) + len(descent))
+    descent = range(max(scorer.anatomy.layer_count - 1, *by_layer), min(by_layer) - 1, -1)
+    batches = _batches(scorer, sites, plan)
+    progress.start(stage, len(batches) + len(descent))
     accumulators = {site: EffectAccumulator(plan.reduction) for site in sites}
     waiting = WaitingStates(budget_bytes=Resources.of(model).effect_bytes)
     with evaluating(model), frozen(model), waiting:
-        counterfactual = _Counterfactual.of(scorer, sites, plan)
-        walks = []
-        for batch in scorer.batches:
-            walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+        counterfactual = StandIn.of(scorer, sites, plan)
+        walks: list[_BatchWalk | WholeWalk] = []
+        for batch in batches:
+            if scorer.anatomy.family.resumes:
+                walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
+            else:
+                walks.append(
+                    WholeWalk(
+                        scorer,
+                        sites,
+                        batch,
+                        swap=counterfactual,
+                        pairs=plan.counterfactual == "pairs",
+                        waiting=waiting,
+                        scale=scale_of(model),
+                    )
+                )
             progress.advance()
         for layer in descent:
-            held = {
-                site: decompositions(site) if decompositions else decompose(scorer.anatomy.read_weight(model, site))
-                for site in by_layer[layer]
-            }
+            here = by_layer[layer]
+            held = (
+                {site: decompositions(site) for site in here}
+                if decompositions
+                else decompose_all(decompose, {site: scorer.anatomy.read_weight(model, site) for site in here})
+            )
             for walk in walks:
-                for site, changes, gradients in walk.descend(by_layer[layer]):
-                    accumulators[site].add(token_effects(held[site], changes, gradients), walk.rows)
+                for site, effects, rows in walk.descend(held):
+                    accumulators[site].add(effects, rows)
             progress.advance()
     over = scorer.example_count if plan.reduction == "sum" else 1
     return {
         site: Effects(accumulator.loss_change / scorer.example_count, accumulator.score / over)
         for site, accumulator in accumulators.items()
     }
+
+
+def _batches(scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> Sequence[Batch]:
+    """Return the sample's batches; example by example where a parameter's gradient must not add them up."""
+    seen = all(scorer.anatomy.spelling(site).sees_every_token for site in sites)
+    if seen or plan.reduction not in BY_EXAMPLE:
+        return scorer.batches
+    return [alone for batch in scorer.batches for alone in rows_alone(batch)]
 
 
 def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
@@ -154,63 +171,16 @@ def _refuse_missing_prompts(scorer: Sample) -> None:
         )
 
 
-def _scale_of(model: PreTrainedModel) -> float:
+def scale_of(model: PreTrainedModel) -> float:
     """Return what the loss is multiplied by, lest gradients vanish in float16."""
     return 1024.0 if model.dtype == torch.float16 else 1.0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Counterfactual:
-    """What stands in for real inputs: at the matrices, and at the embeddings where the gradient is averaged on a path."""
-
-    plan: EffectPlan
-    mean_inputs: Mapping[WeightSite, Tensor]
-    mean_embedding: Tensor | None
-
-    @classmethod
-    def of(cls, scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> "_Counterfactual":
-        if plan.counterfactual != "mean":
-            return cls(plan, {}, None)
-        embedding = _mean_embedding(scorer) if plan.steps > 1 else None
-        return cls(plan, mean_inputs(scorer, sites), embedding)
-
-    def tokens_counted(self, batch: Batch) -> Tensor:
-        """Return which tokens count, (sequences, tokens): real ones, with a real one to swap with."""
-        return batch.real & batch.real.roll(1, 0) if self.plan.counterfactual == "roll" else batch.real
-
-    def change(self, site: WeightSite, inputs: Tensor, given: Tensor | None) -> Tensor:
-        """Return Δx of inputs (sequences, tokens, in), where `given` are the inputs under the counterfactual prompts."""
-        match self.plan.counterfactual:
-            case "zero":
-                return -inputs
-            case "mean":
-                return self.mean_inputs[site].to(inputs.device, inputs.dtype) - inputs
-            case "roll":
-                return inputs.roll(1, 0) - inputs
-            case "pairs":
-                assert given is not None
-                return given - inputs
-
-    def embeddings(self, batch: Batch, real: Tensor, given: Tensor | None) -> Tensor:
-        """Return what the path to the real embeddings (sequences, tokens, hidden) sets out from."""
-        match self.plan.counterfactual:
-            case "zero":
-                return torch.zeros_like(real)
-            case "mean":
-                assert self.mean_embedding is not None
-                return self.mean_embedding.to(real.device, real.dtype).expand_as(real)
-            case "roll":
-                return real.where(~self.tokens_counted(batch).to(real.device)[..., None], real.roll(1, 0))
-            case "pairs":
-                assert given is not None
-                return given
 
 
 class _BatchWalk:
     """One batch on its way up the model, for the hidden states, and down again, for the gradients."""
 
     def __init__(
-        self, scorer: Sample, counterfactual: _Counterfactual, batch: Batch, *, lowest: int, waiting: WaitingStates
+        self, scorer: Sample, counterfactual: StandIn, batch: Batch, *, lowest: int, waiting: WaitingStates
     ) -> None:
         self._model, self._anatomy = scorer.model, scorer.anatomy
         self._counterfactual, self._batch, self._lowest = counterfactual, batch, lowest
@@ -219,40 +189,72 @@ class _BatchWalk:
             self._entering = [self._climb(batch.input_ids, start) for start in self._path()]
             given = batch.counterfactual_ids if counterfactual.plan.counterfactual == "pairs" else None
             self._given = self._climb(given, None)[:-1] if given is not None else None
-        self.rows = counterfactual.tokens_counted(batch).nonzero()[:, 0]
-        """(tokens,): the sequence each token that counts is of."""
         tops = [states.pop()() for states in self._entering]
         self._gradients = [waiting.keep(_gradient_at_the_top(scorer, batch, top)) for top in tops]
 
-    def descend(self, sites: Sequence[WeightSite]) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
-        """Go down one block; yield each site with Δx and ∇y, (tokens, in) and (tokens, out), at the tokens that count."""
+    def descend(
+        self, held: Mapping[WeightSite, SingularValueDecomposition]
+    ) -> Iterator[tuple[WeightSite, Tensor, Tensor]]:
+        """Go down one block; yield each site with the effects of its components, (parts, rank), and the row of each part.
+
+        A part is a token that counts; where tokens cannot be seen it is the batch.
+        """
+        seen = [site for site in held if self._anatomy.spelling(site).sees_every_token]
+        unseen = [site for site in held if site not in seen]
         at_outputs: dict[nn.Module, Tensor] = {}
         for step, states in enumerate(self._entering):
-            tap, gradient, at_step = self._through_block(sites, states, self._gradients[step]())
+            tap, gradient, at_step, at_parameters = self._through_block(seen, unseen, states, self._gradients[step]())
             self._gradients[step] = self._waiting.keep(gradient)
             for module, gradient in at_step.items():
                 share = by_sequence(gradient, self._batch.input_ids).float() / (
-                    len(self._entering) * _scale_of(self._model)
+                    len(self._entering) * scale_of(self._model)
                 )
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
-        given = self._given_inputs(sites)
+        given = self._given_inputs(seen)
         for module, gradient in at_outputs.items():
-            counted = self._counterfactual.tokens_counted(self._batch).to(gradient.device)
+            counted = self._counterfactual.counted(self._batch.real).to(gradient.device)
+            rows = counted.nonzero()[:, 0]
             for site in tap.sites[module]:  # of the last step, which is the real input
                 inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
-                yield site, changes[counted], self._anatomy.outputs_in(gradient[counted], site)
+                at_output = self._anatomy.outputs_in(gradient[counted], site)
+                yield site, token_effects(held[site], changes[counted], at_output), rows
+        for site in unseen:  # of the one step there is
+            gradient = self._anatomy.matrix_in(at_parameters[self._anatomy.parameter(self._model, site)], site)
+            yield (
+                site,
+                effects_of_gradient(held[site], gradient.float() / scale_of(self._model)),
+                self._batch.real.nonzero()[:1, 0],
+            )
 
     def _through_block(
-        self, sites: Sequence[WeightSite], states: list[Callable[[], Tensor]], gradient: Tensor
-    ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor]]:
+        self,
+        seen: Sequence[WeightSite],
+        unseen: Sequence[WeightSite],
+        states: list[Callable[[], Tensor]],
+        gradient: Tensor,
+    ) -> tuple[Tap, Tensor, dict[nn.Module, Tensor], dict[nn.Parameter, Tensor]]:
         layer = self._lowest + len(states) - 1
         state = states.pop()().requires_grad_()
-        with torch.enable_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
+        parameters = list(dict.fromkeys(self._anatomy.parameter(self._model, site) for site in unseen))
+        with (
+            asking(parameters),
+            torch.enable_grad(),
+            self._batch.with_prompts_known(),
+            Tap(self._model, self._anatomy, seen) as tap,
+        ):
             left = self._block(layer, self._batch.input_ids, state)
-        entering, *at_outputs = torch.autograd.grad(left, [state, *tap.outputs.values()], gradient)
-        return tap, entering, dict(zip(tap.outputs, at_outputs, strict=True))
+            tap.refuse_uncalled()
+            wanted = [state, *tap.outputs.values(), *parameters]
+            entering, *found = torch.autograd.grad(left, wanted, gradient, allow_unused=True, materialize_grads=True)
+        at_outputs, at_parameters = found[: len(tap.outputs)], found[len(tap.outputs) :]
+        return (
+            tap,
+            entering,
+            dict(zip(tap.outputs, at_outputs, strict=True)),
+            dict(zip(parameters, at_parameters, strict=True)),
+        )
 
     def _given_inputs(self, sites: Sequence[WeightSite]) -> dict[nn.Module, Tensor]:
         if self._given is None:
@@ -277,11 +279,18 @@ class _BatchWalk:
         return [torch.lerp(start, real, step / steps) for step in range(1, steps + 1)]
 
     def _embeddings(self, input_ids: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0)
+        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=0, beside=self._batch.beside)
 
     def _climb(self, input_ids: Tensor, embeddings: Tensor | None) -> list[Callable[[], Tensor]]:
         """Return what gives back the states that enter each block from the lowest on, and what leaves the last."""
-        state = hidden_states_entering(self._model, self._anatomy, input_ids, layer=self._lowest, state=embeddings)
+        state = hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=self._lowest,
+            state=embeddings,
+            beside=self._batch.beside,
+        )
         states = [self._waiting.keep(state)]
         for layer in range(self._lowest, self._anatomy.layer_count):
             state = self._block(layer, input_ids, state)
@@ -289,19 +298,15 @@ class _BatchWalk:
         return states
 
     def _block(self, layer: int, input_ids: Tensor, state: Tensor) -> Tensor:
-        return hidden_states_entering(self._model, self._anatomy, input_ids, layer=layer + 1, start=layer, state=state)
-
-
-def _mean_embedding(scorer: Sample) -> Tensor:
-    total, count = torch.zeros(()), 0
-    with torch.no_grad():
-        for batch in scorer.batches:
-            with batch.with_prompts_known():
-                found = hidden_states_entering(scorer.model, scorer.anatomy, batch.input_ids, layer=0)
-            real = batch.real.to(found.device)
-            total = total.to(found.device) + found[real].float().sum(0)
-            count += int(real.sum())
-    return total / count
+        return hidden_states_entering(
+            self._model,
+            self._anatomy,
+            input_ids,
+            layer=layer + 1,
+            start=layer,
+            state=state,
+            beside=self._batch.beside,
+        )
 
 
 def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
@@ -310,7 +315,7 @@ def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
     state.requires_grad_()
     total = torch.zeros_like(state)
     tokens = torch.bincount(batch.rows, minlength=batch.input_ids.shape[0])
-    weights = _scale_of(scorer.model) / tokens[batch.rows]
+    weights = scale_of(scorer.model) / tokens[batch.rows]
     for part in batch.slices():
         with torch.enable_grad(), batch.with_prompts_known():
             logits = logits_at(
@@ -321,6 +326,7 @@ def _gradient_at_the_top(scorer: Sample, batch: Batch, state: Tensor) -> Tensor:
                 batch.columns[part],
                 start=top,
                 state=state,
+                beside=batch.beside,
             )
             targets = batch.targets[part].to(logits.device)
             loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")

@@ -11,13 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, WeightSite, input_device
+from strop.errors import UsageError
 from strop.files import cache_folder
 from strop.linalg import SingularValueDecomposition
 from strop.progress import SILENT, Progress
 from strop.proving import Assignment, texts_beside_drift
-from strop.scoring import Batch, Resources, Texts
-from strop.scoring.encoding import TokenSequence, batches_of
-from strop.searching.effects import EffectPlan, Effects, measure_effects, refuse_unknown_effects
+from strop.scoring import Batch, Resources, Texts, writes
+from strop.scoring.encoding import batches_of
+from strop.scoring.forms import TokenSequence
+from strop.searching.effect_plan import EffectPlan
+from strop.searching.effects import Effects, measure_effects, refuse_unknown_effects
 from strop.searching.kept_vectors import keep_vectors, kept_vectors
 
 
@@ -65,6 +68,11 @@ class OwnTexts:
         return found
 
     @property
+    def tokens(self) -> int:
+        """Tokens of one pass over them."""
+        return sum(part.ids.numel() for part in self.texts)
+
+    @property
     def digest(self) -> str:
         """What tells them from other texts."""
         rows = [[*lengths, rows] for lengths, rows in self.of_one_length.items()]
@@ -72,7 +80,16 @@ class OwnTexts:
 
     @classmethod
     def of(cls, given: Assignment, *, count: int, progress: Progress = SILENT) -> "OwnTexts":
-        """Return texts of an assignment's model, sampled from it as it is now or read from the cache."""
+        """Return texts of an assignment's model, sampled from it as it is now or read from the cache.
+
+        Raises:
+            UsageError: the model writes no text.
+        """
+        if not writes(given.model, given.anatomy):
+            raise UsageError(
+                f"{type(given.model).__name__} writes no text of its own, and what that resists is asked for: leave out "
+                "price_weight (--price-weight), and sharpen with precondition 'sign' or 'none' (--precondition)."
+            )
         fingerprint = given.base.fingerprint
         texts = texts_beside_drift(
             given.model, given.tokenizer, fingerprint=fingerprint, count=count, progress=progress

@@ -1,11 +1,13 @@
 """A task's examples as a method uses them that a gradient guides: some to ask, others to choose by."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from strop.proving import Assignment
 from strop.scoring import Scorer
+from strop.tasks import Example, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +50,11 @@ class GuidedExamples:
             TaskError: a split is empty, a row does not fit the model, or it lacks the counterfactual that is wanted.
         """
         model, tokenizer, task, anatomy = given.model, given.tokenizer, given.task, given.anatomy
-        select = task.examples("select", limit=select_limit)
-        split = "train" if task.counts.get("train") else "select"
-        sample = task.examples("train") if split == "train" else select
-        order = np.random.default_rng(seed).permutation(len(sample))[:guide_limit]
+        split, sample, select = sampled(task, guide_limit=guide_limit, select_limit=select_limit, seed=seed)
         guide = Scorer(
             model,
             tokenizer,
-            [sample[index] for index in order],
+            sample,
             "exact" if task.score in ("choice", "generate") else task.score,
             anatomy=anatomy,
             counterfactuals=counterfactuals,
@@ -63,3 +62,24 @@ class GuidedExamples:
         )
         every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
         return cls(guide, split, every)
+
+
+def sampled(
+    task: Task, *, guide_limit: int, select_limit: int | None, seed: int
+) -> tuple[str, Sequence[Example], Sequence[Example]]:
+    """Return the split a gradient is taken over, a random sample of it, and the examples to choose by.
+
+    Args:
+        task: with a select split; the gradient is taken over train where it has one, else over select.
+        guide_limit: most examples of the sample.
+        select_limit: most examples to choose by; None for all.
+        seed: of the sample.
+
+    Raises:
+        TaskError: there is no select split.
+    """
+    select = task.examples("select", limit=select_limit)
+    split = "train" if task.counts.get("train") else "select"
+    every = task.examples("train") if split == "train" else select
+    order = np.random.default_rng(seed).permutation(len(every))[:guide_limit]
+    return split, [every[index] for index in order], select

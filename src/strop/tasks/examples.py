@@ -57,6 +57,8 @@ class Example:
     """The kind of example it is, by which figures are shown; None where it has none."""
     shots: tuple[Shot, ...] = ()
     """What is shown before the prompt; no part of what the example is."""
+    after: str = ""
+    """What stands behind the answer, for a model that reads in both directions."""
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -64,6 +66,11 @@ class Example:
         system = None if self.chat is None else self.chat.system
         choices = None if self.choices is None else tuple(sorted(self.choices))
         return (system, self.prompt, self.pair, choices, self.answer)
+
+
+def continuations_of(example: Example) -> tuple[str, ...]:
+    """Return what may follow a prompt: the choices, or the answer where there are none."""
+    return example.choices or (example.answer,)
 
 
 def group_key(group: str) -> str:

@@ -26,6 +26,7 @@ _Found = TypeVar("_Found")
 CALLED = {
     "choices": "a choice",
     "system": "the system message",
+    "after": "what stands after the answer",
     "generate.gold": "the gold",
     "pair": "the second text",
     "where": "the condition in where:",
@@ -106,6 +107,7 @@ class _Renderer:
         self.answer = self._compile("answer", task_file.answer)
         templates = task_file.choices if isinstance(task_file.choices, tuple) else ()
         self.choices = [self._compile("choices", choice) for choice in templates]
+        self.after = None if task_file.after is None else self._compile("after", task_file.after)
         swapped = task_file.counterfactual
         self.counterfactual = None if swapped is None else self._compile("counterfactual", swapped)
         self.system = None if task_file.system is None else self._compile("system", task_file.system)
@@ -172,6 +174,7 @@ class _Renderer:
             self._chat(row, where),
             pair,
             self._name(row, where, "category"),
+            after="" if self.after is None else self._render(self.after, row, where, "after"),
         )
         if self.generate is None:
             return example

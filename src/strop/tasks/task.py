@@ -114,6 +114,7 @@ class Task:
                 own += [{"pair": example.pair}] if example.pair is not None else []
                 own += [{"category": example.category}] if example.category is not None else []
                 own += [{"shots": _digest_of(example.shots)}] if example.shots else []
+                own += [{"after": example.after}] if example.after else []
                 digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
 

@@ -102,6 +102,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     data: str | None = None
     prompt: str = "{{ prompt }}"
     answer: str = "{{ answer }}"
+    after: str | None = None
+    """Template of what stands behind the answer."""
     choices: tuple[str, ...] | str | None = None
     """Templates, or the column that holds a row's choices."""
     paraphrases: str | None = None
@@ -183,6 +185,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
         for name in ("labels", "pair", "metric", "max_tokens"):
             if getattr(self, name) is not None and self.score != "label":
                 raise ValueError(f"{name} goes with score: label, not with score: {self.score}")
+        if self.after is not None and self.score not in ("exact", "first_token", "choice"):
+            raise ValueError(f"after goes with score: exact, first_token or choice, not with score: {self.score}")
         if self.shots is not None and self.score in ("perplexity", "label"):
             raise ValueError(f"shots go with answers that are written, not with score: {self.score}; leave them out")
         if self.pair is not None and self.chat:

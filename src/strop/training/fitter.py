@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import MatrixType, Site, editable_shapes
+from strop.anatomy import MatrixType, Site, editable_shapes, input_device
 from strop.checkpoints.quiet import quiet_transformers
-from strop.errors import TrainingError
+from strop.errors import TrainingError, UsageError
 from strop.files import remove_leftovers
 from strop.interventions import Attachment, Intervention, Shape, attach_interventions
 from strop.proving import (
@@ -28,14 +28,15 @@ from strop.proving import (
 )
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
-from strop.scoring import scorer_of
+from strop.scoring import scorer_of, writes
 from strop.training.checkpoints import STATE, checkpoints_in, steps_of
+from strop.training.gates import Gates, as_prunings
 from strop.training.keep import KeepToBase
 from strop.training.objective import Objective, objective_of
 from strop.training.plan import WEIGHT_METHODS, Precision, TrainPlan
 from strop.training.state import randomness, refuse_damaged_state, restore_randomness
 from strop.training.trainer import EditTrainer, refuse_unknown_reports, release, training_arguments
-from strop.training.watch import Watch, stopping_gently
+from strop.training.watch import Moment, Watch, stopping_gently
 
 KEPT_TEXTS = 128
 """Texts of the base's own that edits are held to."""
@@ -74,15 +75,35 @@ class Fitter:
         self._tensors: tuple[Mapping[str, Tensor], ...] = (*given.start.tensors, *drawn)
         self._learning = len(given.start.interventions) if not self._goes_on else 0
         """The index of the first intervention that may learn."""
+        self._removals = self._count_removals()
+
+    def _count_removals(self) -> int:
+        """Return how many singular values are to be removed; 0 where they are scaled instead."""
+        if self._plan.sparsity is None:
+            return 0
+        if self._head is not None:
+            raise UsageError(
+                "sparsity goes with language models: a classifier's head learns, and no gate is open or shut in it."
+            )
+        count = sum(own["change"].numel() for own in self._tensors[self._learning :])
+        removals = round((1 - self._plan.sparsity) * count)
+        if removals < 1:
+            raise UsageError(
+                f"A sparsity of {self._plan.sparsity:g} removes none of {count:,} singular values; give less."
+            )
+        return removals
 
     @property
-    def space(self) -> CandidateSpace[int]:
-        """How its epochs are kept in a study."""
+    def space(self) -> CandidateSpace[Moment]:
+        """How its epochs, and the average of its late steps, are kept in a study."""
         return CandidateSpace(
             method=self._plan.learned_method,
-            distributions={"epoch": optuna.distributions.IntDistribution(1, 10**6)},
-            spell=lambda epoch: {"epoch": epoch},
-            read=lambda settings: int(settings["epoch"]),
+            distributions={
+                "epoch": optuna.distributions.IntDistribution(1, 10**6),
+                "averaged": optuna.distributions.IntDistribution(0, 1),
+            },
+            spell=Moment.to_json,
+            read=Moment.from_json,
         )
 
     def _new_edits(self) -> tuple[list[Intervention], list[dict[str, Tensor]]]:
@@ -93,8 +114,9 @@ class Fitter:
             return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
         if self._plan.method in WEIGHT_METHODS:
             return self._new_edits_of_weights()
-        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layer_count)
-        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer)]
+        stack = self._plan.stack if self._plan.stack is not None else self._anatomy.family.main_stack
+        layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layers_of(stack))
+        edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer, stack)]
         for edit in edits:
             self._anatomy.stream_module(self._model, edit.site)
             edit.refuse_other_subspaces(self._plan.train_subspaces)
@@ -108,7 +130,7 @@ class Fitter:
         types = plan.matrix_types
         if types is None and plan.method == "bias":
             types = (MatrixType.DOWN,)
-        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types)
+        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types, stack=plan.stack)
         edits = [plan.weight_edit_of(site, min(shape)) for site, shape in shapes.items()]
         return [*edits], [edit.initial_tensors(shape) for edit, shape in zip(edits, shapes.values(), strict=True)]
 
@@ -168,6 +190,9 @@ class Fitter:
         plan, given = self._plan, self.given
         if not plan.keep_base or given.task.labels is not None:
             return None
+        if not writes(self._model, self._anatomy):
+            journal.say("the model writes no text of its own: the edits are not kept to the base")
+            return None
         if given.start.holds_for_one_length:
             journal.say("the recipe to begin with holds for one length of text: the edits are not kept to the base")
             return None
@@ -178,7 +203,7 @@ class Fitter:
         if plan.keep_text is not None:
             own = plan.keep_text.texts(self._model, given.tokenizer, anatomy=self._anatomy, fingerprint=fingerprint)
             texts = (*texts, *own)
-        with _computing_in(plan.precision, self._model.device):
+        with _computing_in(plan.precision, input_device(self._model)):
             return KeepToBase(self._model, self._anatomy, texts, weight=plan.keep_base, per_pass=plan.keep_texts)
 
     def _train(
@@ -187,7 +212,17 @@ class Fitter:
         self._prepare(attachment)
         lowest = self.lowest.layer
         states = states_below(self._select, lowest)
-        watch = Watch(journal, self._select, states, lowest, attachment, recipe, unedited, self._plan.patience)
+        watch = Watch(
+            journal,
+            self._select,
+            states,
+            lowest,
+            attachment,
+            recipe,
+            unedited,
+            self._plan.patience,
+            averages=self._plan.averages,
+        )
         with contextlib.ExitStack() as stack:
             if journal.folder is not None:
                 folder = journal.folder / "checkpoints"
@@ -212,6 +247,9 @@ class Fitter:
         kept = checkpoints_in(folder)
         steps_of_epoch = -(-len(trainer.get_train_dataloader()) // self._plan.accumulate)
         done = int(steps_of(kept[-1])) if kept else 0
+        if self._removals:
+            changes = [own for own in self._model.parameters() if own.requires_grad]
+            trainer.optimizer = Gates(changes, removals=self._removals, steps=self._plan.epochs * steps_of_epoch)
         if kept:
             refuse_damaged_state(kept[-1] / STATE)
             watch.recall_best(done // steps_of_epoch)
@@ -249,7 +287,7 @@ class Fitter:
             _compute_activations_again(self._model)
 
     def _trainer(self, folder: Path, watch: Watch, kept: KeepToBase | None, *, saves: bool) -> EditTrainer:
-        plan = self._plan
+        plan, device = self._plan, input_device(self._model)
         arguments = training_arguments(
             {
                 "output_dir": str(folder),
@@ -276,25 +314,29 @@ class Fitter:
                 "disable_tqdm": True,
                 "remove_unused_columns": False,
                 "label_names": ["labels"],
-                "dataloader_pin_memory": self._model.device.type == "cuda",
-                "use_cpu": self._model.device.type == "cpu",
-            }
+                "dataloader_pin_memory": device.type == "cuda",
+                "use_cpu": device.type == "cpu",
+            },
+            model=self._model,
         )
         return EditTrainer(self._model, self._objective, arguments, [watch], kept)
 
     def _choice(self, watch: Watch, unedited: Trial, start: Trial | None, kept: KeepToBase | None) -> Choice:
-        best_epoch, edits = watch.best_epoch, self._start
-        if best_epoch is not None:
+        best, edits = watch.best_moment, self._start
+        if best is not None:
             tensors = tuple({**given, **new} for given, new in zip(self._tensors, watch.best_tensors, strict=True))
-            edits = Start(self._interventions, tensors, watch.best_head)
-        epochs = self._plan.epochs if best_epoch is None else best_epoch
+            begun, own = self._interventions[: self._learning], tensors[: self._learning]
+            learned, their = as_prunings(self._interventions[self._learning :], tensors[self._learning :])
+            edits = Start((*begun, *learned), (*own, *their), watch.best_head)
+        epochs = self._plan.epochs if best is None else best.epoch
         passes = -(-len(self._objective.examples) // self._plan.batch_size)  # type: ignore[arg-type]
-        learned = self._objective.tokens + (passes * kept.tokens_per_pass if kept is not None else 0)
+        read = self._objective.tokens + (passes * kept.tokens_per_pass if kept is not None else 0)
+        scored = epochs + 1 + bool(self._start) + (best is not None and best.averaged)
         return Choice(
             edits,
             unedited,
             watch.best,
-            tokens=learned * epochs + self._select.tokens * (epochs + 1 + bool(self._start)),
+            tokens=read * epochs + self._select.tokens * scored,
             start=Start() if self._goes_on else self._start,
             started=None if self._goes_on else start,
         )

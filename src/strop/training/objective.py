@@ -1,6 +1,5 @@
 """What a training makes small: the loss of answers, or that of a classifier's labels."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,22 +12,14 @@ from strop.interventions import Head, prompt_lengths
 from strop.progress import Progress
 from strop.scoring.class_scorer import losses, refuse_no_classifier
 from strop.scoring.encoding import vocabulary_of
+from strop.scoring.forms import CAUSAL, form_of
 from strop.scoring.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
 from strop.tasks import Labels, Task
+from strop.training.filled import FilledObjective
+from strop.training.loss import Loss
 from strop.training.plan import TrainPlan
 from strop.training.prefix_states import PrefixStates, begun_by, worth_keeping
 from strop.training.sequences import Item, TrainSet, collate
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Loss:
-    """What a batch costs."""
-
-    total: Tensor
-    """Added up over its answer tokens, or its texts."""
-    count: int
-    """How many these are."""
-    logits: Tensor
 
 
 class Objective(Protocol):
@@ -201,11 +192,12 @@ def objective_of(
     *,
     limit: int | None,
     anatomy: Anatomy,
-) -> AnswerObjective | LabelObjective:
+) -> AnswerObjective | FilledObjective | LabelObjective:
     """Return what a task's train split teaches a model.
 
     Args:
-        model: a causal language model, or a classifier where the task has labels.
+        model: a causal language model, an encoder that fills masks, an encoder-decoder, or a classifier where the task has
+            labels.
         tokenizer: its fast tokenizer.
         task: with a train split.
         limit: most examples.
@@ -217,6 +209,10 @@ def objective_of(
     """
     if task.labels is None:
         context, vocabulary = anatomy.context(model), vocabulary_of(model)
+        form = form_of(model, anatomy, tokenizer, task.score)
+        if form is not CAUSAL:
+            examples = task.examples("train", limit=limit)
+            return FilledObjective.of(model, anatomy, examples, tokenizer, task.score, form=form)
         train_set = TrainSet.of(task, tokenizer, limit=limit, longest=context, vocabulary=vocabulary)
         return AnswerObjective(model, anatomy, train_set)
     refuse_no_classifier(model, task.labels)

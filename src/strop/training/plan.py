@@ -5,7 +5,7 @@ import math
 import sys
 from typing import Any, Literal, get_args
 
-from strop.anatomy import MatrixType, Stream, StreamSite, WeightSite
+from strop.anatomy import MatrixType, Stack, Stream, StreamSite, WeightSite
 from strop.errors import UsageError
 from strop.interventions import Intervention, LowRankEdit, OutputBias, Positions, SpectrumScaling
 from strop.interventions.formulas import FORMULAS, Activation, Initialisation
@@ -43,12 +43,17 @@ class TrainPlan:
     learns, of weights or of hidden states."""
     layers: tuple[int, ...] | None = None
     """Whose hidden states or matrices are edited; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     matrix_types: tuple[MatrixType, ...] | None = None
     """Which matrices, where weights are edited: all by default, and for `bias` the one that ends a block's MLP."""
     top: int | None = None
     """How many of each matrix's largest singular values `spectrum` scales; all by default."""
     band: int = 0
     """How many diagonals on either side of the main one `spectrum` learns as well (SVFT, arXiv 2405.19597)."""
+    sparsity: float | None = None
+    """The share of the singular values that stay exactly as they are, while `spectrum` learns which to remove of the others: it
+    opens and shuts gates, d = 0 or −1, and what it finds is a pruning; None scales all of them."""
     stream: Stream = Stream.BLOCK
     """Which hidden states of a layer."""
     rank: int = 8
@@ -159,6 +164,7 @@ class TrainPlan:
         for name in ("weight_decay", "max_grad_norm", "keep_base"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is 0 or more, not {getattr(self, name)}.")
+        self._refuse_what_gates_lack()
         if self.keep_text is not None and not self.keep_base:
             raise UsageError("keep_text is a text to keep to, and keep_base is 0; leave out one of them.")
         for name, known in (
@@ -171,6 +177,16 @@ class TrainPlan:
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is one of {', '.join(known)}, not '{getattr(self, name)}'.")
 
+    def _refuse_what_gates_lack(self) -> None:
+        """Raise UsageError if a setting says how far gates move, which open or shut, or how they mix."""
+        if self.sparsity is None:
+            return
+        if not 0 < self.sparsity < 1:
+            raise UsageError(f"sparsity lies above 0 and below 1, the share that stays as it is, not {self.sparsity}.")
+        for name in ("learning_rate", "weight_decay", "band", "edits"):
+            if getattr(self, name):
+                raise UsageError(f"{name} goes with scales, not with the gates of sparsity; leave it out.")
+
     def _refuse_settings_of_other_methods(self) -> None:
         """Raise UsageError if a setting says what another method's edits are like."""
         if self.edits is not None:
@@ -181,6 +197,7 @@ class TrainPlan:
             "matrix_types": ("spectrum", "bias"),
             "top": ("spectrum",),
             "band": ("spectrum",),
+            "sparsity": ("spectrum",),
             **dict.fromkeys(STATE_SETTINGS, tuple(FORMULAS)),
         }
         for name, methods in foreign.items():
@@ -190,10 +207,17 @@ class TrainPlan:
 
     @property
     def rate(self) -> float:
-        """The learning rate at its highest."""
+        """The learning rate at its highest; of gates it weighs the steps against each other, and nothing else."""
         if self.learning_rate is not None:
             return self.learning_rate
+        if self.sparsity is not None:
+            return 1.0
         return 0.01 if self.edits is None and self.method in WEIGHT_METHODS else 9e-4
+
+    @property
+    def averages(self) -> bool:
+        """Whether the average of what is learned late is a candidate beside the epochs: of weights that are no gates."""
+        return self.edits is None and self.method in WEIGHT_METHODS and self.sparsity is None
 
     def weight_edit_of(self, site: WeightSite, rank: int) -> SpectrumScaling | OutputBias:
         """Return what a method of weights learns of one matrix of some rank."""
@@ -202,12 +226,17 @@ class TrainPlan:
         top = self.top if self.top is not None and self.top < rank else None
         return SpectrumScaling(site, top=top, band=min(self.band, (top or rank) - 1))
 
-    def edits_at(self, layer: int) -> tuple[LowRankEdit, ...]:
-        """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied."""
+    def edits_at(self, layer: int, stack: Stack | None = None) -> tuple[LowRankEdit, ...]:
+        """Return the edits of one layer: one, or one for the first and one for the last tokens where they are untied.
+
+        Args:
+            layer: counted from 0.
+            stack: which list of blocks, where the model has several.
+        """
         shares = (self.positions,) if self.tied else self.positions.untied
         return tuple(
             LowRankEdit(
-                StreamSite(layer, self.stream),
+                StreamSite(layer, self.stream, stack=stack),
                 self.method,
                 rank=self.rank,
                 positions=share,
@@ -230,7 +259,14 @@ class TrainPlan:
         if settings["keep_base"] == 0:
             for name in ("keep_base", "keep_texts", "keep_text"):
                 del settings[name]
-        for name, default in (("objective", "average"), ("matrix_types", None), ("top", None), ("band", 0)):
+        for name, default in (
+            ("objective", "average"),
+            ("matrix_types", None),
+            ("top", None),
+            ("band", 0),
+            ("sparsity", None),
+            ("stack", None),
+        ):
             if settings[name] == default:
                 del settings[name]
         if settings.pop("edits") is not None:

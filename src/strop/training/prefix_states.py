@@ -38,8 +38,10 @@ class PrefixStates:
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, *, lowest: Site) -> None:
-        self.start, self.raw = lowest.layer + lowest.after_block, lowest.after_block
-        self._model, self._anatomy, self._layer = model, anatomy, lowest.layer
+        resumes = anatomy.family.resumes
+        self.raw = lowest.after_block and resumes
+        self.start = lowest.layer + self.raw if resumes else 0
+        self._model, self._anatomy, self._layer = model, anatomy, lowest.layer if resumes else 0
         self._states: dict[int, Tensor] = {}
 
     @classmethod

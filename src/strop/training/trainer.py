@@ -1,7 +1,8 @@
 """The Hugging Face Trainer, with an objective of ours."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
+from strop.checkpoints import placing_hooks
 from strop.errors import TrainingError, UsageError, reason_in
 from strop.training.checkpoints import InterventionCheckpoints
 from strop.training.keep import KeepToBase
@@ -35,13 +37,16 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback],
         kept: KeepToBase | None = None,
     ) -> None:
-        super().__init__(
-            model=model,
-            args=arguments,
-            train_dataset=objective.examples,
-            data_collator=objective.collate,
-            callbacks=callbacks,
-        )
+        with _as_with_adapters(model):
+            super().__init__(
+                model=model,
+                args=arguments,
+                train_dataset=objective.examples,
+                data_collator=objective.collate,
+                callbacks=callbacks,
+            )
+        if isinstance(arguments, _InPlace):
+            self.accelerator.device_placement = False
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # the loss is divided by what is counted in the whole step
         self._objective, self._kept = objective, kept
@@ -73,10 +78,32 @@ class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
         return (loss, found.logits) if return_outputs else loss
 
 
-def training_arguments(arguments: dict[str, Any]) -> TrainingArguments:
-    """Return the Trainer's arguments, but for those the installed transformers does not know."""
+@contextlib.contextmanager
+def _as_with_adapters(model: Any) -> Iterator[None]:
+    """Let the Trainer take a quantised base: it refuses one without adapters of PEFT, and edits of hidden states are others."""
+    quantised = vars(model).pop("is_quantized", None)
+    try:
+        yield
+    finally:
+        if quantised is not None:
+            model.is_quantized = quantised
+
+
+class _InPlace(TrainingArguments):  # type: ignore[misc]
+    """Arguments for a model whose parts stay where accelerate has placed them."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """Whether the Trainer is to move the model: it is not."""
+        return False
+
+
+def training_arguments(arguments: dict[str, Any], *, model: nn.Module) -> TrainingArguments:
+    """Return the Trainer's arguments for a model, but for those the installed transformers does not know."""
     known = TrainingArguments.__dataclass_fields__
-    found = TrainingArguments(**{name: value for name, value in arguments.items() if name in known})
+    is_placed = any(True for module in model.modules() for _ in placing_hooks(module))
+    kind = _InPlace if is_placed else TrainingArguments
+    found = kind(**{name: value for name, value in arguments.items() if name in known})
     if found.n_gpu > 1:
         found._n_gpu = 1  # several devices are for several processes: DataParallel's copies of a model have no edits
     return found

@@ -1,6 +1,7 @@
 """What happens between the steps of a training: the select split scores each epoch, the best edits are kept."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,29 @@ from strop.proving import Journal, Trial, TrialKey, describe_trial
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
 from strop.scoring import ClassScorer, Evaluation, Scorer
+from strop.training.averaging import averaged, note_step
 
 BEST = "best"
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What select chooses among: the edits as an epoch left them, or their average over its training's late steps."""
+
+    epoch: int
+    averaged: bool = False
+
+    def to_json(self) -> dict[str, int]:
+        """Return its settings as a study holds them."""
+        return {"epoch": self.epoch, **({"averaged": 1} if self.averaged else {})}
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> "Moment":
+        """Return the moment of such settings."""
+        return cls(int(settings["epoch"]), bool(settings.get("averaged", 0)))
+
+    def __str__(self) -> str:
+        return "the average of the late steps" if self.averaged else f"epoch {self.epoch}"
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -36,6 +58,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         recipe: it was made from.
         unedited: what the epochs compete with: the model before training.
         patience: epochs without a better choice before it stops.
+        averages: what was learned late is averaged, and the average is scored after the last epoch.
     """
 
     def __init__(
@@ -48,9 +71,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         recipe: Recipe,
         unedited: Trial,
         patience: int | None,
+        averages: bool,
     ) -> None:
         self._journal, self._scorer, self._states, self._lowest = journal, scorer, states, lowest
-        self._attachment, self._recipe, self._patience = attachment, recipe, patience
+        self._attachment, self._recipe, self._patience, self._averages = attachment, recipe, patience, averages
         self.best: Trial = unedited
         """The best of the epochs and the model before training."""
         self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
@@ -66,42 +90,45 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if folder is None or not (folder / "recipe.json").is_file():
             return
         kept = Recipe.load(folder)
-        epoch = int(kept.provenance["epoch"])
-        trial = self._journal.find(self._key(epoch))
-        if trial is not None and epoch <= until_epoch and kept.interventions == self._recipe.interventions:
+        moment = Moment.from_json(kept.provenance)
+        trial = self._journal.find(self._key(moment))
+        if trial is not None and moment.epoch <= until_epoch and kept.interventions == self._recipe.interventions:
             self.best, self.best_tensors, self.best_head = trial, kept.tensors, kept.head
 
     @property
-    def best_epoch(self) -> int | None:
-        """Which epoch is the best; None where the model before training is."""
-        epoch: int | None = self._journal.candidate(self.best)
-        return epoch
+    def best_moment(self) -> Moment | None:
+        """Which epoch, or the average, is the best; None where the model before training is."""
+        moment: Moment | None = self._journal.candidate(self.best)
+        return moment
 
-    def _key(self, epoch: int) -> TrialKey:
-        return self._journal.key(epoch, round=epoch, examples=self._scorer.example_count)
+    def _key(self, moment: Moment) -> TrialKey:
+        return self._journal.key(moment, round=moment.epoch, examples=self._scorer.example_count)
 
     def is_over(self, epoch: int) -> bool:
         """Return whether no epoch is to follow one: none was better for as long as the patience lasts, or the budget is spent.
 
         One that was scored by an earlier sitting follows all the same, so that a killed run ends as it would have.
         """
-        if self._patience is not None and epoch - (self.best_epoch or 0) >= self._patience:
+        best = self.best_moment.epoch if self.best_moment is not None else 0
+        if self._patience is not None and epoch - best >= self._patience:
             return True
-        return self._journal.is_spent and self._journal.find(self._key(epoch + 1)) is None
+        return self._journal.is_spent and self._journal.find(self._key(Moment(epoch + 1))) is None
 
     @property
     def kept(self) -> str:
         """Where the best edits are, in words; empty where nothing was better than the model before training."""
         folder = self._best_folder()
-        if folder is None or self.best_epoch is None:
+        if folder is None or self.best_moment is None:
             return ""
-        return f"the best edits so far, those of epoch {self.best_epoch}, are kept in {folder}"
+        return f"the best edits so far, those of {self.best_moment}, are kept in {folder}"
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move what a step took out of its bounds back to them."""
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Move what a step took out of its bounds back to them, and take what it left into the average."""
         for module in self._attachment.modules:
             if isinstance(module, LearnedTensors):
                 module.hold_in_bounds()
+        if self._averages:
+            note_step(given["optimizer"], step=state.global_step + 1, steps=state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count a step; stop after it if someone asked for it, with a checkpoint to go on from."""
@@ -117,8 +144,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if run is not None and "loss" in logs and state.is_world_process_zero:
             run.log(f"step {state.global_step}: loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}")
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Score the epoch on select, by process 0 for all.
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Score the epoch on select, by process 0 for all; after the last one the average as well.
 
         Raises:
             TrainingError: the edits are no longer made of finite numbers.
@@ -132,25 +159,32 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             why = f"the budget of {self._journal.budget} is spent" if spent else f"no better epoch in {self._patience}"
             self._journal.say(f"{why}: stopping after epoch {epoch}")
             control.should_training_stop = True
+        if self._averages and state.is_world_process_zero and state.global_step == state.max_steps:
+            with averaged(given["optimizer"]):
+                self._judge(Moment(epoch, averaged=True))
         control.should_save = args.save_strategy != "no"
 
     def _score(self, epoch: int) -> bool:
-        """Score the edits as they are; return whether it is time to stop."""
+        """Score the edits as an epoch left them; return whether it is time to stop."""
+        self._judge(Moment(epoch))
+        return self.is_over(epoch)
+
+    def _judge(self, moment: Moment) -> None:
+        """Score the edits as they are, and keep them if they are the best so far."""
         learned = self._attachment.tensors
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
-            raise TrainingError(f"The edits are no longer made of finite numbers after epoch {epoch}.")
+            raise TrainingError(f"The edits are no longer made of finite numbers after epoch {moment.epoch}.")
         start = self._lowest if self._states is not None else 0
-        trial = self._journal.measure(self._key(epoch), lambda: self._evaluated(start), begun=True)
+        trial = self._journal.measure(self._key(moment), lambda: self._evaluated(start), begun=True)
         better = trial.merit > self.best.merit and self._journal.admits(trial.key)
-        self._journal.say(f"epoch {epoch}: {describe_trial(trial)}{', the best so far' if better else ''}")
+        self._journal.say(f"{moment}: {describe_trial(trial)}{', the best so far' if better else ''}")
         if better:
             best = self._recipe.learned_by(self._attachment)
             self.best, self.best_tensors, self.best_head = trial, learned, best.head
             folder = self._best_folder()
             if folder is not None:
                 with replacing_folder(folder) as temporary:
-                    best.with_provenance({"epoch": epoch}).write_files(temporary)
-        return self.is_over(epoch)
+                    best.with_provenance(moment.to_json()).write_files(temporary)
 
     def _evaluated(self, start: int) -> Evaluation:
         """Score the edits in the model's own precision, as what they compete with is scored, and the choice after them."""

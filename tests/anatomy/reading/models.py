@@ -35,6 +35,8 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
     "opt": {**BODY, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "phi": {**GATED, "num_key_value_heads": 4, "partial_rotary_factor": 0.5},
     "llama": {**GATED, "num_key_value_heads": 2},
+    "bitnet": {**GATED, "num_key_value_heads": 2},
+    "olmo2": {**GATED, "num_key_value_heads": 2},
     "gptj": {**N, "rotary_dim": 4},
     "mamba": {**SPECIAL, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mixtral": {**GATED, "num_key_value_heads": 2, "num_local_experts": 4},

@@ -57,7 +57,7 @@ def test_heads_that_are_cut_by_fours_are_refused_with_what_was_seen() -> None:
             model, attention.qkv_proj, attention.out_proj, head_count=8, key_value_head_count=8, head_size=4
         )
     assert str(caught.value) == (
-        "transformer.h.0.attn.qkv_proj holds its parts in no order Strop can describe; its blocks of rows serve as 0: query of "
+        "transformer.h.0.attn.qkv_proj holds its parts in no order Strop can tell; its blocks of rows serve as 0: query of "
         "head 0, 2: value of head 0, 4: key of head 0, 6: query of head 2, …."
     )
 

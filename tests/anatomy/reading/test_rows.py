@@ -90,6 +90,28 @@ def test_a_gate_bends_and_an_up_row_does_not() -> None:
     assert gated_rows(model, mlp.up_proj, mlp.down_proj, [0, 47]) == (GatedRow(T.UP, 0), GatedRow(T.UP, 47))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_before_the_matrix_that_reads_them_hides_no_role(dtype: torch.dtype) -> None:
+    block = (model := make("bitnet", dtype=dtype)).model.layers[1]
+    for path, expected in (
+        ("q_proj", AttentionRow(T.QUERY, (1,))),
+        ("k_proj", AttentionRow(T.KEY, (2, 3))),
+        ("v_proj", AttentionRow(T.VALUE, (2, 3))),
+    ):
+        projection = block.self_attn.get_submodule(path)
+        assert attention_rows(model, projection, block.self_attn.o_proj, [9], head_size=8) == (expected,)
+    for path, role in (("gate_proj", T.GATE), ("up_proj", T.UP)):
+        projection = block.mlp.get_submodule(path)
+        assert gated_rows(model, projection, block.mlp.down_proj, [5]) == (GatedRow(role, 5),)
+
+
+def test_a_gate_bends_where_what_enters_it_is_very_small() -> None:
+    model = make("olmo2")  # no norm before the MLP, and embeddings of 0.02
+    mlp = model.model.layers[0].mlp
+    assert gated_rows(model, mlp.gate_proj, mlp.down_proj, [5]) == (GatedRow(T.GATE, 5),)
+    assert gated_rows(model, mlp.up_proj, mlp.down_proj, [5]) == (GatedRow(T.UP, 5),)
+
+
 def test_modules_that_no_pass_joins_are_refused_and_no_hook_stays() -> None:
     model = make("llama")
     above, below = model.model.layers[1].self_attn, model.model.layers[0].self_attn

@@ -128,6 +128,15 @@ def test_a_fused_matrix_that_is_packed_otherwise_is_refused(
         verified(model, Anatomy.of(model, family=spelled_otherwise(known, **wrong)))
 
 
+def test_values_of_their_own_module_may_serve_other_heads_than_their_keys() -> None:
+    model = make("llama", num_key_value_heads=4)
+    for block in model.model.layers:
+        block.self_attn.o_proj.register_forward_pre_hook(
+            lambda _module, arguments: (arguments[0].roll(8, -1),), prepend=True
+        )
+    assert verified(model, Anatomy.of(model)).told == {*QKV, T.GATE, T.UP}
+
+
 def test_halves_of_an_mlp_that_lie_otherwise_are_refused(tiny: Tiny) -> None:
     model = tiny("phi3")
     for packing, packed, said in (
@@ -173,7 +182,7 @@ def test_what_a_family_says_of_its_blocks_is_checked(tiny: Tiny) -> None:
     with pytest.raises(AnatomyError) as caught:
         verified(encoder, Anatomy.of(encoder, family=causal))
     assert str(caught.value) == (
-        "The tokens of a BERT model are said to see those before them alone, and these see later ones too: describe the family "
+        "The tokens of a Bert model are said to see those before them alone, and these see later ones too: describe the family "
         "with causal=False."
     )
 

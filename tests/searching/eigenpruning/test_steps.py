@@ -31,6 +31,7 @@ law = settings(deadline=None, max_examples=80, database=None)
 SITES = st.one_of(
     st.builds(WeightSite, st.integers(0, 3), st.sampled_from([T.UP, T.DOWN])),
     st.builds(WeightSite, st.integers(0, 3), st.sampled_from([T.KEY, T.VALUE]), head=st.integers(0, 2)),
+    st.builds(WeightSite, st.integers(0, 1), st.sampled_from([T.UP, T.DOWN]), expert=st.integers(0, 2)),
 )
 FIGURES = st.one_of(st.floats(-9, 9), st.sampled_from([0.0, math.nan, math.inf, -math.inf]))
 
@@ -69,7 +70,7 @@ def pools_of(step: PruningStep, effects: dict[WeightSite, Effects]) -> list[list
     pools: dict[Any, list[Component]] = {}
     for site, found in effects.items():
         if site.matrix_type in step.matrix_types:
-            whole = (site.layer, site.matrix_type)
+            whole = (site.layer, site.matrix_type, site.expert)
             key = {"global": "all", "per-type": site.matrix_type, "per-matrix": whole}[step.scope]
             pools.setdefault(key, []).extend((site, index) for index in range(len(found.score)))
     return list(pools.values())

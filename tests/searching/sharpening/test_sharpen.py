@@ -18,8 +18,7 @@ from strop.linalg import decompose
 from strop.proving import Budget, Guard, RunOptions
 from strop.recipe import Recipe
 from strop.scoring import Scorer
-from strop.searching import SharpenPlan, measure_effects, sharpen
-from strop.searching.effects import EffectPlan, Effects
+from strop.searching import EffectPlan, Effects, SharpenPlan, measure_effects, sharpen
 from strop.searching.sharpening.spectrum import Spectrum, direction_of
 from strop.tasks import Task
 
@@ -205,7 +204,7 @@ def test_a_gradient_without_a_number_is_said(
         found = real(*arguments, **named)
         return {site: Effects(own.loss_change * math.nan, own.score * math.nan) for site, own in found.items()}
 
-    monkeypatch.setattr("strop.searching.sharpening.sharpener.measure_effects", broken)
+    monkeypatch.setattr("strop.searching.sharpening.guides.measure_effects", broken)
     with pytest.raises(DecompositionError, match="gradient is not finite for any matrix"):
         sharpen(answering(), small_tokenizer, task, PLAN)
 

@@ -26,6 +26,8 @@ class Spelling:
         parameter: the module's parameter that holds the matrix.
         experts: `stacked` where the parameter holds the matrices of all experts: (experts, out, in), or
             (experts, in, out) where it is transposed; None where it does not.
+        called: False where the block reads the module's weight and never calls the module (Mamba's `dt_proj`), or calls it for
+            more than its tokens (the queries of a DeBERTa that shares them with relative positions).
 
     Raises:
         AnatomyError: a packing without its parts, parts without a packing, heads interleaved with what has none, or
@@ -38,6 +40,7 @@ class Spelling:
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
+    called: bool = True
 
     def __post_init__(self) -> None:
         if (self.packing == "whole") != (not self.packed):
@@ -60,8 +63,13 @@ class Spelling:
 
     @property
     def is_tappable(self) -> bool:
-        """Whether the module's input and output are those of the matrix: it is no raw parameter of a larger module."""
-        return self.parameter == "weight" and self.experts is None
+        """Whether the module's input and output are those of the matrix: no larger module reads the parameter itself."""
+        return self.parameter == "weight" and self.experts is None and self.called
+
+    @property
+    def sees_every_token(self) -> bool:
+        """Whether the module's input and output are those of the matrix, at every token: it is no expert's."""
+        return self.is_tappable and not self.has_experts
 
     def module_path(self, expert: int | None) -> str:
         """Return the path of the module that holds one expert's matrix, or the only one."""
@@ -91,6 +99,8 @@ class Family:
         stacks: the path of each list of blocks, where there are several; one that has the path of `blocks` gives the main
             stack its name, which has none otherwise. `cross` alone shares its path with another, the decoder's.
         stack_matrices: the spelling of a stack whose blocks are not made like `matrices` says.
+        resumes: a block goes on from hidden states alone, and is run once. It is false of encoder-decoders, where the decoder reads
+            what the encoder made, and of blocks that are run several times (ALBERT): these are always run whole.
 
     Raises:
         AnatomyError: a matrix is not among the parts it is said to be packed with, or the stacks contradict each other.
@@ -106,6 +116,7 @@ class Family:
     calls_per_block: int = 1
     stacks: Mapping[Stack | None, str] = dataclasses.field(default_factory=dict)
     stack_matrices: Mapping[Stack | None, Matrices] = dataclasses.field(default_factory=dict)
+    resumes: bool = True
 
     def __post_init__(self) -> None:
         for stack in (None, *self.stack_matrices):

@@ -22,25 +22,46 @@ class BlockLists:
     """Each list where there are several, as `Family.stacks` has them; empty where there is one."""
 
 
-def matrices_in(module: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Return the weight matrices inside a module: the path of the module that holds one, that module, its parameter's name.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held:
+    """A parameter that holds one weight matrix or several."""
 
-    They are the `weight` of two axes of a linear module, and parameters of three axes: the matrices of several experts. What an
-    embedding or a convolution holds is none.
+    path: str
+    """Of the module that holds it, from the block on."""
+    module: nn.Module
+    name: str
+    """The parameter's."""
+    shape: tuple[int, ...]
+    """(out, in), as a linear module says it even where its numbers are packed; or the parameter's own."""
+
+
+def matrices_in(module: nn.Module) -> Iterator[Held]:
+    """Return the parameters inside a module that hold weight matrices.
+
+    They are the `weight` of two axes of a linear module, whatever it keeps it as, and parameters of three axes: the matrices of
+    several experts. What an embedding or a convolution holds is none. A module that an adapter has wrapped stands where the
+    wrapper is, and what torch.compile made of a module stands for that.
     """
     for path, part in module.named_modules():
-        if isinstance(part, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if isinstance(part, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d) or ".lora_" in path:
+            continue
+        where = path.removesuffix(".base_layer").replace("_orig_mod.", "")
+        sizes = (getattr(part, "out_features", None), getattr(part, "in_features", None))
+        linear = hasattr(part, "weight") and all(isinstance(size, int) for size in sizes)
+        if linear:
+            if not isinstance(getattr(part, "base_layer", None), nn.Module):
+                yield Held(where, part, "weight", tuple(int(size or 0) for size in sizes))
             continue
         for name, parameter in part.named_parameters(recurse=False):
             if (parameter.ndim == 2 and name == "weight") or parameter.ndim == 3:
-                yield path, part, name
+                yield Held(where, part, name, tuple(parameter.shape))
 
 
 def block_lists(model: PreTrainedModel) -> BlockLists | None:
     """Return where a model keeps its blocks, or None where it has no list of modules with several matrices each.
 
-    An outer list is taken and none inside its blocks. Of an encoder–decoder's lists the decoder's is the main one; of a model for
-    images and text that of the text, whose length is the number of layers its config names.
+    An outer list is taken and none inside its blocks. Of an encoder–decoder's lists the encoder's is the main one, which reads the
+    prompt; of a model for images and text that of the text, whose length is the number of layers its config names.
     """
     found = [
         (path, part)
@@ -54,9 +75,9 @@ def block_lists(model: PreTrainedModel) -> BlockLists | None:
     vision = [path for path, _ in lists if _VISION.search(path)]
     texts = [(path, part) for path, part in lists if path not in vision]
     if model.config.is_encoder_decoder:
-        sides = {stack: _on_side(texts, stack) for stack in (Stack.DECODER, Stack.ENCODER)}
+        sides = {stack: _on_side(texts, stack) for stack in (Stack.ENCODER, Stack.DECODER)}
         if all(sides.values()):
-            return BlockLists(str(sides[Stack.DECODER]), {stack: str(path) for stack, path in sides.items()})
+            return BlockLists(str(sides[Stack.ENCODER]), {stack: str(path) for stack, path in sides.items()})
     if not texts:
         return BlockLists(vision[0], {})
     main = _main(model, texts)
@@ -64,7 +85,7 @@ def block_lists(model: PreTrainedModel) -> BlockLists | None:
 
 
 def _is_block(module: nn.Module) -> bool:
-    return len({path for path, _, _ in matrices_in(module)} - {""}) > 1
+    return len({held.path for held in matrices_in(module)} - {""}) > 1
 
 
 def _on_side(lists: list[tuple[str, nn.ModuleList]], stack: Stack) -> str | None:

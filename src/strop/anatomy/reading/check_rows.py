@@ -103,12 +103,13 @@ class _Check:
                 row = int(self._rows(site)[size // 2])
                 wanted.append((site, row, set(range(head * share, (head + 1) * share))))
         projection, rows, untold = self._module(parts[0]), [row for _, row, _ in wanted], set[MatrixType]()
+        fused = self._spelled[parts[0]].packing != "whole"
         found = attention_rows(self._model, projection, output, rows, head_size=size, inputs=self._inputs)
         for (site, row, heads), seen in zip(wanted, found, strict=True):
             blurred = site.matrix_type is MatrixType.VALUE and seen.role is MatrixType.KEY and heads < {*seen.heads}
-            if blurred or seen.role is None:  # a norm over all heads comes after them, or values decide what is seen
+            if blurred or seen.role is None:  # as where values decide which tokens are seen (Doge)
                 untold.add(site.matrix_type)
-            elif seen.role is not site.matrix_type or not heads <= {*seen.heads}:
+            elif seen.role is not site.matrix_type or (fused and not heads <= {*seen.heads}):
                 self._refuse(site, projection, row, str(seen))
         return {*parts} - untold
 

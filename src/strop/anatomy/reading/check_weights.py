@@ -1,5 +1,6 @@
 """Check that what is read as a matrix is stored there once, and is what its module computes with."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,10 +72,13 @@ class OutputCheck:
     def __init__(self, model: PreTrainedModel, places: Iterable[Place]) -> None:
         self.reached: list[Place] = []
         """The places whose modules were called."""
+        self.calls: Counter[nn.Module] = Counter()
         self._model = model
         self._places: dict[nn.Module, list[Place]] = {}
         for place in places:
-            self._places.setdefault(place.module(model), []).append(place)
+            module = place.module(model)
+            wrapped = getattr(module, "base_layer", None)  # an adapter's wrapper adds to what the matrix gives
+            self._places.setdefault(wrapped if isinstance(wrapped, nn.Module) else module, []).append(place)
 
     def __enter__(self) -> "OutputCheck":
         self._handles = [module.register_forward_hook(self._check) for module in self._places]
@@ -85,6 +89,7 @@ class OutputCheck:
             handle.remove()
 
     def _check(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        self.calls[module] += 1
         for place in self._places[module]:
             if place not in self.reached:
                 self.reached.append(place)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.calling import input_device
+from strop.anatomy.storage import device_of
 from strop.errors import AnatomyError
 
 TOKENS = 4
@@ -63,7 +64,8 @@ def copies(inputs: Inputs, count: int) -> dict[str, Tensor]:
 
 def run(model: PreTrainedModel, inputs: Inputs) -> Any:
     """Call a model's body, without its head and without a cache."""
-    return model.base_model(**inputs, **uncached(model.base_model))
+    with torch.compiler.set_stance("force_eager"):  # hooks see nothing of what is compiled
+        return model.base_model(**inputs, **uncached(model.base_model))
 
 
 def uncached(model: nn.Module) -> dict[str, bool]:
@@ -77,7 +79,9 @@ def name_of(model: PreTrainedModel, module: nn.Module) -> str:
 
 
 def refuse_no_weights(model: PreTrainedModel) -> None:
-    """Raise AnatomyError if some of a model's weights are not here to compute with."""
-    absent = next((name for name, weight in model.named_parameters() if weight.device.type == "meta"), None)
-    if absent is not None:
-        raise AnatomyError(f"{absent} is on the meta device, so no forward pass can check what was read of the model.")
+    """Raise AnatomyError if some of a model's weights are nowhere to compute with; offloaded ones are fetched."""
+    for name, module in model.named_modules():
+        if any(weight.is_meta for weight in module.parameters(recurse=False)) and device_of(module) is None:
+            raise AnatomyError(
+                f"{name} is on the meta device, so no forward pass can check what was read of the model."
+            )

@@ -56,7 +56,7 @@ def observe(model: PreTrainedModel, blocks_path: str, *, inputs: Inputs | None =
     if seen.output is None:
         return Observed(obstacle=f"a forward pass does not reach {blocks_path}")
     return Observed(
-        block_returns="tuple" if isinstance(seen.output, tuple) else "tensor",
+        block_returns="tuple" if isinstance(seen.output, (tuple, list)) else "tensor",
         causal=_sees_no_later(seen.output) if seen.changed else None,
         calls_per_block=max(seen.calls.values()),
     )
@@ -95,7 +95,7 @@ class _Seen:
 
 def _sees_no_later(output: Any) -> bool | None:
     """Return whether a change of the second copy's last token left the others as they were, but for rounding."""
-    states = output[0] if isinstance(output, tuple) else output
+    states = output[0] if isinstance(output, (tuple, list)) else output
     if not isinstance(states, Tensor) or states.ndim != 3:
         return None
     first, changed, same = (copy[:-1].double() for copy in states)

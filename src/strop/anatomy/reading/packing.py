@@ -123,7 +123,7 @@ def _serves(found: AttentionRow, expected: tuple[MatrixType, tuple[int, ...]]) -
 
 
 def _makes(found: GatedRow, expected: tuple[MatrixType, int]) -> bool:
-    return (found.role, found.feature) == expected
+    return found.role is None or (found.role, found.feature) == expected  # a gate may be shut for all tokens
 
 
 def _fitting(
@@ -133,13 +133,15 @@ def _fitting(
     *,
     of: str,
 ) -> FoundPacking:
-    """Return the first packing of which every row that was looked at does what it should.
+    """Return the packing of which every row that was looked at does what it should.
 
     Raises:
-        AnatomyError: there is none.
+        AnatomyError: there is none, or the rows do not tell several apart.
     """
-    for packing, rows in expected.items():
-        if all(fits(row, rows[index]) for index, row in found.items()):
-            return packing
+    fitting = [
+        packing for packing, rows in expected.items() if all(fits(row, rows[index]) for index, row in found.items())
+    ]
+    if fitting and all(expected[packing] == expected[fitting[0]] for packing in fitting):
+        return fitting[0]
     shown = listed((f"{index}: {row}" for index, row in found.items()), most=4)
-    raise AnatomyError(f"{of} holds its parts in no order Strop can describe; its blocks of rows serve as {shown}.")
+    raise AnatomyError(f"{of} holds its parts in no order Strop can tell; its blocks of rows serve as {shown}.")

@@ -71,7 +71,8 @@ def _read(model: PreTrainedModel) -> Reading:
     family = structure.family
     seen = observe(model, family.blocks)
     if not seen.ran:
-        return Reading(family, seen.obstacle, structure.unnamed)
+        whole = dataclasses.replace(family, resumes=not model.config.is_encoder_decoder)
+        return Reading(whole, seen.obstacle, structure.unnamed)
     family = dataclasses.replace(
         family,
         block_returns=seen.block_returns or "tensor",
@@ -83,7 +84,24 @@ def _read(model: PreTrainedModel) -> Reading:
         found = verify(model, family, {stack: sizes_of(model, family, stack) for stack in family.paths})
     except (AnatomyError, UneditableWeightError) as error:
         raise refuse_reading(model, family, error) from None
+    family = dataclasses.replace(_with_uncalled(family, found.uncalled), resumes=found.reuses_prefix)
     return Reading(family, "", structure.unnamed, found)
+
+
+def _with_uncalled(family: Family, paths: frozenset[str]) -> Family:
+    """Return a family that says of which modules the block reads the weight alone."""
+
+    def said(matrices: Matrices) -> Matrices:
+        return {
+            matrix_type: _one_or_all(
+                dataclasses.replace(each, called=each.path not in paths)
+                for each in ((spelled,) if isinstance(spelled, Spelling) else spelled)
+            )
+            for matrix_type, spelled in matrices.items()
+        }
+
+    others = {stack: said(matrices) for stack, matrices in family.stack_matrices.items()}
+    return dataclasses.replace(family, matrices=said(family.matrices), stack_matrices=others) if paths else family
 
 
 def _packed_as_seen(model: PreTrainedModel, family: Family) -> Family:

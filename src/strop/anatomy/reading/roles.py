@@ -173,22 +173,19 @@ def _by_size(told: Mapping[_Held, tuple[T, ...] | None], hidden_size: int) -> di
 
 def _held(block: nn.Module, hidden_size: int) -> list[_Held]:
     found: dict[str, _Held] = {}
-    for path, module, name in matrices_in(block):
+    for each in matrices_in(block):
+        path, shape = each.path, each.shape
         if not path or is_left_alone(block, path):
             continue
-        parameter, part = getattr(module, name), part_of(block, path)
-        expert_path = re.sub(r"(^|\.)experts\.\d+\.", rf"\1experts.{EXPERT}.", path)
-        stacked = parameter.ndim == 3
-        transposed = _is_transposed(module, f"{path}.{name}", tuple(parameter.shape), hidden_size)
-        shape = tuple(parameter.shape)
+        transposed = _is_transposed(each.module, f"{path}.{each.name}", shape, hidden_size)
         held = _Held(
-            expert_path,
-            name,
+            re.sub(r"(^|\.)experts\.\d+\.", rf"\1experts.{EXPERT}.", path),
+            each.name,
             (*shape[:-2], shape[-1], shape[-2]) if transposed else shape,
             transposed,
-            part,
-            stacked,
-            interleaved=stacked and not getattr(module, "is_concatenated", True),
+            part_of(block, path),
+            stacked_experts=len(shape) == 3,
+            interleaved=len(shape) == 3 and not getattr(each.module, "is_concatenated", True),
         )
         found.setdefault(held.where, held)
     return list(found.values())

@@ -35,7 +35,8 @@ class GatedRow:
     """What one row of a gated MLP's projection does."""
 
     role: MatrixType | None
-    """Gate where an activation comes after it, up where none does; None where it changes not just one feature."""
+    """Gate where an activation comes after it, up where none does; None where it changes no feature, for the gate is shut, or
+    several."""
     feature: int
     """The input of the down matrix it changes."""
 
@@ -68,14 +69,16 @@ def attention_rows(
     Raises:
         AnatomyError: a forward pass does not go from `projection` to `output`.
     """
-    moved = answers(model, projection, output, rows, inputs=inputs).abs().amax(0)
+    seen = answers(model, projection, output, rows, inputs=inputs)
+    moved = (seen.after - seen.before).abs().amax(0)
+    own = (seen.unscaled(head_size) - seen.before).abs().amax(0)
     found = []
-    for change in moved:  # (tokens, features)
+    for change, features in zip(moved, own, strict=True):  # (tokens, features)
         changed = change > ROUNDING * change.max()
-        by_head = changed.any(0).reshape(-1, head_size).sum(-1)
-        heads = tuple(by_head.nonzero().flatten().tolist())
         elsewhere = bool(changed[:TOKEN].any() or changed[TOKEN + 1 :].any())
-        narrow = bool((by_head <= 1).all())
+        reached = (features > ROUNDING * features.max()).any(0).reshape(-1, head_size).sum(-1)
+        heads = tuple(reached.nonzero().flatten().tolist())
+        narrow = bool((reached <= 1).all())
         role = (MatrixType.VALUE if narrow else MatrixType.KEY) if elsewhere else None if narrow else MatrixType.QUERY
         found.append(AttentionRow(role, heads))
     return tuple(found)
@@ -103,11 +106,13 @@ def gated_rows(
     Raises:
         AnatomyError: a forward pass does not go from `projection` to `down`.
     """
+    seen = answers(model, projection, down, rows, tokens=slice(None), inputs=inputs)
+    own = seen.unscaled(seen.before.shape[-1]) - seen.before
     found = []
-    for raised, lowered in answers(model, projection, down, rows, inputs=inputs)[:, :, TOKEN].transpose(0, 1):
-        reach = raised.abs().maximum(lowered.abs())
+    for raised, lowered in own.transpose(0, 1):  # (tokens, features)
+        reach = raised.abs().maximum(lowered.abs()).amax(0)
         feature = int(reach.argmax())
-        alone = reach[feature] > 0 and int((reach > ROUNDING * reach[feature]).sum()) == 1
-        bends = (raised + lowered)[feature].abs() > 0.1 * (raised - lowered)[feature].abs()
-        found.append(GatedRow((MatrixType.GATE if bends else MatrixType.UP) if alone else None, feature))
+        alone = int((reach > ROUNDING * reach[feature]).sum()) == 1
+        bend, slope = (change[:, feature].abs().max() for change in (raised + lowered, raised - lowered))
+        found.append(GatedRow((MatrixType.GATE if bend > 0.1 * slope else MatrixType.UP) if alone else None, feature))
     return tuple(found)

@@ -38,13 +38,13 @@ def read_structure(model: PreTrainedModel) -> Structure | None:
     spelled = {stack: _alternatives(own.own for own in each) for stack, each in roles.items()}
     if not spelled[main]:
         return None
-    crosses = _alternatives(own.cross for own in roles[main])
+    crosses = _alternatives(own.cross for own in roles.get(Stack.DECODER, ()))
     others: dict[Stack | None, Matrices] = {
         stack: matrices for stack, matrices in spelled.items() if stack not in (None, main) and stack in lists.stacks
     }
     stacks = dict(lists.stacks)
     if crosses:
-        others[Stack.CROSS], stacks[Stack.CROSS] = crosses, lists.main
+        others[Stack.CROSS], stacks[Stack.CROSS] = crosses, lists.stacks[Stack.DECODER]
     family = Family(
         name=type(model.config.get_text_config()).__name__.removesuffix("TextConfig").removesuffix("Config"),
         model_types=(model.config.model_type,),

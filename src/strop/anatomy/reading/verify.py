@@ -38,7 +38,7 @@ class Findings:
     told: frozenset[MatrixType] = frozenset()
     """The matrices whose rows were seen to serve as their names say."""
     uncalled: frozenset[str] = frozenset()
-    """The paths, from a block on, of modules whose weight the block reads and which it never calls."""
+    """The paths, from a block on, of modules that the block calls for more than its tokens, or not at all."""
 
 
 def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: Inputs | None = None) -> Findings:
@@ -57,12 +57,13 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
     Raises:
         AnatomyError: something does not hold; the message says what, and what to correct.
     """
-    places = [
+    all_places = [
         place
         for stack in sizes
         for layer in _first_of_each_make(model, family, stack)
-        for place in readable(model, _places(family, sizes, stack, layer))
+        for place in _places(family, sizes, stack, layer)
     ]
+    places = readable(model, all_places)
     with torch.no_grad():
         refuse_other_storage(model, places)
         seen = observe(model, family.blocks, inputs=inputs)
@@ -75,18 +76,25 @@ def verify(model: PreTrainedModel, family: Family, sizes: AllSizes, *, inputs: I
             with OutputCheck(model, seeable) as check:
                 whole = _whole(model, inputs)
             told = _told(model, family, sizes, check.reached, inputs)
-            _refuse_padding(model, family, inputs, whole.states)
-            reuses = seen.calls_per_block == 1 and _reuses_prefix(model, family, inputs, whole)
-            return Findings(seen, reuses, told, _uncalled(seeable, check.reached))
+            most = seen.calls_per_block * (
+                1 if whole.logits is None else 2
+            )  # a pass of the body, and one with its head
+            exact = len(places) == len(all_places)  # what is quantised may round by all it is given at once
+            if exact:
+                _refuse_padding(model, family, inputs, whole.states)
+            reuses = seen.calls_per_block == 1 and (not exact or _reuses_prefix(model, family, inputs, whole))
+            return Findings(seen, reuses, told, _uncalled(model, seeable, check, most))
 
 
-def _uncalled(places: Sequence[Place], reached: Sequence[Place]) -> frozenset[str]:
-    """Return the paths of modules that were not called although others of their block were; experts may have had no token."""
-    ran = {(place.site.stack, place.site.layer) for place in reached}
+def _uncalled(model: PreTrainedModel, places: Sequence[Place], check: OutputCheck, most: int) -> frozenset[str]:
+    """Return the paths of modules that were called too often, or not though others of their block were; experts may have none."""
+    ran = {(place.site.stack, place.site.layer) for place in check.reached}
     return frozenset(
         place.spelling.path
         for place in places
-        if (place.site.stack, place.site.layer) in ran and place not in reached and not place.spelling.has_experts
+        if (place.site.stack, place.site.layer) in ran
+        and not place.spelling.has_experts
+        and (place not in check.reached or check.calls[place.module(model)] > most)
     )
 
 
@@ -163,7 +171,8 @@ def _whole(model: PreTrainedModel, inputs: Inputs) -> _Whole:
 
 
 def _logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    logits: Tensor = model(**inputs, **uncached(model)).logits
+    with torch.compiler.set_stance("force_eager"):
+        logits: Tensor = model(**inputs, **uncached(model)).logits
     return logits
 
 

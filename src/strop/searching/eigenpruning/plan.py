@@ -4,11 +4,11 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from strop.anatomy import MatrixType
+from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.interventions import Bias
 from strop.linalg import Reduction
-from strop.searching.effects import Counterfactual, EffectPlan
+from strop.searching.effect_plan import Counterfactual, EffectPlan
 from strop.statistics import ObjectiveName
 
 Scope = Literal["global", "per-type", "per-matrix"]
@@ -48,6 +48,8 @@ class PrunePlan:
     """Try to prune each matrix type alone too, not only all at once."""
     layers: tuple[int, ...] | None = None
     """Which layers to consider; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     whole_matrices: bool = False
     """Decompose attention matrices whole, and not head by head."""
     fractions: tuple[float, ...] = FRACTIONS
@@ -127,7 +129,7 @@ class PrunePlan:
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = dataclasses.asdict(self)
-        for name, default in (("objective", "average"), ("price_weight", 0.0)):
+        for name, default in (("objective", "average"), ("price_weight", 0.0), ("stack", None)):
             if settings[name] == default:
                 del settings[name]
         return settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from strop.anatomy import Anatomy, WeightSite, editable_shapes
+from strop.anatomy import Anatomy, MatrixType, WeightSite, editable_shapes
 from strop.anatomy.sites import ATTENTION
 from strop.interventions import SingularValuePruning, applied_interventions
 from strop.interventions.indices import parse_indices, spell_indices
@@ -30,6 +30,7 @@ from strop.searching.eigenpruning.steps import (
 )
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.guided_examples import GuidedExamples
+from strop.searching.unseen_inputs import refuse_unseen_inputs
 
 RUNGS_BELOW = 2
 """How many rungs of the ladder of fractions below a round's winner the next round begins."""
@@ -72,8 +73,10 @@ class Pruner:
     def __init__(self, given: Assignment, plan: PrunePlan) -> None:
         self.given = given
         self.plan = plan
-        whole = editable_shapes(given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
-        self.sites = list(whole) if plan.whole_matrices else _by_head(given.anatomy, list(whole))
+        whole = editable_shapes(
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
+        )
+        self.sites = list(whole) if plan.whole_matrices else _by_head(given.anatomy, whole)
         self.examples = GuidedExamples.of(
             given,
             guide_limit=plan.effect_examples,
@@ -83,6 +86,14 @@ class Pruner:
         )
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
+        refuse_unseen_inputs(
+            given.anatomy,
+            self.sites,
+            counterfactual=plan.counterfactual,
+            reduction=plan.reduction,
+            steps=plan.steps,
+            bias=plan.bias,
+        )
         if plan.counterfactual == "roll":
             refuse_lone_examples(self.examples.guide)
 
@@ -114,7 +125,7 @@ class Pruner:
             given.start.then(prunings, tensors),
             unedited,
             best,
-            tokens=self._tokens(),
+            tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
         )
@@ -330,14 +341,14 @@ class Pruner:
         return of_trials + len(rounds) * guide.tokens * (self.plan.steps + extra)
 
 
-def _by_head(anatomy: Anatomy, sites: list[WeightSite]) -> list[WeightSite]:
-    """Return attention matrices head by head, and the others whole."""
-    return [
-        part
-        for site in sites
-        for part in (
-            [dataclasses.replace(site, head=head) for head in range(anatomy.heads_of(site.matrix_type, site.stack))]
-            if site.matrix_type in ATTENTION
-            else [site]
-        )
-    ]
+def _by_head(anatomy: Anatomy, shapes: Mapping[WeightSite, tuple[int, int]]) -> list[WeightSite]:
+    """Return attention matrices head by head, and whole those that heads do not make up, and all others."""
+    parts: list[WeightSite] = []
+    for site, (outputs, inputs) in shapes.items():
+        heads = anatomy.heads_of(site.matrix_type, site.stack) if site.matrix_type in ATTENTION else 0
+        headed = inputs if site.matrix_type is MatrixType.OUTPUT else outputs
+        if heads and headed == heads * anatomy.stacks[site.stack].head_size:
+            parts += [dataclasses.replace(site, head=head) for head in range(heads)]
+        else:
+            parts.append(site)
+    return parts

@@ -124,7 +124,7 @@ def _pool_of(site: WeightSite, scope: Scope) -> object:
         case "per-type":
             return site.matrix_type
         case "per-matrix":
-            return (site.layer, site.matrix_type)
+            return dataclasses.replace(site, head=None)
 
 
 def _lowest(scores: Mapping[WeightSite, Tensor], fraction: float) -> dict[WeightSite, list[int]]:

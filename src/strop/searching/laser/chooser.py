@@ -68,7 +68,7 @@ class ReductionChooser:
         self.given = given
         self.plan = plan
         self.shapes: Shapes = editable_shapes(
-            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
         )
         self.select = SelectExamples.of(given, plan)
         self._fisher: dict[WeightSite, Tensor] | None = None
@@ -77,7 +77,7 @@ class ReductionChooser:
     @property
     def space(self) -> CandidateSpace[RankReduction]:
         """How its candidates are kept in a study."""
-        return space_of(self.shapes, self.given.anatomy.layer_count)
+        return space_of(self.shapes, self.given.anatomy.layers_of(self.plan.stack))
 
     def choose(self, journal: Journal) -> Choice:
         """Return the edits that help on the select split, behind those the search begins with.
@@ -100,7 +100,7 @@ class ReductionChooser:
             given.start.then(chosen),
             unedited,
             best,
-            tokens=self._tokens(),
+            tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
         )

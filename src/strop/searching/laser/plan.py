@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from strop.anatomy import MatrixType
+from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.linalg import rank_for_fraction
 from strop.statistics import ObjectiveName
@@ -35,6 +35,8 @@ class SearchPlan:
     """Which matrices to consider; all by default."""
     layers: tuple[int, ...] | None = None
     """Which layers to consider; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     rank_fractions: tuple[float, ...] | None = None
     """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `exhaustive` LASER's grid."""
     max_edits: int | None = None
@@ -95,7 +97,7 @@ class SearchPlan:
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
-        for name, default in (("objective", "average"), ("price_weight", 0.0)):
+        for name, default in (("objective", "average"), ("price_weight", 0.0), ("stack", None)):
             if settings[name] == default:
                 del settings[name]
         return settings

@@ -22,7 +22,8 @@ def sweep(
 
     An edit in layer ℓ leaves the activations below it as they were, so the hidden states that enter each candidate's
     layer are computed once for all its candidates, going up, and only blocks ℓ and above run for each. What scores a
-    candidate may be called until the next one is asked for; the model is edited only while it runs.
+    candidate may be called until the next one is asked for; the model is edited only while it runs. Where blocks do not resume,
+    each candidate is scored on the whole model.
 
     Args:
         scorer: the examples, on the model as it stands.
@@ -33,7 +34,7 @@ def sweep(
     reached = 0
     in_order = sorted(candidates, key=lambda entry: entry.site)
     for site, at_site in itertools.groupby(in_order, key=lambda entry: entry.site):
-        if site.layer > reached:
+        if site.layer > reached and scorer.anatomy.family.resumes:
             states = scorer.states_entering(site.layer, start=reached, states=states)
             reached = site.layer
         with _decomposed_once(decompose) as held:

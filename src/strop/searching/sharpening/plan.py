@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from strop.anatomy import MatrixType
+from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
 from strop.searching.fisher import FISHER_TEXTS
 from strop.searching.sharpening.spectrum import NEEDS_FISHER, Preconditioner
@@ -13,6 +13,9 @@ from strop.statistics import ObjectiveName
 
 STEPS: Mapping[Preconditioner, float] = {"fisher-sign": 0.006, "sign": 0.004, "fisher": 0.002, "none": 0.002}
 """Mean share by which a step changes a singular value, where nothing else is said."""
+
+DRIFT = 0.03
+"""Most drift, in nats per token, where nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,18 +34,21 @@ class SharpenPlan:
     By default 0.006 for `fisher-sign`, 0.004 for `sign`, 0.002 for the others."""
     steps: int = 8
     """Most steps; each takes a fresh gradient."""
-    drift: float | None = 0.03
-    """Most KL(base ‖ edited), in nats per token; None for no bound."""
+    drift: float | None = DRIFT
+    """Most KL(base ‖ edited), in nats per token; None for no bound, as a classifier has none."""
     examples: int = 200
     """How many train examples the gradient is taken over; of select where there is no train."""
     matrix_types: tuple[MatrixType, ...] | None = None
     """Which matrices to sharpen; all by default."""
     layers: tuple[int, ...] | None = None
     """Which layers to sharpen; all by default."""
+    stack: Stack | None = None
+    """Which list of blocks, of a model that has several; the main one by default."""
     damping: float = 0.1
     """What is added to each Fisher information, as a share of their mean."""
     fisher_texts: int = FISHER_TEXTS
-    """How many texts of the base's own the Fisher information is taken over."""
+    """How many texts of the base's own the Fisher information is taken over; a classifier's is over `examples`, under labels
+    it draws itself."""
     select_limit: int | None = 1000
     """Most select examples to choose by; None for all."""
     test_limit: int | None = None
@@ -88,5 +94,8 @@ class SharpenPlan:
         return self.step if self.step is not None else STEPS[self.precondition]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds."""
-        return {**dataclasses.asdict(self), "step": self.size}
+        """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
+        settings = {**dataclasses.asdict(self), "step": self.size}
+        if self.stack is None:
+            del settings["stack"]
+        return settings

@@ -7,9 +7,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.proving import Assignment, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
-from strop.searching.sharpening.plan import SharpenPlan
+from strop.scoring import writes
+from strop.searching.fisher import FISHER_TEXTS
+from strop.searching.sharpening.plan import DRIFT, SharpenPlan
 from strop.searching.sharpening.sharpener import Sharpener
-from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
+from strop.tasks import Task, TaskSource, load_task, refuse_objective
 
 
 @takes_names
@@ -24,12 +26,13 @@ def sharpen(
 
     W′ = U diag(σ ⊙ (1 + d)) Vᵀ; each step is d ← d − η P(g), g = ∂loss/∂d over some train examples. P(g) is
     sign g / √(F + δ F̄) by default, or sign g, g / (F + δ F̄) or g, scaled to mean size 1, with F the Fisher information of the
-    base's own text. The select split says how long a step is and how many are worth it, "no step" included; a step that
-    drifts further from the base than the plan allows is not taken. The test split is scored once for the base and once for
-    the chosen recipe, after the choice is made. The model is left as it was.
+    base's own text, or of the labels a classifier itself gives those examples. The select split says how long a step is and
+    how many are worth it, "no step" included; a step that drifts further from the base than the plan allows is not taken. The
+    test split is scored once for the base and once for the chosen recipe, after the choice is made. The model is left as it
+    was.
 
     Args:
-        model: a causal language model, with nothing attached;
+        model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer.
         task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
@@ -42,16 +45,21 @@ def sharpen(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
+        UsageError: a bound on drift is asked of a classifier, or the task lacks the categories that `macro` averages over.
     """
     task = load_task(task)
     plan, options = plan or SharpenPlan(), options or RunOptions()
-    refuse_labels(task, "sharpen")
     refuse_objective(task, plan.objective)
+    plan = _plan_for(task, plan)
     if plan.drift is not None:
         options = dataclasses.replace(options, guards=_with_bound(options, plan.drift))
     with options.in_force():
         given = Assignment.of(model, tokenizer, task, options)
+        if plan.drift is not None and not writes(given.model, given.anatomy):
+            raise UsageError(
+                f"{type(model).__name__} writes no text of its own, which a bound on drift is measured on: take drift None "
+                "(--drift 0) and precondition 'sign' or 'none'."
+            )
         if plan.drift is not None and given.start.holds_for_one_length:
             raise UsageError(
                 "The recipe to begin with holds for sequences of one length, and drift is measured on longer text: take drift "
@@ -60,6 +68,22 @@ def sharpen(
         sharpener = Sharpener(given, plan)
         settings = RunSettings.of("sharpen", plan)
         return conduct(sharpener, settings, options)
+
+
+def _plan_for(task: Task, plan: SharpenPlan) -> SharpenPlan:
+    """Return the plan as it holds for a task: a classifier writes no text, so that its drift has no bound.
+
+    Raises:
+        UsageError: the plan has settings of such text.
+    """
+    if task.labels is None:
+        return plan
+    if plan.drift not in (None, DRIFT) or plan.fisher_texts != FISHER_TEXTS:
+        raise UsageError(
+            f"Task {task.name} has labels, and a classifier writes no text that drift (--drift) or fisher_texts "
+            "(--fisher-texts) could be about; leave them out."
+        )
+    return dataclasses.replace(plan, drift=None)
 
 
 def _with_bound(options: RunOptions, drift: float) -> tuple[Guard, ...]:

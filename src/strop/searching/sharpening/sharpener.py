@@ -12,12 +12,11 @@ from strop.errors import UsageError
 from strop.interventions import applied_interventions
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, describe_trial
 from strop.searching.decompositions import HeldDecompositions
-from strop.searching.effects import measure_effects, refuse_unknown_effects
-from strop.searching.fisher import OwnTexts, fisher_information
-from strop.searching.guided_examples import GuidedExamples
+from strop.searching.effects import refuse_unknown_effects
 from strop.searching.kept_vectors import keep_vectors, kept_vectors
+from strop.searching.sharpening.guides import guide_of
 from strop.searching.sharpening.plan import SharpenPlan
-from strop.searching.sharpening.spectrum import NEEDS_FISHER, Spectrum, direction_of
+from strop.searching.sharpening.spectrum import Spectrum, direction_of
 
 HALVINGS = 2
 """How often a step that does not help, or goes too far, is halved before the sharpening stops."""
@@ -42,16 +41,17 @@ class Sharpener:
     Raises:
         TaskError: a split is empty, or a row does not fit.
         SiteError: the model has no such layer or matrix type.
+        UsageError: the model is not of the kind the task is for.
     """
 
     def __init__(self, given: Assignment, plan: SharpenPlan) -> None:
         self.given = given
         self.plan = plan
-        shapes = editable_shapes(given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types)
-        self._ranks = {site: min(shape) for site, shape in shapes.items()}
-        self.examples = GuidedExamples.of(
-            given, guide_limit=plan.examples, select_limit=plan.select_limit, seed=plan.seed
+        shapes = editable_shapes(
+            given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
         )
+        self._ranks = {site: min(shape) for site, shape in shapes.items()}
+        self.guide = guide_of(given, plan)
         self._gradients = 0
         self._fisher: dict[WeightSite, Tensor] | None = None
 
@@ -73,30 +73,24 @@ class Sharpener:
         """
         self.journal = journal
         given = self.given
-        unedited = journal.measure_without_candidate(self.examples.select)
-        needs_fisher = self.plan.precondition in NEEDS_FISHER
-        own = OwnTexts.of(given, count=self.plan.fisher_texts, progress=journal.progress) if needs_fisher else None
+        unedited = journal.measure_without_candidate(self.guide.select)
+        self.guide.prepare(journal.progress)
         with given.start.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
             self._decompositions = HeldDecompositions(
                 given.model, given.anatomy, list(self._ranks), decompose=given.decompose
             )
-            started = journal.measure_without_candidate(self.examples.select, started=True) if given.start else None
-            if own is not None:
-                self._fisher = fisher_information(
-                    given,
-                    own,
-                    list(self._ranks),
-                    decompositions=self._decompositions,
-                    progress=journal.progress,
-                )
+            started = journal.measure_without_candidate(self.guide.select, started=True) if given.start else None
+            self._fisher = self.guide.fisher(
+                list(self._ranks), decompositions=self._decompositions, progress=journal.progress
+            )
             best, chosen = self._best_of_all_steps(started or unedited)
         interventions, tensors = chosen.interventions()
-        select = self.examples.select
+        read = journal.tokens_of(lambda _: self.guide.select.tokens)
         return Choice(
             given.start.then(interventions, tensors),
             unedited,
             best,
-            tokens=journal.tokens_of(lambda _: select.tokens) + self._gradients * self.examples.guide.tokens,
+            tokens=read + self._gradients * self.guide.tokens + self.guide.fisher_tokens,
             start=given.start,
             started=started,
         )
@@ -143,7 +137,7 @@ class Sharpener:
 
     def _scored(self, number: int, size: float) -> Trial:
         """Return what select says of a step of some size, which is on the model."""
-        select = self.examples.select
+        select = self.guide.select
         self.journal.progress.start(f"step {number}: trying {size:.2%}", select.steps)
         key = self.journal.key(size, round=number, examples=select.example_count)
         return self.journal.measure(key, lambda: select.evaluate(progress=self.journal.progress))
@@ -161,10 +155,8 @@ class Sharpener:
         if kept is not None:
             return kept
         with self._applied(spectrum):
-            effects = measure_effects(
-                self.examples.guide,
+            effects = self.guide.effects(
                 list(self._ranks),
-                decompose=self.given.decompose,
                 decompositions=self._decompositions,
                 stage=f"step {number}: asking the gradient",
                 progress=self.journal.progress,

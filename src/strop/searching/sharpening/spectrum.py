@@ -9,10 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite
 from strop.interventions import SpectrumScaling
-from strop.interventions.spectrum_scaling import HIGHEST, LOWEST
-
-LEVELS = 127
-"""Most steps of one size that a byte counts."""
+from strop.interventions.spectrum_scaling import HIGHEST, LEVELS, LOWEST
 
 Preconditioner = Literal["fisher-sign", "sign", "fisher", "none"]
 """What a gradient becomes before it is a step."""

@@ -1,0 +1,1 @@
+"""A Vision Transformer that reads handwritten digits, before and after LASER."""

@@ -1,0 +1,1 @@
+"""A Decision Transformer on a small Sokoban-like grid, before and after LASER."""
