@@ -155,7 +155,8 @@ def test_a_spectrum_of_an_expert_or_of_what_is_never_called_cannot_learn_and_say
         attach_interventions(model, [bias], anatomy=anatomy, tensors=[{"bias": torch.ones(32)}])
     step = SpectrumScaling(WeightSite(0, T.MIXER_STEP))
     with pytest.raises(
-        AnatomyError, match=r"the block reads the weight of backbone\.layers\.0\.mixer\.dt_proj and never"
+        AnatomyError,
+        match=r"the block calls backbone\.layers\.0\.mixer\.dt_proj for more than its tokens, or reads its weight",
     ):
         attach_interventions(
             mamba,
