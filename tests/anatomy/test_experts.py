@@ -189,8 +189,8 @@ def test_experts_that_are_modules_are_read_written_and_tapped(listed: tuple[nn.M
     assert torch.equal(module.weight, torch.ones(32, 48))
     with Tap(model, anatomy, [site]) as tap:
         module(torch.ones(5, 48))
-    assert anatomy.inputs_in(tap.inputs[module], site).shape == (5, 48)
-    assert anatomy.outputs_in(tap.outputs[module], site).shape == (5, 32)
+    assert anatomy.inputs_in(tap.only[module].inputs, site).shape == (5, 48)
+    assert anatomy.outputs_in(tap.only[module].output, site).shape == (5, 32)
 
 
 def test_a_tied_parameter_of_experts_is_refused(mixtral: nn.Module) -> None:

@@ -22,11 +22,11 @@ def test_every_matrix_that_a_module_shows_makes_its_output_of_its_input(name: st
     assert {site.matrix_type for site in sites} >= set(FAMILIES[name].matrices) - {T.GATE, T.UP, T.DOWN, T.MIXER_STEP}
     with Tap(model, anatomy, sites) as tap, torch.no_grad():
         model(input_ids=IDS, use_cache=False)
-    assert set(tap.outputs) == set(tap.sites)
+    assert set(tap.only) == set(tap.sites)
     for module, at_module in tap.sites.items():
         for site in at_module:
-            inputs = anatomy.inputs_in(by_sequence(tap.inputs[module], IDS), site)
-            outputs = anatomy.outputs_in(by_sequence(tap.outputs[module], IDS), site)
+            inputs = anatomy.inputs_in(by_sequence(tap.only[module].inputs, IDS), site)
+            outputs = anatomy.outputs_in(by_sequence(tap.only[module].output, IDS), site)
             bias = getattr(module, "bias", None)
             made = inputs @ anatomy.read_weight(model, site).T + (0 if bias is None else bias)
             torch.testing.assert_close(outputs, made, msg=str(site))
@@ -83,4 +83,4 @@ def test_a_module_that_is_never_called_shows_nothing(tmp_path: Path) -> None:
     with Tap(model, wrong, [WeightSite(1, T.MIXER_STEP)]) as tap, torch.no_grad():
         model(input_ids=IDS, use_cache=False)
     with pytest.raises(AnatomyError, match=r"layer 1 mixer_step: the block never calls .*; describe it with called: f"):
-        tap.refuse_uncalled()
+        _ = tap.only

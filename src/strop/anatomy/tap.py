@@ -1,5 +1,6 @@
 """Look at what goes into and comes out of the modules that hold some matrices."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -36,8 +37,18 @@ def by_sequence(states: Tensor, like: Tensor) -> Tensor:
     return states.reshape(batch, tokens, states.shape[-1])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """What went into a module and came out of it; see `by_sequence` for one that is given a batch's tokens one after another."""
+
+    inputs: Tensor
+    """(batch, tokens, in), detached."""
+    output: Tensor
+    """(batch, tokens, features)."""
+
+
 class Tap:
-    """Keep, for the length of a `with` block, the latest inputs and outputs of the modules that hold some sites.
+    """Keep, for the length of a `with` block, the inputs and outputs of the modules that hold some sites.
 
     Args:
         model: a causal language model.
@@ -52,12 +63,8 @@ class Tap:
         self.sites: dict[nn.Module, list[WeightSite]] = defaultdict(list)
         for site in sites:
             self.sites[anatomy.tapped_module(model, site)].append(site)
-        self.inputs: dict[nn.Module, Tensor] = {}
-        """(batch, tokens, in), detached; see `by_sequence` for modules that are given a batch's tokens one after another."""
-        self.every_input: dict[nn.Module, list[Tensor]] = defaultdict(list)
-        """Of each call, where a module is called several times; whoever keeps a tap on for many batches clears it."""
-        self.outputs: dict[nn.Module, Tensor] = {}
-        """(batch, tokens, features), likewise."""
+        self.calls: dict[nn.Module, list[Call]] = defaultdict(list)
+        """Of each module, in their order; whoever keeps a tap on for many batches clears it."""
 
     def __enter__(self) -> "Tap":
         self._handles = [module.register_forward_hook(self._keep) for module in self.sites]
@@ -67,16 +74,22 @@ class Tap:
         for handle in self._handles:
             handle.remove()
 
-    def refuse_uncalled(self) -> None:
-        """Raise AnatomyError if the block ran and left out a module, whose weight it must read otherwise."""
+    @property
+    def only(self) -> dict[nn.Module, Call]:
+        """The one call of each module.
+
+        Raises:
+            AnatomyError: a module was not called, and the block must read its weight otherwise; or it was called several times.
+        """
         for module, sites in self.sites.items():
-            if module not in self.outputs:
+            count = len(self.calls[module])
+            if count != 1:
+                how = "never calls" if not count else f"calls {count} times"
                 raise AnatomyError(
-                    f"{sites[0]}: the block never calls the {type(module).__name__} that holds it, so what goes in and out cannot "
+                    f"{sites[0]}: the block {how} the {type(module).__name__} that holds it, so what goes in and out cannot "
                     "be seen; describe it with called: false."
                 )
+        return {module: calls[0] for module, calls in self.calls.items()}
 
     def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        self.inputs[module] = arguments[0].detach()
-        self.every_input[module].append(self.inputs[module])
-        self.outputs[module] = output
+        self.calls[module].append(Call(arguments[0].detach(), output))

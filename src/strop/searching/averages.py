@@ -39,14 +39,14 @@ def mean_inputs(
         for batch in scorer.batches:
             with batch.with_prompts_known():
                 model.base_model(input_ids=batch.input_ids, use_cache=False, **batch.beside)
-            for module, calls in tap.every_input.items():
+            for module, calls in tap.calls.items():
                 real = batch.real_at(tap.sites[module][0])
-                for inputs in calls:
+                for call in calls:
                     counts[module] += real.shape[0] if at_each_position else int(real.sum())
-                    counted = by_sequence(inputs, real).float() * real.to(inputs.device)[..., None]
+                    counted = by_sequence(call.inputs, real).float() * real.to(call.inputs.device)[..., None]
                     more = counted.sum(0) if at_each_position else counted.sum((0, 1))
                     totals[module] = totals[module] + more if module in totals else more
-            tap.every_input.clear()
+            tap.calls.clear()
     return {
         site: anatomy.inputs_in(totals[module] / counts[module], site)
         for module, at_module in tap.sites.items()

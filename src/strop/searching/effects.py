@@ -76,21 +76,7 @@ def measure_effects(
             cannot be seen, or neither memory nor disk has room for the hidden states.
     """
     plan = plan or EffectPlan()
-    refuse_unseen_inputs(
-        scorer.anatomy,
-        sites,
-        counterfactual=plan.counterfactual,
-        reduction=plan.reduction,
-        steps=plan.steps,
-    )
-    if plan.counterfactual == "roll":
-        refuse_lone_examples(scorer)
-    if plan.counterfactual == "pairs":
-        _refuse_missing_prompts(scorer)
-    if plan.steps > 1 and not scorer.anatomy.family.resumes:
-        raise UsageError(
-            f"A {scorer.anatomy.family.name} model is always run whole, and steps above 1 (--steps) begin at embeddings; take 1."
-        )
+    _refuse_what_cannot_be_asked(scorer, sites, plan)
     model = scorer.model
     by_layer: dict[int, list[WeightSite]] = defaultdict(list)
     for site in sites:
@@ -104,20 +90,7 @@ def measure_effects(
         counterfactual = StandIn.of(scorer, sites, plan)
         walks: list[_BatchWalk | WholeWalk] = []
         for batch in batches:
-            if scorer.anatomy.family.resumes:
-                walks.append(_BatchWalk(scorer, counterfactual, batch, lowest=descent[-1], waiting=waiting))
-            else:
-                walks.append(
-                    WholeWalk(
-                        scorer,
-                        sites,
-                        batch,
-                        swap=counterfactual,
-                        pairs=plan.counterfactual == "pairs",
-                        waiting=waiting,
-                        scale=scale_of(model),
-                    )
-                )
+            walks.append(_walk_of(batch, scorer, sites, counterfactual, lowest=descent[-1], waiting=waiting))
             progress.advance()
         for layer in descent:
             here = by_layer[layer]
@@ -135,6 +108,36 @@ def measure_effects(
         site: Effects(accumulator.loss_change / scorer.example_count, accumulator.score / over)
         for site, accumulator in accumulators.items()
     }
+
+
+def _refuse_what_cannot_be_asked(scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> None:
+    refuse_unseen_inputs(
+        scorer.anatomy, sites, counterfactual=plan.counterfactual, reduction=plan.reduction, steps=plan.steps
+    )
+    if plan.counterfactual == "roll":
+        refuse_lone_examples(scorer)
+    if plan.counterfactual == "pairs":
+        _refuse_missing_prompts(scorer)
+    if plan.steps > 1 and not scorer.anatomy.family.resumes:
+        raise UsageError(
+            f"A {scorer.anatomy.family.name} model is always run whole, and steps above 1 (--steps) begin at embeddings; take 1."
+        )
+
+
+def _walk_of(
+    batch: Batch,
+    scorer: Sample,
+    sites: Sequence[WeightSite],
+    counterfactual: StandIn,
+    *,
+    lowest: int,
+    waiting: WaitingStates,
+) -> "_BatchWalk | WholeWalk":
+    """Return a batch on its way: block by block where blocks resume, else all at once."""
+    if scorer.anatomy.family.resumes:
+        return _BatchWalk(scorer, counterfactual, batch, lowest=lowest, waiting=waiting)
+    pairs, scale = counterfactual.plan.counterfactual == "pairs", scale_of(scorer.model)
+    return WholeWalk(scorer, sites, batch, swap=counterfactual, pairs=pairs, waiting=waiting, scale=scale)
 
 
 def _batches(scorer: Sample, sites: Sequence[WeightSite], plan: EffectPlan) -> Sequence[Batch]:
@@ -210,12 +213,12 @@ class _BatchWalk:
                     len(self._entering) * scale_of(self._model)
                 )
                 at_outputs[module] = at_outputs[module] + share if module in at_outputs else share
-        given = self._given_inputs(seen)
+        given, taken = self._given_inputs(seen), tap.only
         for module, gradient in at_outputs.items():
             counted = self._counterfactual.counted(self._batch.real).to(gradient.device)
             rows = counted.nonzero()[:, 0]
             for site in tap.sites[module]:  # of the last step, which is the real input
-                inputs = self._anatomy.inputs_in(by_sequence(tap.inputs[module], self._batch.input_ids), site)
+                inputs = self._anatomy.inputs_in(by_sequence(taken[module].inputs, self._batch.input_ids), site)
                 other = self._anatomy.inputs_in(given[module], site) if given else None
                 changes = self._counterfactual.change(site, inputs, other)
                 at_output = self._anatomy.outputs_in(gradient[counted], site)
@@ -245,14 +248,14 @@ class _BatchWalk:
             Tap(self._model, self._anatomy, seen) as tap,
         ):
             left = self._block(layer, self._batch.input_ids, state)
-            tap.refuse_uncalled()
-            wanted = [state, *tap.outputs.values(), *parameters]
+            outputs = {module: call.output for module, call in tap.only.items()}
+            wanted = [state, *outputs.values(), *parameters]
             entering, *found = torch.autograd.grad(left, wanted, gradient, allow_unused=True, materialize_grads=True)
-        at_outputs, at_parameters = found[: len(tap.outputs)], found[len(tap.outputs) :]
+        at_outputs, at_parameters = found[: len(outputs)], found[len(outputs) :]
         return (
             tap,
             entering,
-            dict(zip(tap.outputs, at_outputs, strict=True)),
+            dict(zip(outputs, at_outputs, strict=True)),
             dict(zip(parameters, at_parameters, strict=True)),
         )
 
@@ -264,7 +267,7 @@ class _BatchWalk:
         with torch.no_grad(), self._batch.with_prompts_known(), Tap(self._model, self._anatomy, sites) as tap:
             self._block(layer, self._batch.counterfactual_ids, self._given.pop()())
         ids = self._batch.counterfactual_ids
-        return {module: by_sequence(inputs, ids) for module, inputs in tap.inputs.items()}
+        return {module: by_sequence(call.inputs, ids) for module, call in tap.only.items()}
 
     def _path(self) -> list[Tensor | None]:
         """Return the embeddings to start from, one for each step, the real ones last."""

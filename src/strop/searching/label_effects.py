@@ -55,14 +55,19 @@ def measure_label_effects(
             if drawn_by is not None:
                 targets = _drawn(logits.detach(), drawn_by, classes=bool(scorer.labels.names))
             loss = losses(logits, targets).sum() * scale_of(model)
-        gradients = torch.autograd.grad(loss, list(tap.outputs.values()))
-        for module, gradient in zip(tap.outputs, gradients, strict=True):
-            counted = real.to(gradient.device)
-            at_outputs = by_sequence(gradient, ids).float() / scale_of(model)
+        outputs = [call.output for calls in tap.calls.values() for call in calls]
+        gradients = iter(torch.autograd.grad(loss, outputs))
+        for module, calls in tap.calls.items():
+            counted = real.to(calls[0].inputs.device)
+            at_outputs = [by_sequence(next(gradients), ids)[counted].float() / scale_of(model) for _ in calls]
+            read = [by_sequence(call.inputs, ids)[counted] for call in calls]
+            rows = counted.nonzero()[:, 0].repeat(
+                len(calls)
+            )  # of all calls together, for an example's effects are one sum
             for site in tap.sites[module]:
-                read = anatomy.inputs_in(by_sequence(tap.inputs[module], ids), site)[counted]
-                made = anatomy.outputs_in(at_outputs[counted], site)
-                accumulators[site].add(token_effects(decompositions(site), -read, made), counted.nonzero()[:, 0])
+                changes = -anatomy.inputs_in(torch.cat(read), site)
+                made = anatomy.outputs_in(torch.cat(at_outputs), site)
+                accumulators[site].add(token_effects(decompositions(site), changes, made), rows)
         progress.advance()
     return {site: Effects(own.loss_change / scorer.example_count, own.score) for site, own in accumulators.items()}
 

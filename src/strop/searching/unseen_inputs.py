@@ -1,6 +1,7 @@
 """Effects of matrices whose inputs no module shows, such as an expert's, from the gradient of the parameter that holds them."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -62,7 +63,8 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
         own = batch.rows == row
         chosen = own.nonzero()[:, 0].tolist()
         given = batch.counterfactual_ids
-        yield Batch(
+        yield dataclasses.replace(
+            batch,
             input_ids=batch.input_ids[row : row + 1, :length],
             rows=torch.zeros_like(batch.rows[own]),
             columns=batch.columns[own],
@@ -70,7 +72,10 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
             sequences=tuple(batch.sequences[position] for position in chosen),
             prompt_lengths=batch.prompt_lengths[row : row + 1],
             counterfactual_ids=None if given is None else given[row : row + 1, :length],
-            scored_positions=batch.scored_positions,
+            beside={
+                name: tensor[row : row + 1] if name.startswith("decoder_") else tensor[row : row + 1, :length]
+                for name, tensor in batch.beside.items()
+            },
         )
 
 

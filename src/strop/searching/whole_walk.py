@@ -81,16 +81,21 @@ class WholeWalk:
         for site in held:
             of_module[self._anatomy.tapped_module(self._model, site)].append(site)
         for module, own in of_module.items():
+            effects: dict[WeightSite, list[Tensor]] = {site: [] for site in own}
+            rows: list[Tensor] = []
             for call, (take_inputs, take_gradient) in enumerate(self._waiting.pop(module)):
                 real = self._batch.real_at(own[0])
                 inputs, gradient = by_sequence(take_inputs(), real), by_sequence(take_gradient(), real).float()
                 counted = self._swap.counted(real).to(gradient.device)
                 given = by_sequence(self._given[module][call], real) if module in self._given else None
+                rows.append(counted.nonzero()[:, 0])
                 for site in own:
                     other = self._anatomy.inputs_in(given, site) if given is not None else None
                     changes = self._swap.change(site, self._anatomy.inputs_in(inputs, site), other)
                     at_outputs = self._anatomy.outputs_in(gradient[counted] / self._scale, site)
-                    yield site, token_effects(held[site], changes[counted], at_outputs), counted.nonzero()[:, 0]
+                    effects[site].append(token_effects(held[site], changes[counted], at_outputs))
+            for site in own:  # all calls together, for an example's effects are one sum
+                yield site, torch.cat(effects[site]), torch.cat(rows)
 
     def _seen(self, modules: Sequence[nn.Module], input_ids: Tensor) -> dict[nn.Module, list[tuple[Tensor, Tensor]]]:
         """Return the inputs and outputs of each call of some modules, and keep the batch's scaled loss."""
