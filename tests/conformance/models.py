@@ -21,6 +21,7 @@ TRAITS: Mapping[str, str] = {
     "runs whole": "what enters a block is not all it reads",
     "reads padding on the left": "transformers lets this model's tokens see the padding before them",
     "reads padding on the right": "transformers lets this model's tokens see the padding behind them",
+    "counts padding on the left": "transformers counts this model's positions from the padding on",
     "recomputes nothing": "does not support activation checkpointing",
 }
 """What an architecture cannot do, and why."""
@@ -209,7 +210,7 @@ ENCODER_DECODERS = (
         "gated",
         traits=("runs whole",),
     ),
-    Member("bart", sizes.BART, "seq2seq", traits=("runs whole",)),
+    Member("bart", sizes.BART, "seq2seq", traits=("runs whole", "counts padding on the left")),
 )
 OF_MORE_INPUTS = (Member("gemma3", sizes.GEMMA3, "images"),)
 

@@ -21,6 +21,8 @@ FOUND: dict[str, dict[str, str]] = {}
 """By member, what the suite found; the page of models is written from it."""
 PROMPTS = ((11, 23, 35, 47, 19), (52, 8, 30))
 """Token ids of two prompts of unequal lengths."""
+ANSWERS = ((15, 33, 21), (44, 17))
+TEXTS = tuple(prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True))
 IDS = torch.tensor([[11, 23, 35, 47, 19, 40], [52, 8, 30, 14, 27, 9]])
 
 
@@ -90,15 +92,17 @@ class Subject:
 
     def call(self, ids: Tensor = IDS, **settings: Any) -> Any:
         """What the model makes of token ids; where it has a decoder, that reads them too."""
-        more = {"decoder_input_ids": ids} if self.member.head == "seq2seq" else {}
+        more = (
+            {"decoder_input_ids": ids} if self.member.head == "seq2seq" and "decoder_input_ids" not in settings else {}
+        )
         if self.member.head not in ("masked", "classes") and self.takes("use_cache"):
             settings.setdefault("use_cache", False)
         return self.model(input_ids=ids, **more, **settings)
 
     @torch.no_grad()
-    def logits(self, ids: Tensor = IDS) -> Tensor:
+    def logits(self, ids: Tensor = IDS, **settings: Any) -> Tensor:
         """Return the logits of a plain forward pass."""
-        found: Tensor = self.call(ids).logits
+        found: Tensor = self.call(ids, **settings).logits
         return found
 
     def state(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.part import Part, running
+from strop.errors import AnatomyError
 
 
 def hidden_states_entering(
@@ -38,9 +39,13 @@ def hidden_states_entering(
 
     Returns:
         (batch, tokens, hidden).
+
+    Raises:
+        AnatomyError: the model can only be run whole.
     """
     if layer == start and state is not None:
         return state
+    _refuse_to_resume(anatomy, start)
     captured: list[Tensor] = []
     with running(anatomy.blocks(model), anatomy.family, Part(start, layer, state, captured=captured)):
         model.base_model(input_ids=input_ids, use_cache=False, **(beside or {}))
@@ -104,8 +109,21 @@ def logits_at(
 
     Returns:
         (positions, vocabulary).
+
+    Raises:
+        AnatomyError: the model can only be run whole.
     """
+    _refuse_to_resume(anatomy, start)
     part = Part(start, anatomy.layer_count, state, raw=raw, scored=(rows, columns))
     with running(anatomy.blocks(model), anatomy.family, part, head=model.get_output_embeddings()):
         logits: Tensor = (caller or model)(input_ids=input_ids, use_cache=False, **(beside or {})).logits
     return logits[0]
+
+
+def _refuse_to_resume(anatomy: Anatomy, start: int) -> None:
+    """Raise AnatomyError if blocks are to go on from hidden states that are not all they read; behind the last is only the head."""
+    if 0 < start < anatomy.layer_count and not anatomy.family.resumes:
+        raise AnatomyError(
+            f"A {anatomy.family.name} model's blocks read more than what enters them, so none can be run from block {start} on; "
+            "run the whole model."
+        )
