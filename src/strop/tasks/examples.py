@@ -73,6 +73,15 @@ def continuations_of(example: Example) -> tuple[str, ...]:
     return example.choices or (example.answer,)
 
 
+def all_continuations(examples: Sequence[Example]) -> list[tuple[int, int, str]]:
+    """Return every continuation: the index of its example, which of that one's it is, and its text."""
+    return [
+        (owner, index, continuation)
+        for owner, example in enumerate(examples)
+        for index, continuation in enumerate(continuations_of(example))
+    ]
+
+
 def group_key(group: str) -> str:
     """Return what a group is compared by: its name without accents, case and repeated spaces.
 

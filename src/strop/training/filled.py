@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, Site, logits_at
@@ -18,24 +17,7 @@ from strop.tasks import Example
 from strop.tasks.task_file import Score
 from strop.training.loss import Loss
 from strop.training.plan import TrainPlan
-from strop.training.sequences import Item
-
-
-class SequenceSet(Dataset[Item]):
-    """The sequences a model learns from that are read as they are where they are scored.
-
-    Args:
-        sequences: at least one.
-    """
-
-    def __init__(self, sequences: Sequence[TokenSequence]) -> None:
-        self.sequences = tuple(sequences)
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> Item:
-        return {"index": index, "sequence": self.sequences[index]}
+from strop.training.sequences import Item, Listed
 
 
 class FilledObjective:
@@ -60,7 +42,7 @@ class FilledObjective:
         *,
         form: Form,
     ) -> None:
-        self.model, self.anatomy, self.examples = model, anatomy, SequenceSet(sequences)
+        self.model, self.anatomy, self.examples = model, anatomy, Listed(sequences, name="sequence")
         self._score, self._form = score, form
 
     @classmethod
@@ -99,7 +81,7 @@ class FilledObjective:
     @property
     def tokens(self) -> int:
         """Tokens of one epoch, padding left out."""
-        return sum(self._form.row(sequence, self._score).width for sequence in self.examples.sequences)
+        return sum(self._form.row(sequence, self._score).width for sequence in self.examples.values)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return a batch, padded on the right; `labels` are −100 wherever nothing is to be said."""

@@ -19,7 +19,7 @@ from strop.training.filled import FilledObjective
 from strop.training.loss import Loss
 from strop.training.plan import TrainPlan
 from strop.training.prefix_states import PrefixStates, begun_by, worth_keeping
-from strop.training.sequences import Item, TrainSet, collate
+from strop.training.sequences import Item, Listed, TrainSet, collate
 
 
 class Objective(Protocol):
@@ -124,23 +124,6 @@ class AnswerObjective:
         self.prefix = None
 
 
-class LabelledSet(Dataset[Item]):
-    """The texts a classifier learns from.
-
-    Args:
-        texts: at least one.
-    """
-
-    def __init__(self, texts: Sequence[LabelledText]) -> None:
-        self.texts = tuple(texts)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> Item:
-        return {"index": index, "text": self.texts[index]}
-
-
 class LabelObjective:
     """L = −(1/N) Σ log softmax(head(x))_y over the N texts of a step, or (1/N) Σ (head(x) − y)² for numbers.
 
@@ -154,13 +137,13 @@ class LabelObjective:
     """
 
     def __init__(self, model: PreTrainedModel, labels: Labels, texts: Sequence[LabelledText]) -> None:
-        self.model, self.labels, self.examples = model, labels, LabelledSet(texts)
+        self.model, self.labels, self.examples = model, labels, Listed(texts, name="text")
         self._pad = pad_token_of(model)
 
     @property
     def tokens(self) -> int:
         """Tokens of one epoch, padding left out."""
-        return sum(len(text.ids) for text in self.examples.texts)
+        return sum(len(text.ids) for text in self.examples.values)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return a batch, padded on the right."""

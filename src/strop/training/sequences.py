@@ -80,6 +80,24 @@ class TrainSet(Dataset[Item]):
         return sum(len(sequence.ids) for sequence in self.sequences)
 
 
+class Listed(Dataset[Item]):
+    """Whatever a training learns from, each with its index.
+
+    Args:
+        values: at least one.
+        name: what an item calls its value.
+    """
+
+    def __init__(self, values: Sequence[Any], *, name: str) -> None:
+        self.values, self._name = tuple(values), name
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Item:
+        return {"index": index, self._name: self.values[index]}
+
+
 def collate(items: Sequence[Item]) -> dict[str, Tensor]:
     """Return a batch, padded on the right.
 

@@ -22,7 +22,8 @@ def describe_unknown(model: PreTrainedModel) -> str:
             if weight.ndim == (2 if own == "weight" else 3):  # of three axes: the matrices of several experts
                 lines.append(f"  {where}  {type(part).__name__}  {tuple(weight.shape)}")
     lines += [
-        "Describe it once, in a file that is given as --family FILE.yaml (in Python, family=strop.read_family(...)):",
+        "Describe it once, in a file that is given as --family FILE.yaml (in Python, as family=, what read_family of "
+        "strop.anatomy makes of it):",
         f"  name: mine\n  blocks: {path}\n  matrices:\n    query: path.of.the.query",
         "Where a block's forward returns a tuple that begins with the hidden state, add block_returns: tuple.",
     ]

@@ -64,7 +64,7 @@ class Roles:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held:
+class _Parameter:
     """A parameter that holds matrices, and what it is taken for."""
 
     path: str
@@ -107,8 +107,8 @@ def roles_in(block: nn.Module, *, hidden_size: int) -> Roles:
         block: one block of a model.
         hidden_size: of the hidden states that pass it.
     """
-    held = _held(block, hidden_size)
-    by_part: dict[Part, list[_Held]] = defaultdict(list)
+    held = _parameters_of(block, hidden_size)
+    by_part: dict[Part, list[_Parameter]] = defaultdict(list)
     unnamed: list[str] = []
     for each in held:
         if each.part is None and not _is_bare_mlp(each, hidden_size):
@@ -128,7 +128,7 @@ def roles_in(block: nn.Module, *, hidden_size: int) -> Roles:
     return Roles(_in_order(found[False]), _in_order(found[True]), tuple(unnamed))
 
 
-def _told(part: Part, own: Sequence[_Held], hidden_size: int) -> dict[_Held, tuple[T, ...]]:
+def _told(part: Part, own: Sequence[_Parameter], hidden_size: int) -> dict[_Parameter, tuple[T, ...]]:
     """Return what each parameter of a part holds; what is found twice is nobody's."""
     told = {each: _named(part, each) for each in own}
     if part in (Part.MLP, Part.EXPERTS, Part.SHARED_EXPERT):
@@ -144,14 +144,16 @@ def _told(part: Part, own: Sequence[_Held], hidden_size: int) -> dict[_Held, tup
     }
 
 
-def _named(part: Part, held: _Held) -> tuple[T, ...] | None:
+def _named(part: Part, held: _Parameter) -> tuple[T, ...] | None:
     for packed, pattern in _NAMES[part].items():
         if re.fullmatch(pattern, held.name):
             return packed
     return None
 
 
-def _by_size(told: Mapping[_Held, tuple[T, ...] | None], hidden_size: int) -> dict[_Held, tuple[T, ...] | None]:
+def _by_size(
+    told: Mapping[_Parameter, tuple[T, ...] | None], hidden_size: int
+) -> dict[_Parameter, tuple[T, ...] | None]:
     """Return an MLP's matrices corrected by their sizes: what is wide enough for gate and up is both, one alone is `up`."""
     found = dict(told)
     for each in found:
@@ -171,14 +173,14 @@ def _by_size(told: Mapping[_Held, tuple[T, ...] | None], hidden_size: int) -> di
     return found
 
 
-def _held(block: nn.Module, hidden_size: int) -> list[_Held]:
-    found: dict[str, _Held] = {}
+def _parameters_of(block: nn.Module, hidden_size: int) -> list[_Parameter]:
+    found: dict[str, _Parameter] = {}
     for each in matrices_in(block):
         path, shape = each.path, each.shape
         if not path or is_left_alone(block, path):
             continue
         transposed = _is_transposed(each.module, f"{path}.{each.name}", shape, hidden_size)
-        held = _Held(
+        held = _Parameter(
             re.sub(r"(^|\.)experts\.\d+\.", rf"\1experts.{EXPERT}.", path),
             each.name,
             (*shape[:-2], shape[-1], shape[-2]) if transposed else shape,
@@ -202,7 +204,7 @@ def _is_transposed(module: nn.Module, where: str, shape: tuple[int, ...], hidden
     return shape[-1] == hidden_size != shape[-2] if leaves else shape[-2] == hidden_size != shape[-1]
 
 
-def _is_bare_mlp(held: _Held, hidden_size: int) -> bool:
+def _is_bare_mlp(held: _Parameter, hidden_size: int) -> bool:
     """Return whether a matrix that stands in the block itself widens the hidden state or makes it narrow again."""
     return len(held.shape) == 2 and hidden_size in held.shape and _named(Part.MLP, held) is not None
 

@@ -10,7 +10,7 @@ from strop.scoring.chat_template import Asked
 from strop.scoring.forms.sequence import Row, TokenSequence
 from strop.scoring.place import place_of
 from strop.scoring.tokens import Tokens, adds_special_tokens, tokens_of
-from strop.tasks.examples import Example, continuations_of
+from strop.tasks.examples import Example, all_continuations
 from strop.tasks.task_file import Score
 
 
@@ -38,8 +38,7 @@ class CausalForm:
         """
         pairs = [
             (owner, index, asked[owner].answered_by(continuation))
-            for owner, example in enumerate(examples)
-            for index, continuation in enumerate(continuations_of(example))
+            for owner, index, continuation in all_continuations(examples)
         ]
         texts = [asked[owner].prompt + continuation for owner, _, continuation in pairs]
         together = tokens_of(texts, tokenizer, adds_special=adds_special_tokens(examples))

@@ -11,7 +11,7 @@ from strop.scoring.forms.causal import first_of_answer
 from strop.scoring.forms.sequence import Row, TokenSequence
 from strop.scoring.place import place_of
 from strop.scoring.tokens import Tokens, adds_special_tokens, tokens_of
-from strop.tasks.examples import Example, continuations_of
+from strop.tasks.examples import Example, all_continuations
 from strop.tasks.task_file import Score
 
 
@@ -40,9 +40,8 @@ class MaskedForm:
             TaskError: a continuation has no token of its own, or its last one melts into what stands after it.
         """
         parts = [
-            (owner, index, asked[owner].answered_by(continuation), example.after)
-            for owner, example in enumerate(examples)
-            for index, continuation in enumerate(continuations_of(example))
+            (owner, index, asked[owner].answered_by(continuation), examples[owner].after)
+            for owner, index, continuation in all_continuations(examples)
         ]
         texts = [asked[owner].prompt + continuation + after for owner, _, continuation, after in parts]
         together = tokens_of(texts, tokenizer, adds_special=adds_special_tokens(examples), keeps_last=True)

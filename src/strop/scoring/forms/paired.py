@@ -10,7 +10,7 @@ from strop.scoring.chat_template import Asked
 from strop.scoring.forms.sequence import Row, TokenSequence
 from strop.scoring.place import place_of
 from strop.scoring.tokens import adds_special_tokens, tokens_of
-from strop.tasks.examples import Example, continuations_of
+from strop.tasks.examples import Example, all_continuations
 from strop.tasks.task_file import Score
 
 
@@ -58,11 +58,7 @@ class PairedForm:
         prompts = tokens_of(
             [one.prompt for one in asked], tokenizer, adds_special=adds_special_tokens(examples), keeps_last=True
         )
-        pairs = [
-            (owner, index, continuation)
-            for owner, example in enumerate(examples)
-            for index, continuation in enumerate(continuations_of(example))
-        ]
+        pairs = all_continuations(examples)
         answers = tokens_of([answer.lstrip() for _, _, answer in pairs], tokenizer, adds_special=False)
         begun = self.begun(tokenizer)
         found = []
