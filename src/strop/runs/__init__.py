@@ -4,6 +4,7 @@ from strop.runs.compare import compare_runs
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.find import finished_run, recipe_folder
 from strop.runs.folder import RunFolder, moment_of
+from strop.runs.leaderboard import Leaderboard, Standing
 from strop.runs.lock import LOCK_FILE, is_unused, locked
 from strop.runs.price import Continuation, Price
 from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, RunResult, TaskUsed, TrainedHead
@@ -17,11 +18,13 @@ __all__ = [
     "Continuation",
     "Cost",
     "GuardReading",
+    "Leaderboard",
     "Price",
     "RunFolder",
     "RunResult",
     "Side",
     "SideBySide",
+    "Standing",
     "Stopwatch",
     "TaskUsed",
     "TrainedHead",
