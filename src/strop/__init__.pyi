@@ -13,6 +13,8 @@ from .checkpoints import load_classifier as load_classifier
 from .checkpoints import pull as pull
 from .errors import StropError as StropError
 from .export import bake as bake
+from .improving import ImprovePlan as ImprovePlan
+from .improving import improve as improve
 from .interventions import Head as Head
 from .interventions import LowRankEdit as LowRankEdit
 from .interventions import Positions as Positions

@@ -16,6 +16,7 @@ from strop.cli.compare import compare
 from strop.cli.demo import demo
 from strop.cli.eval import evaluate
 from strop.cli.failure import fail, interruptible
+from strop.cli.improve import improve
 from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
@@ -57,6 +58,7 @@ for _command, _name in (
     (pull, "pull"),
     (inspect, "inspect"),
     (evaluate, "eval"),
+    (improve, "improve"),
     (search, "search"),
     (prune, "prune"),
     (sharpen, "sharpen"),

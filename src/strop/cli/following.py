@@ -4,6 +4,7 @@ import itertools
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from strop.cli.console import print_line
 
@@ -44,30 +45,31 @@ def free_name(folder: Path) -> Path:
     )
 
 
-def other_method(
-    command: str, *, learned: str | None, trainable: bool, classifier: bool
-) -> tuple[str, dict[str, object]] | None:
+def other_method(command: str, *, plan: Any, trainable: bool, classifier: bool) -> tuple[str, dict[str, object]] | None:
     """Return the command to try after one that gained nothing, with options of its own; never one that led here.
 
     search, prune → sharpen → train the spectrum, and train anything else → train the spectrum. A classifier trains, longer.
+    improve → the preset that tries more.
 
     Args:
         command: that gained nothing.
-        learned: what a training learned.
+        plan: the settings of that command.
         trainable: the task has train rows.
         classifier: it has labels.
 
     Returns:
         None where no method is left.
 
-    >>> other_method("sharpen", learned=None, trainable=True, classifier=False)
+    >>> other_method("sharpen", plan=None, trainable=True, classifier=False)
     ('train', {'--method': 'spectrum'})
     """
+    if command == "improve":
+        return ("improve", {"--preset": plan.next_preset}) if plan.next_preset is not None else None
     if classifier:
         return "train", {"--epochs": 12}
     if command in ("search", "prune"):
         return "sharpen", {}
-    if trainable and learned != "spectrum":
+    if trainable and getattr(plan, "method", None) != "spectrum":
         return "train", {"--method": "spectrum"}
     return None
 

@@ -1,4 +1,4 @@
-"""What `search`, `prune`, `sharpen` and `train` have in common on the command line: one set of options, one way through.
+"""What `improve`, `search`, `prune`, `sharpen` and `train` have in common on the command line: one set of options, one way through.
 
 A command of this kind says what its plan is; everything else — the model, the run folder, where to begin, what to spend,
 what to guard — is taken, checked and printed here.
@@ -7,6 +7,7 @@ what to guard — is taken, checked and printed here.
 import dataclasses
 import functools
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,6 +36,7 @@ from strop.cli.console import (
     print_json,
     print_line,
     print_run,
+    print_table,
     resumable,
     task_for_command,
 )
@@ -84,6 +86,8 @@ class MethodCall:
     shots: int | None
     no_rivals: bool
     show_changes: int | None
+    began: float | None = None
+    """When the command did, by `time.monotonic`, where all it takes counts: loading the model too."""
 
     def run(
         self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
@@ -119,13 +123,15 @@ class MethodCall:
                 seed=plan.seed,
             )
             anatomy = anatomy_for_command(model, self.family_file)
-            stack = Stack.parse(self.stack) if self.stack is not None else None
-            layers = parse_layers_option(self.layers, anatomy.layers_of(stack))
-            plan = dataclasses.replace(plan, layers=layers, stack=stack)
-            options = dataclasses.replace(options, family=anatomy.family, progress=progress)
+            if hasattr(plan, "layers"):
+                stack = Stack.parse(self.stack) if self.stack is not None else None
+                layers = parse_layers_option(self.layers, anatomy.layers_of(stack))
+                plan = dataclasses.replace(plan, layers=layers, stack=stack)
+            spent = time.monotonic() - self.began if self.began is not None else 0.0
+            options = dataclasses.replace(options, family=anatomy.family, progress=progress, spent_seconds=spent)
             found = method(model, tokenizer, task, plan, options)
             changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
-        self._print(found.result, task, changed, learned=getattr(plan, "method", None))
+        self._print(found, task, changed, plan)
 
     def _changed(
         self, found: "RunOutcome", model: Any, tokenizer: Any, examples: "Sequence[Example]", anatomy: "Anatomy"
@@ -157,29 +163,31 @@ class MethodCall:
             rivals=not self.no_rivals,
         )
 
-    def _print(
-        self, result: "RunResult", task: "Task", changed: "ChangedAnswers | None", *, learned: str | None
-    ) -> None:
+    def _print(self, found: "RunOutcome", task: "Task", changed: "ChangedAnswers | None", plan: Any) -> None:
         """Print a finished run, as JSON or for a person with the next command to try."""
         from strop.report import changed_lines
 
+        result, board = found.result, found.leaderboard
         if self.as_json:
-            print_json({**result.to_json(), **({"changed": changed.to_json()} if changed is not None else {})})
+            more = {"changed": changed.to_json()} if changed is not None else {}
+            more |= {"leaderboard": board.to_json()} if board is not None else {}
+            print_json({**result.to_json(), **more})
             return
+        if board is not None:
+            print_table(board.table())
+            print_line(board.decision)
         print_run(result)
         for line in changed_lines(changed):
             print_line(line)
         if self.show_changes is not None and changed is None:
             print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
-        words, options = self._next(result, task, learned=learned)
+        words, options = self._next(result, task, plan)
         loading = {
             "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
         }  # fmt: skip
         print_next(*words, options={**options, **loading})
 
-    def _next(
-        self, result: "RunResult", task: "Task", *, learned: str | None
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
+    def _next(self, result: "RunResult", task: "Task", plan: Any) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return what to try after a run: another method where nothing was gained, else to make its recipe permanent.
 
         What depends on a token's place, and what a classifier learned, cannot be baked, and is evaluated instead.
@@ -187,9 +195,7 @@ class MethodCall:
         asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
         if result.comparison["test"].ci95[0] <= 0:
             trainable = bool(task.counts.get("train"))
-            other = other_method(
-                result.command, learned=learned, trainable=trainable, classifier=task.labels is not None
-            )
+            other = other_method(result.command, plan=plan, trainable=trainable, classifier=task.labels is not None)
             if other is None:
                 return self._without_a_method(task, asked)
             command, more = other
@@ -200,6 +206,9 @@ class MethodCall:
             out = free_name(self.out.with_name(f"{self.out.name}-{command}"))
             return (command, self.model_name), {**asked, "--out": out, **more, **wanted}
         recipe = self.out / "recipe"
+        if result.prompt is not None:
+            asked["--shots"] = result.prompt.shots
+            return ("eval", self.model_name), {**asked, "--recipe": recipe if result.interventions else None}
         if can_be_baked(result.interventions, head=result.head):
             return ("bake", self.model_name), {"--recipe": recipe, "--out": free_name(self.out / "model")}
         return ("eval", self.model_name), {**asked, "--recipe": recipe}
@@ -284,19 +293,21 @@ def _shared(
     """Hold the shared options; its signature is all that is used."""
 
 
-def method_command(command: Callable[..., None]) -> Callable[..., None]:
+def method_command(command: Callable[..., None], *, without: Sequence[str] = ()) -> Callable[..., None]:
     """Return a command that takes the shared options beside its own, and is handed them as its first argument `call`.
 
     Args:
         command: takes a `MethodCall` and options of its own.
+        without: shared options that it does not take.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
-    arguments, options = shared[:3], shared[3:]
+    arguments, options = shared[:3], [option for option in shared[3:] if option.name not in without]
+    left = {option.name: option.default for option in shared[3:] if option.name in without}
 
     def taking_all(**given: Any) -> None:
         names = {field.name for field in dataclasses.fields(MethodCall)}
-        call = MethodCall(**{name: value for name, value in given.items() if name in names})
+        call = MethodCall(**left, **{name: value for name, value in given.items() if name in names})
         command(call, **{name: value for name, value in given.items() if name not in names})
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*arguments, *own, *options)]

@@ -88,3 +88,5 @@ class Choice:
     """The model with that, on select; None where the run began with nothing."""
     guards: tuple[GuardReading, ...] = ()
     """What the guards measured of base and choice."""
+    shots: int | None = None
+    """How many solved train rows the choice puts before each prompt; None for what the task's own prompts have."""

@@ -32,7 +32,7 @@ from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, witho
 from strop.scoring import ClassScorer, Scorer, asks_for_the_time, now, scorer_of
 from strop.statistics import ObjectiveName, Rivals
 
-Command = Literal["search", "prune", "sharpen", "train"]
+Command = Literal["search", "prune", "sharpen", "train", "improve"]
 
 
 class Plan(Protocol):
@@ -116,6 +116,7 @@ def conduct(
     options: RunOptions,
     *,
     check_test: Callable[[Scorer | ClassScorer], None] | None = None,
+    finishing: Callable[[RunOutcome], RunOutcome] | None = None,
 ) -> RunOutcome:
     """Let the select split choose, then measure the choice once on test and write down all of it.
 
@@ -126,15 +127,16 @@ def conduct(
         settings: what the answer depends on besides.
         options: where it writes, and what it may spend.
         check_test: raises, before the choice is made, where it could not be measured on the test examples.
+        finishing: writes what else there is beside the recipe, before the result that says the run is finished.
 
     Raises:
         RunError: the folder is in use, is being worked on, or was begun with other settings.
         TaskError: a row does not fit the model.
     """
     if not settings.together:
-        return _lead(chooser, settings, options, check_test)
+        return _lead(chooser, settings, options, check_test, finishing)
     if process_index() == 0:
-        outcome = _lead(chooser, settings, options, check_test)
+        outcome = _lead(chooser, settings, options, check_test, finishing)
         of_all_processes(outcome)
         return outcome
     _follow(chooser, settings, options)
@@ -147,8 +149,9 @@ def _lead(
     settings: RunSettings,
     options: RunOptions,
     check_test: Callable[[Scorer | ClassScorer], None] | None,
+    finishing: Callable[[RunOutcome], RunOutcome] | None,
 ) -> RunOutcome:
-    given = chooser.given
+    given, sitting = chooser.given, Stopwatch(options.spent_seconds)
     examples = given.task.examples("test", limit=settings.test_limit)  # what does not fit is told before the choice
     test = scorer_of(given.model, given.tokenizer, given.task, examples, anatomy=given.anatomy)
     if check_test is not None:
@@ -175,7 +178,7 @@ def _lead(
                 return RunOutcome(Recipe.load(run.recipe_folder), earlier, (), run.path)
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
-        journal = _journal(chooser, settings, options, study, ready, run)
+        journal = _journal(chooser, settings, options, study, ready, run, sitting)
         choice = _choose(chooser, journal)
         spent = journal.is_spent  # measuring the choice is no part of the budget
         measured = prove(given, choice, test, progress=options.progress)
@@ -202,10 +205,13 @@ def _lead(
             recipe = recipe.with_factors(given.model, family=given.anatomy.family, decompose=given.decompose)
         trials = study.trials()
         study.close()  # before the result is written: a finished run has its study whole in one file
+        path = run.path if run is not None else None
+        outcome = RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
+        if finishing is not None:
+            outcome = finishing(outcome)
         if run is not None:
             run.finish(recipe.save, result)
-        path = run.path if run is not None else None
-        return RunOutcome(recipe, result, trials, path, (measured.base, measured.edited))
+        return outcome
 
 
 def _choose(chooser: Chooser, journal: Journal) -> Choice:
@@ -265,7 +271,7 @@ def _follow(chooser: Chooser, settings: RunSettings, options: RunOptions) -> Non
     if run is None or not run.finished or _goes_on(run.result(), options.budget):
         silent = dataclasses.replace(options, progress=SILENT)
         study = Study(None, name="followed", spaces=[chooser.space])
-        journal = _journal(chooser, settings, silent, study, (), None)
+        journal = _journal(chooser, settings, silent, study, (), None, Stopwatch())
         chooser.choose(dataclasses.replace(journal, folder=folder))
 
 
@@ -280,7 +286,13 @@ def _goes_on(finished: RunResult, budget: Budget) -> bool:
 
 
 def _journal(
-    chooser: Chooser, settings: RunSettings, options: RunOptions, study: Study, ready: Ready, run: RunFolder | None
+    chooser: Chooser,
+    settings: RunSettings,
+    options: RunOptions,
+    study: Study,
+    ready: Ready,
+    run: RunFolder | None,
+    sitting: Stopwatch,
 ) -> Journal:
     earlier_seconds = max((trial.elapsed_seconds for trial in study.trials()), default=0.0)
     return Journal(
@@ -288,7 +300,7 @@ def _journal(
         space=chooser.space,
         stage="choice",
         progress=options.progress,
-        stopwatch=Stopwatch(earlier_seconds),
+        stopwatch=Stopwatch(earlier_seconds + sitting.seconds),
         budget=options.budget,
         guards=Guards(ready, study=study),
         objective=settings.objective,

@@ -39,10 +39,16 @@ class Journal:
     run: RunFolder | None = None
     """The folder whose log is written, where there is one."""
     folder: Path | None = None
-    """The run folder, where there is one; of several processes only the first has `run` and writes there."""
+    """Where files of the method's own go, the run folder or one in it; of several processes only the first has `run` and writes
+    there."""
+    basis: str = ""
+    """What trials without a candidate are of, where that is not the run's own model and prompts."""
+    about: str = ""
+    """Begins each line that is told, where several methods share a run."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
+        line = f"{self.about}: {line}" if self.about else line
         self.progress.note(line)
         if self.run is not None:
             self.run.log(line)
@@ -53,7 +59,7 @@ class Journal:
 
     def unedited_key(self, *, examples: int, started: bool = False) -> TrialKey:
         """Return the key of a trial without a candidate, the same for every method: of the model as it was, or as begun."""
-        return TrialKey(START if started else BASE, "", 0, "select", examples)
+        return TrialKey(START if started else BASE, self.basis, 0, "select", examples)
 
     def find(self, key: TrialKey) -> Trial | None:
         """Return a finished trial, or None."""

@@ -38,6 +38,8 @@ class RunOptions:
     """What the choice's drift from the base is measured on; text the base writes itself by default."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """What the choice may spend; without limits by default."""
+    spent_seconds: float = 0.0
+    """What this sitting has taken before the run was asked for, such as loading the model: part of what it cost."""
     storage: str | None = None
     """An address SQLAlchemy understands, for the trials; study.db in the run folder by default."""
     resume: bool = False

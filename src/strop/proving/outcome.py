@@ -9,7 +9,7 @@ import numpy as np
 from strop.files import making_folder, write_json
 from strop.proving.trials import Trial
 from strop.recipe import Recipe
-from strop.runs import RunResult
+from strop.runs import Leaderboard, RunResult
 from strop.scoring import Evaluation
 from strop.statistics import spell_p_value
 from strop.tables import data_frame, to_html
@@ -28,6 +28,8 @@ class RunOutcome:
     """The run folder, where there is one."""
     test_evaluations: tuple[Evaluation, Evaluation] | None = None
     """Example by example, of the base and of the chosen recipe; None where a finished run was only read back."""
+    leaderboard: Leaderboard | None = None
+    """All that was in the running, where that was more than one method."""
 
     def fixed_indices(self) -> list[int]:
         """Return which test examples were wrong before and are right after."""

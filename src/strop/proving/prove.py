@@ -12,8 +12,8 @@ from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
 from strop.proving.price import Priced
 from strop.recipe import Recipe
-from strop.runs import BaseModel, Cost, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
-from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, spread
+from strop.runs import BaseModel, Cost, PromptUsed, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
+from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, scorer_of, spread
 from strop.tasks import Task
 
 
@@ -29,6 +29,8 @@ class Measurement:
     """Of the model with what the run began with; None where it began with nothing."""
     tokens: int
     """Tokens read."""
+    prompt: PromptUsed | None = None
+    """What the choice puts before each prompt."""
 
     @property
     def passes(self) -> int:
@@ -51,6 +53,8 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
     if choice.best is choice.started:
         del stages["edited"]  # nothing was added to the start, so it is the same model
     stages = {name: edits for name, edits in stages.items() if edits}
+    if choice.shots is not None:
+        return _asked_otherwise(given, choice, test, progress)
     lowest = min((edit.site.layer for edit in choice.edits.interventions), default=0)
     progress.start("measuring on held-out examples", (1 + len(stages)) * test.steps)
     states = states_below(test, lowest)
@@ -61,6 +65,23 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
             found[name] = test.evaluate(start=first, states=states, progress=progress)
     base, started = found["base"], found.get("started")
     return Measurement(base, found.get("edited", started or base), started, len(found) * test.tokens)
+
+
+def _asked_otherwise(given: Assignment, choice: Choice, test: Scorer | ClassScorer, progress: Progress) -> Measurement:
+    """Measure a choice that puts solved rows before each prompt: the same examples, asked in other words."""
+    assert choice.shots is not None  # who calls has seen to it
+    other = given.task.with_shots(choice.shots)
+    examples = other.examples("test", limit=test.example_count)
+    asked = scorer_of(given.model, given.tokenizer, other, examples, anatomy=given.anatomy)
+    progress.start("measuring on held-out examples", test.steps + asked.steps)
+    base = test.evaluate(progress=progress)
+    with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
+        edited = asked.evaluate(progress=progress)
+    edited = dataclasses.replace(edited, tokens=base.tokens)  # an answer may be cut into other tokens
+    assert isinstance(test, Scorer)  # a classifier reads no examples in a prompt
+    assert isinstance(asked, Scorer)
+    used = PromptUsed(choice.shots, asked.tokens_per_request, test.tokens_per_request)
+    return Measurement(base, edited, None, test.tokens + asked.tokens, used)
 
 
 def states_below(scorer: Scorer | ClassScorer, layer: int) -> list[Tensor] | None:
@@ -154,6 +175,7 @@ def result_of(
         metric=measured.base.metric[0] if measured.base.metric is not None else None,
         head=TrainedHead(head.labels, head.parameter_count) if head is not None else None,
         categories=spread(measured.base, measured.edited, seed=seed),
+        prompt=measured.prompt,
     )
 
 
@@ -180,4 +202,5 @@ def provenance_of(given: Assignment, result: RunResult, settings: Mapping[str, A
         "versions": dict(result.versions),
         **({"shots": given.task.shots.model_dump()} if given.task.shots is not None else {}),
         **({"rivals": result.rivals.to_json()} if result.rivals is not None else {}),
+        **({"prompt": dataclasses.asdict(result.prompt)} if result.prompt is not None else {}),
     }

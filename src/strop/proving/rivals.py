@@ -77,7 +77,8 @@ def measure_rivals(
         reasons = {f"shots_{count}": "a classifier reads no examples in a prompt." for count in SHOT_COUNTS}
         return MeasuredRivals(dataclasses.replace(free, skipped=reasons))
     most_tokens = int(run_tokens * SHARE_OF_RUN / max(len(SHOT_COUNTS), 1))
-    asked = _Asked(given, test_limit, measured.edited, test, most_tokens, seed)
+    own = measured.prompt.tokens_per_request if measured.prompt is not None else test.tokens_per_request
+    asked = _Asked(given, test_limit, measured.edited, own, most_tokens, seed)
     found, skipped, passes, tokens = dict(free.measured), {}, 0, 0
     for count in SHOT_COUNTS:
         name = f"shots_{count}"
@@ -150,7 +151,7 @@ class _Asked:
     given: Assignment
     test_limit: int | None
     edited: Evaluation
-    test: Scorer
+    edited_tokens_per_request: float
     most_tokens: int
     seed: int
 
@@ -182,7 +183,7 @@ class _Asked:
             count=found.count,
             comparison=_paired(found, edited, self.seed),
             tokens_per_request=scorer.tokens_per_request,
-            edited_tokens_per_request=self.test.tokens_per_request,
+            edited_tokens_per_request=self.edited_tokens_per_request,
             macro=found.figures.macro,
         )
 

@@ -89,6 +89,15 @@ class Study:
             self._id = self._storage.get_study_id_from_name(name)
         self._hang_up = weakref.finalize(self, hang_up, self._database) if self._database is not None else None
 
+    def take(self, space: CandidateSpace[Any]) -> None:
+        """Let the candidates of another method be enqueued too; a method whose candidates may be already stays as it is.
+
+        Args:
+            space: of the method.
+        """
+        with self._lock:
+            self._spaces.setdefault(space.method, space)
+
     def close(self) -> None:
         """Close its connections; an SQLite file is whole by itself afterwards, without a log beside it."""
         with self._at_work():

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from strop.report.figures import percent, shots_phrase, signed_points
-from strop.runs import GuardReading, RunResult
+from strop.runs import GuardReading, PromptUsed, RunResult
 from strop.statistics import Comparison, spell_p_value
 from strop.tables import Table
 
@@ -91,14 +91,24 @@ def intervention_lines(result: RunResult) -> list[str]:
     Args:
         result: of a finished run; one that an older version wrote has no words, and shows its entries instead.
     """
+    if result.prompt is not None and not result.interventions:
+        return [_prompt_line(result.prompt)]
     if not result.interventions and _is_cut_short(result):
         return ["The budget was spent before an edit was found that helps; the recipe is empty."]
     if not result.interventions:
         return ["No edit helped on the select split; the recipe is empty."]
-    return list(result.edits) or [
+    more = [_prompt_line(result.prompt)] if result.prompt is not None else []
+    return [*result.edits, *more] or [
         f"layer {entry['layer']} {entry.get('matrix_type', entry.get('stream'))}: {entry['method']}"
         for entry in result.interventions
     ]
+
+
+def _prompt_line(prompt: PromptUsed) -> str:
+    return (
+        f"{prompt.shots} solved example{'s'[: prompt.shots > 1]} before each prompt: {prompt.tokens_per_request:.0f} tokens a "
+        f"request in the place of {prompt.base_tokens_per_request:.0f}; the model itself stays as it is."
+    )
 
 
 def budget_lines(result: RunResult) -> list[str]:

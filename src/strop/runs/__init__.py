@@ -7,7 +7,7 @@ from strop.runs.folder import RunFolder, moment_of
 from strop.runs.leaderboard import Leaderboard, Standing
 from strop.runs.lock import LOCK_FILE, is_unused, locked
 from strop.runs.price import Continuation, Price
-from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, RunResult, TaskUsed, TrainedHead
+from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, PromptUsed, RunResult, TaskUsed, TrainedHead
 from strop.runs.sides import Change, Side, SideBySide
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "GuardReading",
     "Leaderboard",
     "Price",
+    "PromptUsed",
     "RunFolder",
     "RunResult",
     "Side",

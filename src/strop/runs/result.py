@@ -103,11 +103,22 @@ class TrainedHead:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptUsed:
+    """Solved train rows that a choice puts before each prompt, and what they cost on every request."""
+
+    shots: int
+    tokens_per_request: float
+    """Mean length of a prompt with them."""
+    base_tokens_per_request: float
+    """Mean length of a prompt as the task has it."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunResult:
     """The figures of one finished run, field by field as result.json holds them."""
 
     command: str
-    """search, prune, sharpen or train."""
+    """search, prune, sharpen, train or improve."""
     seed: int
     base_model: BaseModel
     task: TaskUsed
@@ -139,6 +150,8 @@ class RunResult:
     """How the gain on test is spread over the task's categories; None where it names none, or nothing was edited."""
     rivals: Rivals | None = None
     """What a user would do instead; None where it was not measured."""
+    prompt: PromptUsed | None = None
+    """What the choice puts before each prompt; None where that is nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
@@ -153,7 +166,7 @@ class RunResult:
         content["rivals"] = self.rivals.to_json() if self.rivals is not None else {}
         if not self.task.shots:
             del content["task"]["shots"]
-        for name in ("start", "guards", "price", "categories", "rivals", "budget", "metric", "head"):
+        for name in ("start", "guards", "price", "categories", "rivals", "budget", "metric", "head", "prompt"):
             if not content[name]:
                 del content[name]
         return content
@@ -185,6 +198,8 @@ class RunResult:
         categories = content.get("categories")
         fields["categories"] = Spread.from_json(categories) if categories else None
         fields["head"] = None if head is None else TrainedHead(tuple(head["labels"]), head["parameters"])
+        prompt = content.get("prompt")
+        fields["prompt"] = None if prompt is None else PromptUsed(**prompt)
         fields["rivals"] = Rivals.from_json(content["rivals"]) if content.get("rivals") else None
         return cls(**fields)
 

@@ -7,6 +7,7 @@ from strop.tasks.loading import TaskSource, builtin_tasks, load_task
 from strop.tasks.rendering import BadRow
 from strop.tasks.task import Task, refuse_labels, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
+from strop.tasks.with_shots import content_with_shots
 
 __all__ = [
     "BadRow",
@@ -23,6 +24,7 @@ __all__ = [
     "TaskSource",
     "builtin_tasks",
     "check_task",
+    "content_with_shots",
     "load_task",
     "read_task_file",
     "refuse_labels",

@@ -106,11 +106,11 @@ def read_source(source: str | Path | Mapping[str, Any] | Rows) -> ReadTask:
     if text in builtin_tasks():
         with resources.as_file(resources.files("strop.tasks") / "builtin" / f"{text}.yaml") as path:
             return _read(read_task_file(path), path.parent, text)
-    path = _path_of(text)
+    path = path_of_task(text)
     return _read(read_task_file(path), path.parent, text)
 
 
-def _path_of(text: str) -> Path:
+def path_of_task(text: str) -> Path:
     """Return the task file that a text names: itself, or the only one in a folder."""
     try:
         path = Path(whole_text(text)).expanduser()

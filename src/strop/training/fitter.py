@@ -238,8 +238,8 @@ class Fitter:
                 self._objective.keep_below(self.lowest, self._plan, progress=journal.progress)
                 if kept is not None:
                     kept.keep_below(self.lowest, budget_bytes=self._plan.prefix_budget_bytes, progress=journal.progress)
-            if journal.run is not None:
-                remove_leftovers(journal.run.path)
+            if journal.run is not None and journal.folder is not None:
+                remove_leftovers(journal.folder)
             self._run(trainer, watch, journal, folder)
         return watch
 

@@ -192,7 +192,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             return self._scorer.evaluate(start=start, states=self._states)
 
     def _best_folder(self) -> Path | None:
-        return self._journal.run.path / BEST if self._journal.run is not None else None
+        journal = self._journal
+        return journal.folder / BEST if journal.run is not None and journal.folder is not None else None
 
 
 @contextlib.contextmanager

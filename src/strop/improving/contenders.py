@@ -1,0 +1,228 @@
+"""Who is in the running: a method at one setting, sized for what a round gives it."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from strop.improving.pace import PASSES_OF_GRADIENT, PASSES_OF_STEP, Pace
+from strop.improving.plan import FamilyName
+from strop.improving.prompts import PromptChooser
+from strop.interventions import FORMULAS
+from strop.proving import Assignment, Chooser
+from strop.searching import PrunePlan, Pruner, ReductionChooser, SearchPlan, Sharpener, SharpenPlan
+from strop.searching.fisher import FISHER_TEXTS
+from strop.statistics import ObjectiveName
+from strop.tasks import Task
+from strop.training.fitter import KEPT_TEXTS, Fitter
+from strop.training.plan import TrainPlan
+
+FEWEST = 8
+"""Examples that are always learned from, however short the time is."""
+BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a round gives to one contender."""
+
+    select: int
+    """Examples to choose by."""
+    train: int
+    """Examples to learn from, or to take gradients over."""
+    last: bool
+    """It is the last round: no later one repairs what is left out here."""
+    seconds: float
+    """That it may take."""
+    objective: ObjectiveName
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a study remembers it."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contender:
+    """A method at one setting."""
+
+    name: str
+    """Which no other has."""
+    family: FamilyName
+    make: Callable[[Assignment, Share], Chooser]
+    """Returns the method, made ready for an assignment and a share."""
+    words: Callable[[Share], str]
+    """The setting, in words."""
+    size: Callable[[Share, Pace], int] = lambda share, pace: share.train
+    """How many examples to learn from fit the time."""
+    learns: bool = False
+    """It needs a train split."""
+    of_labels: bool = False
+    """It works for classifiers too."""
+    texts: int = 0
+    """How many texts of the base's own it reads, beside those that drift is measured on."""
+
+    def refusal(self, task: Task) -> str | None:
+        """Return why it cannot be in the running for a task, in one sentence; None where it can."""
+        if task.labels is not None and not self.of_labels:
+            return "it is for models that write, and this task has labels."
+        if task.score == "perplexity" and self.family == "prompt":
+            return "no answer is asked for that examples could show."
+        if (self.learns or self.family == "prompt") and not task.counts.get("train"):
+            return "the task has no train split; give it a share under splits: in the task file."
+        return None
+
+
+def _fitting(passes: float) -> Callable[[Share, Pace], int]:
+    """Return what sizes a method that reads each example for so many passes in all."""
+
+    def size(share: Share, pace: Pace) -> int:
+        within = share.seconds / max(passes * pace.seconds_per_example, 1e-9)
+        return max(min(share.train, FEWEST), min(share.train, math.floor(within)))
+
+    return size
+
+
+def _shared(share: Share) -> dict[str, Any]:
+    return {"select_limit": share.select, "objective": share.objective, "seed": share.seed}
+
+
+MOST_FOR_GRADIENT = 200
+"""Examples a sharpening's gradient is taken over at most."""
+
+
+def _sharpening(name: str, precondition: Any) -> Contender:
+    def steps(share: Share) -> int:
+        return 8 if share.last else 3
+
+    def size(share: Share, pace: Pace) -> int:
+        few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
+        return _fitting(steps(share) * PASSES_OF_GRADIENT)(few, pace)
+
+    def plan(share: Share) -> SharpenPlan:
+        return SharpenPlan(
+            precondition=precondition, steps=steps(share), drift=None, examples=share.train, **_shared(share)
+        )
+
+    return Contender(
+        name,
+        "sharpen",
+        lambda given, share: Sharpener(given, plan(share)),
+        lambda share: f"at most {steps(share)} steps, gradients of {share.train} examples",
+        size,
+        of_labels=precondition == "sign",
+        texts=FISHER_TEXTS if precondition == "fisher-sign" else 0,
+    )
+
+
+def _laser(name: str, *, edits: int) -> Contender:
+    def plan(share: Share) -> SearchPlan:
+        return SearchPlan(
+            compose="greedy" if edits > 1 else "none",
+            max_edits=edits,
+            gradient_examples=min(100, share.select),
+            top_matrices=12 if share.last else 6,
+            finalists=8 if share.last else 4,
+            **_shared(share),
+        )
+
+    return Contender(
+        name,
+        "laser",
+        lambda given, share: ReductionChooser(given, plan(share)),
+        lambda share: f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient",
+    )
+
+
+def _eigenpruning() -> Contender:
+    def plan(share: Share) -> PrunePlan:
+        return PrunePlan(
+            price_weight=10.0,
+            whole_matrices=True,
+            effect_examples=share.train,
+            iterate=8 if share.last else 3,
+            **_shared(share),
+        )
+
+    def size(share: Share, pace: Pace) -> int:
+        few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
+        return _fitting(3 * PASSES_OF_GRADIENT)(few, pace)
+
+    return Contender(
+        "eigenpruning",
+        "prune",
+        lambda given, share: Pruner(given, plan(share)),
+        lambda share: f"whole matrices, drift priced, effects on {share.train} examples",
+        size,
+        texts=FISHER_TEXTS,
+    )
+
+
+EPOCHS = {False: 2, True: 4}
+"""How often the examples are read, before and in the last round."""
+
+
+def _learned(name: str, method: str, rate: float | None = None, **settings: Any) -> Contender:
+    of_states = method in FORMULAS
+
+    def plan(given: Assignment, share: Share) -> TrainPlan:
+        layers = given.anatomy.layers_of(None) if of_states or method == "lora" else None
+        return TrainPlan(
+            method=method,
+            layers=tuple(range(layers // 2, layers)) if layers is not None else None,
+            learning_rate=rate,
+            batch_size=BATCH,
+            accumulate=1,
+            epochs=EPOCHS[share.last],
+            train_limit=share.train,
+            **settings,
+            **_shared(share),
+        )
+
+    def size(share: Share, pace: Pace) -> int:
+        return _fitting(EPOCHS[share.last] * PASSES_OF_STEP)(share, pace)
+
+    where = ", upper half of the layers" if of_states or method == "lora" else ""
+    return Contender(
+        name,
+        "train",
+        lambda given, share: Fitter(given, plan(given, share)),
+        lambda share: f"{EPOCHS[share.last]} epochs of {share.train} examples, kept to the base{where}",
+        size,
+        learns=True,
+        of_labels=True,
+        texts=KEPT_TEXTS,
+    )
+
+
+def _prompts() -> Contender:
+    return Contender(
+        "examples in the prompt",
+        "prompt",
+        lambda given, share: PromptChooser(given, select_limit=share.select),
+        lambda share: "the better of 1, 2, 5 and 8 solved examples before each prompt",
+    )
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    own.name: own
+    for own in (
+        _prompts(),
+        _sharpening("sharpening", "fisher-sign"),
+        _sharpening("sharpening by signs", "sign"),
+        _laser("LASER", edits=1),
+        _laser("LASER, composed", edits=6),
+        _eigenpruning(),
+        _learned("spectrum", "spectrum"),
+        _learned("spectrum, higher rate", "spectrum", rate=0.02),
+        _learned("bias", "bias"),
+        _learned("LoReFT", "loreft", rate=2e-3),
+        _learned("LoReFT, rank 2", "loreft", rate=2e-3, rank=2),
+        _learned("DiReFT", "direft", rate=2e-3),
+        _learned("LoRA", "lora"),
+    )
+}
+"""Everyone who can be in the running, by name; the model as it is always is."""
+
+BUILT_ON_THE_BEST = ("spectrum", "LoReFT")
+"""What is learned on top of the best edits of weights, in the time that is kept for it."""

@@ -1,0 +1,122 @@
+"""Who wins, and why, in words."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from strop.improving.contenders import Contender
+from strop.improving.entry import Entry
+from strop.proving import Trial
+from strop.recipe import Recipe
+from strop.runs import Leaderboard, Standing
+from strop.statistics import ObjectiveName
+
+NO_EDIT = "no edit"
+
+
+def by_merit(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries, the best first; of two that are equal the one with less drift, then the earlier one.
+
+    Args:
+        entries: judged on the same examples.
+    """
+    return sorted(
+        entries,
+        key=lambda own: (*(-value for value in own.trial.merit), own.drift.kl if own.drift is not None else 0.0),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decision:
+    """All that is in the running, and what follows."""
+
+    entries: tuple[Entry, ...]
+    left_out: Mapping[str, tuple[Contender, str]]
+    objective: ObjectiveName
+
+    @property
+    def judged_last(self) -> list[Entry]:
+        """Those judged on the most examples, the best first: others cannot be compared with them."""
+        most = max((own.share.select for own in self.entries), default=0)
+        return by_merit([own for own in self.entries if own.share.select == most])
+
+    @property
+    def chosen(self) -> Entry | None:
+        """The best one that may be chosen; None for the model as it is."""
+        last = self.judged_last
+        return next((own for own in last if own.obstacle(rivals=len(self.entries)) is None), None)
+
+    @property
+    def leader(self) -> Entry | None:
+        """Who leads so far: the one that would be chosen now, else the best one that changes anything."""
+        return self.chosen or next((own for own in self.judged_last if own.found.changes), None)
+
+    def leaderboard(
+        self, recipe_of: Callable[[Entry], Recipe], *, unedited: Trial, spent_seconds: float, final: bool
+    ) -> Leaderboard:
+        """Return how all stand.
+
+        Args:
+            recipe_of: returns an entry's recipe.
+            unedited: what select says of the model as it is.
+            spent_seconds: so far.
+            final: the decision is made.
+        """
+        chosen, last = self.chosen, self.judged_last
+        earlier = by_merit([own for own in self.entries if own not in last])
+        earlier.sort(key=lambda own: -own.share.select)
+        standings = []
+        for own in (*last, *earlier):
+            obstacle = own.obstacle(rivals=len(self.entries)) or ""
+            state = "tried" if own in last else "stopped"
+            why = obstacle if own in last else f"others were better on {own.share.select} select examples."
+            if final and own is chosen:
+                state, why = "chosen", ""
+            standings.append(own.standing(recipe_of(own), state=state, why=why))
+        plain = Standing(
+            name=NO_EDIT,
+            family="none",
+            setting="the model as it is",
+            state="chosen" if final and chosen is None else "tried",
+            select=unedited.figures,
+        )
+        place = next((at for at, own in enumerate(last) if own.trial.merit <= unedited.merit), len(last))
+        standings.insert(place, plain)
+        if final:
+            standings.sort(key=lambda own: own.state != "chosen")
+        standings += [
+            Standing(name=name, family=own.family, setting="", state="left out", why=why)
+            for name, (own, why) in self.left_out.items()
+            if name not in {entry.name for entry in self.entries}
+        ]
+        return Leaderboard(
+            standings=tuple(standings),
+            objective=self.objective,
+            spent_seconds=round(spent_seconds, 1),
+            decision=self.sentence,
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What is chosen, and why, in at most three sentences."""
+        chosen, last = self.chosen, self.judged_last
+        if chosen is None:
+            if not last:
+                return "The model stays as it is: nothing was tried to its end."
+            best = last[0]
+            why = best.obstacle(rivals=len(self.entries))
+            return f"The model stays as it is. The best that was tried is {best.name}, and {why}"
+        others = [own for own in last if own is not chosen]
+        low, high = chosen.gain.ci95
+        points = 100 if chosen.trial.accuracy is not None or chosen.trial.metric is not None else 1
+        unit = "points" if points == 100 else "nats"
+        words = (
+            f"{chosen.name[0].upper()}{chosen.name[1:]} is chosen: {points * chosen.gain.gain:+.1f} {unit} "
+            f"({points * low:+.1f} to {points * high:+.1f}) on {chosen.share.select} select examples"
+        )
+        words += f", at a drift of {chosen.drift.spelt_kl} nats per token." if chosen.drift is not None else "."
+        better = [own for own in others if own.trial.merit > chosen.trial.merit]
+        if better:
+            words += f" {better[0].name} scored higher, but {better[0].obstacle(rivals=len(self.entries))}"
+        elif others:
+            words += f" The next best is {others[0].name} with {points * others[0].gain.gain:+.1f} {unit}."
+        return words

@@ -1,0 +1,113 @@
+"""What one contender came out of a round with: edits, a prompt, or nothing, and what select says of it."""
+
+import dataclasses
+from typing import Any
+
+from strop.improving.contenders import Contender, Share
+from strop.proving import Start, Trial
+from strop.recipe import Recipe
+from strop.runs import GuardReading, Standing
+from strop.statistics import Comparison, Drift
+
+PER_ENTRY_LEVEL = 0.05
+"""Most of the chance that the model as it is loses to one that is no better, all that was tried taken together."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """What a method proposed, before it is judged beside others."""
+
+    edits: Start
+    """Nothing where nothing helped."""
+    shots: int | None
+    """Solved rows before each prompt; None for what the task has."""
+    tried: int
+    """Candidates that select chose it among."""
+    tokens: int
+    """Read on the way."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is anything but the model as it is."""
+        return bool(self.edits) or self.shots is not None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """A proposal, judged on the examples that everyone in its round was judged on."""
+
+    contender: Contender
+    share: Share
+    found: Found
+    trial: Trial
+    """What select says of it."""
+    gain: Comparison
+    """Over the model as it is, on these examples."""
+    constant: Comparison | None
+    """Over the best constant answer, on these examples; None where no answer is right or wrong."""
+    drift: Drift | None
+    guards: tuple[GuardReading, ...]
+    tokens_per_request: float | None
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Of the contender."""
+        return self.contender.name
+
+    def obstacle(self, *, rivals: int) -> str | None:
+        """Return why it may not be chosen, in one sentence; None where it may.
+
+        It must hold all guards, and be better than the model as it is, and than the best constant answer, beyond chance: the
+        p-value of its gain on select counts for as many as were tried, since the best of many is good by luck too
+        (Bonferroni).
+
+        Args:
+            rivals: how many entries it was judged beside, itself included.
+        """
+        if not self.found.changes:
+            return "it found nothing that helps."
+        broken = next((reading for reading in self.guards if not reading.holds), None)
+        if broken is not None:
+            return f"the guard on {broken.name} does not hold."
+        chance = min(1.0, self.gain.p_value * self.found.tried * rivals)
+        if self.gain.gain <= 0 or chance >= PER_ENTRY_LEVEL:
+            return (
+                f"its gain of {self.gain.gain:+.4f} on {self.trial.key.examples} select examples is not beyond chance "
+                f"(p {min(1.0, self.gain.p_value):.2g}, the best of {self.found.tried * rivals} tried)."
+            )
+        if self.constant is not None and (self.constant.gain <= 0 or self.constant.p_value >= PER_ENTRY_LEVEL):
+            return "it is not surely better than always giving the same answer."
+        return None
+
+    def standing(self, recipe: Recipe, *, state: Any, why: str) -> Standing:
+        """Return how it stands in a leaderboard.
+
+        Args:
+            recipe: of its edits.
+            state: chosen, tried or stopped.
+            why: of that, in a sentence.
+        """
+        described = recipe.describe()
+        tensors = sum(tensor.numel() * tensor.element_size() for own in recipe.tensors for tensor in own.values())
+        return Standing(
+            name=self.name,
+            family=self.contender.family,
+            setting=self.contender.words(self.share),
+            state=state,
+            why=why,
+            select=self.trial.figures,
+            comparison=self.gain,
+            drift=self.drift,
+            guards=self.guards,
+            parameters=sum(
+                entry.parameter_count(matrix.shape)
+                for entry, matrix in zip(recipe.interventions, recipe.matrices, strict=True)
+            )
+            + (recipe.head.parameter_count if recipe.head is not None else 0),
+            bytes=tensors,
+            bakeable=all("stream" not in entry and entry.get("bias") != "position" for entry in described)
+            and recipe.head is None,
+            seconds=round(self.seconds, 1),
+            tokens_per_request=self.tokens_per_request,
+        )

@@ -1,0 +1,167 @@
+"""Improve a model at a task: race all methods under one budget, choose, and prove the choice on held-out examples."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from strop.checkpoints import takes_names
+from strop.errors import UsageError
+from strop.files import write_text
+from strop.improving.improver import Improver, refuse_no_contender
+from strop.improving.keeping import LEADERBOARD
+from strop.improving.pace import Pace
+from strop.improving.plan import EFFORTS, ImprovePlan
+from strop.proving import Assignment, Budget, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
+from strop.scoring import writes
+from strop.tasks import TaskSource, content_with_shots, load_task, refuse_objective
+
+PROMPTED = "task.yaml"
+"""What a winning prompt is saved as, beside the recipe: the task, asked with it."""
+
+MOST_TO_PROVE = 1 / 3
+"""The share of the budget that the look at test may take: beyond it a sample of the split is measured."""
+
+FEWEST_PROVED = 100
+"""Test examples that are measured at least, where there are as many."""
+
+
+@takes_names
+def improve(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TaskSource,
+    plan: ImprovePlan | None = None,
+    options: RunOptions | None = None,
+) -> RunOutcome:
+    """Race methods under one budget, choose the best, or none, by the select split, and prove it on held-out examples.
+
+    Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): each round has more data, and the better half of those in
+    the round before; all of a round are judged on the same select examples. What is chosen is better than the model as it is,
+    and than the best constant answer, beyond chance; else nothing is edited. Solved examples in the prompt and a LoRA are in
+    the running too. The test split is scored once, for the one choice. The model is left as it was.
+
+    The budget is all of it, in seconds: loading, choosing and the held-out measurement.
+
+    Args:
+        model: a causal language model, or a classifier where the task has labels, with nothing attached;
+            its name or folder stands for it and its tokenizer.
+        tokenizer: its fast tokenizer.
+        task: a task, or what `load_task` takes.
+        plan: the settings.
+        options: what to spend, what to guard and where to write; without a budget the preset's holds.
+
+    Raises:
+        RunError: the run folder is in use, is being worked on, or was begun with other settings.
+        InterventionError: something is attached to the model.
+        TaskError: a row does not fit the model, or a split is empty.
+        UsageError: there is a recipe to begin with, or nothing can be tried for the task.
+    """
+    began, source = time.monotonic(), task
+    task = load_task(task)
+    plan, options = plan or ImprovePlan(), options or RunOptions()
+    refuse_objective(task, plan.objective)
+    if options.after is not None:
+        raise UsageError("improve begins with the model as it is; leave out the recipe to begin with (after).")
+    if options.budget.seconds is None:
+        budget = Budget(seconds=plan.effort.seconds, evaluations=options.budget.evaluations)
+        options = dataclasses.replace(options, budget=budget)
+    with options.in_force():
+        given = Assignment.of(model, tokenizer, task, options)
+        options = _guarded(plan, given, options)
+        pace = Pace.measured(given)
+        plan = _resumed(plan, options) or _sized(plan, given, pace, options)
+        seconds = _seconds_to_choose(plan, given, pace, options)
+        improver = Improver(given, plan, pace=pace, seconds=seconds, drift_text=options.drift_text)
+        refuse_no_contender(improver)
+        for line in _expectation(improver, plan, options, seconds):
+            options.progress.note(line)
+        spent = options.spent_seconds + time.monotonic() - began
+        settings = RunSettings.of("improve", plan)
+        return conduct(
+            improver,
+            settings,
+            dataclasses.replace(options, spent_seconds=spent),
+            finishing=lambda outcome: _with_leaderboard(outcome, improver, source),
+        )
+
+
+def _guarded(plan: ImprovePlan, given: Assignment, options: RunOptions) -> RunOptions:
+    """Return options with the plan's bound on drift, unless one is given: what a model says elsewhere is not to be spent."""
+    named = any(guard.measure.name == "drift" for guard in options.guards)
+    if plan.drift is None or named or not writes(given.model, given.anatomy):
+        return options
+    bound = Guard(DriftFromBase(options.drift_text), plan.drift)
+    return dataclasses.replace(options, guards=(*options.guards, bound))
+
+
+def _resumed(plan: ImprovePlan, options: RunOptions) -> ImprovePlan | None:
+    """Return the plan that a run began with, which how fast the machine was then has a part in; None for a new run."""
+    if not options.resume or options.folder is None or plan.test_limit is not None:
+        return None
+    try:
+        content = json.loads((options.folder / "config.json").read_text(encoding="utf-8"))
+        limit = content["plan"]["test_limit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dataclasses.replace(plan, test_limit=limit) if isinstance(limit, int) else plan
+
+
+def _sized(plan: ImprovePlan, given: Assignment, pace: Pace, options: RunOptions) -> ImprovePlan:
+    """Return a plan whose look at test takes its share of the budget at most: of a large split a sample is measured."""
+    available = len(given.task.examples("test"))
+    seconds = options.budget.seconds
+    if plan.test_limit is not None or seconds is None:
+        return plan
+    most = available
+    while most > FEWEST_PROVED and _proving(most, given, pace, options) > seconds * MOST_TO_PROVE:
+        most = max(FEWEST_PROVED, most * 9 // 10)
+    return plan if most >= available else dataclasses.replace(plan, test_limit=most)
+
+
+def _proving(examples: int, given: Assignment, pace: Pace, options: RunOptions) -> float:
+    return pace.seconds_to_prove(examples, rivals=options.rivals, shots=given.task.labels is None)
+
+
+def _seconds_to_choose(plan: ImprovePlan, given: Assignment, pace: Pace, options: RunOptions) -> float:
+    """Return when all choosing is to be over, in seconds from the run's beginning."""
+    examples = len(given.task.examples("test", limit=plan.test_limit))
+    assert options.budget.seconds is not None  # the preset's, where none was given
+    return options.budget.seconds - _proving(examples, given, pace, options)
+
+
+def _expectation(improver: Improver, plan: ImprovePlan, options: RunOptions, seconds: float) -> Iterator[str]:
+    """Say before it begins what fits the budget, what the look at test will take, and what more would add."""
+    budget = options.budget.seconds
+    assert budget is not None  # the preset's, where none was given
+    task = improver.given.task
+    test = len(task.examples("test", limit=plan.test_limit))
+    names = ", ".join(own.name for own in improver.contenders)
+    rounds, most = len(plan.effort.rounds), plan.counts(task.counts["select"])[-1]
+    yield f"in {budget:.0f} s: {names}; in {rounds} rounds of up to {most} select examples"
+    sample = f"a sample of {test} of {task.counts['test']}" if test < task.counts["test"] else f"{test}"
+    yield f"the measurement on {sample} held-out examples will take about {budget - seconds:.0f} s of it"
+    if plan.drift is not None and writes(improver.given.model, improver.given.anatomy):
+        yield f"guard: drift at most {plan.drift:g} nats per token (--guard none lifts it)"
+    for name, (_, why) in improver.left_out.items():
+        yield f"left out: {name}: {why}"
+    more = plan.next_preset
+    if more is not None:
+        added = [name for name in EFFORTS[more].contenders if name not in plan.effort.contenders]
+        yield f"--preset {more} ({EFFORTS[more].seconds / 60:.0f} min) adds {', '.join(added)}, and more examples"
+
+
+def _with_leaderboard(outcome: RunOutcome, improver: Improver, source: TaskSource) -> RunOutcome:
+    """Return a run's outcome with the final leaderboard, and write that, and a winning prompt's task file, into its folder."""
+    board = improver.final_leaderboard(outcome)
+    folder = outcome.folder
+    if folder is not None:
+        board.save(folder / LEADERBOARD)
+        if outcome.result.prompt is not None and isinstance(source, str | Path):
+            shots = outcome.result.prompt.shots
+            write_text(folder / PROMPTED, yaml.safe_dump(content_with_shots(source, count=shots), sort_keys=False))
+    return dataclasses.replace(outcome, leaderboard=board)

@@ -1,0 +1,343 @@
+"""Let methods race for a task by successive halving, and choose the best of them, or none."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Sequence
+
+import optuna
+
+from strop.errors import StropError, UsageError, reason_in
+from strop.improving.contenders import BUILT_ON_THE_BEST, CONTENDERS, Contender, Share
+from strop.improving.decision import Decision, by_merit
+from strop.improving.entry import Entry, Found
+from strop.improving.judge import Judge
+from strop.improving.keeping import Kept, recipe_of
+from strop.improving.pace import Pace
+from strop.improving.plan import ImprovePlan
+from strop.improving.preparing import MOST_TO_PREPARE, prepare
+from strop.improving.prompts import asked_with
+from strop.proving import Assignment, Budget, CandidateSpace, Choice, DriftText, Journal, RunOutcome, Start, Trial
+from strop.recipe import Recipe
+from strop.runs import Leaderboard
+
+FEWEST_KEPT = 2
+"""Contenders that go on to the next round at least."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """When what must be over, in seconds from the run's beginning."""
+
+    begins: float
+    ends: float
+    """All choosing."""
+
+    def after(self, share: float) -> float:
+        """Return when a share of the time between is over."""
+        return self.begins + share * (self.ends - self.begins)
+
+
+class Improver:
+    """Races a portfolio of methods: each round has more data and the better half of those before.
+
+    Everyone in a round is judged on the same select examples, those of earlier rounds among them, so that a challenger wins
+    only on as many as the incumbent. "No edit" is always in the running.
+
+    Args:
+        given: what is to be improved.
+        plan: the settings.
+        pace: of this machine, which sizes what each contender reads.
+        seconds: all choosing is to be over by then, from the run's beginning.
+        drift_text: what drift from the base is measured on.
+
+    Raises:
+        TaskError: a split is empty, or a row does not fit.
+    """
+
+    def __init__(
+        self, given: Assignment, plan: ImprovePlan, *, pace: Pace, seconds: float, drift_text: DriftText
+    ) -> None:
+        self.given = given
+        self.plan = plan
+        self._pace, self._seconds, self._drift_text = pace, seconds, drift_text
+        self._counts = plan.counts(len(given.task.examples("select")))
+        self.left_out: dict[str, tuple[Contender, str]] = {}
+        """Who is not in the running, and why."""
+        self.contenders: tuple[Contender, ...] = self._admitted()
+        self._entries: dict[str, Entry] = {}
+        """The newest entry of everyone who has one."""
+
+    @property
+    def space(self) -> CandidateSpace[tuple[str, bool]]:
+        """How its candidates are kept in a study: whose proposal it is, and whether it is of an earlier round."""
+        return CandidateSpace(
+            method="improve",
+            distributions={
+                "carried": optuna.distributions.IntDistribution(0, 1),
+                "name": optuna.distributions.CategoricalDistribution(_all_names()),
+            },
+            spell=lambda own: {"name": own[0], "carried": int(own[1])},
+            read=lambda settings: (str(settings["name"]), bool(settings["carried"])),
+        )
+
+    def _admitted(self) -> tuple[Contender, ...]:
+        found = []
+        for name in self.plan.effort.contenders:
+            own = CONTENDERS[name]
+            refusal = own.refusal(self.given.task)
+            if own.family not in self.plan.families:
+                refusal = f"the family {own.family} was not asked for."
+            if refusal is None:
+                found.append(own)
+            else:
+                self.left_out[name] = own, refusal
+        return tuple(found)
+
+    def choose(self, journal: Journal) -> Choice:
+        """Return the best proposal of all, where it is better than the model as it is beyond chance.
+
+        Args:
+            journal: where finished trials and decisions are kept.
+        """
+        self._journal, self._kept = journal, Kept(self.given, journal)
+        self._judge = Judge(self.given, journal, self._kept, drift_text=self._drift_text, seed=self.plan.seed)
+        began = self._prepared()
+        clock = _Clock(began, max(self._seconds, began))
+        self._unedited = self._base_trial()
+        standing, share = [own for own in self.contenders if own.name not in self.left_out], 0.0
+        for number, (own, count) in enumerate(zip(self.plan.effort.rounds, self._counts, strict=True), start=1):
+            share += own.time
+            self._round(number, standing, count, until=clock.after(share))
+            ranked = by_merit([self._entries[c.name] for c in standing if c.name in self._entries])
+            if number < len(self._counts):
+                standing = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
+        self._build(until=clock.ends)
+        return self._choice()
+
+    @property
+    def decision(self) -> Decision:
+        """What is chosen of all that is in the running, as it stands."""
+        return Decision(tuple(self._entries.values()), dict(self.left_out), self.plan.objective)
+
+    def _prepared(self) -> float:
+        """Make what several methods need, and leave out who would need more; return when that was done, in seconds."""
+        journal = self._journal
+        known = journal.recall("prepared")
+        if known is None:
+            begun = journal.stopwatch.seconds
+            until = begun + MOST_TO_PREPARE * max(self._seconds - begun, 0.0)
+            texts = prepare(self.given, self.contenders, journal, until=until)
+            known = {"texts": texts, "seconds": journal.stopwatch.seconds}
+            journal.remember("prepared", known)
+        for own in self.contenders:
+            if own.texts > known["texts"]:
+                reason = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
+                self.left_out[own.name] = own, reason
+        return float(known["seconds"])
+
+    def _base_trial(self) -> Trial:
+        """Return what the last round's examples say of the model as it is."""
+        count = self._counts[-1]
+        key = self._journal.unedited_key(examples=count)
+        return self._journal.measure(key, lambda: self._judge.base(count))
+
+    def _round(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> None:
+        """Let everyone who is still in the running propose something, and judge it on a round's examples."""
+        self._journal.say(
+            f"round {number} of {len(self._counts)}: {len(standing)} in the running, {count} select examples"
+        )
+        for own in standing:  # first the cheap look at what there is, so that all are judged on as many
+            earlier = self._entries.get(own.name)
+            if earlier is not None:
+                share = dataclasses.replace(earlier.share, select=count)
+                again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, carried=True)
+                self._entries[own.name] = again
+        for index, own in enumerate(standing):
+            self._run(own, number, count, until=until, left=len(standing) - index, given=self.given, basis="")
+            self._show()
+
+    def _run(
+        self, own: Contender, number: int, count: int, *, until: float, left: int, given: Assignment, basis: str
+    ) -> None:
+        """Let one contender propose something, and keep the better of that and of what it proposed before."""
+        journal = self._journal
+        share = self._share(own, number, count, until=until, left=left)
+        if share is None:
+            if own.name not in self._entries:
+                self.left_out[own.name] = own, "there was no time left for it; give a longer --time-limit."
+            journal.say(f"{own.name}: no time is left in round {number}")
+            return
+        before, started = self._entries.get(own.name), journal.stopwatch.seconds
+        spent = before.seconds if before is not None else 0.0
+        try:
+            found = self._found(own, number, share, given=given, basis=basis)
+        except StropError as error:
+            self.left_out[own.name] = own, reason_in(error)
+            journal.say(f"{own.name}: {reason_in(error)}")
+            return
+        seconds = journal.recall(f"{own.name} {number} seconds")
+        if seconds is None:
+            seconds = journal.stopwatch.seconds - started
+            journal.remember(f"{own.name} {number} seconds", seconds)
+        entry = self._judge.entry(own, number, share, found, seconds=spent + seconds)
+        journal.say(f"{own.name}: {_in_short(entry)}")
+        worse = before is not None and before.trial.merit > entry.trial.merit
+        kept = before if worse and before is not None else entry
+        self._entries[own.name] = dataclasses.replace(kept, seconds=spent + seconds)
+        self.left_out.pop(own.name, None)
+
+    def _share(self, own: Contender, number: int, count: int, *, until: float, left: int) -> Share | None:
+        """Return what a contender gets in a round, the same after a resume; None where no time is left."""
+        known = self._journal.recall(f"{own.name} {number} share")
+        if known is not None:
+            return Share(**known) if known else None
+        seconds = (until - self._journal.stopwatch.seconds) / left
+        task = self.given.task
+        source = "train" if task.counts.get("train") else "select"
+        data = self.plan.effort.rounds[min(number, len(self._counts)) - 1].data
+        share = Share(
+            select=count,
+            train=max(1, round(data * task.counts.get(source, 1))),
+            last=number >= len(self._counts),
+            seconds=round(max(seconds, 0.0), 3),
+            objective=self.plan.objective,
+            seed=self.plan.seed,
+        )
+        fits = seconds > 2 * count * self._pace.seconds_per_example  # less than it takes to judge it twice
+        sized = dataclasses.replace(share, train=own.size(share, self._pace)) if fits else None
+        self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
+        return sized
+
+    def _found(self, own: Contender, number: int, share: Share, *, given: Assignment, basis: str) -> Found:
+        """Return what a contender proposes in a round, within its time."""
+        known = self._kept.found(own.name, number)
+        if known is not None:
+            return known
+        journal = self._journal
+        until = journal.recall(f"{own.name} {number} until")
+        if until is None:
+            until = journal.stopwatch.seconds + share.seconds
+            journal.remember(f"{own.name} {number} until", until)
+        chooser = own.make(given, share)
+        journal.study.take(chooser.space)
+        stage, folder = f"{own.name} {number}", self._kept.folder(own.name, number)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        journal.say(f"{own.name}: {own.words(share)}, {share.seconds:.0f} s at most")
+        choice = chooser.choose(
+            dataclasses.replace(
+                journal,
+                space=chooser.space,
+                stage=stage,
+                budget=Budget(seconds=until, evaluations=journal.budget.evaluations),
+                folder=folder,
+                basis=basis,
+                about=own.name,
+            )
+        )
+        tried = sum(trial.key.stage == stage for trial in journal.study.trials())
+        shots = given.task.shots.count if basis and given.task is not self.given.task and given.task.shots else None
+        improves = choice.best.merit > (choice.started or choice.unedited).merit
+        found = Found(
+            choice.edits if improves else Start(),
+            choice.shots if choice.shots is not None else shots,
+            max(1, tried),
+            choice.tokens,
+        )
+        self._kept.keep_found(own.name, number, found)
+        for leftover in ("checkpoints", "gradients", "best"):
+            if folder is not None:
+                shutil.rmtree(folder / leftover, ignore_errors=True)
+        return found
+
+    def _build(self, *, until: float) -> None:
+        """Learn on top of the best edits of weights, and below the best prompt, in the time that is kept for it."""
+        if self.plan.effort.time_for_building < 0.01:
+            return
+        count, number = self._counts[-1], len(self._counts) + 1
+        built = self._to_build(count)
+        for index, (own, given) in enumerate(built):
+            self._run(own, number, count, until=until, left=len(built) - index, given=given, basis=own.name)
+            self._show()
+
+    def _to_build(self, count: int) -> list[tuple[Contender, Assignment]]:
+        """Return who is to build on what: learners on the best edits of weights, a sharpening on the best prompt."""
+        judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
+        found: list[tuple[Contender, Assignment]] = []
+        weights = [own for own in judged if own.found.edits and _edits_weights(own.found.edits)]
+        for name in BUILT_ON_THE_BEST if weights else ():
+            base = CONTENDERS[name]
+            if base.refusal(self.given.task) is None and base.family in self.plan.families and weights[0].name != name:
+                own = dataclasses.replace(base, name=f"{name} on {weights[0].name}")
+                found.append((own, dataclasses.replace(self.given, start=weights[0].found.edits)))
+        prompts = [own for own in judged if own.contender.family == "prompt"]
+        if prompts and "sharpen" in self.plan.families and prompts[0] in judged[:2]:
+            own = dataclasses.replace(CONTENDERS["sharpening by signs"], name="sharpening on the prompt")
+            found.append((own, asked_with(self.given, prompts[0].found.shots)))
+        return found
+
+    def _show(self) -> None:
+        """Write down how everyone stands."""
+        decision = self.decision
+        board = decision.leaderboard(
+            self._recipe_of, unedited=self._unedited, spent_seconds=self._journal.stopwatch.seconds, final=False
+        )
+        self._kept.show(dataclasses.replace(board, budget_seconds=self._journal.budget.seconds), decision.leader)
+
+    def _recipe_of(self, entry: Entry) -> Recipe:
+        return recipe_of(self.given, entry.found.edits, base=self.given.base)
+
+    def final_leaderboard(self, outcome: RunOutcome) -> Leaderboard:
+        """Return how all stood when the choice was made, with what test says of that.
+
+        Args:
+            outcome: of the run.
+        """
+        result = outcome.result
+        board = self.decision.leaderboard(
+            self._recipe_of, unedited=self._unedited, spent_seconds=result.cost.wall_seconds, final=True
+        )
+        first, *others = board.standings
+        proved = dataclasses.replace(first, test=result.comparison["test"])
+        return dataclasses.replace(board, standings=(proved, *others), budget_seconds=self._journal.budget.seconds)
+
+    def _choice(self) -> Choice:
+        """Return what is chosen, and leave the leaderboard as it stands."""
+        chosen = self.decision.chosen
+        tokens = self._judge.tokens + sum(own.found.tokens for own in self._entries.values())
+        self._show()
+        if chosen is None:
+            return Choice(Start(), self._unedited, self._unedited, tokens=tokens)
+        return Choice(chosen.found.edits, self._unedited, chosen.trial, tokens=tokens, shots=chosen.found.shots)
+
+
+def _edits_weights(edits: Start) -> bool:
+    return edits.head is None and all(own.kind == "weight" for own in edits.interventions)
+
+
+def _all_names() -> tuple[str, ...]:
+    """Return every name an entry can have."""
+    built = [f"{name} on {other}" for name in BUILT_ON_THE_BEST for other in CONTENDERS]
+    return (*CONTENDERS, *built, "sharpening on the prompt")
+
+
+def _in_short(entry: Entry) -> str:
+    figures = entry.trial.figures
+    measured = figures.metric[1] if figures.metric is not None else figures.accuracy
+    shown = f"{100 * measured:.1f} %, " if measured is not None else ""
+    gained = f" ({100 * entry.gain.gain:+.1f} points)" if measured is not None else f" ({entry.gain.gain:+.3f})"
+    drift = f", drift {entry.drift.spelt_kl}" if entry.drift is not None else ""
+    found = "" if entry.found.changes else ", nothing that helps"
+    return f"{shown}loss {figures.loss:.3f} on {figures.count} select examples{gained}{drift}{found}"
+
+
+def refuse_no_contender(improver: Improver) -> None:
+    """Raise UsageError if nobody is in the running: each that was asked for is left out.
+
+    Args:
+        improver: made ready.
+    """
+    if not improver.contenders:
+        name, (_, why) = next(iter(improver.left_out.items()))
+        raise UsageError(f"Nothing is left to try for task {improver.given.task.name}: {name}: {why}")
