@@ -241,6 +241,7 @@ def few_texts(request: pytest.FixtureRequest, texts_of_tiny_models: Path) -> Ite
         patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
         patch.setattr("strop.proving.drift.TEXTS", 4)
         patch.setattr("strop.training.fitter.KEPT_TEXTS", 4)
+        patch.setattr("strop.improving.preparing.TEXTS", {"none": 0, "few": 4, "many": 4})
         patch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
         if "real" not in request.keywords:
             patch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)

@@ -1,28 +1,201 @@
-"""A race of methods: the better half goes on, all are judged on as many examples, and the budget is all of it."""
+"""A race of methods: the better half goes on, all are judged on as many examples, and only what is sure is chosen."""
 
+import dataclasses
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.fixtures.runs import Notes
+import pytest
+from tests.fixtures.runs import Interrupting, Notes, evaluated
 
+from strop.errors import UsageError
 from strop.improving import ImprovePlan, improve
-from strop.proving import Budget, RunOptions
+from strop.proving import Budget, Guard, RunOptions
+from strop.recipe import Recipe
+from strop.runs import Leaderboard, RunResult
+
+AMPLE = Budget(seconds=10_000)
+PRUNED = ImprovePlan(preset="good", families=("prune",), select_limit=60, drift=None)
 
 
-def test_x(answering: Callable[..., Any], small_tokenizer: Any, task: Any, tmp_path: Path) -> None:
+def test_what_is_surely_better_is_chosen_and_proved_once(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    model, task = spoilt(), many_facts()
+    found = improve(model, small_tokenizer, task, PRUNED, RunOptions(out=tmp_path / "run", budget=AMPLE))
+    assert found.result.command == "improve"
+    assert found.leaderboard is not None
+    first = found.leaderboard.chosen
+    assert (first.name, first.state, first.family) == ("eigenpruning", "chosen", "prune")
+    assert first.comparison is not None
+    assert first.comparison.ci95[0] > 0
+    assert first.test == found.result.comparison["test"]
+    assert first.select is not None
+    assert first.select.count == 60
+    assert found.result.comparison["test"].ci95[0] > 0
+    again = evaluated(model, small_tokenizer, Recipe.load(tmp_path / "run" / "recipe"), task)
+    assert again.accuracy == found.result.edited["test"].accuracy
+    assert Leaderboard.read(tmp_path / "run" / "leaderboard.json") == found.leaderboard
+    assert RunResult.read(tmp_path / "run" / "result.json").to_json() == found.result.to_json()
+    assert found.leaderboard.decision.startswith("Eigenpruning is chosen: +")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_where_there_is_nothing_to_know_the_model_stays_as_it_is(
+    seed: int, answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> None:
+    plan = ImprovePlan(families=("sharpen", "laser"), select_limit=60)
+    found = improve(answering(), small_tokenizer, many_facts(shuffled=seed), plan, RunOptions(budget=AMPLE))
+    assert found.result.interventions == ()
+    assert found.leaderboard is not None
+    assert found.leaderboard.chosen.name == "no edit"
+    assert found.leaderboard.decision.startswith("The model stays as it is. The best that was tried is ")
+
+
+def test_all_of_a_round_are_judged_on_as_many_examples_and_half_go_on(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> None:
     notes = Notes()
-    found = improve(
-        answering(),
-        small_tokenizer,
-        task,
-        ImprovePlan(preset="good"),
-        RunOptions(out=tmp_path / "run", progress=notes, budget=Budget(seconds=90)),
+    plan = dataclasses.replace(PRUNED, families=("laser", "sharpen", "prune"), select_limit=40)
+    found = improve(spoilt(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
+    assert [line for line in notes.lines if line.startswith("round ")] == [
+        "round 1 of 3: 4 in the running, 10 select examples",
+        "round 2 of 3: 2 in the running, 20 select examples",
+        "round 3 of 3: 2 in the running, 40 select examples",
+    ]
+    assert found.leaderboard is not None
+    judged = {own.name: own.select.count for own in found.leaderboard.standings if own.select is not None}
+    assert sorted(judged.values()) == [10, 10, 40, 40, 40]
+    states = {own.name: own.state for own in found.leaderboard.standings}
+    assert {name for name, state in states.items() if state == "stopped"} == {
+        name for name, count in judged.items() if count == 10
+    }
+    left = {name for name, state in states.items() if state == "left out"}
+    assert {"spectrum", "bias", "LoReFT", "LoRA", "examples in the prompt"} <= left
+
+
+def test_a_run_that_is_stopped_anywhere_ends_as_it_would_have(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    plan = dataclasses.replace(PRUNED, preset="quick", families=("sharpen", "laser", "train"), select_limit=30)
+    task = many_facts()
+    whole = improve(spoilt(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "whole", budget=AMPLE))
+    options = RunOptions(out=tmp_path / "run", budget=AMPLE, resume=True)
+    for step in (3, 60, 40, 50):
+        interrupted = dataclasses.replace(options, progress=Interrupting(step))
+        with pytest.raises(KeyboardInterrupt):
+            improve(spoilt(), small_tokenizer, task, plan, interrupted)
+        assert not (tmp_path / "run" / "result.json").exists()
+    found = improve(spoilt(), small_tokenizer, task, plan, options)
+    assert found.recipe == whole.recipe
+    assert found.leaderboard is not None
+    assert whole.leaderboard is not None
+    assert [own.name for own in found.leaderboard.standings] == [own.name for own in whole.leaderboard.standings]
+    assert [own.select for own in found.leaderboard.standings] == [own.select for own in whole.leaderboard.standings]
+    read = improve(spoilt(), small_tokenizer, task, plan, options)
+    assert read.leaderboard == found.leaderboard
+
+
+def test_the_leaderboard_and_the_best_so_far_are_there_while_it_runs(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    class Looking(Notes):
+        def note(self, line: str) -> None:
+            super().note(line)
+            if line.startswith("round 3"):
+                board = Leaderboard.read(tmp_path / "run" / "leaderboard.json")
+                self.names = {own.name for own in board.standings if own.state == "tried"}
+                self.best = Recipe.load(tmp_path / "run" / "best")
+
+    looking = Looking()
+    options = RunOptions(out=tmp_path / "run", budget=AMPLE, progress=looking)
+    improve(spoilt(), small_tokenizer, many_facts(), PRUNED, options)
+    assert looking.names == {"eigenpruning", "no edit"}
+    assert looking.best.interventions
+
+
+def test_a_classifier_learns_and_says_who_is_left_out(
+    tiny_classifier: Callable[..., Any], small_tokenizer: Any, cities: Callable[..., Path]
+) -> None:
+    found = improve(tiny_classifier("roberta"), small_tokenizer, cities(), None, RunOptions(budget=AMPLE))
+    assert found.leaderboard is not None
+    by_name = {own.name: own for own in found.leaderboard.standings}
+    assert by_name["LASER"].why == "it is for models that write, and this task has labels."
+    assert found.leaderboard.chosen.name == "spectrum"
+    assert found.recipe.head is not None
+    assert not by_name["spectrum"].bakeable
+    assert by_name["spectrum"].drift is None
+
+
+def test_what_cannot_be_tried_is_said(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> None:
+    notes = Notes()
+    plan = ImprovePlan(families=("train", "laser", "prompt"), select_limit=20)
+    without = many_facts(train=False)
+    found = improve(answering(), small_tokenizer, without, plan, RunOptions(budget=AMPLE, progress=notes))
+    assert found.leaderboard is not None
+    reason = "the task has no train split; give it a share under splits: in the task file."
+    assert f"left out: spectrum: {reason}" in notes.lines
+    assert {own.name: own.why for own in found.leaderboard.standings}["spectrum"] == reason
+    with pytest.raises(UsageError, match="Nothing is left to try for task many-facts: examples in the prompt: "):
+        improve(answering(), small_tokenizer, without, ImprovePlan(families=("train",)), RunOptions(budget=AMPLE))
+
+
+def test_a_budget_too_small_for_anything_leaves_the_model_as_it_is_and_says_why(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> None:
+    options = RunOptions(budget=Budget(seconds=0.01))
+    found = improve(answering(), small_tokenizer, many_facts(), ImprovePlan(), options)
+    assert found.result.interventions == ()
+    assert found.leaderboard is not None
+    assert found.leaderboard.decision == (
+        "The model stays as it is: no time was left for anything, for loading, preparing and measuring take longer than the "
+        "budget of 0.01 s."
     )
-    print("\n".join(notes.lines))
-    print(found)
-    for row in found.leaderboard.table().rows:
-        print(row)
-    print(found.leaderboard.decision)
-    print(sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")))
-    assert 0
+    assert found.result.comparison["test"].gain == 0
+
+
+def test_a_guard_that_the_base_breaks_is_refused_by_name(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> None:
+    options = RunOptions(budget=AMPLE, guards=(Guard.parse("drift:0.000001"),))
+    plan = dataclasses.replace(PRUNED, drift=0.05)
+    found = improve(answering(), small_tokenizer, many_facts(), plan, options)
+    assert found.result.interventions == ()
+    assert [reading.bound for reading in found.result.guards] == [0.000001]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "slow"}, "preset is one of quick, good, best, not 'slow'."),
+        ({"families": ("train", "lasr")}, "families (--families) are among sharpen, laser, prune, train, prompt, not 'lasr'."),
+        ({"families": ()}, "families (--families) is empty; leave it out for all."),
+        ({"select_limit": 0}, "select_limit is 1 or more, not 0."),
+        ({"drift": -1.0}, "drift is above 0, in nats per token, not -1."),
+        ({"seed": -1}, "seed is 0 or more, not -1."),
+    ],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        ImprovePlan(**changes)
+    assert str(refused.value) == message
+
+
+def test_a_large_test_split_is_measured_by_a_sample_that_fits_the_budget(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.modules["strop.improving.improve"], "FEWEST_PROVED", 10)
+    options = RunOptions(out=tmp_path / "run", budget=Budget(seconds=0.05), rivals=False)
+    found = improve(answering(), small_tokenizer, many_facts(), ImprovePlan(), options)
+    limit = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]["test_limit"]
+    assert 10 <= limit < 90
+    assert found.result.base["test"].count == limit
+    again = improve(
+        answering(), small_tokenizer, many_facts(), ImprovePlan(), dataclasses.replace(options, resume=True)
+    )
+    assert again.result.to_json() == found.result.to_json()

@@ -24,6 +24,7 @@ _MORE_MEMORY = {
     "train": "a smaller --batch-size, --gradient-checkpointing or fewer --layers",
     "search": "a smaller --select-limit or --gradient-examples",
     "prune": "a smaller --select-limit or --effect-examples",
+    "improve": "a smaller --select-limit or fewer --families",
     "sharpen": "a smaller --select-limit or --examples",
 }
 """command → what makes it smaller."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from strop.improving.pace import PASSES_OF_GRADIENT, PASSES_OF_STEP, Pace
 from strop.improving.plan import FamilyName
@@ -11,15 +11,16 @@ from strop.improving.prompts import PromptChooser
 from strop.interventions import FORMULAS
 from strop.proving import Assignment, Chooser
 from strop.searching import PrunePlan, Pruner, ReductionChooser, SearchPlan, Sharpener, SharpenPlan
-from strop.searching.fisher import FISHER_TEXTS
 from strop.statistics import ObjectiveName
 from strop.tasks import Task
-from strop.training.fitter import KEPT_TEXTS, Fitter
+from strop.training.fitter import Fitter
 from strop.training.plan import TrainPlan
 
 FEWEST = 8
 """Examples that are always learned from, however short the time is."""
 BATCH = 16
+
+Texts = Literal["none", "few", "many"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Contender:
     """It needs a train split."""
     of_labels: bool = False
     """It works for classifiers too."""
-    texts: int = 0
+    texts: Texts = "none"
     """How many texts of the base's own it reads, beside those that drift is measured on."""
 
     def refusal(self, task: Task) -> str | None:
@@ -111,7 +112,7 @@ def _sharpening(name: str, precondition: Any) -> Contender:
         lambda share: f"at most {steps(share)} steps, gradients of {share.train} examples",
         size,
         of_labels=precondition == "sign",
-        texts=FISHER_TEXTS if precondition == "fisher-sign" else 0,
+        texts="few" if precondition == "fisher-sign" else "none",
     )
 
 
@@ -154,7 +155,7 @@ def _eigenpruning() -> Contender:
         lambda given, share: Pruner(given, plan(share)),
         lambda share: f"whole matrices, drift priced, effects on {share.train} examples",
         size,
-        texts=FISHER_TEXTS,
+        texts="few",
     )
 
 
@@ -191,7 +192,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         size,
         learns=True,
         of_labels=True,
-        texts=KEPT_TEXTS,
+        texts="many",
     )
 
 

@@ -32,6 +32,8 @@ class Decision:
     entries: tuple[Entry, ...]
     left_out: Mapping[str, tuple[Contender, str]]
     objective: ObjectiveName
+    budget_seconds: float | None = None
+    """All that there is."""
 
     @property
     def judged_last(self) -> list[Entry]:
@@ -92,6 +94,7 @@ class Decision:
             standings=tuple(standings),
             objective=self.objective,
             spent_seconds=round(spent_seconds, 1),
+            budget_seconds=self.budget_seconds,
             decision=self.sentence,
         )
 
@@ -101,7 +104,10 @@ class Decision:
         chosen, last = self.chosen, self.judged_last
         if chosen is None:
             if not last:
-                return "The model stays as it is: nothing was tried to its end."
+                return (
+                    "The model stays as it is: no time was left for anything, for loading, preparing and measuring take longer "
+                    f"than the budget of {self.budget_seconds:g} s."
+                )
             best = last[0]
             why = best.obstacle(rivals=len(self.entries))
             return f"The model stays as it is. The best that was tried is {best.name}, and {why}"

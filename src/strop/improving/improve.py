@@ -17,6 +17,7 @@ from strop.improving.keeping import LEADERBOARD
 from strop.improving.pace import Pace
 from strop.improving.plan import EFFORTS, ImprovePlan
 from strop.proving import Assignment, Budget, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
+from strop.runs import Leaderboard
 from strop.scoring import writes
 from strop.tasks import TaskSource, content_with_shots, load_task, refuse_objective
 
@@ -82,12 +83,15 @@ def improve(
             options.progress.note(line)
         spent = options.spent_seconds + time.monotonic() - began
         settings = RunSettings.of("improve", plan)
-        return conduct(
+        found = conduct(
             improver,
             settings,
             dataclasses.replace(options, spent_seconds=spent),
             finishing=lambda outcome: _with_leaderboard(outcome, improver, source),
         )
+    if found.leaderboard is None and found.folder is not None:  # it was finished already
+        return dataclasses.replace(found, leaderboard=Leaderboard.read(found.folder / LEADERBOARD))
+    return found
 
 
 def _guarded(plan: ImprovePlan, given: Assignment, options: RunOptions) -> RunOptions:

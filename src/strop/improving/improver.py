@@ -15,7 +15,7 @@ from strop.improving.judge import Judge
 from strop.improving.keeping import Kept, recipe_of
 from strop.improving.pace import Pace
 from strop.improving.plan import ImprovePlan
-from strop.improving.preparing import MOST_TO_PREPARE, prepare
+from strop.improving.preparing import MOST_TO_PREPARE, prepare, texts_of
 from strop.improving.prompts import asked_with
 from strop.proving import Assignment, Budget, CandidateSpace, Choice, DriftText, Journal, RunOutcome, Start, Trial
 from strop.recipe import Recipe
@@ -118,7 +118,9 @@ class Improver:
     @property
     def decision(self) -> Decision:
         """What is chosen of all that is in the running, as it stands."""
-        return Decision(tuple(self._entries.values()), dict(self.left_out), self.plan.objective)
+        return Decision(
+            tuple(self._entries.values()), dict(self.left_out), self.plan.objective, self._journal.budget.seconds
+        )
 
     def _prepared(self) -> float:
         """Make what several methods need, and leave out who would need more; return when that was done, in seconds."""
@@ -131,7 +133,7 @@ class Improver:
             known = {"texts": texts, "seconds": journal.stopwatch.seconds}
             journal.remember("prepared", known)
         for own in self.contenders:
-            if own.texts > known["texts"]:
+            if texts_of(own) > known["texts"]:
                 reason = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
                 self.left_out[own.name] = own, reason
         return float(known["seconds"])
@@ -283,7 +285,7 @@ class Improver:
         board = decision.leaderboard(
             self._recipe_of, unedited=self._unedited, spent_seconds=self._journal.stopwatch.seconds, final=False
         )
-        self._kept.show(dataclasses.replace(board, budget_seconds=self._journal.budget.seconds), decision.leader)
+        self._kept.show(board, decision.leader)
 
     def _recipe_of(self, entry: Entry) -> Recipe:
         return recipe_of(self.given, entry.found.edits, base=self.given.base)
@@ -300,7 +302,7 @@ class Improver:
         )
         first, *others = board.standings
         proved = dataclasses.replace(first, test=result.comparison["test"])
-        return dataclasses.replace(board, standings=(proved, *others), budget_seconds=self._journal.budget.seconds)
+        return dataclasses.replace(board, standings=(proved, *others))
 
     def _choice(self) -> Choice:
         """Return what is chosen, and leave the leaderboard as it stands."""
