@@ -32,8 +32,10 @@ class Decision:
     entries: tuple[Entry, ...]
     left_out: Mapping[str, tuple[Contender, str]]
     objective: ObjectiveName
-    budget_seconds: float | None = None
+    budget_seconds: float
     """All that there is."""
+    rounds: int
+    """Of the race."""
 
     @property
     def judged_last(self) -> list[Entry]:
@@ -100,7 +102,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        """What is chosen, and why, in at most three sentences."""
+        """What is chosen, and why, in a few sentences."""
         chosen, last = self.chosen, self.judged_last
         if chosen is None:
             if not last:
@@ -125,4 +127,6 @@ class Decision:
             words += f" {better[0].name} scored higher, but {better[0].obstacle(rivals=len(self.entries))}"
         elif others:
             words += f" The next best is {others[0].name} with {points * others[0].gain.gain:+.1f} {unit}."
+        if chosen.came_late(self.rounds):
+            words += " It came late: a larger --time-limit may find more."
         return words

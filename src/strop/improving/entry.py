@@ -55,6 +55,10 @@ class Entry:
         """Of the contender."""
         return self.contender.name
 
+    def came_late(self, rounds: int) -> bool:
+        """Return whether it was found in the last of so many rounds, or after them."""
+        return self.trial.key.round >= rounds > 1 and not self.trial.key.candidate.get("carried")
+
     def obstacle(self, *, rivals: int) -> str | None:
         """Return why it may not be chosen, in one sentence; None where it may.
 

@@ -77,7 +77,14 @@ def improve(
         pace = Pace.measured(given)
         plan = _resumed(plan, options) or _sized(plan, given, pace, options)
         seconds = _seconds_to_choose(plan, given, pace, options)
-        improver = Improver(given, plan, pace=pace, seconds=seconds, drift_text=options.drift_text)
+        improver = Improver(
+            given,
+            plan,
+            pace=pace,
+            seconds=seconds,
+            budget_seconds=options.budget.seconds or plan.effort.seconds,
+            drift_text=options.drift_text,
+        )
         refuse_no_contender(improver)
         for line in _expectation(improver, plan, options, seconds):
             options.progress.note(line)
@@ -86,7 +93,7 @@ def improve(
         found = conduct(
             improver,
             settings,
-            dataclasses.replace(options, spent_seconds=spent),
+            dataclasses.replace(options, spent_seconds=spent, budget=Budget(evaluations=options.budget.evaluations)),
             finishing=lambda outcome: _with_leaderboard(outcome, improver, source),
         )
     if found.leaderboard is None and found.folder is not None:  # it was finished already

@@ -49,6 +49,7 @@ class Improver:
         plan: the settings.
         pace: of this machine, which sizes what each contender reads.
         seconds: all choosing is to be over by then, from the run's beginning.
+        budget_seconds: all that there is, the look at test included.
         drift_text: what drift from the base is measured on.
 
     Raises:
@@ -56,11 +57,19 @@ class Improver:
     """
 
     def __init__(
-        self, given: Assignment, plan: ImprovePlan, *, pace: Pace, seconds: float, drift_text: DriftText
+        self,
+        given: Assignment,
+        plan: ImprovePlan,
+        *,
+        pace: Pace,
+        seconds: float,
+        budget_seconds: float,
+        drift_text: DriftText,
     ) -> None:
         self.given = given
         self.plan = plan
         self._pace, self._seconds, self._drift_text = pace, seconds, drift_text
+        self._budget_seconds = budget_seconds
         self._counts = plan.counts(len(given.task.examples("select")))
         self.left_out: dict[str, tuple[Contender, str]] = {}
         """Who is not in the running, and why."""
@@ -119,7 +128,11 @@ class Improver:
     def decision(self) -> Decision:
         """What is chosen of all that is in the running, as it stands."""
         return Decision(
-            tuple(self._entries.values()), dict(self.left_out), self.plan.objective, self._journal.budget.seconds
+            tuple(self._entries.values()),
+            dict(self.left_out),
+            objective=self.plan.objective,
+            budget_seconds=self._budget_seconds,
+            rounds=len(self._counts),
         )
 
     def _prepared(self) -> float:
@@ -243,7 +256,7 @@ class Improver:
         improves = choice.best.merit > (choice.started or choice.unedited).merit
         found = Found(
             choice.edits if improves else Start(),
-            choice.shots if choice.shots is not None else shots,
+            (choice.shots if choice.shots is not None else shots) if improves else None,
             max(1, tried),
             choice.tokens,
         )

@@ -97,7 +97,7 @@ class Leaderboard:
     budget_seconds: float | None = None
     """None for no limit."""
     decision: str = ""
-    """What was chosen, and why, in at most three sentences."""
+    """What was chosen, and why, in a few sentences."""
 
     @property
     def chosen(self) -> Standing:

@@ -143,7 +143,7 @@ def pad_token_of(model: PreTrainedModel) -> int:
     Raises:
         TaskError: its config names none, so that it could not tell where texts of a batch end.
     """
-    found = model.config.get_text_config().pad_token_id
+    found = getattr(model.config.get_text_config(), "pad_token_id", None)
     if found is None:
         raise TaskError(
             f"This {type(model).__name__} has no pad_token_id in its config, and tells where texts of a batch end by it; load "

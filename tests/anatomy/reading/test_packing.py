@@ -7,8 +7,10 @@ import torch
 from tests.anatomy.reading.models import GATE_UP, QKV, T, make
 from torch import Tensor, nn
 
+from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.anatomy.reading import read_model
 from strop.anatomy.reading.packing import FoundPacking, attention_packing, gated_packing
-from strop.errors import AnatomyError
+from strop.errors import AnatomyError, SiteError
 
 FUSED = "self_attention.query_key_value", "self_attention.dense"
 BY_HEAD, BELOW = FoundPacking("interleaved", QKV), FoundPacking("stacked", QKV)
@@ -60,6 +62,17 @@ def test_heads_that_are_cut_by_fours_are_refused_with_what_was_seen() -> None:
         "transformer.h.0.attn.qkv_proj holds its parts in no order Strop can tell; its blocks of rows serve as 0: query of "
         "head 0, 2: value of head 0, 4: key of head 0, 6: query of head 2, …."
     )
+
+
+def test_what_cannot_be_told_is_left_alone_and_the_rest_is_read() -> None:
+    model = make("codegen-8")
+    found = read_model(model)
+    assert found.unnamed == ("attn.qkv_proj",)
+    assert list(found.family.matrices) == [MatrixType.OUTPUT, MatrixType.UP, MatrixType.DOWN]
+    anatomy = Anatomy.of(model)
+    assert {site.matrix_type for site in anatomy.sites()} == {MatrixType.OUTPUT, MatrixType.UP, MatrixType.DOWN}
+    with pytest.raises(SiteError, match="layer 0 query"):
+        anatomy.read_weight(model, WeightSite(0, MatrixType.QUERY))
 
 
 class GatedMLP(nn.Module):

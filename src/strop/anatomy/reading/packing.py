@@ -23,6 +23,10 @@ Row = TypeVar("Row", AttentionRow, GatedRow)
 Expected = TypeVar("Expected")
 
 
+class UntoldPackingError(AnatomyError):
+    """A fused matrix holds its parts in no order that is known."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FoundPacking:
     """How a fused matrix holds its parts, as a Spelling says it."""
@@ -53,7 +57,8 @@ def attention_packing(
         inputs: what to call the model's body with, by name; short random token ids or an image by default.
 
     Raises:
-        AnatomyError: no packing Strop knows does what the rows do, or no forward pass goes from `projection` to `output`.
+        UntoldPackingError: no packing Strop knows does what the rows do.
+        AnatomyError: no forward pass goes from `projection` to `output`.
     """
     share = head_count // key_value_head_count
     expected = {
@@ -80,7 +85,8 @@ def gated_packing(
         inputs: what to call the model's body with, by name; short random token ids or an image by default.
 
     Raises:
-        AnatomyError: no packing Strop knows does what the rows do, or no forward pass goes from `projection` to `down`.
+        UntoldPackingError: no packing Strop knows does what the rows do.
+        AnatomyError: no forward pass goes from `projection` to `down`.
     """
     half = row_count // 2
     expected: dict[FoundPacking, list[tuple[MatrixType, int]]] = {}
@@ -136,7 +142,7 @@ def _fitting(
     """Return the packing of which every row that was looked at does what it should.
 
     Raises:
-        AnatomyError: there is none, or the rows do not tell several apart.
+        UntoldPackingError: there is none, or the rows do not tell several apart.
     """
     fitting = [
         packing for packing, rows in expected.items() if all(fits(row, rows[index]) for index, row in found.items())
@@ -144,4 +150,4 @@ def _fitting(
     if fitting and all(expected[packing] == expected[fitting[0]] for packing in fitting):
         return fitting[0]
     shown = listed((f"{index}: {row}" for index, row in found.items()), most=4)
-    raise AnatomyError(f"{of} holds its parts in no order Strop can tell; its blocks of rows serve as {shown}.")
+    raise UntoldPackingError(f"{of} holds its parts in no order Strop can tell; its blocks of rows serve as {shown}.")

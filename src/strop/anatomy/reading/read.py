@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family, Matrices, Spelling
 from strop.anatomy.reading.observe import observe
-from strop.anatomy.reading.packing import FoundPacking, attention_packing, gated_packing
+from strop.anatomy.reading.packing import FoundPacking, UntoldPackingError, attention_packing, gated_packing
 from strop.anatomy.reading.refusal import describe_unknown, refuse_reading
 from strop.anatomy.reading.structure import read_structure
 from strop.anatomy.reading.verify import Findings, verify
@@ -80,12 +80,12 @@ def _read(model: PreTrainedModel) -> Reading:
         calls_per_block=seen.calls_per_block,
     )
     try:
-        family = _packed_as_seen(model, family)
+        family, untold = _packed_as_seen(model, family)
         found = verify(model, family, {stack: sizes_of(model, family, stack) for stack in family.paths})
     except (AnatomyError, UneditableWeightError) as error:
         raise refuse_reading(model, family, error) from None
     family = dataclasses.replace(_with_uncalled(family, found.uncalled), resumes=found.reuses_prefix)
-    return Reading(family, "", structure.unnamed, found)
+    return Reading(family, "", (*structure.unnamed, *untold), found)
 
 
 def _with_uncalled(family: Family, paths: frozenset[str]) -> Family:
@@ -104,30 +104,48 @@ def _with_uncalled(family: Family, paths: frozenset[str]) -> Family:
     return dataclasses.replace(family, matrices=said(family.matrices), stack_matrices=others) if paths else family
 
 
-def _packed_as_seen(model: PreTrainedModel, family: Family) -> Family:
-    """Return a family whose fused matrices hold their parts as the rows of the first block that has them behave."""
-    stacks = {stack: _stack_as_seen(model, family, stack) for stack in family.paths}
+def _packed_as_seen(model: PreTrainedModel, family: Family) -> tuple[Family, tuple[str, ...]]:
+    """Return a family whose fused matrices hold their parts as the rows of the first block that has them behave.
+
+    A fused matrix whose rows behave as those of no packing Strop knows is left out of it, and its path returned beside it.
+
+    Raises:
+        AnatomyError: nothing would be left of a list of blocks.
+    """
+    untold: list[str] = []
+    stacks = {stack: _stack_as_seen(model, family, stack, untold) for stack in family.paths}
     main = stacks[family.main_stack]
-    return dataclasses.replace(
+    packed = dataclasses.replace(
         family, matrices=main, stack_matrices={stack: stacks[stack] for stack in family.stack_matrices}
     )
+    return packed, tuple(dict.fromkeys(untold))
 
 
-def _stack_as_seen(model: PreTrainedModel, family: Family, stack: Stack | None) -> Matrices:
+def _stack_as_seen(model: PreTrainedModel, family: Family, stack: Stack | None, untold: list[str]) -> Matrices:
     sizes, blocks = sizes_of(model, family, stack), operator.attrgetter(family.paths[stack])(model)
     spelled = family.matrices_of(stack)
     found: dict[Spelling, FoundPacking] = {}
+    left: dict[Spelling, AnatomyError] = {}
     for fused in {each: None for spellings in spelled.values() for each in spellings if each.packed}:
         layer = next(index for index, own in enumerate(sizes.spellings) if fused in own.values())
-        packing = _packing_of(model, blocks[layer], sizes.spellings[layer], fused, sizes)
+        try:
+            packing = _packing_of(model, blocks[layer], sizes.spellings[layer], fused, sizes)
+        except UntoldPackingError as error:
+            left[fused] = error
+            continue
         if packing is not None:
             found[fused] = packing
+    told = {matrix_type: [each for each in own if each not in left] for matrix_type, own in spelled.items()}
+    if left and not any(told.values()):
+        raise next(iter(left.values()))
+    untold += [each.path for each in left]
     return {
         matrix_type: _one_or_all(
             dataclasses.replace(each, packing=found[each].packing, packed=found[each].packed) if each in found else each
             for each in spellings
         )
-        for matrix_type, spellings in spelled.items()
+        for matrix_type, spellings in told.items()
+        if spellings
     }
 
 

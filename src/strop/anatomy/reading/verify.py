@@ -180,7 +180,7 @@ def _refuse_padding(model: PreTrainedModel, family: Family, inputs: Inputs, stat
     if inputs.keys() != {"input_ids"}:
         return
     ids = inputs["input_ids"]
-    token = model.config.get_text_config().pad_token_id
+    token = getattr(model.config.get_text_config(), "pad_token_id", None)
     padding = ids.new_full((len(ids), PADDING), int(ids[0, 0]) if token is None else token)
     masked = {} if family.causal else {"attention_mask": torch.cat([ids * 0 + 1, padding * 0], 1)}
     padded = run(model, {"input_ids": torch.cat([ids, padding], 1), **masked})[0]

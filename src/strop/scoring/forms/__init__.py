@@ -61,5 +61,5 @@ def form_of(
         )
     if tokenizer.mask_token_id is None:
         raise UsageError(f"{name} fills masks, and its tokenizer has no mask token; load the tokenizer it came with.")
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     return MaskedForm(int(tokenizer.mask_token_id), int(pad) if pad is not None else 0)

@@ -1,0 +1,127 @@
+"""What `strop improve` chooses within a budget, beside each family alone for as long; and what it makes of tasks nothing helps.
+
+python bench_improve.py race world-facts int-mult --seconds 300 --runs DIR [--data SHARED]
+python bench_improve.py nothing --seconds 120 --seeds 20 --runs DIR
+"""
+
+import argparse
+import dataclasses
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import strop
+from bench_evidence import MODEL, task_of
+from common import write_result
+from strop.improving import FAMILIES, ImprovePlan, improve
+from strop.proving import Budget, RunOptions, RunOutcome
+from strop.tasks import Task
+
+ALONE = tuple(family for family in FAMILIES if family != "prompt")
+
+
+def row_of(found: RunOutcome, seconds: float) -> dict[str, Any]:
+    """Return one line: the choice, its figures, and how the budget was kept."""
+    assert found.leaderboard is not None
+    chosen, result = found.leaderboard.chosen, found.result
+    drift = result.price.drift if result.price is not None else None
+    return {
+        "chosen": chosen.name,
+        "setting": chosen.setting,
+        "select_gain": chosen.comparison.gain if chosen.comparison is not None else 0.0,
+        "base": result.base["test"].accuracy,
+        "accuracy": result.edited["test"].accuracy,
+        "count": result.edited["test"].count,
+        "gain": result.comparison["test"].gain,
+        "gain_ci95": list(result.comparison["test"].ci95),
+        "drift": drift.kl if drift is not None else None,
+        "tokens_per_request": chosen.tokens_per_request,
+        "budget_seconds": found.leaderboard.budget_seconds,
+        "seconds": seconds,
+        "standings": [
+            {
+                "name": own.name,
+                "state": own.state,
+                "count": own.select.count if own.select is not None else None,
+                "accuracy": own.select.accuracy if own.select is not None else None,
+                "loss": own.select.loss if own.select is not None else None,
+                "drift": own.drift.kl if own.drift is not None else None,
+                "seconds": own.seconds,
+            }
+            for own in found.leaderboard.standings
+        ],
+    }
+
+
+def raced(task: Task, plan: ImprovePlan, seconds: float, folder: Path) -> dict[str, Any]:
+    """Load the model, improve it within so many seconds, loading included, and return the line."""
+    started = time.monotonic()
+    model, tokenizer = strop.load(MODEL)
+    options = RunOptions(
+        out=folder, budget=Budget(seconds=seconds), spent_seconds=time.monotonic() - started, resume=True
+    )
+    found = improve(model, tokenizer, task, plan, options)
+    return row_of(found, time.monotonic() - started)
+
+
+def race(names: list[str], preset: Any, seconds: float, folder: Path) -> None:
+    """Race all families at each task, then each family alone for as long, and write down all of it."""
+    found: dict[str, Any] = {}
+    for name in names:
+        task, own = task_of(name), folder / name
+        found[name] = {"all": raced(task, ImprovePlan(preset=preset), seconds, own / "all")}
+        print(name, "all", found[name]["all"]["chosen"], found[name]["all"]["accuracy"], flush=True)
+        for family in ALONE:
+            try:
+                plan = ImprovePlan(preset=preset, families=(family,))
+                found[name][family] = raced(task, plan, seconds, own / family)
+                print(name, family, found[name][family]["chosen"], found[name][family]["accuracy"], flush=True)
+            except strop.StropError as error:
+                found[name][family] = {"refused": str(error)}
+        write_result(f"improve_{preset}", {"model": MODEL, "seconds": seconds, "tasks": found})
+
+
+def nothing(seeds: int, seconds: float, folder: Path) -> None:
+    """Improve at facts whose answers are shuffled, which nothing helps, and count how often nothing is edited."""
+    lines = []
+    for seed in range(seeds):
+        task = shuffled(strop.load_task("world-facts"), seed)
+        row = raced(task, ImprovePlan(select_limit=100, test_limit=200), seconds, folder / f"nothing-{seed}")
+        lines.append(row)
+        print(seed, row["chosen"], row["gain"], row["gain_ci95"], flush=True)
+        stayed = sum(line["chosen"] == "no edit" for line in lines)
+        write_result("improve_nothing", {"model": MODEL, "seconds": seconds, "unedited": stayed, "runs": lines})
+
+
+def shuffled(task: Task, seed: int) -> Task:
+    """Return a task each of whose splits has its answers dealt to its prompts by chance."""
+    draw = random.Random(seed)
+    splits = {}
+    for name, members in task.splits.items():
+        answers = [example.answer for example in members]
+        draw.shuffle(answers)
+        splits[name] = tuple(
+            dataclasses.replace(example, answer=answer, paraphrases=())
+            for example, answer in zip(members, answers, strict=True)
+        )
+    return dataclasses.replace(task, splits=splits)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("race", "nothing"))
+    parser.add_argument("tasks", nargs="*", default=["world-facts", "int-sum", "int-mult"])
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--runs", type=Path, required=True, help="where run folders are kept")
+    parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
+    given = parser.parse_args()
+    if given.data is not None:
+        os.environ["STROP_DATA"] = str(given.data.absolute())
+    if given.what == "race":
+        race(given.tasks, given.preset, given.seconds, given.runs)
+    else:
+        nothing(given.seeds, given.seconds, given.runs)
