@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import typer
 
-from strop import PrunePlan, SearchPlan, SharpenPlan, TrainPlan
+from strop import ImprovePlan, PrunePlan, SearchPlan, SharpenPlan, TrainPlan
 from strop.cli import app
 from strop.cli.method import MethodCall
 from strop.proving import Budget, RunOptions
 
-PLANS: dict[str, Any] = {"search": SearchPlan(), "prune": PrunePlan(), "sharpen": SharpenPlan(), "train": TrainPlan()}
+PLANS: dict[str, Any] = {
+    "improve": ImprovePlan(), "search": SearchPlan(), "prune": PrunePlan(), "sharpen": SharpenPlan(), "train": TrainPlan(),
+}  # fmt: skip
 FIELDS = {"fraction": "fractions", "scope": "scopes", "untied": "tied", "prefix_budget_mb": "prefix_budget_bytes"}
 """Options that are called otherwise than the setting."""
 WORDS: dict[str, Any] = {
@@ -21,14 +23,19 @@ WORDS: dict[str, Any] = {
     "keep_text": False,
     "stack": "the main one",
     "sparsity": "scale all",
+    "select_limit": "the preset's",
     "step": "0.006 for fisher-sign, 0.004 for sign, else 0.002",
 }
 """What is shown where the plan has None, and it is not `all`."""
 NO_SETTINGS = {"compat"}
 WITHOUT_OPTION = {"max_grad_norm", "edits"}
+OF_GUARDS = {"improve": {"drift"}}
+"""Settings that `--guard` says."""
 RUN_OPTIONS = {field.name for field in dataclasses.fields(MethodCall)} - {
-    "layers", "stack", "select_limit", "test_limit", "objective", "seed",
+    "layers", "stack", "select_limit", "test_limit", "objective", "seed", "began",
 }  # fmt: skip
+NOT_TAKEN = {"improve": {"after", "with_factors"}}
+"""Options of a run that a command does not take."""
 
 
 def options_of(command: str) -> dict[str, Any]:
@@ -73,7 +80,9 @@ def test_the_help_shows_the_plans_defaults(command: str) -> None:
 @pytest.mark.parametrize("command", PLANS)
 def test_every_setting_of_a_plan_has_an_option(command: str) -> None:
     settings = {field.name for field in dataclasses.fields(PLANS[command])}
-    assert {FIELDS.get(name, name) for name in options_of(command)} == settings - WITHOUT_OPTION
+    assert {FIELDS.get(name, name) for name in options_of(command)} == settings - WITHOUT_OPTION - OF_GUARDS.get(
+        command, set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,8 +105,11 @@ def test_the_guard_of_defaults_can_fail(command: str, changes: dict[str, Any]) -
 def test_the_options_of_the_run_show_what_the_run_does(command: str) -> None:
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     shown = {own.name: own for own in commands[command].params}
-    assert set(shown) | {"plan"} >= RUN_OPTIONS
-    assert shown["time_limit"].show_default == shown["max_evaluations"].show_default == str(Budget())
+    taken = RUN_OPTIONS - NOT_TAKEN.get(command, set())
+    assert set(shown) | {"plan"} >= taken
+    assert not set(shown) & (RUN_OPTIONS - taken)
+    assert shown["time_limit"].show_default == ("the preset's" if command == "improve" else str(Budget()))
+    assert shown["max_evaluations"].show_default == str(Budget())
     assert shown["storage"].show_default == "RUN/study.db"
-    assert shown["with_factors"].default is RunOptions().with_factors is False
+    assert "with_factors" not in taken or shown["with_factors"].default is RunOptions().with_factors is False
     assert shown["resume"].default is RunOptions().resume is False

@@ -92,7 +92,7 @@ def test_an_evaluation_is_refused_where_it_cannot_be(refused: Any, tiny_folder: 
     assert "key generate.extract: '(' is not a regular expression" in refused(*call)
 
 
-@pytest.mark.parametrize("command", ["search", "prune", "sharpen", "train"])
+@pytest.mark.parametrize("command", ["improve", "search", "prune", "sharpen", "train"])
 def test_a_macro_average_without_categories_is_refused_before_a_model_is_loaded(
     refused: Any, facts: Path, tmp_path: Path, command: str
 ) -> None:

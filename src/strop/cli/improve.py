@@ -13,19 +13,25 @@ from strop.cli.method import MethodCall, method_command
 _BEGAN = time.monotonic()
 
 
-@functools.partial(method_command, without=("layers", "stack", "after", "with_factors"))
+@functools.partial(
+    method_command,
+    without=("layers", "stack", "after", "with_factors"),
+    shown={"time_limit": "the preset's", "select_limit": "the preset's", "guard": "drift:0.05"},
+)
 def improve(
     call: MethodCall,
     preset: Annotated[
-        Literal["quick", "good", "best"],
-        typer.Option(help="How much is tried: in about five minutes, half an hour, or four hours."),
-    ] = "quick",
+        Literal["quick", "good", "best"] | None,
+        typer.Option(
+            help="How much is tried: in about five minutes, half an hour, or four hours.", show_default="quick"
+        ),
+    ] = None,
     families: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
             help="Which kinds of candidates: sharpen, laser, prune, train, prompt, with commas between them.",
-            show_default="all",
+            show_default="sharpen,laser,prune,train,prompt",
         ),
     ] = None,
 ) -> None:
@@ -49,8 +55,9 @@ def improve(
     if lifted and len(guards) > 1:
         raise UsageError("--guard none lifts the guard on drift, and goes with no other; leave it or the others out.")
     settings = given_only(
-        families=tuple(part.strip() for part in families.split(",") if part.strip()) if families is not None else None
+        preset=preset,
+        families=tuple(part.strip() for part in families.split(",") if part.strip()) if families is not None else None,
     )
-    plan = ImprovePlan(preset=preset, drift=None if lifted else ImprovePlan().drift, **settings)
+    plan = ImprovePlan(drift=None if lifted else ImprovePlan().drift, **settings)
     call = dataclasses.replace(call, guard=None if lifted else call.guard, began=_BEGAN)
     call.run(improve_model, plan)

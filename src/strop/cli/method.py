@@ -4,13 +4,15 @@ A command of this kind says what its plan is; everything else — the model, the
 what to guard — is taken, checked and printed here.
 """
 
+import copy
 import dataclasses
 import functools
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -293,16 +295,20 @@ def _shared(
     """Hold the shared options; its signature is all that is used."""
 
 
-def method_command(command: Callable[..., None], *, without: Sequence[str] = ()) -> Callable[..., None]:
+def method_command(
+    command: Callable[..., None], *, without: Sequence[str] = (), shown: Mapping[str, str] = MappingProxyType({})
+) -> Callable[..., None]:
     """Return a command that takes the shared options beside its own, and is handed them as its first argument `call`.
 
     Args:
         command: takes a `MethodCall` and options of its own.
         without: shared options that it does not take.
+        shown: shared option → what the help shows as its default, where that is another for this command.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
-    arguments, options = shared[:3], [option for option in shared[3:] if option.name not in without]
+    arguments = shared[:3]
+    options = [_showing(option, shown.get(option.name)) for option in shared[3:] if option.name not in without]
     left = {option.name: option.default for option in shared[3:] if option.name in without}
 
     def taking_all(**given: Any) -> None:
@@ -315,3 +321,13 @@ def method_command(command: Callable[..., None], *, without: Sequence[str] = ())
     taking_all.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     taking_all.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return taking_all
+
+
+def _showing(option: inspect.Parameter, default: str | None) -> inspect.Parameter:
+    """Return a shared option whose help shows another default; the option itself without one."""
+    if default is None:
+        return option
+    kind, settings = get_args(option.annotation)
+    other = copy.copy(settings)
+    other.show_default = default
+    return option.replace(annotation=Annotated[kind, other])
