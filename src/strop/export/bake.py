@@ -15,7 +15,8 @@ from strop.checkpoints import fetched, open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import refuse_unbakeable, room_for_biases, under_config
-from strop.files import making_folder, refuse_occupied, write_json, write_text
+from strop.export.origin import write_origin
+from strop.files import making_folder, refuse_occupied
 from strop.interventions import attachments_of
 from strop.recipe.apply import applied, refuse_no_recipe
 from strop.recipe.document import Recipe
@@ -87,11 +88,7 @@ def bake(
             raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        write_text(temporary / "README.md", recipe.card(baked=True))
-        write_json(
-            temporary / "strop_recipe.json",
-            {"base": recipe.base.name, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
-        )
+        write_origin(temporary, recipe, form="checkpoint")
     return path
 
 
