@@ -267,7 +267,9 @@ def test_a_parquet_task_is_read_without_a_word(
     assert outcome.json["base"]["count"] == 24
 
 
-COMMANDS = ["pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "demo", "task check"]
+COMMANDS = [
+    "pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "export", "demo", "task check",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -67,7 +67,7 @@ def bake(
         tokenizer = tokenizer if tokenizer is not None else own
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
-    _refuse_adapter(model)
+    refuse_adapter(model)
     _refuse_unsaveable(model)
     note = recipe.check(model, family=family) if not force else None
     if note is not None:
@@ -92,15 +92,19 @@ def bake(
     return path
 
 
-def _refuse_adapter(model: PreTrainedModel) -> None:
-    """Raise InterventionError if PEFT has put an adapter into a model, for `save_pretrained` would write that alone."""
+def refuse_adapter(model: PreTrainedModel) -> None:
+    """Raise InterventionError if PEFT has put an adapter into a model, for only one of it and a recipe would be written.
+
+    Args:
+        model: the base of what is to be written.
+    """
     tuners = sys.modules.get("peft.tuners.tuners_utils")  # where it was never imported there is no adapter
     layer = getattr(tuners, "BaseTunerLayer", None)
     inside = layer is not None and any(isinstance(module, layer) for module in model.modules())
     if inside or getattr(model, "_hf_peft_config_loaded", False):
         raise InterventionError(
-            "There is an adapter of PEFT in this model, and a checkpoint holds one or the other: merge the adapter first, by "
-            "merge_and_unload(), and make the recipe of the model that returns."
+            "There is an adapter of PEFT in this model, and only one of it and the recipe would be written: merge the adapter "
+            "first, by merge_and_unload(), and make the recipe of the model that returns."
         )
 
 

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from strop.anatomy import Anatomy, Family, WeightSite
 from strop.checkpoints import open_model
 from strop.errors import InterventionError, StropWarning
+from strop.export.bake import refuse_adapter
 from strop.export.origin import write_origin
 from strop.files import making_folder, refuse_occupied, write_json
 from strop.interventions import ChangesByFactors, FactoredChange, applied_interventions, attachments_of
@@ -72,6 +73,7 @@ def export_peft(
         model, _ = open_model(model, labels=recipe.head.labels or 1 if recipe.head is not None else None)
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before exporting a recipe.")
+    refuse_adapter(model)
     note = recipe.check(model, family=family) if not force else None
     if note is not None:
         warnings.warn(note, StropWarning, stacklevel=2)
