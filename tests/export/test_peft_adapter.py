@@ -118,9 +118,8 @@ def test_what_an_update_learned_on_another_stands_beside_it(tiny: Tiny, tmp_path
     assert (config["r"], config["lora_alpha"]) == (6, 6)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_prunings_and_scalings_of_a_few_components_are_adapters_too(tiny: Tiny, tmp_path: Path, family: str) -> None:
-    model = tiny(family)
+def test_prunings_and_scalings_of_a_few_components_are_adapters_too(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("gpt2")
     update = LowRankUpdate(QUERY, 2, 2)
     edits: list[Intervention] = [
         SingularValuePruning(QUERY, (0, 3)),
@@ -133,13 +132,16 @@ def test_prunings_and_scalings_of_a_few_components_are_adapters_too(tiny: Tiny, 
     band = {"change": torch.rand(4, generator=generator), "band": torch.rand(2, 4, generator=generator)}
     tensors = [{}, factors(update, (32, 32)), {}, band, {"change": torch.tensor([0.5, -1.0, 2.0])}]
     recipe = Recipe.of(model, edits, tensors=tensors)
-    config = assert_peft_says_the_same(model, tiny(family), recipe, tmp_path / "adapter")
+    config = assert_peft_says_the_same(model, tiny("gpt2"), recipe, tmp_path / "adapter")
     ranks = {path.split(".")[-1]: config["rank_pattern"].get(path, config["r"]) for path in config["target_modules"]}
     assert sorted(ranks.values()) == [3, 4, 5]
-    assert_peft_says_the_same(model, tiny(family), recipe.with_factors(model), tmp_path / "with factors")
+    export_peft(model, recipe.with_factors(model), tmp_path / "with factors")
+    mine, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("adapter", "with factors"))
+    for name, own in mine.items():
+        torch.testing.assert_close(theirs[name], own)
 
 
-@pytest.mark.parametrize("family", ["llama", "bert", "roberta"])
+@pytest.mark.parametrize("family", ["llama", "bert"])
 def test_a_classifiers_head_comes_along(tiny_classifier: Tiny, tmp_path: Path, family: str) -> None:
     model = tiny_classifier(family, 3)
     drawn = torch.Generator().manual_seed(0)
@@ -147,7 +149,7 @@ def test_a_classifiers_head_comes_along(tiny_classifier: Tiny, tmp_path: Path, f
     head = head.with_tensors({name: torch.randn(own.shape, generator=drawn) for name, own in head.tensors.items()})
     recipe = recipe_of(model, [LowRankUpdate(QUERY, 2, 4)], head)
     config = assert_peft_says_the_same(model, tiny_classifier(family, 3), recipe, tmp_path / "adapter")
-    saved = {"llama": ["score"], "bert": ["bert.pooler", "classifier"], "roberta": ["classifier"]}[family]
+    saved = {"llama": ["score"], "bert": ["bert.pooler", "classifier"]}[family]
     assert sorted(config["modules_to_save"]) == saved
     assert config["task_type"] == "SEQ_CLS"
 

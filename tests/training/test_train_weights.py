@@ -20,12 +20,15 @@ from strop.training import TrainPlan
 
 SPECTRUM = TrainPlan(method="spectrum", epochs=4, batch_size=4, accumulate=1, learning_rate=0.05, keep_base=0)
 BIAS = dataclasses.replace(SPECTRUM, method="bias")
+LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, learning_rate=0.02)
 SITE = WeightSite(1, MatrixType.UP)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3"])
 @pytest.mark.parametrize(
-    "plan", [SPECTRUM, dataclasses.replace(SPECTRUM, top=8, band=2), BIAS], ids=["all", "top and band", "bias"]
+    "plan",
+    [SPECTRUM, dataclasses.replace(SPECTRUM, top=8, band=2), BIAS, LORA],
+    ids=["all", "top and band", "bias", "lora"],
 )
 def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
     training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path, family: str, plan: TrainPlan
@@ -116,6 +119,35 @@ def test_layers_types_and_the_largest_values_can_be_chosen(training: Any) -> Non
     found = training(plan)
     tops = {str(entry.site): entry.top for entry in found.recipe.interventions}
     assert tops == {"layer 1 up": 20, "layer 1 value": None, "layer 2 up": 20, "layer 2 value": None}
+
+
+def test_a_lora_is_of_queries_and_values_with_twice_its_rank_for_alpha_unless_something_else_is_said(
+    training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = training(dataclasses.replace(LORA, epochs=1, layers=(1, 2), rank=8, learning_rate=None))
+    assert TrainPlan(method="lora").rate == 0.002
+    assert {str(site) for site in (entry.site for entry in usual.recipe.interventions)} == {
+        "layer 1 query", "layer 1 value", "layer 2 query", "layer 2 value",
+    }  # fmt: skip
+    assert {(entry.rank, entry.alpha) for entry in usual.recipe.interventions} == {(8, 16)}
+    tried = [dict(trial.key.candidate) for trial in usual.trials if trial.key.method == "lora"]
+    assert tried == [{"epoch": 1}]  # and no average: the factors' is not that of their products
+    given = dataclasses.replace(LORA, epochs=1, layers=(1,), rank=40, alpha=6.0, matrix_types=(MatrixType.UP,))
+    found = training(given)
+    assert [(str(entry.site), entry.rank, entry.alpha) for entry in found.recipe.interventions] == [
+        ("layer 1 up", 32, 6.0)
+    ]
+    again, other = training(given), training(dataclasses.replace(given, seed=1))
+    assert again.recipe == found.recipe
+    assert not torch.equal(other.recipe.tensors[0]["A"], found.recipe.tensors[0]["A"])
+
+
+def test_a_lora_is_kept_to_the_base(training: Any) -> None:
+    short = dataclasses.replace(LORA, epochs=1, layers=(1,), learning_rate=0.05)
+    free, kept = (training(dataclasses.replace(short, keep_base=weight)) for weight in (0, 300.0))
+    assert free.result.price is not None
+    assert kept.result.price is not None
+    assert kept.result.price.drift.kl < 0.8 * free.result.price.drift.kl
 
 
 def test_a_bias_learned_on_a_cut_model_bakes_with_the_cut(
@@ -262,7 +294,7 @@ def test_what_is_no_bias_is_refused(tensors: dict[str, Any], said: str) -> None:
         ({"method": "spectrum", "sparsity": 0.9, "band": 1}, "band goes with scales, not with the gates of sparsity"),
         ({"method": "spectrum", "sparsity": 0.9, "learning_rate": 0.1}, "learning_rate goes with scales, not with the gates"),
         ({"method": "bias", "sparsity": 0.9}, "sparsity goes with spectrum, not with bias"),
-        ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum, bias and lora weights"),
+        ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum, bias and lora"),
         ({"method": "spectrum", "init": "paper"}, "init goes with edits of hidden states"),
         ({"method": "bias", "train_subspaces": ("a",)}, "train_subspaces goes with edits of hidden states"),
         ({"method": "lora", "top": 4}, "top goes with spectrum, not with lora"),
