@@ -13,27 +13,31 @@ from strop.errors import InterventionError, StropError, UsageError
 from strop.export import bake
 from strop.interventions import OutputBias, RankReduction, SpectrumScaling, attach_interventions, intervention_from_json
 from strop.linalg import DecompositionCache, decompose
-from strop.proving import RunOptions
+from strop.proving import RunOptions, RunOutcome
 from strop.recipe import Recipe, applied
 from strop.searching import SharpenPlan, sharpen
 from strop.training import TrainPlan
 
 SPECTRUM = TrainPlan(method="spectrum", epochs=4, batch_size=4, accumulate=1, learning_rate=0.05, keep_base=0)
 BIAS = dataclasses.replace(SPECTRUM, method="bias")
-LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, learning_rate=0.02)
+LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, epochs=1, layers=(1, 2))
 SITE = WeightSite(1, MatrixType.UP)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3"])
 @pytest.mark.parametrize(
-    "plan",
-    [SPECTRUM, dataclasses.replace(SPECTRUM, top=8, band=2), BIAS, LORA],
-    ids=["all", "top and band", "bias", "lora"],
+    "plan", [SPECTRUM, dataclasses.replace(SPECTRUM, top=8, band=2), BIAS], ids=["all", "top and band", "bias"]
 )
 def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
     training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path, family: str, plan: TrainPlan
 ) -> None:
-    model = tiny(family)
+    assert_learned_and_baked(tiny(family), plan, training, small_tokenizer, tmp_path)
+
+
+def assert_learned_and_baked(
+    model: Any, plan: TrainPlan, training: Any, small_tokenizer: Any, tmp_path: Path
+) -> RunOutcome:
+    """Train, and compare the model with the recipe on with the checkpoint it is baked into."""
     found = training(plan, model=model, out=tmp_path / "run")
     assert found.result.edited["select"].loss < 0.9 * found.result.base["select"].loss
     recipe = Recipe.load(tmp_path / "run" / "recipe")
@@ -41,14 +45,15 @@ def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
     ids = torch.tensor([small_tokenizer("07 in a")["input_ids"]])
     with torch.no_grad(), applied(model, recipe):
         expected = model(ids).logits
-    if plan.method == "bias" and family == "phi3":
+    if plan.method == "bias" and model.config.model_type == "phi3":
         with pytest.raises(InterventionError, match="no setting of a phi3 config gives it one"):
             bake(model, recipe, tmp_path / "baked")
-        return
+        return found
     folder = bake(model, recipe, tmp_path / "baked")
     again = type(model).from_pretrained(folder)
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, expected, atol=1e-5, rtol=1e-4)
+    return found  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("band", [0, 1, 3])
@@ -122,9 +127,9 @@ def test_layers_types_and_the_largest_values_can_be_chosen(training: Any) -> Non
 
 
 def test_a_lora_is_of_queries_and_values_with_twice_its_rank_for_alpha_unless_something_else_is_said(
-    training: Any, monkeypatch: pytest.MonkeyPatch
+    training: Any,
 ) -> None:
-    usual = training(dataclasses.replace(LORA, epochs=1, layers=(1, 2), rank=8, learning_rate=None))
+    usual = training(dataclasses.replace(LORA, rank=8, learning_rate=None))
     assert TrainPlan(method="lora").rate == 0.002
     assert {str(site) for site in (entry.site for entry in usual.recipe.interventions)} == {
         "layer 1 query", "layer 1 value", "layer 2 query", "layer 2 value",
@@ -132,22 +137,23 @@ def test_a_lora_is_of_queries_and_values_with_twice_its_rank_for_alpha_unless_so
     assert {(entry.rank, entry.alpha) for entry in usual.recipe.interventions} == {(8, 16)}
     tried = [dict(trial.key.candidate) for trial in usual.trials if trial.key.method == "lora"]
     assert tried == [{"epoch": 1}]  # and no average: the factors' is not that of their products
-    given = dataclasses.replace(LORA, epochs=1, layers=(1,), rank=40, alpha=6.0, matrix_types=(MatrixType.UP,))
-    found = training(given)
-    assert [(str(entry.site), entry.rank, entry.alpha) for entry in found.recipe.interventions] == [
-        ("layer 1 up", 32, 6.0)
-    ]
-    again, other = training(given), training(dataclasses.replace(given, seed=1))
-    assert again.recipe == found.recipe
-    assert not torch.equal(other.recipe.tensors[0]["A"], found.recipe.tensors[0]["A"])
+    given = dataclasses.replace(LORA, layers=(2,), rank=40, alpha=6.0, matrix_types=(MatrixType.UP,), seed=3)
+    found = training(dataclasses.replace(given, learning_rate=1e-3))
+    ((entry,), (tensors,)) = found.recipe.interventions, found.recipe.tensors
+    assert (str(entry.site), entry.rank, entry.alpha) == ("layer 2 up", 32, 6.0)
+    first = entry.initial_tensors((48, 32), generator=torch.Generator().manual_seed(3))["A"]
+    assert torch.cosine_similarity(tensors["A"].flatten(), first.flatten(), dim=0) > 0.9
 
 
-def test_a_lora_is_kept_to_the_base(training: Any) -> None:
-    short = dataclasses.replace(LORA, epochs=1, layers=(1,), learning_rate=0.05)
-    free, kept = (training(dataclasses.replace(short, keep_base=weight)) for weight in (0, 300.0))
-    assert free.result.price is not None
-    assert kept.result.price is not None
-    assert kept.result.price.drift.kl < 0.8 * free.result.price.drift.kl
+def test_a_lora_learns_bakes_and_is_kept_to_the_base_where_that_is_asked(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path
+) -> None:
+    free = assert_learned_and_baked(tiny("gpt_neox"), LORA, training, small_tokenizer, tmp_path)
+    kept = training(dataclasses.replace(LORA, keep_base=300.0), family="gpt_neox")
+    for found in (free, kept):
+        assert found.result.price is not None
+        assert found.result.edited["select"].loss < found.result.base["select"].loss
+    assert kept.result.price.drift.kl < 0.5 * free.result.price.drift.kl
 
 
 def test_a_bias_learned_on_a_cut_model_bakes_with_the_cut(
