@@ -178,18 +178,18 @@ def test_peft_is_not_needed_to_write_one(tiny: Tiny, tmp_path: Path, monkeypatch
     [
         (
             EDITS[0], {},
-            "layer 1 up: rank_reduction changes the matrix by no low rank, and an adapter of it would be no smaller; bake the "
-            "recipe instead (strop bake).",
+            "layer 1 up: what rank_reduction changes is of no low rank, and an adapter would be no smaller than the "
+            "matrix; bake the recipe instead (strop bake).",
         ),
         (
             SpectrumScaling(QUERY), {"change": torch.ones(32)},
-            "layer 1 query: spectrum changes the matrix by no low rank, and an adapter of it would be no smaller; bake the "
-            "recipe instead (strop bake).",
+            "layer 1 query: what spectrum changes is of no low rank, and an adapter would be no smaller than the "
+            "matrix; bake the recipe instead (strop bake).",
         ),
         (
             SingularValuePruning(QUERY, tuple(range(16))), {},
-            "layer 1 query: singular_value_pruning changes the matrix by no low rank, and an adapter of it would be no "
-            "smaller; bake the recipe instead (strop bake).",
+            "layer 1 query: what singular_value_pruning changes is of no low rank, and an adapter would be no smaller than the "
+            "matrix; bake the recipe instead (strop bake).",
         ),
         (
             SingularValuePruning(QUERY, (0,), bias="mean"), {"bias": torch.ones(32)},

@@ -119,7 +119,7 @@ def refuse_unadaptable(recipe: Recipe) -> None:
 
 def _no_low_rank(site: WeightSite, method: str) -> InterventionError:
     return InterventionError(
-        f"{site}: {method} changes the matrix by no low rank, and an adapter of it would be no smaller; {_INSTEAD}."
+        f"{site}: what {method} changes is of no low rank, and an adapter would be no smaller than the matrix; {_INSTEAD}."
     )
 
 
@@ -129,7 +129,7 @@ def _changes_of_modules(model: PreTrainedModel, anatomy: Anatomy, recipe: Recipe
     decompose = DecompositionCache().decompose
     with contextlib.ExitStack() as stack, torch.no_grad():
         for index, (entry, tensors) in enumerate(zip(recipe.interventions, recipe.tensors, strict=True)):
-            assert entry.kind == "weight"
+            assert entry.kind == "weight"  # others are refused before
             matrix = anatomy.read_weight(model, entry.site)
             entry.check(tensors, (matrix.shape[0], matrix.shape[1]))
             change = None
