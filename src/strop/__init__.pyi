@@ -13,10 +13,12 @@ from .checkpoints import load_classifier as load_classifier
 from .checkpoints import pull as pull
 from .errors import StropError as StropError
 from .export import bake as bake
+from .export import export_peft as export_peft
 from .improving import ImprovePlan as ImprovePlan
 from .improving import improve as improve
 from .interventions import Head as Head
 from .interventions import LowRankEdit as LowRankEdit
+from .interventions import LowRankUpdate as LowRankUpdate
 from .interventions import Positions as Positions
 from .interventions import RankReduction as RankReduction
 from .interventions import SingularValuePruning as SingularValuePruning

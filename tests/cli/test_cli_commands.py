@@ -268,19 +268,8 @@ def test_a_parquet_task_is_read_without_a_word(
 
 
 COMMANDS = [
-    "pull",
-    "inspect",
-    "eval",
-    "improve",
-    "search",
-    "prune",
-    "sharpen",
-    "train",
-    "compare",
-    "bake",
-    "demo",
-    "task check",
-]
+    "pull", "inspect", "eval", "improve", "search", "prune", "sharpen", "train", "compare", "bake", "export", "demo", "task check",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -22,7 +22,7 @@ from tests.conformance.suite import (
     reduced,
     subject_of,
 )
-from tests.fixtures.every_method import EDITS, scales
+from tests.fixtures.every_method import EDITS, factors, scales
 from torch import Tensor
 
 from strop.anatomy import Stack, Stream, StreamSite, WeightSite, hidden_states_entering, logits_at
@@ -32,6 +32,7 @@ from strop.export import bake
 from strop.interventions import (
     Intervention,
     LowRankEdit,
+    LowRankUpdate,
     OutputBias,
     Positions,
     RankReduction,
@@ -288,9 +289,13 @@ class TestArchitecture:
         edits: list[Intervention] = []
         tensors = []
         for index, site in enumerate(subject.read_sites):
-            edit = (RankReduction(site, SHARE), SingularValuePruning(site, (0, 1)), SpectrumScaling(site))[index % 3]
-            edits.append(edit)
-            tensors.append(scales(edit, min(anatomy.read_weight(model, site).shape)))
+            outputs, inputs = anatomy.read_weight(model, site).shape
+            lora = LowRankUpdate(site, rank=2, alpha=4)
+            found = (RankReduction(site, SHARE), SingularValuePruning(site, (0, 1)), SpectrumScaling(site))
+            edits.append((*found, lora)[index % 4])
+            tensors.append(
+                factors(lora, (outputs, inputs)) if edits[-1] is lora else scales(edits[-1], min(outputs, inputs))
+            )
         holding = self.holding_biases(subject)
         for site in holding:
             edits.append(OutputBias(site))

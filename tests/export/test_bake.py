@@ -142,7 +142,8 @@ def test_a_model_with_an_adapter_in_it_is_refused_for_only_that_would_be_written
     else:
         get_peft_model(model, adapter)
     with pytest.raises(
-        InterventionError, match="There is an adapter of PEFT in this model, .*: merge the adapter first"
+        InterventionError,
+        match="There is an adapter of PEFT in this model, .* would be written: merge the adapter first",
     ):
         bake(model, recipe, tmp_path / "out" / "baked")
     assert not (tmp_path / "out").exists()

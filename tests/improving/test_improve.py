@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.fixtures.runs import Interrupting, Notes, evaluated
 
 from strop.errors import UsageError
 from strop.improving import ImprovePlan, improve
+from strop.improving.contenders import EPOCHS
+from strop.improving.plan import EFFORTS, Effort, Round
 from strop.proving import Budget, Guard, RunOptions
-from strop.recipe import Recipe
+from strop.recipe import Recipe, applied
 from strop.runs import Leaderboard, RunResult
 
 AMPLE = Budget(seconds=10_000)
@@ -127,6 +130,27 @@ def test_a_classifier_learns_and_says_who_is_left_out(
     assert found.recipe.head is not None
     assert not by_name["spectrum"].bakeable
     assert by_name["spectrum"].drift is None
+
+
+def test_a_lora_that_wins_is_saved_as_an_adapter(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    peft = pytest.importorskip("peft")
+    monkeypatch.setitem(EFFORTS, "quick", Effort(300.0, 100, (Round(1.0, 1.0),), ("LoRA",)))
+    monkeypatch.setitem(EPOCHS, True, 25)
+    task, plan = many_facts(), ImprovePlan(drift=None)
+    found = improve(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run", budget=AMPLE))
+    assert found.leaderboard is not None
+    assert found.leaderboard.chosen.name == "LoRA"
+    assert found.leaderboard.chosen.bakeable
+    adapted = peft.PeftModel.from_pretrained(answering(), tmp_path / "run" / "adapter").eval()
+    ids = torch.tensor([small_tokenizer("The city of Lyon7 is in")["input_ids"]])
+    edited = answering()
+    with torch.no_grad(), applied(edited, found.recipe):
+        expected = edited(ids).logits
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_cannot_be_tried_is_said(

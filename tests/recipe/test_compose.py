@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.every_method import factors
 from tests.fixtures.recipes import EDITS, PROVENANCE, logits
 
 import strop
 from strop.anatomy import MatrixType, StreamSite, WeightSite
 from strop.errors import BaseMismatchError, RecipeError
-from strop.interventions import LowRankEdit, Positions, RankReduction, SpectrumScaling
+from strop.interventions import LowRankEdit, LowRankUpdate, Positions, RankReduction, SpectrumScaling
 from strop.recipe import Recipe
 
 
@@ -110,6 +111,26 @@ def scaled(model: Any) -> Callable[..., Recipe]:
         return Recipe.of(model, [entry], tensors=[own])
 
     return of
+
+
+def test_two_loras_of_a_matrix_are_one(model: Any, tmp_path: Path) -> None:
+    def lora(rank: int, alpha: float, matrix_type: MatrixType = MatrixType.UP) -> Recipe:
+        entry = LowRankUpdate(WeightSite(1, matrix_type), rank, alpha)
+        shape = model.model.layers[1].mlp.up_proj.weight.shape if matrix_type is MatrixType.UP else (32, 32)
+        return Recipe.of(model, [entry], tensors=[factors(entry, tuple(shape))])
+
+    first, second = lora(2, 4), lora(3, 1)
+    both = first + second
+    assert both.summary == ["LoRA of rank 5 (α 10) on up in layer 1 (400 learned parameters)"]
+    with strop.applied(model, first), strop.applied(model, second, force=True):
+        expected = logits(model)
+    with strop.applied(model, Recipe.load(both.save(tmp_path / "both"))):
+        torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-4)
+    assert len((first + lora(2, 4, MatrixType.QUERY)).interventions) == 2
+    scaling = SpectrumScaling(WeightSite(1, MatrixType.UP))
+    scaled = Recipe.of(model, [scaling], tensors=[{"change": torch.zeros(32)}])
+    with pytest.raises(RecipeError, match="Both recipes edit layer 1 up"):
+        first + scaled
 
 
 def test_changes_of_the_same_singular_values_add_up(model: Any, scaled: Callable[..., Recipe], tmp_path: Path) -> None:

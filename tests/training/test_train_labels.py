@@ -325,8 +325,10 @@ def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
     assert said(evaluation) == said(found.test_evaluations[1])
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-@pytest.mark.parametrize("method", ["spectrum", "bias"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("bert", "spectrum"), ("bert", "bias"), ("gpt2", "spectrum"), ("gpt2", "bias"), ("gpt2", "lora")],
+)
 def test_a_classifiers_weights_learn_beside_its_head(
     write_cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, tmp_path: Path, family: str, method: str
 ) -> None:

@@ -16,7 +16,7 @@ from strop.training import TrainPlan
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"method": "lora"}, "'lora' is not a method of training"),
+        ({"method": "dora"}, "'dora' is not a method of training"),
         ({"rank": 0}, "The rank of an edit is 1 or more, not 0"),
         ({"layers": ()}, "layers names no layer; leave it out for all"),
         ({"train_subspaces": ()}, "train_subspaces names no subspace; leave it out for all"),
@@ -55,6 +55,7 @@ def test_a_plan_as_json_names_every_setting() -> None:
         "edits",
         "objective",
         "matrix_types",
+        "alpha",
         "top",
         "band",
         "sparsity",
@@ -64,7 +65,7 @@ def test_a_plan_as_json_names_every_setting() -> None:
     without = dataclasses.replace(plan, keep_base=0).to_json()
     assert set(content) - set(without) == {"keep_base", "keep_texts", "keep_text"}
     weights = TrainPlan(method="spectrum", matrix_types=(MatrixType.UP,), top=4, band=1, stack=Stack.DECODER).to_json()
-    assert left_out - set(weights) == {"edits", "objective", "sparsity"}
+    assert left_out - set(weights) == {"edits", "objective", "sparsity", "alpha"}
     assert TrainPlan(method="spectrum", sparsity=0.9).to_json()["sparsity"] == 0.9
 
 

@@ -13,13 +13,14 @@ from strop.errors import InterventionError, StropError, UsageError
 from strop.export import bake
 from strop.interventions import OutputBias, RankReduction, SpectrumScaling, attach_interventions, intervention_from_json
 from strop.linalg import DecompositionCache, decompose
-from strop.proving import RunOptions
+from strop.proving import RunOptions, RunOutcome
 from strop.recipe import Recipe, applied
 from strop.searching import SharpenPlan, sharpen
 from strop.training import TrainPlan
 
 SPECTRUM = TrainPlan(method="spectrum", epochs=4, batch_size=4, accumulate=1, learning_rate=0.05, keep_base=0)
 BIAS = dataclasses.replace(SPECTRUM, method="bias")
+LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, epochs=1, layers=(1, 2))
 SITE = WeightSite(1, MatrixType.UP)
 
 
@@ -30,7 +31,13 @@ SITE = WeightSite(1, MatrixType.UP)
 def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
     training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path, family: str, plan: TrainPlan
 ) -> None:
-    model = tiny(family)
+    assert_learned_and_baked(tiny(family), plan, training, small_tokenizer, tmp_path)
+
+
+def assert_learned_and_baked(
+    model: Any, plan: TrainPlan, training: Any, small_tokenizer: Any, tmp_path: Path
+) -> RunOutcome:
+    """Train, and compare the model with the recipe on with the checkpoint it is baked into."""
     found = training(plan, model=model, out=tmp_path / "run")
     assert found.result.edited["select"].loss < 0.9 * found.result.base["select"].loss
     recipe = Recipe.load(tmp_path / "run" / "recipe")
@@ -38,14 +45,15 @@ def test_weights_learn_and_the_baked_checkpoint_is_the_edited_model(
     ids = torch.tensor([small_tokenizer("07 in a")["input_ids"]])
     with torch.no_grad(), applied(model, recipe):
         expected = model(ids).logits
-    if plan.method == "bias" and family == "phi3":
+    if plan.method == "bias" and model.config.model_type == "phi3":
         with pytest.raises(InterventionError, match="no setting of a phi3 config gives it one"):
             bake(model, recipe, tmp_path / "baked")
-        return
+        return found
     folder = bake(model, recipe, tmp_path / "baked")
     again = type(model).from_pretrained(folder)
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, expected, atol=1e-5, rtol=1e-4)
+    return found  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("band", [0, 1, 3])
@@ -116,6 +124,36 @@ def test_layers_types_and_the_largest_values_can_be_chosen(training: Any) -> Non
     found = training(plan)
     tops = {str(entry.site): entry.top for entry in found.recipe.interventions}
     assert tops == {"layer 1 up": 20, "layer 1 value": None, "layer 2 up": 20, "layer 2 value": None}
+
+
+def test_a_lora_is_of_queries_and_values_with_twice_its_rank_for_alpha_unless_something_else_is_said(
+    training: Any,
+) -> None:
+    usual = training(dataclasses.replace(LORA, rank=8, learning_rate=None))
+    assert TrainPlan(method="lora").rate == 0.002
+    assert {str(site) for site in (entry.site for entry in usual.recipe.interventions)} == {
+        "layer 1 query", "layer 1 value", "layer 2 query", "layer 2 value",
+    }  # fmt: skip
+    assert {(entry.rank, entry.alpha) for entry in usual.recipe.interventions} == {(8, 16)}
+    tried = [dict(trial.key.candidate) for trial in usual.trials if trial.key.method == "lora"]
+    assert tried == [{"epoch": 1}]  # and no average: the factors' is not that of their products
+    given = dataclasses.replace(LORA, layers=(2,), rank=40, alpha=6.0, matrix_types=(MatrixType.UP,), seed=3)
+    found = training(dataclasses.replace(given, learning_rate=1e-3))
+    ((entry,), (tensors,)) = found.recipe.interventions, found.recipe.tensors
+    assert (str(entry.site), entry.rank, entry.alpha) == ("layer 2 up", 32, 6.0)
+    first = entry.initial_tensors((48, 32), generator=torch.Generator().manual_seed(3))["A"]
+    assert torch.cosine_similarity(tensors["A"].flatten(), first.flatten(), dim=0) > 0.9
+
+
+def test_a_lora_learns_bakes_and_is_kept_to_the_base_where_that_is_asked(
+    training: Any, tiny: Callable[..., Any], small_tokenizer: Any, tmp_path: Path
+) -> None:
+    free = assert_learned_and_baked(tiny("gpt_neox"), LORA, training, small_tokenizer, tmp_path)
+    kept = training(dataclasses.replace(LORA, keep_base=300.0), family="gpt_neox")
+    for found in (free, kept):
+        assert found.result.price is not None
+        assert found.result.edited["select"].loss < found.result.base["select"].loss
+    assert kept.result.price.drift.kl < 0.5 * free.result.price.drift.kl
 
 
 def test_a_bias_learned_on_a_cut_model_bakes_with_the_cut(
@@ -253,18 +291,24 @@ def test_what_is_no_bias_is_refused(tensors: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"method": "spectrum", "rank": 4}, "rank goes with edits of hidden states, such as loreft, not with spectrum"),
+        ({"method": "spectrum", "rank": 4}, "rank goes with lora or edits of hidden states, such as loreft, not with spectrum"),
         ({"method": "bias", "top": 4}, "top goes with spectrum, not with bias"),
-        ({"method": "loreft", "matrix_types": (MatrixType.UP,)}, "matrix_types goes with spectrum or bias, not with loreft"),
+        ({"method": "loreft", "matrix_types": (MatrixType.UP,)}, "matrix_types goes with spectrum, bias or lora, not with loreft"),
         ({"method": "spectrum", "top": 0}, "of the largest singular values 1 or more are scaled, not 0"),
         ({"method": "spectrum", "band": -1}, "a band is 0 or more diagonals"),
         ({"method": "spectrum", "sparsity": 1.0}, "sparsity lies above 0 and below 1, the share that stays as it is, not 1.0"),
         ({"method": "spectrum", "sparsity": 0.9, "band": 1}, "band goes with scales, not with the gates of sparsity"),
         ({"method": "spectrum", "sparsity": 0.9, "learning_rate": 0.1}, "learning_rate goes with scales, not with the gates"),
         ({"method": "bias", "sparsity": 0.9}, "sparsity goes with spectrum, not with bias"),
-        ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum and bias weights"),
+        ({"method": "spectra"}, "'spectra' is not a method of training: loreft, .* edit hidden states, spectrum, bias and lora"),
         ({"method": "spectrum", "init": "paper"}, "init goes with edits of hidden states"),
         ({"method": "bias", "train_subspaces": ("a",)}, "train_subspaces goes with edits of hidden states"),
+        ({"method": "lora", "top": 4}, "top goes with spectrum, not with lora"),
+        ({"method": "lora", "dropout": 0.1}, "dropout goes with edits of hidden states, such as loreft, not with lora"),
+        ({"method": "lora", "sparsity": 0.9}, "sparsity goes with spectrum, not with lora"),
+        ({"method": "lora", "rank": 0}, "a LoRA's rank is 1 or more, not 0"),
+        ({"method": "lora", "alpha": -1.0}, "a LoRA's alpha is a number above 0, not -1.0"),
+        ({"method": "loreft", "alpha": 8.0}, "alpha goes with lora, not with loreft"),
         ({"keep_base": -1.0}, "keep_base is 0 or more, not -1.0"),
         ({"keep_texts": 0}, "keep_texts is 1 or more, not 0"),
     ],

@@ -15,6 +15,7 @@ from strop.cli.bake import bake
 from strop.cli.compare import compare
 from strop.cli.demo import demo
 from strop.cli.eval import evaluate
+from strop.cli.export import export
 from strop.cli.failure import fail, interruptible
 from strop.cli.improve import improve
 from strop.cli.inspect import inspect
@@ -65,6 +66,7 @@ for _command, _name in (
     (train, "train"),
     (compare, "compare"),
     (bake, "bake"),
+    (export, "export"),
     (demo, "demo"),
 ):
     app.command(_name)(interruptible(_command))

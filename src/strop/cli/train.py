@@ -16,7 +16,7 @@ def train(
         str | None,
         typer.Option(
             help="Of hidden states: loreft, direft, noreft, consreft, lobireft or orthonormal-direft; of weights: spectrum "
-            "(all singular values scaled) or bias.",
+            "(all singular values scaled), bias or lora (a matrix of low rank added).",
             show_default="loreft",
         ),
     ] = None,
@@ -48,7 +48,13 @@ def train(
             show_default="scale all",
         ),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Of each edit's subspace.", show_default="8")] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Of each edit's subspace, or of what lora adds.", show_default="8")
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="lora: over its rank it scales what is added.", show_default="twice the rank"),
+    ] = None,
     positions: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +91,7 @@ def train(
             "--learning-rate",
             "--lr",
             help="AdamW's, at its highest.",
-            show_default="0.0009 for hidden states, 0.01 for weights",
+            show_default="0.0009 for hidden states, 0.01 for weights, 0.002 for lora",
         ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples of one pass.", show_default="16")] = None,
@@ -121,7 +127,7 @@ def train(
         str | None, typer.Option(help="Report losses to tensorboard or wandb.", show_default=False)
     ] = None,
 ) -> None:
-    """Learn edits of hidden states (LoReFT, DiReFT, ...) or of weights (spectrum, bias), and prove the gain on held-out examples.
+    """Learn edits of hidden states (LoReFT, DiReFT, ...) or of weights (spectrum, bias, lora), and prove the gain.
 
     The train split teaches, with the model's own weights frozen, while text that the model writes itself keeps the edits to
     what it says elsewhere; the select split chooses the epoch; the test split is scored once, for the model as it was and for
@@ -131,6 +137,8 @@ def train(
     [bold]strop train smollm2-135m --task int-sum --out RUN[/bold]
 
     [bold]strop train smollm2-135m --task world-facts --out RUN --method spectrum[/bold]
+
+    [bold]strop train smollm2-135m --task world-facts --out RUN --method lora --rank 8 --matrix-types query,value[/bold]
 
     [bold]strop train smollm2-135m --task world-facts --out RUN --method direft --layers 20-29 --rank 4 --positions l1[/bold]
     """
@@ -160,6 +168,7 @@ def train(
             precision=precision,
             gradient_checkpointing=gradient_checkpointing or None,
             rank=rank,
+            alpha=alpha,
             subspaces=parse_subspaces(subspaces),
             train_subspaces=_names(train_subspaces),
             epochs=epochs,

@@ -15,7 +15,8 @@ from strop.checkpoints import fetched, open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import refuse_unbakeable, room_for_biases, under_config
-from strop.files import making_folder, refuse_occupied, write_json, write_text
+from strop.export.origin import write_origin
+from strop.files import making_folder, refuse_occupied
 from strop.interventions import attachments_of
 from strop.recipe.apply import applied, refuse_no_recipe
 from strop.recipe.document import Recipe
@@ -66,7 +67,7 @@ def bake(
         tokenizer = tokenizer if tokenizer is not None else own
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
-    _refuse_adapter(model)
+    refuse_adapter(model)
     _refuse_unsaveable(model)
     note = recipe.check(model, family=family) if not force else None
     if note is not None:
@@ -87,23 +88,23 @@ def bake(
             raise InterventionError(f"transformers refuses to save this model: {reason_in(error)}.") from error
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        write_text(temporary / "README.md", recipe.card(baked=True))
-        write_json(
-            temporary / "strop_recipe.json",
-            {"base": recipe.base.name, "interventions": recipe.describe(), "provenance": dict(recipe.provenance)},
-        )
+        write_origin(temporary, recipe, form="checkpoint")
     return path
 
 
-def _refuse_adapter(model: PreTrainedModel) -> None:
-    """Raise InterventionError if PEFT has put an adapter into a model, for `save_pretrained` would write that alone."""
+def refuse_adapter(model: PreTrainedModel) -> None:
+    """Raise InterventionError if PEFT has put an adapter into a model, for only one of it and a recipe would be written.
+
+    Args:
+        model: the base of what is to be written.
+    """
     tuners = sys.modules.get("peft.tuners.tuners_utils")  # where it was never imported there is no adapter
     layer = getattr(tuners, "BaseTunerLayer", None)
     inside = layer is not None and any(isinstance(module, layer) for module in model.modules())
     if inside or getattr(model, "_hf_peft_config_loaded", False):
         raise InterventionError(
-            "There is an adapter of PEFT in this model, and a checkpoint holds one or the other: merge the adapter first, by "
-            "merge_and_unload(), and make the recipe of the model that returns."
+            "There is an adapter of PEFT in this model, and only one of it and the recipe would be written: merge the adapter "
+            "first, by merge_and_unload(), and make the recipe of the model that returns."
         )
 
 

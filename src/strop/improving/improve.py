@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.checkpoints import takes_names
 from strop.errors import UsageError
+from strop.export import export_peft
 from strop.files import write_text
 from strop.improving.improver import Improver, refuse_no_contender
 from strop.improving.keeping import LEADERBOARD
@@ -21,6 +23,8 @@ from strop.runs import Leaderboard
 from strop.scoring import writes
 from strop.tasks import TaskSource, content_with_shots, load_task, refuse_objective
 
+ADAPTER = "adapter"
+"""What a winning LoRA is saved as, beside the recipe: an adapter that PEFT loads."""
 PROMPTED = "task.yaml"
 """What a winning prompt is saved as, beside the recipe: the task, asked with it."""
 
@@ -167,11 +171,14 @@ def _expectation(improver: Improver, plan: ImprovePlan, options: RunOptions, sec
 
 
 def _with_leaderboard(outcome: RunOutcome, improver: Improver, source: TaskSource) -> RunOutcome:
-    """Return a run's outcome with the final leaderboard, and write that, and a winning prompt's task file, into its folder."""
+    """Return a run's outcome with the final leaderboard, and write that, a winning LoRA and a winning prompt, into its folder."""
     board = improver.final_leaderboard(outcome)
     folder = outcome.folder
     if folder is not None:
         board.save(folder / LEADERBOARD)
+        if outcome.recipe.interventions and all(own.method == "lora" for own in outcome.recipe.interventions):
+            shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # of a sitting that was stopped behind it
+            export_peft(improver.given.model, outcome.recipe, folder / ADAPTER, family=improver.given.anatomy.family)
         if outcome.result.prompt is not None and isinstance(source, str | Path):
             shots = outcome.result.prompt.shots
             write_text(folder / PROMPTED, yaml.safe_dump(content_with_shots(source, count=shots), sort_keys=False))

@@ -4,9 +4,12 @@ from strop.interventions.apply import applied_interventions, attach_intervention
 from strop.interventions.attachment import Attachment, attachments_of
 from strop.interventions.edit_module import EditModule
 from strop.interventions.explain import explain_positions
+from strop.interventions.factored_change import FactoredChange
 from strop.interventions.formulas import ACTIVATIONS, FORMULAS, Formula
 from strop.interventions.head import Head
 from strop.interventions.interfaces import (
+    Additive,
+    ChangesByFactors,
     Decompose,
     Entry,
     Factored,
@@ -17,6 +20,7 @@ from strop.interventions.interfaces import (
     WeightIntervention,
 )
 from strop.interventions.low_rank_edit import LowRankEdit
+from strop.interventions.low_rank_update import LowRankUpdate
 from strop.interventions.methods import METHODS, intervention_from_json, method_names, register_method
 from strop.interventions.output_bias import OutputBias
 from strop.interventions.positions import Positions
@@ -30,16 +34,20 @@ __all__ = [
     "ACTIVATIONS",
     "FORMULAS",
     "METHODS",
+    "Additive",
     "Attachment",
     "Bias",
+    "ChangesByFactors",
     "Decompose",
     "EditModule",
     "Entry",
     "Factored",
+    "FactoredChange",
     "Formula",
     "Head",
     "Intervention",
     "LowRankEdit",
+    "LowRankUpdate",
     "OutputBias",
     "Positions",
     "RankReduction",

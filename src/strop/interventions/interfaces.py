@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strop.anatomy import StreamSite, WeightSite
+from strop.interventions.factored_change import FactoredChange
 from strop.interventions.positions import Positions
 from strop.linalg import SingularValueDecomposition
 
@@ -200,6 +201,40 @@ class Bounded(Protocol):
 
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every number moved to the nearest one that is allowed."""
+        ...
+
+
+@runtime_checkable
+class ChangesByFactors(Protocol):
+    """A WeightIntervention that can say what it changes of a matrix as a product of two factors."""
+
+    def factored_change(
+        self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]
+    ) -> FactoredChange | None:
+        """Return edit(W) − W; None where its factors would be no smaller than W.
+
+        Args:
+            matrix: (out, in), as `edit` is given it.
+            decompose: how to come by its decomposition.
+            tensors: what the recipe carries for this intervention, by name.
+        """
+        ...
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A WeightIntervention that can be one with another of its method that was found on the same matrix."""
+
+    def plus(
+        self, other: Any, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    ) -> tuple["WeightIntervention", dict[str, Tensor]] | None:
+        """Return the sum of both changes and its tensors; None where they do not add up.
+
+        Args:
+            other: of the same method, at a site that overlaps this one's.
+            mine: the tensors of this one.
+            theirs: the tensors of the other.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from strop.errors import RecipeError, StropError, UsageError
 from strop.interventions.interfaces import Entry, Intervention, StateIntervention, WeightIntervention
 from strop.interventions.low_rank_edit import LowRankEdit
+from strop.interventions.low_rank_update import LowRankUpdate
 from strop.interventions.output_bias import OutputBias
 from strop.interventions.rank_reduction import RankReduction
 from strop.interventions.singular_value_pruning import SingularValuePruning
@@ -12,7 +13,14 @@ from strop.interventions.spectrum_scaling import SpectrumScaling
 
 Method = type[WeightIntervention] | type[StateIntervention]
 
-METHODS: tuple[Method, ...] = (RankReduction, SingularValuePruning, SpectrumScaling, OutputBias, LowRankEdit)
+METHODS: tuple[Method, ...] = (
+    RankReduction,
+    SingularValuePruning,
+    SpectrumScaling,
+    OutputBias,
+    LowRankUpdate,
+    LowRankEdit,
+)
 """The library's own."""
 
 _INTERFACES = {"weight": WeightIntervention, "state": StateIntervention}

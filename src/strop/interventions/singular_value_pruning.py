@@ -10,6 +10,7 @@ from torch import Tensor
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
+from strop.interventions.factored_change import FactoredChange
 from strop.interventions.indices import MOST, parse_indices, spell_indices
 from strop.interventions.interfaces import Decompose, Entry, Shape
 from strop.linalg import full_precision, without_components
@@ -113,6 +114,14 @@ class SingularValuePruning:
             left, right = tensors["left"].to(matrix.device), tensors["right"].to(matrix.device)
             return (matrix.to(left.dtype) - left @ right).to(matrix.dtype)
         return without_components(matrix, decompose(matrix), self.removed)
+
+    def factored_change(
+        self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]
+    ) -> FactoredChange | None:
+        """Return −U_R diag(σ_R) and V_Rᵀ; None where so many are removed that these are no smaller than the matrix."""
+        factors = tensors if "left" in tensors else self.precomputed(matrix, decompose=decompose)
+        change = FactoredChange(-factors["left"], factors["right"])
+        return change if change.is_small else None
 
     def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Return the bias the removed components leave behind: (out,), or (positions, out); None without one.

@@ -11,6 +11,7 @@ from torch.nn import functional
 from strop.anatomy import WeightSite
 from strop.errors import InterventionError, UsageError
 from strop.interventions.checks import is_finite, refuse_no_components, refuse_unknown
+from strop.interventions.factored_change import FactoredChange
 from strop.interventions.interfaces import Decompose, Entry, Shape, shape_of_size
 from strop.interventions.singular_value_pruning import SingularValuePruning
 from strop.linalg import full_precision
@@ -233,6 +234,15 @@ class SpectrumScaling:
             return None
         along = functional.linear(inputs, tensors["right"])
         return functional.linear(self._mixed(along, tensors, kept=1), tensors["left"])
+
+    @full_precision()
+    def factored_change(
+        self, matrix: Tensor, *, decompose: Decompose, tensors: Mapping[str, Tensor]
+    ) -> FactoredChange | None:
+        """Return U diag(σ) and (diag(d) + B) Vᵀ; None where so many are scaled that these are no smaller than the matrix."""
+        factors = tensors if "left" in tensors else self.precomputed(matrix, decompose=decompose)
+        change = FactoredChange(factors["left"], self._mixed(factors["right"].T, tensors).T)
+        return change if change.is_small else None
 
     def count(self, shape: Shape) -> int:
         """Return how many singular values of a matrix are scaled.

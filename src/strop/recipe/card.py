@@ -1,12 +1,22 @@
-"""The model card that travels with a recipe and with a baked checkpoint."""
+"""The model card that travels with a recipe, and with what was made of it: a checkpoint or an adapter."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
 
 from strop.checkpoints import BaseIdentity
 from strop.statistics import Answer, Comparison, Drift, Rival, Rivals, interval_from_json, spell_p_value
+
+Form = Literal["recipe", "checkpoint", "adapter"]
+"""What a card lies beside: the recipe itself, a checkpoint it was baked into, or the adapter of PEFT's it became."""
+
+_OPENINGS: Mapping[Form, str] = {
+    "recipe": "Low-rank interventions on `{name}` ({architecture}), as a Strop recipe:",
+    "checkpoint": "An ordinary checkpoint with low-rank interventions baked into its weights:",
+    "adapter": "Low-rank interventions on `{name}` ({architecture}), as an adapter of PEFT's:",
+}
+_LIBRARIES: Mapping[Form, str] = {"recipe": "strop", "checkpoint": "transformers", "adapter": "peft"}
 
 
 def model_card(
@@ -15,7 +25,7 @@ def model_card(
     provenance: Mapping[str, Any],
     *,
     labels: Sequence[str] | None = None,
-    baked: bool = False,
+    form: Form = "recipe",
 ) -> str:
     """Return a recipe's README.md: what it changes, what it gained, and how to use it.
 
@@ -24,22 +34,18 @@ def model_card(
         edits: what it does, in lines.
         provenance: how it was made.
         labels: of its classification head; None where it has no head.
-        baked: the card is for a checkpoint the recipe was baked into.
+        form: what the card lies beside.
     """
     data = ModelCardData(
         base_model=base.id if base.revision is not None else None,  # else it is no hub id
-        library_name="transformers" if baked else "strop",
+        library_name=_LIBRARIES[form],
         tags=["strop", "low-rank"],
     )
     task = provenance.get("task")
     title = f"{base.name} for {task}" if task else f"{base.name}, edited"
     shots = provenance.get("shots")
     lines = ["---", data.to_yaml(), "---", f"# {title}", ""]
-    lines.append(
-        "An ordinary checkpoint with low-rank interventions baked into its weights:"
-        if baked
-        else f"Low-rank interventions on `{base.name}` ({base.architecture}), as a Strop recipe:"
-    )
+    lines.append(_OPENINGS[form].format(name=base.name, architecture=base.architecture))
     lines += ["", *(f"- {line}" for line in edits), ""]
     if shots:
         lines += [
@@ -47,17 +53,17 @@ def model_card(
             "",
         ]
     lines += _figures(provenance)
-    if not baked:
-        lines += [
-            "```python",
-            "import strop",
-            _loading(base, labels),
-            'with strop.applied(model, strop.Recipe.load("THIS FOLDER")):',
-            "    model.generate(...)" if labels is None else "    model(**tokenizer(texts, padding=True, ...)).logits",
-            "```",
-            "",
-        ]
+    if form != "checkpoint":
+        lines += ["```python", "import strop", *_use(base, labels, form), "```", ""]
     return "\n".join(lines)
+
+
+def _use(base: BaseIdentity, labels: Sequence[str] | None, form: Form) -> list[str]:
+    call = "model.generate(...)" if labels is None else "model(**tokenizer(texts, padding=True, ...)).logits"
+    if form == "adapter":
+        adapted = 'model = PeftModel.from_pretrained(model, "THIS FOLDER")'
+        return ["from peft import PeftModel", _loading(base, labels), adapted, call]
+    return [_loading(base, labels), 'with strop.applied(model, strop.Recipe.load("THIS FOLDER")):', f"    {call}"]
 
 
 def _loading(base: BaseIdentity, labels: Sequence[str] | None) -> str:

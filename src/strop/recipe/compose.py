@@ -7,7 +7,7 @@ from torch import Tensor
 
 from strop.checkpoints import BaseIdentity
 from strop.errors import BaseMismatchError, InterventionError, RecipeError
-from strop.interventions import Head, Intervention, SpectrumScaling
+from strop.interventions import Additive, Head, Intervention
 from strop.recipe.identity import MatrixIdentity
 
 Entry = tuple[Intervention, MatrixIdentity, Mapping[str, Tensor]]
@@ -51,8 +51,8 @@ class Part(Protocol):
 def composed(first: Part, second: Part) -> tuple[Entry, ...]:
     """Return the entries of two recipes, one after the other, where that is what both say.
 
-    Two scalings of the same singular values of a matrix that nothing else edits become one: both changes are along the
-    base's own singular vectors, and add up.
+    Two edits of a matrix that nothing else edits become one where their method adds them up: scalings of the same singular
+    values, for both changes are along the base's own singular vectors, and two LoRAs.
 
     Args:
         first: is applied first.
@@ -90,9 +90,9 @@ def _entries_of(part: Part) -> tuple[Entry, ...]:
 
 
 def _sum_of(mine: Entry, other: Entry) -> Entry | None:
-    """Return two scalings of the same singular values as one; None where they are not that."""
+    """Return two edits of one method that adds them up as one; None where they are not that."""
     (first, matrix, tensors), (second, _, others) = mine, other
-    if not (isinstance(first, SpectrumScaling) and isinstance(second, SpectrumScaling)):
+    if type(first) is not type(second) or not isinstance(first, Additive):
         return None
     both = first.plus(second, tensors, others)
     if both is None:

@@ -24,7 +24,7 @@ from strop.interventions import (
     summarize,
 )
 from strop.linalg import DecompositionCache, fingerprint
-from strop.recipe.card import model_card
+from strop.recipe.card import Form, model_card
 from strop.recipe.compose import composed, composed_provenance
 from strop.recipe.entries import read_entries, refuse_unfit_tensors
 from strop.recipe.factors import refuse_other_factors
@@ -119,7 +119,7 @@ class Recipe:
     def __add__(self, other: object) -> "Recipe":
         """Return this recipe and then another of the same base, in one; `first + second`.
 
-        Where both scale the same singular values of a matrix, their changes are added.
+        Where both scale the same singular values of a matrix, or are LoRAs of it, their changes are added.
 
         Raises:
             BaseMismatchError: they were made for different bases.
@@ -279,15 +279,18 @@ class Recipe:
         """Return the recipe with another account of how it was made."""
         return dataclasses.replace(self, provenance=_plain(provenance))
 
-    def card(self, *, baked: bool = False) -> str:
-        """Return the model card that travels with the recipe, or with a checkpoint it was baked into.
+    def card(self, *, form: Form = "recipe") -> str:
+        """Return the model card that travels with the recipe, or with what was made of it.
+
+        Args:
+            form: what the card lies beside: the `recipe`, a `checkpoint` it was baked into, or an `adapter` of PEFT's.
 
         Raises:
             RecipeError: its provenance holds figures that are not as a run writes them.
         """
         labels = self.head.labels if self.head is not None else None
         try:
-            return model_card(self.base, self.summary, self.provenance, labels=labels, baked=baked)
+            return model_card(self.base, self.summary, self.provenance, labels=labels, form=form)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"The recipe's provenance is not as a run writes it ({type(error).__name__}: "

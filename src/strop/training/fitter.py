@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import MatrixType, Site, editable_shapes, input_device
+from strop.anatomy import Site, editable_shapes, input_device
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import TrainingError, UsageError
 from strop.files import remove_leftovers
@@ -113,7 +113,7 @@ class Fitter:
             given = list(self._plan.edits)
             return given, [edit.initial_tensors(self._shape_at(edit), generator=generator) for edit in given]
         if self._plan.method in WEIGHT_METHODS:
-            return self._new_edits_of_weights()
+            return self._new_edits_of_weights(generator)
         stack = self._plan.stack if self._plan.stack is not None else self._anatomy.family.main_stack
         layers = self._plan.layers if self._plan.layers is not None else range(self._anatomy.layers_of(stack))
         edits = [edit for layer in sorted(layers) for edit in self._plan.edits_at(layer, stack)]
@@ -125,14 +125,16 @@ class Fitter:
         ]
         return list(edits), drawn
 
-    def _new_edits_of_weights(self) -> tuple[list[Intervention], list[dict[str, Tensor]]]:
+    def _new_edits_of_weights(self, generator: torch.Generator) -> tuple[list[Intervention], list[dict[str, Tensor]]]:
         plan = self._plan
-        types = plan.matrix_types
-        if types is None and plan.method == "bias":
-            types = (MatrixType.DOWN,)
-        shapes = editable_shapes(self._model, self._anatomy, layers=plan.layers, matrix_types=types, stack=plan.stack)
+        shapes = editable_shapes(
+            self._model, self._anatomy, layers=plan.layers, matrix_types=plan.weight_types, stack=plan.stack
+        )
         edits = [plan.weight_edit_of(site, min(shape)) for site, shape in shapes.items()]
-        return [*edits], [edit.initial_tensors(shape) for edit, shape in zip(edits, shapes.values(), strict=True)]
+        drawn = [
+            edit.initial_tensors(shape, generator=generator) for edit, shape in zip(edits, shapes.values(), strict=True)
+        ]
+        return [*edits], drawn
 
     def _shape_at(self, edit: Intervention) -> Shape:
         """Return (out, in) of the matrix an edit changes; hidden states are of size out."""

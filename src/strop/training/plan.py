@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from strop.anatomy import MatrixType, Stack, Stream, StreamSite, WeightSite
 from strop.errors import UsageError
-from strop.interventions import Intervention, LowRankEdit, OutputBias, Positions, SpectrumScaling
+from strop.interventions import Intervention, LowRankEdit, LowRankUpdate, OutputBias, Positions, SpectrumScaling
 from strop.interventions.formulas import FORMULAS, Activation, Initialisation
 from strop.proving import DriftText
 from strop.statistics import ObjectiveName
@@ -15,13 +16,17 @@ from strop.statistics import ObjectiveName
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
 
-WEIGHT_METHODS = ("spectrum", "bias")
+WEIGHT_METHODS = ("spectrum", "bias", "lora")
 """The methods that learn edits of weights."""
 
-STATE_SETTINGS = tuple(
-    "stream rank positions tied activation subspaces train_subspaces init dropout dropout_on".split()
-)
-"""The settings that say what edits of hidden states are like."""
+USUAL_TYPES = {"bias": (MatrixType.DOWN,), "lora": (MatrixType.QUERY, MatrixType.VALUE)}
+"""Which matrices a method edits where none are named; all of them by default."""
+
+USUAL_RATES = {"spectrum": 0.01, "bias": 0.01, "lora": 0.002}
+"""The learning rates of the methods of weights where none is given."""
+
+STATE_SETTINGS = tuple("stream positions tied activation subspaces train_subspaces init dropout dropout_on".split())
+"""The settings that say what edits of hidden states are like, beside their rank."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class TrainPlan:
 
     method: str = "loreft"
     """One of `strop.interventions.FORMULAS`, edits of hidden states; or, of weights, `spectrum` (every singular value of a
-    matrix scaled) or `bias` (a vector added to a matrix's output)."""
+    matrix scaled), `bias` (a vector added to a matrix's output) or `lora` (a matrix of low rank added to one)."""
     edits: tuple[Intervention, ...] | None = None
     """What learns, where it is no edit that the settings from `method` to `init` describe: interventions of any method that
     learns, of weights or of hidden states."""
@@ -46,7 +51,8 @@ class TrainPlan:
     stack: Stack | None = None
     """Which list of blocks, of a model that has several; the main one by default."""
     matrix_types: tuple[MatrixType, ...] | None = None
-    """Which matrices, where weights are edited: all by default, and for `bias` the one that ends a block's MLP."""
+    """Which matrices, where weights are edited: all by default; for `bias` the one that ends a block's MLP, and for `lora` query
+    and value, which its paper found best for as many numbers (arXiv 2106.09685, section 7.1)."""
     top: int | None = None
     """How many of each matrix's largest singular values `spectrum` scales; all by default."""
     band: int = 0
@@ -57,7 +63,9 @@ class TrainPlan:
     stream: Stream = Stream.BLOCK
     """Which hidden states of a layer."""
     rank: int = 8
-    """Of each edit's subspace."""
+    """Of each edit's subspace, or of what `lora` adds; at most the matrix's own."""
+    alpha: float | None = None
+    """α of `lora`, which over its rank scales what is added; by default twice the rank, 16 for a rank of 8."""
     positions: Positions = dataclasses.field(default_factory=lambda: Positions(7, 7))
     """Which tokens are edited."""
     tied: bool = True
@@ -77,7 +85,8 @@ class TrainPlan:
     epochs: int = 6
     """How often the train split is read."""
     learning_rate: float | None = None
-    """AdamW's, at its highest; by default 0.0009, the paper's, for edits of hidden states, and 0.01 for those of weights."""
+    """AdamW's, at its highest; by default 0.0009, the paper's, for edits of hidden states, 0.002 for `lora`, and 0.01 for the
+    other edits of weights."""
     keep_base: float = 10.0
     """λ, what a nat per token of drift from the base costs beside the task's loss; 0 lets the edits drift. A classifier writes
     no text that it could be kept to."""
@@ -122,7 +131,7 @@ class TrainPlan:
         if self.edits is None and self.method not in (*FORMULAS, *WEIGHT_METHODS):
             raise UsageError(
                 f"'{self.method}' is not a method of training: {', '.join(FORMULAS)} edit hidden states, "
-                f"{' and '.join(WEIGHT_METHODS)} weights."
+                f"{_listed(WEIGHT_METHODS, 'and')} weights."
             )
         for site_layer in self.layers or (0,):
             if self.method in WEIGHT_METHODS:
@@ -194,7 +203,9 @@ class TrainPlan:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         defaults["positions"] = Positions(7, 7)
         foreign = {
-            "matrix_types": ("spectrum", "bias"),
+            "matrix_types": WEIGHT_METHODS,
+            "rank": ("lora", *FORMULAS),
+            "alpha": ("lora",),
             "top": ("spectrum",),
             "band": ("spectrum",),
             "sparsity": ("spectrum",),
@@ -202,8 +213,9 @@ class TrainPlan:
         }
         for name, methods in foreign.items():
             if self.method not in methods and getattr(self, name) != defaults[name]:
-                meant = " or ".join(methods) if len(methods) < 3 else "edits of hidden states, such as loreft"
-                raise UsageError(f"{name} goes with {meant}, not with {self.method}; leave it out.")
+                meant = [method for method in methods if method not in FORMULAS]
+                meant += ["edits of hidden states, such as loreft"] if len(meant) < len(methods) else []
+                raise UsageError(f"{name} goes with {_listed(meant, 'or')}, not with {self.method}; leave it out.")
 
     @property
     def rate(self) -> float:
@@ -212,17 +224,29 @@ class TrainPlan:
             return self.learning_rate
         if self.sparsity is not None:
             return 1.0
-        return 0.01 if self.edits is None and self.method in WEIGHT_METHODS else 9e-4
+        return USUAL_RATES.get(self.method, 9e-4) if self.edits is None else 9e-4
 
     @property
     def averages(self) -> bool:
-        """Whether the average of what is learned late is a candidate beside the epochs: of weights that are no gates."""
-        return self.edits is None and self.method in WEIGHT_METHODS and self.sparsity is None
+        """Whether the average of what is learned late is a candidate beside the epochs.
 
-    def weight_edit_of(self, site: WeightSite, rank: int) -> SpectrumScaling | OutputBias:
+        It is where what is learned enters the weights as it is: gates are open or shut, and the product of the averages of
+        a LoRA's factors is not the average of their products.
+        """
+        return self.edits is None and self.method in ("spectrum", "bias") and self.sparsity is None
+
+    @property
+    def weight_types(self) -> tuple[MatrixType, ...] | None:
+        """The matrices that a method of weights edits; None for all."""
+        return self.matrix_types if self.matrix_types is not None else USUAL_TYPES.get(self.method)
+
+    def weight_edit_of(self, site: WeightSite, rank: int) -> SpectrumScaling | OutputBias | LowRankUpdate:
         """Return what a method of weights learns of one matrix of some rank."""
         if self.method == "bias":
             return OutputBias(site)
+        if self.method == "lora":
+            own = min(self.rank, rank)
+            return LowRankUpdate(site, own, self.alpha if self.alpha is not None else 2 * own)
         top = self.top if self.top is not None and self.top < rank else None
         return SpectrumScaling(site, top=top, band=min(self.band, (top or rank) - 1))
 
@@ -262,6 +286,7 @@ class TrainPlan:
         for name, default in (
             ("objective", "average"),
             ("matrix_types", None),
+            ("alpha", None),
             ("top", None),
             ("band", 0),
             ("sparsity", None),
@@ -272,3 +297,8 @@ class TrainPlan:
         if settings.pop("edits") is not None:
             settings["edits"] = [edit.to_json((1, 1)) for edit in self.edits or ()]  # the decisions alone, of any shape
         return {**settings, "positions": str(self.positions), "subspaces": dict(self.subspaces)}
+
+
+def _listed(words: Sequence[str], link: str) -> str:
+    """Return words in a row, the last two joined by another word."""
+    return f" {link} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
