@@ -56,12 +56,15 @@ def test_a_person_reads_the_head_and_the_metric(
 
 
 @pytest.mark.parametrize("command", ["search", "prune"])
-def test_what_finds_edits_of_language_models_names_the_command_that_trains(
+def test_what_edits_a_classifier_as_it_decides_refuses_a_head_that_would_be_drawn(
     strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path, command: str
 ) -> None:
     done = strop_command(command, tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.strip().endswith(f"strop {command} edits language models; use strop train.")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.strip().endswith(
+        "has no head for 2 labels, and edits are found for one that decides already; give a classifier, or let strop train "
+        "learn a head."
+    )
     assert not (tmp_path / "run").exists()
 
 

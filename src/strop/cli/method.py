@@ -85,15 +85,13 @@ class MethodCall:
     no_rivals: bool
     show_changes: int | None
 
-    def run(
-        self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
-    ) -> None:
+    def run(self, method: Callable[..., "RunOutcome"], plan: Any, *, new_head: bool = True) -> None:
         """Run a method and print what it found.
 
         Args:
             method: `search`, `prune` or `train`.
             plan: its settings; the shared ones that were given replace its defaults.
-            refuse: raises where the task is not of the method's kind.
+            new_head: let a classifier's head be drawn where the checkpoint has none.
         """
         from strop.anatomy import Stack
         from strop.scoring import refuse_changed
@@ -103,8 +101,6 @@ class MethodCall:
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
         task = task_for_command(self.task_name, self.shots)
         refuse_objective(task, plan.objective)
-        if refuse is not None:
-            refuse(task)
         if self.show_changes is not None:
             refuse_changed(task, self.show_changes)
         options = self._options()
@@ -117,6 +113,7 @@ class MethodCall:
                 dtype=self.dtype,
                 task=task,
                 seed=plan.seed,
+                new_head=new_head,
             )
             anatomy = anatomy_for_command(model, self.family_file)
             stack = Stack.parse(self.stack) if self.stack is not None else None
