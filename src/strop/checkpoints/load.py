@@ -132,9 +132,10 @@ def saved_classifier(name: str | Path, *, revision: str | None = None) -> Litera
 
     if as_text(name) in ZOO:
         return None
+    own = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            config = transformers.AutoConfig.from_pretrained(as_text(name), revision=revision, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(as_text(name), **own)
     except Exception:  # whoever loads it says what is wrong
         return None
     named = [str(own) for own in config.architectures or ()]
