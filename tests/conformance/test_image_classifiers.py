@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests.fixtures.images import LABELS, image_keys, image_rows, make_processor
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForImageClassification
 
 import strop
 from strop.anatomy import Anatomy, MatrixType, WeightSite
+from strop.checkpoints import head_parameters
 from strop.linalg import decompose
 from strop.scoring import ClassScorer
 from strop.searching.label_effects import measure_label_effects
@@ -31,16 +33,26 @@ ARCHITECTURES: Mapping[str, str] = {
     "data2vec-vision": "Data2VecVisionForImageClassification",
     "vit_msn": "ViTMSNForImageClassification",
     "ijepa": "IJepaForImageClassification",
+    "dinov2_with_registers": "Dinov2WithRegistersForImageClassification",
+    "clip": "CLIPForImageClassification",
+    "siglip": "SiglipForImageClassification",
 }
+IN_PARTS = ("clip", "siglip")
+"""Model types whose config speaks of what looks at images in a part of its own."""
 UP = WeightSite(1, MatrixType.UP)
 
 
 def save_tiny(model_type: str, architecture: str, folder: Path) -> Path:
     """Save a tiny random classifier of images and its processor."""
-    config = AutoConfig.for_model(model_type, **SIZES, architectures=[architecture])
+    names = ("id2label", "label2id")
+    seeing = {name: own for name, own in SIZES.items() if name not in names}
+    inside = {"vision_config": seeing, "text_config": {"hidden_size": 8}, **{name: SIZES[name] for name in names}}
+    config = AutoConfig.for_model(
+        model_type, **(inside if model_type in IN_PARTS else SIZES), architectures=[architecture]
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = getattr(__import__("transformers"), architecture)(config)
+        model = getattr(transformers, architecture)(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
@@ -54,7 +66,9 @@ def test_an_architecture_is_read_scored_guided_edited_and_baked(name: str, tmp_p
     model, processor = strop.load_image_classifier(folder)
     assert type(model).__name__ == ARCHITECTURES[name]
     task, anatomy = load_task(image_keys(data=image_rows(12))), Anatomy.of(model)
-    assert len(anatomy.sites()) == 12
+    assert anatomy.reading is not None
+    assert (len(anatomy.sites()), anatomy.hidden_size, anatomy.reading.obstacle) == (12, 16, "")
+    assert all("classifier" in name or "pooler" in name for name in head_parameters(model))
     assert task.labels is not None
     scorer = ClassScorer(model, processor, task.examples("train"), task.labels, anatomy=anatomy)
     held = decompose(anatomy.read_weight(model, UP).clone())

@@ -150,6 +150,8 @@ def head_parameters(model: "PreTrainedModel") -> "dict[str, nn.Parameter]":
     if not is_classifier(model):
         return {}
     prefix = f"{model.base_model_prefix}."
+    if model.base_model is model:  # whose body is no module of its own (CLIP, SigLIP)
+        return {name: own for name, own in model.named_parameters() if name.startswith("classifier.")}
     return {
         name: parameter
         for name, parameter in model.named_parameters()

@@ -54,7 +54,7 @@ class ImageForm:
         example: Example,
     ) -> None:
         self._model, self._processor, self._labels = model, processor, labels
-        self._channels = int(getattr(model.config, "num_channels", 3))
+        self._channels = anatomy.channels(model)
         seen = self._seen(example)
         self._shape = tuple(seen.shape)
         self.tokens_per_image = self._tokens_of_one(anatomy, seen, example)

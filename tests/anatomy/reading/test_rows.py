@@ -118,3 +118,8 @@ def test_modules_that_no_pass_joins_are_refused_and_no_hook_stays() -> None:
     with pytest.raises(AnatomyError, match="does not go from the one module to the other"):
         attention_rows(model, above.q_proj, below.o_proj, [0], head_size=8)
     assert hooks_of(model) == 0
+
+
+def test_a_row_that_no_head_feels_is_called_so() -> None:
+    assert str(AttentionRow(MatrixType.VALUE, ())) == "value of no head"
+    assert str(AttentionRow(MatrixType.VALUE, (2,))) == "value of head 2"

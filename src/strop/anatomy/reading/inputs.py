@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.calling import input_device, input_embeddings
+from strop.anatomy.sizes import config_of
 from strop.anatomy.storage import device_of
 from strop.errors import AnatomyError
 
@@ -32,10 +33,11 @@ def short_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
         return (
             {"input_ids": ids, "decoder_input_ids": ids.flip(0)} if "decoder_input_ids" in taken else {"input_ids": ids}
         )
-    size = getattr(model.config, "image_size", None)
+    config = config_of(model, None)
+    size = getattr(config, "image_size", None)
     if "pixel_values" in taken and size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        channels = getattr(model.config, "num_channels", 3)
+        channels = getattr(config, "num_channels", 3)
         images = torch.randn((2, channels, height, width), generator=generator)
         return {"pixel_values": images.to(next(model.parameters()))}
     raise AnatomyError(
