@@ -51,8 +51,8 @@ def methods_of(settings: Settings) -> dict[str, tuple[Callable[..., strop.RunOut
     Args:
         settings: how much each may try.
     """
-    limits = {"select_limit": settings.limit, "test_limit": settings.limit, "seed": settings.seed}
-    learning = {**limits, "epochs": settings.epochs, "accumulate": 1, "train_limit": settings.limit}
+    limits: dict[str, Any] = {"select_limit": settings.limit, "test_limit": settings.limit, "seed": settings.seed}
+    learning: dict[str, Any] = {**limits, "epochs": settings.epochs, "accumulate": 1, "train_limit": settings.limit}
     asked = settings.limit or 400
     loreft = strop.TrainPlan(
         method="loreft", rank=4, positions=strop.Positions(reach="all"), learning_rate=4e-3, **learning

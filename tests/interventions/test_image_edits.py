@@ -48,3 +48,22 @@ def test_a_block_called_on_other_tokens_than_whole_images_is_refused() -> None:
     with strop.applied(model, recipe), pytest.raises(InterventionError, match="are not those of 3 whole images"):
         model(pixel_values=PIXELS)
     handle.remove()
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients() -> None:
+    model = make_vit().train()
+    edit = LowRankEdit(StreamSite(0), "loreft", rank=2, positions=Positions(first=1, last=2))
+    drawn = edit.initial_tensors((16, 16), init="paper", generator=torch.Generator().manual_seed(0))
+    attachment = strop.attach(model, strop.Recipe.of(model, [edit], tensors=[drawn]), trainable=True)
+    parameters = list(attachment.modules[0].parameters())
+    found = []
+    for again in (False, True):
+        if again:
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        loss = model(pixel_values=PIXELS, labels=torch.tensor([0, 1, 2])).loss
+        found.append(torch.autograd.grad(loss, parameters))
+    attachment.detach()
+    for plain, computed_again in zip(*found, strict=True):
+        assert bool(plain.any())
+        torch.testing.assert_close(computed_again, plain)

@@ -1,5 +1,6 @@
 """Search, pruning and sharpening of classifiers, of images and of texts: effects are autograd's, and recipes bake."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import ViTForImageClassification
 
 import strop
 from strop.anatomy import Anatomy, MatrixType, WeightSite
-from strop.errors import UsageError
+from strop.errors import RunError, UsageError
 from strop.linalg import decompose
 from strop.scoring import ClassScorer
 from strop.searching.averages import mean_inputs
@@ -170,3 +171,15 @@ def test_a_classifier_of_texts_is_searched_and_pruned_too(
     position = strop.PrunePlan(bias="position", iterate=1, effect_examples=8, **limits)
     with pytest.raises(UsageError, match="A bias at each position needs examples of one length"):
         strop.prune(model, small_tokenizer, task, position)
+
+
+def test_a_run_is_not_gone_on_with_where_images_are_shown_otherwise(task: Task, tmp_path: Path) -> None:
+    model, processor, other = make_vit(), make_processor(), make_processor()
+    other.image_std = (0.25,)
+    plan = strop.SearchPlan(strategy="exhaustive", layers=(1,), matrix_types=(MatrixType.UP,), rank_fractions=(0.5,))
+    options = strop.RunOptions(out=tmp_path / "run")
+    first = strop.search(model, processor, task, plan, options)
+    again = dataclasses.replace(options, resume=True)
+    assert strop.search(model, make_processor(), task, plan, again).result.edited == first.result.edited
+    with pytest.raises(RunError, match="began with other inputs: the image processor has changed since"):
+        strop.search(model, other, task, plan, again)

@@ -34,8 +34,9 @@ def what_is_read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tas
         tokenizer: its fast tokenizer, or its image processor.
         task: whose examples are read.
     """
+    images = task.shows_images
     return {
-        "prompts": _processing_of(task, tokenizer) if task.shows_images else _tokens_of(task, tokenizer),
+        **({"images": _processing_of(task, tokenizer)} if images else {"prompts": _tokens_of(task, tokenizer)}),
         "config": _computing_fields(
             json.loads(model.config.to_json_string()),
             HARMLESS if task.labels is not None else HARMLESS | OF_CLASSIFIERS,

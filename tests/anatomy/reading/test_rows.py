@@ -8,6 +8,7 @@ from tests.anatomy.reading.models import QKV, T, hooks_of, make
 from torch import Tensor
 
 from strop.anatomy.reading.rows import AttentionRow, GatedRow, attention_rows, gated_rows
+from strop.anatomy.sites import MatrixType
 from strop.errors import AnatomyError
 
 Cut = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -26,7 +26,7 @@ def search(
     Args:
         model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer, or its image processor.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes.
         plan: the settings; one edit found by the gradient by default.
         options: where to begin, what to spend and where to write.
