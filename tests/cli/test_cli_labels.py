@@ -68,6 +68,16 @@ def test_what_edits_a_classifier_as_it_decides_refuses_a_head_that_would_be_draw
     assert not (tmp_path / "run").exists()
 
 
+def test_a_head_that_was_trained_is_begun_with(
+    strop_command: Any, tiny_folder: Path, cities: Cities, run: Path, tmp_path: Path
+) -> None:
+    call = ["search", tiny_folder, "--task", cities(), "--out", tmp_path / "other", "--after", run / "recipe", "--json"]
+    limits = ["--select-limit", "16", "--test-limit", "16", "--gradient-examples", "8", "--top-matrices", "1"]
+    found = strop_command(*call, *limits).json
+    assert found["head"]["labels"] == ["france", "brazil"]
+    assert found["start"]["test"]["accuracy"] >= found["base"]["test"]["accuracy"]
+
+
 def test_a_classifier_is_sharpened_without_a_bound_on_drift(
     strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path
 ) -> None:

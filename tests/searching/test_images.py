@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from transformers import ViTForImageClassification
 
 import strop
+from strop import SingularValuePruning
 from strop.anatomy import Anatomy, MatrixType, WeightSite
-from strop.errors import RunError, UsageError
+from strop.errors import InterventionError, RunError, UsageError
 from strop.linalg import decompose
 from strop.scoring import ClassScorer
 from strop.searching.averages import mean_inputs
@@ -168,6 +169,13 @@ def test_a_classifier_of_texts_is_searched_and_pruned_too(
     assert found.result.edited["test"].accuracy == again.accuracy
     plan = strop.PrunePlan(iterate=1, fractions=(0.05,), effect_examples=8, **limits)
     assert strop.prune(model, small_tokenizer, task, plan).result.command == "prune"
+    by_place = SingularValuePruning(WeightSite(0, MatrixType.UP), (0,), "position")
+    biases = [{"bias": torch.zeros(3, 48)}]
+    with (
+        strop.applied(model, strop.Recipe.of(model, [by_place], tensors=biases)),
+        pytest.raises(InterventionError, match="holds for sequences of 3 tokens, and these examples have"),
+    ):
+        strop.evaluate(model, small_tokenizer, task)
     position = strop.PrunePlan(bias="position", iterate=1, effect_examples=8, **limits)
     with pytest.raises(UsageError, match="A bias at each position needs examples of one length"):
         strop.prune(model, small_tokenizer, task, position)

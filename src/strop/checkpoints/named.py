@@ -61,8 +61,12 @@ def takes_names(
         known = task.labels if isinstance(task, Task) else None
         labels = (known.names or 1) if known is not None else None
         images = isinstance(task, Task) and task.shows_images
+        begun = getattr(more[2] if len(more) > 2 else settings.get("options"), "after", None)
+        drawn = (
+            new_head or getattr(begun, "head", None) is not None
+        )  # what a run begins with puts a head of its own there
         opened, tokenizer = open_model(
-            model, labels=labels, images=images, seed=getattr(plan, "seed", 0), new_head=new_head
+            model, labels=labels, images=images, seed=getattr(plan, "seed", 0), new_head=drawn
         )
         return function(opened, own if own is not None else tokenizer, *more, **settings)
 

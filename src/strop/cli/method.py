@@ -91,7 +91,7 @@ class MethodCall:
         Args:
             method: `search`, `prune` or `train`.
             plan: its settings; the shared ones that were given replace its defaults.
-            new_head: let a classifier's head be drawn where the checkpoint has none.
+            new_head: let a classifier's head be drawn where the checkpoint has none, and the recipe to begin with has none either.
         """
         from strop.anatomy import Stack
         from strop.scoring import refuse_changed
@@ -113,7 +113,7 @@ class MethodCall:
                 dtype=self.dtype,
                 task=task,
                 seed=plan.seed,
-                new_head=new_head,
+                new_head=new_head or (options.after is not None and options.after.head is not None),
             )
             anatomy = anatomy_for_command(model, self.family_file)
             stack = Stack.parse(self.stack) if self.stack is not None else None

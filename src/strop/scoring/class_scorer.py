@@ -16,6 +16,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.finite import refuse_not_finite
 from strop.scoring.label_form import label_form
+from strop.scoring.lengths import one_length_of, refuse_other_lengths
 from strop.scoring.resources import Resources
 from strop.statistics.metrics import require
 from strop.tasks.examples import Example, categories_of, group_indices
@@ -85,10 +86,13 @@ class ClassScorer:
 
         Raises:
             UsageError: it is to be run from another block on.
+            InterventionError: a bias on the model holds for examples of another length.
             NotFiniteError: what the model says of an example is NaN or infinite.
         """
         if start or states is not None:
             raise UsageError("A classifier is always run whole, not from a block on.")
+        if one_length_of(self.model):
+            refuse_other_lengths(self.model, {int(own) for batch in self.batches for own in batch.real.sum(1)})
         loss, predicted = np.zeros(self.example_count), np.zeros(self.example_count)
         with evaluating(self.model):
             for batch in self.batches:
