@@ -121,6 +121,15 @@ def test_what_is_no_image_is_refused_in_one_sentence(tmp_path: Path, value: Any,
     assert re.match(said, said_of(value, tmp_path))
 
 
+def test_an_object_of_pillow_is_held_to_the_same(tmp_path: Path) -> None:
+    make_strange_files(tmp_path)
+    assert said_of(PIL.Image.new("CMYK", (8, 8))) == (
+        "the image is of mode CMYK, which 8-bit RGB does not hold; convert it to RGB or gray."
+    )
+    with PIL.Image.open(tmp_path / "film.gif") as film:
+        assert said_of(film).startswith("the image has 2 frames")
+
+
 def test_an_image_that_would_fill_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, "large.png", PIL.Image.new("1", (64, 64)))
     for limit in (3000, 1000):  # Pillow warns above it, and refuses above twice of it

@@ -177,12 +177,17 @@ def _opened(raw: bytes, name: str) -> "PIL.Image.Image":
         raise TaskError(f"{shown} is no image that Pillow can read; correct the path or drop the row.") from None
     except Exception as error:  # whatever a damaged file makes of its reader
         raise TaskError(f"{shown} is a damaged image: {reason_in(error)}.") from None
+    _refuse_unfit(image, shown)
+    return image
+
+
+def _refuse_unfit(image: "PIL.Image.Image", shown: str) -> None:
+    """Raise TaskError if an image of Pillow is several, or no 8-bit gray or RGB holds it."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise TaskError(f"{shown} has {frames} frames, and an image is one; save the one that is meant.")
     if image.mode not in EXACT_MODES and image.mode not in SEE_THROUGH:
         raise TaskError(f"{shown} is of mode {image.mode}, which 8-bit RGB does not hold; convert it to RGB or gray.")
-    return image
 
 
 def _decoded(raw: bytes, name: str) -> Pixels:
@@ -202,14 +207,13 @@ def _as_pixels(image: "PIL.Image.Image", shown: str) -> Pixels:
     """
     import PIL.ImageOps
 
+    _refuse_unfit(image, shown)
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode in SEE_THROUGH or "transparency" in image.info:
         seen = image.convert("RGBA")
         if seen.getchannel("A").getextrema()[0] < 255:
             raise TaskError(f"{shown} is transparent in places; paste it on the background that is meant.")
         image = seen.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    if image.mode not in EXACT_MODES:
-        raise TaskError(f"{shown} is of mode {image.mode}, which 8-bit RGB does not hold; convert it to RGB or gray.")
     found = np.asarray(image.convert(EXACT_MODES[image.mode]), dtype=np.uint8)
     return found[..., None] if found.ndim == 2 else found
 
