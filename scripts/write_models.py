@@ -38,7 +38,8 @@ is built, and the suite in `tests/conformance/` asks of it: every matrix is wher
 that of numpy; effects are autograd's; a pass from a block on is the whole pass; edits of hidden states reach the right
 tokens under padding on either side, with a cache and in beams; a recipe is read back; a baked checkpoint is loaded by
 `from_pretrained` with the same logits; recomputed blocks give the same gradients; in bfloat16 every method comes off bit
-for bit. The page is written by `scripts/write_models.py` from what the suite found.
+for bit. The page is written by `scripts/write_models.py` from what the suite found. Classifiers of images have
+[tests of their own](guides/images.md).
 
 - **matrices**: those that can be reduced, pruned, scaled and baked.
 - **effects**: `search`, `prune` and `sharpen` may ask the gradient.

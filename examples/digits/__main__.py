@@ -1,6 +1,6 @@
-"""Train a Vision Transformer on scikit-learn's digits, reduce one matrix, and measure both on images nobody has looked at.
+"""Train a Vision Transformer on some of scikit-learn's digits, and improve it on others by five methods.
 
-python -m examples.digits            # a minute
+python -m examples.digits            # some minutes
 python -m examples.digits --small    # some seconds, for a look at how it goes
 """
 
@@ -8,166 +8,104 @@ import argparse
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from torch import Tensor
-from torch.nn import functional
-from transformers import ViTConfig, ViTForImageClassification
-
 import strop
-from examples.exhaustive import Merit, best_reduction
-from examples.tables import gain_of_answers, gain_of_numbers, gains_table
-from strop import Family, MatrixType, Spelling
-from strop.tables import to_markdown
-
-VIT = Family(
-    name="Vision Transformer",
-    model_types=("vit",),
-    blocks="vit.layers",
-    matrices={
-        MatrixType.QUERY: Spelling("attention.q_proj"),
-        MatrixType.KEY: Spelling("attention.k_proj"),
-        MatrixType.VALUE: Spelling("attention.v_proj"),
-        MatrixType.OUTPUT: Spelling("attention.o_proj"),
-        MatrixType.UP: Spelling("mlp.fc1"),
-        MatrixType.DOWN: Spelling("mlp.fc2"),
-    },
-    causal=False,
-)
+from examples.digits.images import deal_images, write_task
+from examples.digits.reader import save_reader, train_reader
+from strop.runs import RunResult
+from strop.statistics import Comparison, spell_p_value
+from strop.tables import Table, to_markdown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How large a run is."""
 
-    train: int = 500
-    """Images to learn from; of the others a third is there to choose by."""
+    read: int = 300
+    """Images the reader learns from; the others are the task's."""
     hidden_size: int = 32
     layers: int = 2
-    epochs: int = 40
+    reading_epochs: int = 40
     batch: int = 50
     rate: float = 3e-3
+    rank_fractions: tuple[float, ...] = (0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
+    """Of LASER."""
+    rounds: int = 6
+    """Of eigenpruning, and steps of sharpening."""
+    epochs: int = 20
+    """Of what is learned."""
+    limit: int | None = None
+    """Most images of the task's to learn from, to choose by and to measure on."""
     seed: int = 0
 
 
-SMALL = Settings(train=100, hidden_size=16, epochs=2)
+SMALL = Settings(read=100, hidden_size=16, reading_epochs=4, rank_fractions=(0.4,), rounds=1, epochs=1, limit=60)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Images:
-    """Images with the digits they show."""
-
-    pixels: Tensor
-    """(images, 1, 8, 8), 0 to 1."""
-    digits: Tensor
-    """(images,) int64."""
-
-    def rows(self, index: Tensor) -> "Images":
-        """Return some of them."""
-        return Images(self.pixels[index], self.digits[index])
-
-
-def deal_images(*, train: int, seed: int) -> tuple[Images, Images, Images]:
-    """Return scikit-learn's 1,797 digits, shuffled, as train, select and test.
+def methods_of(settings: Settings) -> dict[str, tuple[Callable[..., strop.RunOutcome], Any]]:
+    """Return each method with its plan.
 
     Args:
-        train: how many to learn from; a third of the others is select.
-        seed: of the order.
+        settings: how much each may try.
     """
-    content = load_digits()
-    pixels = torch.from_numpy(content.images / 16).float()[:, None]
-    images = Images(pixels, torch.from_numpy(content.target).long())
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(pixels)))
-    border = train + (len(order) - train) // 3
-    return images.rows(order[:train]), images.rows(order[train:border]), images.rows(order[border:])
-
-
-def train_reader(images: Images, settings: Settings) -> ViTForImageClassification:
-    """Return a Vision Transformer with patches of 2 x 2 (Dosovitskiy et al., arXiv 2010.11929) that learned the images.
-
-    Args:
-        images: to learn from.
-        settings: its sizes, and how it learns.
-    """
-    torch.manual_seed(settings.seed)
-    config = ViTConfig(
-        image_size=8,
-        patch_size=2,
-        num_channels=1,
-        hidden_size=settings.hidden_size,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=4,
-        intermediate_size=2 * settings.hidden_size,
-        num_labels=10,
+    limits: dict[str, Any] = {"select_limit": settings.limit, "test_limit": settings.limit, "seed": settings.seed}
+    learning: dict[str, Any] = {**limits, "epochs": settings.epochs, "accumulate": 1, "train_limit": settings.limit}
+    asked = settings.limit or 400
+    loreft = strop.TrainPlan(
+        method="loreft", rank=4, positions=strop.Positions(reach="all"), learning_rate=4e-3, **learning
     )
-    model = ViTForImageClassification(config)
-    steps = settings.epochs * -(-len(images.digits) // settings.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=steps, pct_start=0.1)
-    model.train()
-    for _ in range(settings.epochs):
-        order = torch.randperm(len(images.digits))
-        for first in range(0, len(order), settings.batch):
-            read = images.rows(order[first : first + settings.batch])
-            loss = functional.cross_entropy(model(pixel_values=read.pixels).logits, read.digits)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-    return model.eval()
+    return {
+        "LASER": (
+            strop.search,
+            strop.SearchPlan(strategy="exhaustive", rank_fractions=settings.rank_fractions, **limits),
+        ),
+        "eigenpruning": (strop.prune, strop.PrunePlan(iterate=settings.rounds, effect_examples=asked, **limits)),
+        "sharpening": (strop.sharpen, strop.SharpenPlan(steps=settings.rounds, examples=asked, **limits)),
+        "learned spectrum": (strop.train, strop.TrainPlan(method="spectrum", **learning)),
+        "LoReFT": (strop.train, loreft),
+    }
 
 
-@torch.inference_mode()
-def score(model: ViTForImageClassification, images: Images) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which images a model reads right, and −log p of each one's digit in nats, (images,) both."""
-    logits = model(pixel_values=images.pixels).logits.double()
-    loss = functional.cross_entropy(logits, images.digits, reduction="none")
-    return (logits.argmax(-1) == images.digits).numpy(), loss.numpy()
-
-
-def merit(model: ViTForImageClassification, images: Images) -> Merit:
-    """Return a model's accuracy and minus its loss."""
-    correct, loss = score(model, images)
-    return float(correct.mean()), -float(loss.mean())
-
-
-def run(settings: Settings, *, out: Path) -> dict[str, Any]:
-    """Train, choose on the select images, measure on the test images, and return the figures.
+def run(settings: Settings, *, out: Path) -> dict[str, RunResult]:
+    """Train a reader, and return what each method found: chosen on select, proved once on test.
 
     Args:
         settings: how large it is.
-        out: folder for the model, the recipe and figures.json.
+        out: folder for the model, the task and the runs.
     """
-    train, select, test = deal_images(train=settings.train, seed=settings.seed)
-    model = train_reader(train, settings)
-    model.save_pretrained(out / "model")
-    anatomy = strop.Anatomy.of(model, family=VIT)
-    reduction, tried = best_reduction(model, anatomy, lambda: merit(model, select))
-    base = edited = score(model, test)
-    if reduction is not None:
-        recipe = strop.Recipe.of(model, [reduction], family=VIT)
-        recipe.save(out / "recipe")
-        with strop.applied(model, recipe, family=VIT):
-            edited = score(model, test)
-    figures = {
-        "settings": dataclasses.asdict(settings),
-        "images": {"train": len(train.digits), "select": len(select.digits), "test": len(test.digits)},
-        "choice": str(reduction) if reduction is not None else None,
-        "tried": len(tried),
-        "select": {"base": merit(model, select)[0], "best": max(own for _, own in tried)[0]},
-        "test": {
-            "accuracy": gain_of_answers(base[0], edited[0]),
-            "loss, nats": gain_of_numbers(base[1], edited[1], loss=True),
-        },
-    }
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
+    read, others = deal_images(read=settings.read, seed=settings.seed)
+    names = ("hidden_size", "layers", "batch", "rate", "seed")
+    sizes = {name: getattr(settings, name) for name in names}
+    save_reader(train_reader(read, epochs=settings.reading_epochs, **sizes), out / "model")
+    task = strop.load_task(write_task(out, others, seed=settings.seed))
+    results = {}
+    for name, (method, plan) in methods_of(settings).items():
+        options = strop.RunOptions(out=out / name.replace(" ", "-"))
+        results[name] = method(out / "model", task, plan, options).result
+        print(f"{name}: {results[name].comparison['test'].gain:+.3f} on test", flush=True)
+    return results
+
+
+def gains_table(results: Mapping[str, RunResult]) -> Table:
+    """Return what each method gained on the test images.
+
+    Args:
+        results: by method.
+    """
+    rows = []
+    for name, result in results.items():
+        gain: Comparison = result.comparison["test"]
+        before, after = (100 * (side["test"].accuracy or 0) for side in (result.base, result.edited))
+        low, high = (100 * bound for bound in gain.ci95)
+        interval = f"{low:+.1f} to {high:+.1f}"
+        rows.append(
+            (name, f"{before:.1f}", f"{after:.1f}", f"{100 * gain.gain:+.1f}", interval, spell_p_value(gain.p_value))
+        )
+    columns = ("method", "right before, %", "after, %", "gain", "95 % interval", "p")
+    return Table("", columns, tuple(rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,14 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.digits", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="few images and epochs: seconds, and a poor reader")
     parser.add_argument(
-        "--out", type=Path, default=Path("digits"), help="folder for the model, the recipe and figures.json"
+        "--out", type=Path, default=Path("digits"), help="folder for the model, the task, runs and figures.json"
     )
     given = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     given.out.mkdir(parents=True, exist_ok=True)
-    figures = run(SMALL if given.small else Settings(), out=given.out)
-    print(f"chosen of {figures['tried']} on the select images: {figures['choice'] or 'no edit'}")
-    print(to_markdown(gains_table("on the test images", figures["test"])))
+    settings = SMALL if given.small else Settings()
+    results = run(settings, out=given.out)
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "results": {name: result.to_json() for name, result in results.items()},
+    }
+    (given.out / "figures.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(to_markdown(gains_table(results)))
     print(f"figures: {given.out / 'figures.json'}")
 
 

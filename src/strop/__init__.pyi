@@ -10,6 +10,7 @@ from .anatomy import WeightSite as WeightSite
 from .checkpoints import ZOO as ZOO
 from .checkpoints import load as load
 from .checkpoints import load_classifier as load_classifier
+from .checkpoints import load_image_classifier as load_image_classifier
 from .checkpoints import pull as pull
 from .errors import StropError as StropError
 from .export import bake as bake

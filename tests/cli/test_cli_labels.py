@@ -56,13 +56,26 @@ def test_a_person_reads_the_head_and_the_metric(
 
 
 @pytest.mark.parametrize("command", ["search", "prune"])
-def test_what_finds_edits_of_language_models_names_the_command_that_trains(
+def test_what_edits_a_classifier_as_it_decides_refuses_a_head_that_would_be_drawn(
     strop_command: Any, tiny_folder: Path, cities: Cities, tmp_path: Path, command: str
 ) -> None:
     done = strop_command(command, tiny_folder, "--task", cities(), "--out", tmp_path / "run", "--quiet")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.strip().endswith(f"strop {command} edits language models; use strop train.")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.strip().endswith(
+        "has no head for 2 labels, and edits are found for one that decides already; give a classifier, or let strop train "
+        "learn a head."
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_was_trained_is_begun_with(
+    strop_command: Any, tiny_folder: Path, cities: Cities, run: Path, tmp_path: Path
+) -> None:
+    call = ["search", tiny_folder, "--task", cities(), "--out", tmp_path / "other", "--after", run / "recipe", "--json"]
+    limits = ["--select-limit", "16", "--test-limit", "16", "--gradient-examples", "8", "--top-matrices", "1"]
+    found = strop_command(*call, *limits).json
+    assert found["head"]["labels"] == ["france", "brazil"]
+    assert found["start"]["test"]["accuracy"] >= found["base"]["test"]["accuracy"]
 
 
 def test_a_classifier_is_sharpened_without_a_bound_on_drift(

@@ -1,54 +1,50 @@
-"""A Vision Transformer on digits: how they are dealt, where its matrices are, and a small run."""
+"""A Vision Transformer on digits: how they are dealt, the task they make, and a small run through the task interface."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from examples.digits.__main__ import SMALL, VIT, deal_images, main, score
-from transformers import ViTForImageClassification
+from examples.digits.__main__ import SMALL, main
+from examples.digits.images import DIGITS, deal_images, write_task
+from sklearn.datasets import load_digits
 
 import strop
-from strop.anatomy import Anatomy, MatrixType, WeightSite
 
 
-def test_every_image_is_dealt_once() -> None:
-    dealt = deal_images(train=100, seed=0)
-    assert [len(images.digits) for images in dealt] == [100, 565, 1132]
-    rows = torch.cat([images.pixels.flatten(1) for images in dealt])
-    assert len(rows.unique(dim=0)) == len(rows) == 1797  # the data set has no image twice
-    assert (rows.min(), rows.max()) == (0, 1)
+def test_every_image_is_dealt_once_and_keeps_its_shades() -> None:
+    read, others = deal_images(read=100, seed=0)
+    assert (len(read.digits), len(others.digits)) == (100, 1697)
+    rows = np.concatenate([images.pixels.reshape(-1, 64) for images in (read, others)])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 1797  # the data set has no image twice
+    assert len(np.unique(rows)) == len(np.unique(load_digits().images)) == 17
 
 
-def test_a_small_run_reduces_a_matrix_the_model_reads_and_its_figures_can_be_had_again(
+def test_the_task_holds_the_images_that_the_reader_has_not_read(tmp_path: Path) -> None:
+    _, others = deal_images(read=1500, seed=0)
+    task = strop.load_task(write_task(tmp_path, others, seed=0))
+    assert task.labels is not None
+    assert task.labels.names == DIGITS
+    dealt = [example for split in ("train", "select", "test") for example in task.examples(split)]
+    assert len(dealt) == 297
+    by_row = sorted(dealt, key=lambda example: example.row)
+    assert [int(example.answer) for example in by_row] == others.digits.tolist()
+    np.testing.assert_array_equal([one.image.pixels()[..., 0] for one in by_row if one.image], others.pixels)
+
+
+def test_a_small_run_of_all_methods_gives_figures_that_can_be_had_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["--small", "--out", str(tmp_path)])
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    accuracy = figures["test"]["accuracy"]
-    assert f"| accuracy | {accuracy['base']:.3f} | {accuracy['edited']:.3f} |" in capsys.readouterr().out
-    model = ViTForImageClassification.from_pretrained(tmp_path / "model").eval()
-    test = deal_images(train=SMALL.train, seed=SMALL.seed)[2]
-    assert accuracy["base"] == pytest.approx(float(score(model, test)[0].mean()))
-    recipe = strop.Recipe.load(tmp_path / "recipe")
-    (reduction,) = recipe.interventions
-    assert str(reduction) == figures["choice"]
-    with strop.applied(model, recipe, family=VIT):
-        assert accuracy["edited"] == pytest.approx(float(score(model, test)[0].mean()))
-
-
-def test_the_family_names_the_matrices_of_the_vision_transformer() -> None:
-    config = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
-    model = ViTForImageClassification(
-        ViTForImageClassification.config_class(image_size=8, patch_size=2, num_channels=1, num_labels=10, **config)
-    ).eval()
-    anatomy, down = Anatomy.of(model, family=VIT), WeightSite(1, MatrixType.DOWN)
-    own = model.vit.layers[1].mlp.fc2.weight.detach().clone()
-    assert torch.equal(anatomy.read_weight(model, down), own)
-    u, s, vh = np.linalg.svd(own.double().numpy())
-    recipe = strop.Recipe.of(model, [strop.RankReduction(down, rank_fraction=0.25)], family=VIT)
-    with strop.applied(model, recipe, family=VIT):
-        edited = model.vit.layers[1].mlp.fc2.weight.detach().numpy().copy()
-    np.testing.assert_allclose(edited, (u[:, :4] * s[:4]) @ vh[:4], atol=1e-6)
-    assert torch.equal(model.vit.layers[1].mlp.fc2.weight, own)
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["results"]
+    assert list(found) == ["LASER", "eigenpruning", "sharpening", "learned spectrum", "LoReFT"]
+    shown = capsys.readouterr().out
+    for name, result in found.items():
+        before, after = (100 * result[side]["test"]["accuracy"] for side in ("base", "edited"))
+        assert f"| {name} | {before:.1f} | {after:.1f} |" in shown
+    model, processor = strop.load_image_classifier(tmp_path / "model")
+    task = strop.load_task(tmp_path / "digits.yaml")
+    with strop.applied(model, strop.Recipe.load(tmp_path / "LoReFT" / "recipe")):
+        again = strop.evaluate(model, processor, task, limit=SMALL.limit)
+    assert found["LoReFT"]["edited"]["test"]["accuracy"] == again.accuracy
+    assert found["LoReFT"]["head"]["labels"] == list(DIGITS)

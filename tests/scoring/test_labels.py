@@ -11,7 +11,7 @@ import torch
 from tokenizers import processors
 
 import strop
-from strop.errors import StropError, TaskError, UsageError
+from strop.errors import TaskError, UsageError
 from strop.scoring import ClassScorer, Evaluation, Scorer, compare
 from strop.scoring.label_batches import encode_labelled, padded
 from strop.statistics import METRICS
@@ -206,15 +206,6 @@ def test_models_of_the_wrong_kind_are_refused_in_one_sentence(
         assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="score: label is a classifier's"):
         Scorer(tiny("llama"), small_tokenizer, labelled.examples("test"), "label")
-
-
-@pytest.mark.parametrize("command", ["search", "prune"])
-def test_search_and_prune_say_that_they_edit_language_models(
-    cities: Cities, tiny_classifier: Classifier, small_tokenizer: Any, command: str
-) -> None:
-    said = rf"^Task cities has score: label, .* strop {command} edits language models; use strop train\.$"
-    with pytest.raises(StropError, match=said):
-        getattr(strop, command)(tiny_classifier("llama"), small_tokenizer, load_task(cities()))
 
 
 def evaluation(actual: list[float], predicted: list[float], metric: str, groups: list[int] | None = None) -> Evaluation:

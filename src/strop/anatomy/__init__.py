@@ -2,8 +2,9 @@
 
 from strop.anatomy.anatomy import Anatomy
 from strop.anatomy.asked import AskedForGradients
-from strop.anatomy.calling import evaluating, frozen, input_device
+from strop.anatomy.calling import evaluating, frozen, input_device, input_embeddings
 from strop.anatomy.editable import editable_shapes
+from strop.anatomy.entering import tokens_entering
 from strop.anatomy.families import Family, Spelling
 from strop.anatomy.family_file import family_as_yaml, read_family
 from strop.anatomy.prefix import hidden_states_entering, hidden_states_made_by, logits_at
@@ -37,9 +38,11 @@ __all__ = [
     "hidden_states_entering",
     "hidden_states_made_by",
     "input_device",
+    "input_embeddings",
     "logits_at",
     "parse_layers",
     "read_family",
     "read_model",
     "storage_of",
+    "tokens_entering",
 ]

@@ -104,6 +104,10 @@ class Anatomy:
         longest: int = getattr(config, "max_position_embeddings", None) or 10**9
         return longest - (config.pad_token_id + 1 if self.family.positions_after_padding else 0)
 
+    def channels(self, model: PreTrainedModel) -> int:
+        """Return how many channels the images have that a model looks at; 3 where it does not say."""
+        return int(getattr(config_of(model, None), "num_channels", None) or 3)
+
     @property
     def matrix_types(self) -> tuple[MatrixType, ...]:
         """The matrix types that blocks of the main stack have."""

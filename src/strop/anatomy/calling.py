@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from strop.anatomy.asked import AskedForGradients
@@ -34,8 +35,17 @@ def frozen(model: PreTrainedModel) -> Iterator[None]:
         asked.restore()
 
 
+def input_embeddings(model: PreTrainedModel) -> nn.Module | None:
+    """Return what makes hidden states of a model's input; None where the model does not say."""
+    try:
+        found: nn.Module | None = model.get_input_embeddings()
+    except NotImplementedError:  # of some that look at images
+        return None
+    return found
+
+
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Return the device a model's token ids must be on: of an offloaded one that on which it is run."""
-    embeddings = model.get_input_embeddings()
-    device: torch.device = device_of(embeddings) or model.device
+    """Return the device a model's token ids, or pixels, must be on: of an offloaded one that on which it is run."""
+    embeddings = input_embeddings(model)
+    device: torch.device = (device_of(embeddings) if embeddings is not None else None) or model.device
     return device

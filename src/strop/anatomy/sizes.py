@@ -99,13 +99,14 @@ def _key_value_heads(config: Any, heads: int) -> int:
 
 
 def config_of(model: PreTrainedModel, stack: Stack | None) -> Any:
-    """Return the config that speaks of a stack: that of the text model inside a model of several kinds of input.
+    """Return the config that speaks of a stack: of several kinds of input that of the text, of images alone that of vision.
 
     Raises:
         AnatomyError: a vision stack is asked for, and the config says nothing of one.
     """
     if stack is None:
-        return model.config.get_text_config()
+        seeing = getattr(model.config, "vision_config", None) if model.main_input_name == "pixel_values" else None
+        return seeing or model.config.get_text_config()
     if stack is not Stack.VISION:
         return model.config.get_text_config(encoder=stack is Stack.ENCODER, decoder=stack is not Stack.ENCODER)
     found = getattr(model.config, "vision_config", None)

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from strop.checkpoints.quiet import quiet_transformers
 from strop.checkpoints.zoo import ZOO, Announce, pull
@@ -13,6 +13,10 @@ from strop.errors import CheckpointError, reason_in, shortened
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+IMAGE_CLASSIFIER = "AutoModelForImageClassification"
+"""Which of transformers' classes loads what looks at images; an image processor stands in the place of a tokenizer."""
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
 """What to do about an adapter."""
@@ -65,8 +69,8 @@ def read_pretrained(
     announce: Announce,
     headless: bool = False,
     **settings: Any,
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast, Mapping[str, Collection[Any]]]":
-    """Return a model, its tokenizer, and transformers' report of the weights that were not there.
+) -> "tuple[PreTrainedModel, Any, Mapping[str, Collection[Any]]]":
+    """Return a model, its tokenizer or image processor, and transformers' report of the weights that were not there.
 
     Args:
         kind: which of transformers' classes loads it, by name; None for a language model of the kind the checkpoint is.
@@ -79,7 +83,8 @@ def read_pretrained(
 
     Raises:
         CheckpointError: there is no such model, it cannot be read without running code or a pickle that lie beside it, it
-            holds an adapter, or its tokenizer is not a fast one.
+            holds an adapter, looks at images where text is read or the other way round, has no image processor, or its
+            tokenizer is not a fast one.
         PullError: a zoo model could not be fetched.
     """
     folder = str(pull(name, announce=announce)) if name in ZOO and not _there(Path(name).is_dir) else name
@@ -90,21 +95,79 @@ def read_pretrained(
     try:
         with quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(folder, **own)
+            _refuse_other_inputs(name, config, images=kind == IMAGE_CLASSIFIER)
             chosen = kind or ("AutoModel" if headless and _is_body(config) else _language_model_of(config))
             model, report = getattr(transformers, chosen).from_pretrained(
                 folder, dtype=dtype or "auto", output_loading_info=True, use_safetensors=True, **own, **settings
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
+            reader = "AutoImageProcessor" if kind == IMAGE_CLASSIFIER else "AutoTokenizer"
+            tokenizer = getattr(transformers, reader).from_pretrained(folder, **own)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a strange or a damaged checkpoint makes of transformers
+        if kind == IMAGE_CLASSIFIER and _lacks_processor(Path(folder)):
+            raise CheckpointError(
+                f"The model '{name}' has no preprocessor_config.json, which says how images become what it looks at; save its "
+                "image processor beside it."
+            ) from None
         raise CheckpointError(f"The model '{name}' cannot be loaded: {_reason(error)}.") from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise CheckpointError(f"The model '{name}' brings an adapter along: {_MERGE}.")
-    if not getattr(tokenizer, "is_fast", False):
+    if kind != IMAGE_CLASSIFIER and not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"The tokenizer of '{name}' is not a fast one, and only these say which token covers which characters; "
             "save it once with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     return model, tokenizer, report
+
+
+def saved_classifier(name: str | Path, *, revision: str | None = None) -> Literal["texts", "images"] | None:
+    """Return what a checkpoint classifies, by the class its config names; None where it is no classifier, or none is there.
+
+    Args:
+        name: a name from the zoo, a local folder, or a hub id.
+        revision: of a hub id.
+    """
+    import transformers
+
+    if as_text(name) in ZOO:
+        return None
+    own = {"revision": revision, "trust_remote_code": False}
+    try:
+        with quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(as_text(name), **own)
+    except Exception:  # whoever loads it says what is wrong
+        return None
+    named = [str(own) for own in config.architectures or ()]
+    if any(map(of_images, named)):
+        return "images"
+    return "texts" if any(own.endswith("ForSequenceClassification") for own in named) else None
+
+
+def of_images(architecture: str) -> bool:
+    """Return whether a class of transformers classifies images, by its name."""
+    return "ForImageClassification" in architecture
+
+
+def _refuse_other_inputs(name: str, config: "PretrainedConfig", *, images: bool) -> None:
+    """Raise CheckpointError if a checkpoint is to look at images and reads text, or the other way round."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    named = ", ".join(map(str, config.architectures or ())) or type(config).__name__
+    if images and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise CheckpointError(
+            f"The model '{name}' ({named}) classifies no images, and the task's examples are images; name one that does, such "
+            "as a ViTForImageClassification."
+        )
+    if not images and of_images(named):
+        raise CheckpointError(
+            f"The model '{name}' ({named}) looks at images and reads no text; give the task file image:, the column that holds "
+            "one, or load the model with strop.load_image_classifier."
+        )
+
+
+def _lacks_processor(folder: Path) -> bool:
+    return folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES)
 
 
 def _language_model_of(config: "PretrainedConfig") -> str:

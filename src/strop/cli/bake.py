@@ -40,6 +40,7 @@ def bake(
 
     Example: [bold]strop bake smollm2-135m --recipe RUN/recipe --out smollm2-facts[/bold]
     """
+    from strop.checkpoints import of_images
     from strop.export import bake as bake_recipe
     from strop.export import refuse_unbakeable
     from strop.files import refuse_occupied
@@ -51,7 +52,13 @@ def bake(
     with showing_progress(quiet=quiet) as progress:
         labels = document.head.labels if document.head is not None else None
         model, tokenizer = load_for_command(
-            model_name, progress, revision=revision, device=device, dtype=dtype, labels=labels
+            model_name,
+            progress,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            labels=labels,
+            images=of_images(document.base.architecture),
         )
         progress.note("writing the checkpoint")
         family = anatomy_for_command(model, family_file).family

@@ -131,18 +131,21 @@ def load_for_command(
     dtype: str | None = None,
     task: "Task | None" = None,
     labels: "Sequence[str] | None" = None,
+    images: bool = False,
     seed: int = 0,
+    new_head: bool = True,
     headless: bool = False,
 ) -> Any:
     """Load a model and its tokenizer for a command: a classifier where the task has labels, or a recipe's head has.
 
-    A new head is drawn by the seed; no labels are those of a number.
+    A new head is drawn by the seed; no labels are those of a number. Where the task shows images it is one of images, and comes
+    with its image processor; without a task it is what its checkpoint says.
 
     A checkpoint without a head is taken where it is only looked at. Where it runs is told first.
     """
     import torch
 
-    from strop.checkpoints import load, load_classifier
+    from strop.checkpoints import load, load_classifier, load_image_classifier, open_as_saved
     from strop.errors import UsageError
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -153,11 +156,12 @@ def load_for_command(
     kind = dtypes[dtype] if dtype else None
     if task is not None and task.labels is not None:
         labels = task.labels.names or ()
+    how: dict[str, Any] = {"revision": revision, "dtype": kind, "device": target, "announce": progress.note}
     if labels is None:
-        return load(name, revision=revision, dtype=kind, device=target, announce=progress.note, headless=headless)
-    return load_classifier(
-        name, labels=labels or 1, seed=seed, revision=revision, dtype=kind, device=target, announce=progress.note
-    )
+        return load(name, **how) if task is not None else open_as_saved(name, headless=headless, **how)
+    images = images or (task is not None and task.shows_images)
+    load_labelled = load_image_classifier if images else load_classifier
+    return load_labelled(name, labels=labels or 1, seed=seed, new_head=new_head, **how)
 
 
 def task_for_command(name: str, shots: int | None) -> "Task":

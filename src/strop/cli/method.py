@@ -91,15 +91,13 @@ class MethodCall:
     began: float | None = None
     """When the command did, by `time.monotonic`, where all it takes counts: loading the model too."""
 
-    def run(
-        self, method: Callable[..., "RunOutcome"], plan: Any, *, refuse: "Callable[[Task], None] | None" = None
-    ) -> None:
+    def run(self, method: Callable[..., "RunOutcome"], plan: Any, *, new_head: bool = True) -> None:
         """Run a method and print what it found.
 
         Args:
             method: `search`, `prune` or `train`.
             plan: its settings; the shared ones that were given replace its defaults.
-            refuse: raises where the task is not of the method's kind.
+            new_head: let a classifier's head be drawn where the checkpoint has none, and the recipe to begin with has none either.
         """
         from strop.anatomy import Stack
         from strop.scoring import refuse_changed
@@ -109,8 +107,6 @@ class MethodCall:
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
         task = task_for_command(self.task_name, self.shots)
         refuse_objective(task, plan.objective)
-        if refuse is not None:
-            refuse(task)
         if self.show_changes is not None:
             refuse_changed(task, self.show_changes)
         options = self._options()
@@ -123,6 +119,7 @@ class MethodCall:
                 dtype=self.dtype,
                 task=task,
                 seed=plan.seed,
+                new_head=new_head or (options.after is not None and options.after.head is not None),
             )
             anatomy = anatomy_for_command(model, self.family_file)
             if hasattr(plan, "layers"):

@@ -78,7 +78,6 @@ def prune(
     """
     from strop.searching import PrunePlan
     from strop.searching import prune as run_prune
-    from strop.tasks import refuse_labels
 
     plan = dataclasses.replace(
         PrunePlan.paper() if compat == "paper" else PrunePlan(),
@@ -100,4 +99,4 @@ def prune(
             allow_harmful=allow_harmful or None,
         ),
     )
-    call.run(run_prune, plan, refuse=lambda task: refuse_labels(task, "prune"))
+    call.run(run_prune, plan, new_head=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from strop.anatomy import COMPUTED, Anatomy, Family, storage_of
-from strop.checkpoints import fetched, open_model, own_parameters
+from strop.checkpoints import best_device, fetched, of_images, open_as_saved, open_model, own_parameters
 from strop.checkpoints.quiet import quiet_transformers
 from strop.errors import InterventionError, StropWarning, reason_in
 from strop.export.biases import refuse_unbakeable, room_for_biases, under_config
@@ -22,7 +22,7 @@ from strop.recipe.apply import applied, refuse_no_recipe
 from strop.recipe.document import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 
 def bake(
@@ -30,22 +30,22 @@ def bake(
     recipe: Recipe,
     folder: str | Path,
     *,
-    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    tokenizer: "PreTrainedTokenizerBase | BaseImageProcessor | None" = None,
     force: bool = False,
     family: Family | None = None,
 ) -> Path:
     """Write a checkpoint with a recipe's edits in its weights; the model in memory is left as it was.
 
     The folder appears whole or not at all. It holds the model as `save_pretrained` writes it (safetensors), the
-    tokenizer where one is given, a model card, and the recipe as `strop_recipe.json` for those who ask how it was made.
-    Where a pruning leaves a mean bias in a module that has none, the checkpoint's config asks for biases, and those the
-    recipe does not speak of are zeros.
+    tokenizer or image processor where one is given, a model card, and the recipe as `strop_recipe.json` for those who ask
+    how it was made. Where a pruning leaves a mean bias in a module that has none, the checkpoint's config asks for biases,
+    and those the recipe does not speak of are zeros.
 
     Args:
         model: the base the recipe was made for, with nothing attached; or its name or folder, and its tokenizer comes with it.
         recipe: what to bake in.
         folder: must not hold anything yet.
-        tokenizer: saved beside the model.
+        tokenizer: saved beside the model; of a model that looks at images, its image processor.
         force: bake although the model is another one.
         family: the spelling of an architecture Strop does not know.
 
@@ -63,7 +63,7 @@ def bake(
     refuse_unbakeable(recipe)
     refuse_occupied(Path(folder), remedy="choose another folder or remove this one")
     if isinstance(model, (str, Path)):
-        model, own = open_model(model, labels=recipe.head.labels or 1 if recipe.head is not None else None)
+        model, own = _opened(model, recipe)
         tokenizer = tokenizer if tokenizer is not None else own
     if attachments_of(model):
         raise InterventionError("Something is attached to this model already; detach it before baking a recipe.")
@@ -90,6 +90,14 @@ def bake(
             tokenizer.save_pretrained(temporary)
         write_origin(temporary, recipe, form="checkpoint")
     return path
+
+
+def _opened(name: str | Path, recipe: Recipe) -> tuple[PreTrainedModel, "PreTrainedTokenizerBase | BaseImageProcessor"]:
+    """Load the base by name: with the labels of the recipe's head where it has one, else as the checkpoint was saved."""
+    if recipe.head is None:
+        model, own = open_as_saved(name, device=best_device())
+        return model, own
+    return open_model(name, labels=recipe.head.labels or 1, images=of_images(recipe.base.architecture))
 
 
 def refuse_adapter(model: PreTrainedModel) -> None:

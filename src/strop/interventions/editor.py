@@ -27,6 +27,7 @@ from strop.interventions.copies import copy_with_model, refuse_pickling
 from strop.interventions.interfaces import StateIntervention
 from strop.interventions.positions import Positions
 from strop.interventions.prompts import (
+    READ,
     Layout,
     Prompts,
     arguments_of,
@@ -34,6 +35,8 @@ from strop.interventions.prompts import (
     edited_tokens,
     layout_in_decoder,
     layout_of,
+    layout_of_images,
+    shows_images,
     tokens_of,
 )
 from strop.interventions.weights import stand_for_weights_first
@@ -48,14 +51,22 @@ class _Pass:
     entrance: nn.Module
     """The module that was called."""
     tokens: Tensor
-    layout: Layout
-    chosen: dict[Positions, Tensor | None] = dataclasses.field(default_factory=dict)
+    layout: Layout | None
+    """None of images, whose tokens only hidden states show."""
+    chosen: dict[tuple[Positions, torch.Size | None], Tensor | None] = dataclasses.field(default_factory=dict)
 
-    def indices(self, positions: Positions) -> Tensor | None:
-        """Return the tokens at some positions by their index among all of the batch, (edited,), or None for every one."""
-        if positions not in self.chosen:
-            self.chosen[positions] = _flat_indices(positions, self.layout)
-        return self.chosen[positions]
+    def indices(self, positions: Positions, shape: torch.Size | None = None) -> Tensor | None:
+        """Return the tokens at some positions by their index among all of the batch, (edited,), or None for every one.
+
+        Args:
+            positions: of an edit.
+            shape: of the hidden states of images, (images, tokens).
+        """
+        if (positions, shape) not in self.chosen:
+            layout = layout_of_images(shape) if shape is not None else self.layout
+            assert layout is not None  # only images have none
+            self.chosen[positions, shape] = _flat_indices(positions, layout)
+        return self.chosen[positions, shape]
 
 
 _PASSES: Calls[_Pass] = Calls("strop_passes")
@@ -177,7 +188,7 @@ class StateEditor:
     @never_compiled
     def _enter_wrapper(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         arguments = arguments_of(module, positional, named)
-        if {"input_ids", "inputs_embeds"} & arguments.keys():  # else it hands on by place what the model has names for
+        if any(name in arguments for name in READ):  # else it hands on by place what the model has names for
             self._begin(module, arguments)
 
     @never_compiled
@@ -199,6 +210,9 @@ class StateEditor:
         tokens, around = tokens_of(arguments), _PASSES.latest(self)
         if around is not None and around.entrance is not module and around.tokens is tokens:
             return  # the model with its LM head calls the one without
+        if shows_images(arguments):
+            _PASSES.enter(self, _Pass(module, tokens, None), _frame_of_call())
+            return
         prompts = _GENERATIONS.latest(self)
         mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
         if module is self._decoder:
@@ -312,6 +326,13 @@ def _tokens(its_pass: _Pass | None, positions: Positions, shape: torch.Size) -> 
             "A block was called by itself, and which of its tokens are a prompt cannot be known; call the model."
         )
     layout = its_pass.layout
+    if layout is None:
+        if len(shape) != 2 or shape[0] != len(its_pass.tokens):
+            raise InterventionError(
+                f"Hidden states of {tuple(shape)} tokens are not those of {len(its_pass.tokens)} whole images; edit other ones, "
+                "such as those that leave a block."
+            )
+        return its_pass.indices(positions, shape)
     if shape not in (layout.index.shape, (layout.index.numel(),)):  # some modules see all tokens one after another
         raise InterventionError(
             f"Hidden states of {tuple(shape)} tokens do not belong to the {tuple(layout.index.shape)} the model was called "

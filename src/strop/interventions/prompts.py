@@ -21,6 +21,9 @@ from strop.interventions.positions import Positions
 
 _READ: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 """How many tokens edited models have read through a cache that does not say it: one of recurrent states alone (Mamba)."""
+READ = ("input_ids", "inputs_embeds", "pixel_values")
+"""What a model is called with to read: images count only where nothing is beside them."""
+
 _DECLARED: contextvars.ContextVar[Tensor | None] = contextvars.ContextVar("strop_prompt_lengths", default=None)
 
 
@@ -143,16 +146,33 @@ def arguments_of(module: nn.Module, positional: Sequence[Any], named: Mapping[st
 
 
 def tokens_of(arguments: Mapping[str, Any]) -> Tensor:
-    """Return the token ids of a call, or their embeddings, whose first two axes are (batch, tokens).
+    """Return the token ids of a call, or their embeddings, whose first two axes are (batch, tokens); or images alone.
 
     Raises:
-        InterventionError: the call has neither.
+        InterventionError: the call has none of these.
     """
-    for name in ("input_ids", "inputs_embeds"):
+    for name in READ:
         found = arguments.get(name)
         if isinstance(found, Tensor):
             return found
-    raise InterventionError("An edit of hidden states needs input_ids or inputs_embeds to tell where tokens stand.")
+    raise InterventionError(
+        "An edit of hidden states needs input_ids, inputs_embeds or pixel_values to tell where tokens stand."
+    )
+
+
+def shows_images(arguments: Mapping[str, Any]) -> bool:
+    """Return whether a call is of images and nothing besides, so that its tokens are what the model makes of them."""
+    return not any(isinstance(arguments.get(name), Tensor) for name in ("input_ids", "inputs_embeds"))
+
+
+def layout_of_images(shape: tuple[int, ...]) -> Layout:
+    """Return where the tokens of images stand: all of an image's are its prompt, the class token first, then the patches.
+
+    Args:
+        shape: (images, tokens), as hidden states have it.
+    """
+    images, tokens = shape
+    return Layout(torch.arange(tokens).expand(images, tokens), torch.full((images,), tokens))
 
 
 def layout_of(arguments: Mapping[str, Any], *, prompt_mask: Tensor | None, whole_input: bool) -> Layout:

@@ -90,7 +90,7 @@ def compare_recipes(
 
     Args:
         model: the base both were made for, with nothing attached.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes.
         pair: the two recipes.
         split: train, select or test.

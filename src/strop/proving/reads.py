@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.scoring.chat_template import prompt_of
 from strop.scoring.tokens import adds_special_tokens
@@ -31,11 +31,12 @@ def what_is_read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tas
 
     Args:
         model: the base.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer, or its image processor.
         task: whose examples are read.
     """
+    images = task.shows_images
     return {
-        "prompts": _tokens_of(task, tokenizer),
+        **({"images": _processing_of(task, tokenizer)} if images else {"prompts": _tokens_of(task, tokenizer)}),
         "config": _computing_fields(
             json.loads(model.config.to_json_string()),
             HARMLESS if task.labels is not None else HARMLESS | OF_CLASSIFIERS,
@@ -55,6 +56,13 @@ def _tokens_of(task: Task, tokenizer: PreTrainedTokenizerBase) -> str:
         ]
         encoded = tokenizer(texts, add_special_tokens=adds_special_tokens(examples), verbose=False) if texts else {}
         digest.update(json.dumps([split, encoded.get("input_ids", [])]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _processing_of(task: Task, processor: BaseImageProcessor) -> str:
+    """Return 32 hexadecimal digits over a task's images, and over the settings of what turns them into a model's input."""
+    settings = _computing_fields(processor.to_dict(), HARMLESS)
+    digest = hashlib.sha256(json.dumps([task.fingerprint, settings], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
 
 

@@ -169,4 +169,6 @@ def example_lines(found: TaskCheck) -> list[str]:
     shots = [f"  ({len(example.shots)} solved rows stand before it)"] if example.shots else []
     choices = [f"  choices {', '.join(map(quoted, example.choices))}"] if example.choices else []
     prompt, answer = (shortened(text, most=400) for text in (example.prompt, example.answer))
+    if example.image is not None:
+        return [f"row {example.row}, image and answer: {prompt} | {answer}"]
     return [f"row {example.row}, prompt and answer, parted by |:", f"  {prompt}|{answer}", *choices, *shots, *chat]

@@ -143,6 +143,7 @@ def moment_of(folder: Path) -> datetime.datetime | None:
 CHANGED = {
     "task.fingerprint": "examples: the task file or its data has changed",
     "reads.prompts": "prompts: the tokenizer or its chat template has changed",
+    "reads.images": "inputs: the image processor has changed",
 }
 """What a digest in the config stands for; prompts are looked at last, for they change with the examples too."""
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy, evaluating, input_device
+from strop.anatomy import Anatomy, evaluating
 from strop.checkpoints import is_classifier, labels_in_own_order
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
-from strop.scoring.encoding import vocabulary_of
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.finite import refuse_not_finite
-from strop.scoring.label_batches import batches_by_length, context_of, encode_labelled, pad_token_of, padded
+from strop.scoring.label_form import label_form
+from strop.scoring.lengths import one_length_of, refuse_other_lengths
 from strop.scoring.resources import Resources
 from strop.statistics.metrics import require
 from strop.tasks.examples import Example, categories_of, group_indices
@@ -27,16 +27,16 @@ class ClassScorer:
     """Examples encoded once, ready to be scored on a classifier as often as its edits change.
 
     Args:
-        model: a classifier with an output for each label, or one for a number.
-        tokenizer: its fast tokenizer.
+        model: a classifier of texts or images with an output for each label, or one for a number.
+        tokenizer: its fast tokenizer, or its image processor.
         examples: to be scored, in this order.
         labels: the task's.
         anatomy: the model's, where it is at hand.
 
     Raises:
         TaskError: a row does not fit the model.
-        UsageError: there are no examples, the model is no classifier or one of other labels, or the metric needs
-            scikit-learn, which is not installed.
+        UsageError: there are no examples, the model is no classifier or one of other labels, or of texts where the examples
+            are images, or the metric needs scikit-learn, which is not installed.
     """
 
     def __init__(
@@ -50,26 +50,23 @@ class ClassScorer:
     ) -> None:
         if not examples:
             raise UsageError("There are no examples to score.")
-        refuse_no_classifier(model, labels)
+        refuse_no_classifier(model, labels, images=examples[0].image is not None)
         require(labels.metric)
         self.model = model
         self.anatomy = anatomy or Anatomy.of(model)
         self.labels = labels
         self.example_count = len(examples)
         self._examples = examples
-        longest = context_of(model, self.anatomy, tokenizer)
-        self._texts = encode_labelled(examples, tokenizer, labels, longest=longest, vocabulary=vocabulary_of(model))
+        form = label_form(model, self.anatomy, tokenizer, examples, labels)
+        encoded = form.encode(examples)
+        self._actual = np.array([own.target for own in encoded])
         self._groups, self._categories = group_indices(examples), categories_of(examples)
-        pad = pad_token_of(model)
-        self.batches = [
-            padded(self._texts, members, pad=pad, classes=bool(labels.names))
-            for members in batches_by_length(self._texts, limit=Resources.of(model).batch_tokens)
-        ]
+        self.batches = form.batches(encoded, limit=Resources.of(model).batch_tokens)
 
     @property
     def tokens(self) -> int:
-        """Tokens of one whole pass, padding included."""
-        return sum(batch.inputs["input_ids"].numel() for batch in self.batches)
+        """Tokens, or patches of images, of one whole pass, padding included."""
+        return sum(batch.real.numel() for batch in self.batches)
 
     @property
     def steps(self) -> int:
@@ -89,16 +86,17 @@ class ClassScorer:
 
         Raises:
             UsageError: it is to be run from another block on.
-            NotFiniteError: what the model says of a text is NaN or infinite.
+            InterventionError: a bias on the model holds for examples of another length.
+            NotFiniteError: what the model says of an example is NaN or infinite.
         """
         if start or states is not None:
             raise UsageError("A classifier is always run whole, not from a block on.")
+        if one_length_of(self.model):
+            refuse_other_lengths(self.model, {int(own) for batch in self.batches for own in batch.real.sum(1)})
         loss, predicted = np.zeros(self.example_count), np.zeros(self.example_count)
-        device = input_device(self.model)
         with evaluating(self.model):
             for batch in self.batches:
-                inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-                logits = self.model(**inputs).logits.float().cpu()
+                logits = batch.run(self.model).cpu()
                 where = list(batch.members)
                 bad = (~torch.isfinite(logits).all(-1)).nonzero()
                 if len(bad):
@@ -106,19 +104,18 @@ class ClassScorer:
                 loss[where] = losses(logits, batch.targets).double().numpy()
                 predicted[where] = (logits.argmax(-1) if self.labels.names else logits[:, 0]).double().numpy()
                 progress.advance()
-        actual = np.array([text.target for text in self._texts])
         return Evaluation(
             "label",
             loss,
             np.ones(self.example_count, dtype=np.int64),
-            predicted == actual if self.labels.names else None,
+            predicted == self._actual if self.labels.names else None,
             groups=self._groups,
             categories=self._categories,
-            actual=actual,
+            actual=self._actual,
             predicted=predicted,
             labels=self.labels,
             said=self._in_words(predicted),
-            wanted=self._in_words(actual),
+            wanted=self._in_words(self._actual),
         )
 
     def _in_words(self, values: NDArray[np.float64]) -> tuple[str, ...] | None:
@@ -138,9 +135,9 @@ def losses(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits, targets, reduction="none")
 
 
-def refuse_no_classifier(model: PreTrainedModel, labels: Labels) -> None:
+def refuse_no_classifier(model: PreTrainedModel, labels: Labels, *, images: bool = False) -> None:
     """Raise UsageError if a model is no classifier, or one of another number or order of labels."""
-    remedy = f"load it with strop.load_classifier(name, labels={labels.count})"
+    remedy = f"load it with strop.load_{'image_' * images}classifier(name, labels={labels.count})"
     if not is_classifier(model):
         raise UsageError(f"score: label needs a classifier, and {type(model).__name__} is none; {remedy}.")
     if model.config.num_labels != labels.count:

@@ -71,6 +71,11 @@ class Batch:
         """Let edits of hidden states know where the prompts end, for a block in which a model is called on the batch."""
         return prompt_lengths(self.prompt_lengths)
 
+    def read_by(self, model: PreTrainedModel) -> None:
+        """Let a model's body read the sequences, without its head."""
+        with self.with_prompts_known():
+            model.base_model(input_ids=self.input_ids, use_cache=False, **self.beside)
+
     def slices(self) -> list[slice]:
         """Return the scored positions a few at a time: all at once but for a row as long as that."""
         count = self.rows.shape[0]

@@ -36,7 +36,7 @@ def evaluate(
     Args:
         model: a causal language model, or a classifier where the task has labels, with or without a recipe applied;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes.
         split: train, select or test.
         limit: score a random sample of this size.
@@ -68,7 +68,7 @@ def scorer_of(
 
     Args:
         model: a causal language model, or a classifier where the task has labels.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: the examples' task.
         examples: to be scored, in this order.
         anatomy: the model's, where it is at hand.

@@ -1,16 +1,16 @@
 """Texts and their labels as tokens: one text or a pair, in the tokenizer's own form, padded on the right."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, WeightSite, input_device
 from strop.errors import TaskError
 from strop.scoring.chat_template import asked_of
-from strop.scoring.encoding import refuse_unknown_token
+from strop.scoring.encoding import refuse_unknown_token, vocabulary_of
 from strop.scoring.place import place_of
 from strop.scoring.tokens import adds_special_tokens, twice_first
 from strop.tasks.examples import Example
@@ -30,14 +30,88 @@ class LabelledText:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelBatch:
-    """Texts of like length, padded on the right."""
+    """Texts of like length, padded on the right, or images."""
 
-    inputs: dict[str, Tensor]
-    """What the model is called with: `input_ids`, `attention_mask` and, where it wants them, `token_type_ids`."""
+    made: Callable[[], Mapping[str, Tensor]]
+    """Returns what the model is called with."""
+    real: Tensor
+    """(rows, tokens): which of the tokens, or of an image's patches, are not padding."""
     targets: Tensor
-    """(texts,): long indices of labels, or float numbers."""
+    """(rows,): long indices of labels, or float numbers."""
     members: tuple[int, ...]
-    """For each row, the index of its text among all."""
+    """For each row, the index of its text or image among all."""
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """`input_ids`, `attention_mask` and, where the model wants them, `token_type_ids`; or `pixel_values`."""
+        return self.made()
+
+    def real_at(self, site: WeightSite) -> Tensor:  # noqa: ARG002
+        """Return which of the tokens a matrix sees are not padding, (rows, tokens)."""
+        return self.real
+
+    def read_by(self, model: PreTrainedModel) -> None:
+        """Let a model's body read the rows, without its head."""
+        model.base_model(**on_device_of(model, self.inputs))
+
+    def run(self, model: PreTrainedModel) -> Tensor:
+        """Return what a model says of each row, (rows, outputs), in float32."""
+        logits: Tensor = model(**on_device_of(model, self.inputs)).logits
+        return logits.float()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextForm:
+    """How a classifier of texts takes in examples."""
+
+    tokenizer: PreTrainedTokenizerBase
+    labels: Labels
+    longest: int
+    """The model's context in tokens."""
+    vocabulary: int
+    """How many tokens the model knows."""
+    pad: int
+    """The model's padding token."""
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase, labels: Labels
+    ) -> "TextForm":
+        """Return that of one model.
+
+        Raises:
+            TaskError: the model has no padding token.
+        """
+        longest = context_of(model, anatomy, tokenizer)
+        return cls(tokenizer, labels, longest, vocabulary_of(model), pad_token_of(model))
+
+    def encode(self, examples: Sequence[Example]) -> list[LabelledText]:
+        """Turn examples into tokens.
+
+        Raises:
+            TaskError: a text does not fit the model.
+        """
+        return encode_labelled(examples, self.tokenizer, self.labels, longest=self.longest, vocabulary=self.vocabulary)
+
+    def batches(self, texts: Sequence[LabelledText], *, limit: int) -> list[LabelBatch]:
+        """Return all of some texts in batches of at most so many tokens, padding included."""
+        return [self.batch(texts, members) for members in batches_by_length(texts, limit=limit)]
+
+    def batch(self, texts: Sequence[LabelledText], members: Sequence[int]) -> LabelBatch:
+        """Return some texts as one batch."""
+        return padded(texts, members, pad=self.pad, classes=bool(self.labels.names))
+
+    def tokens_of(self, texts: Sequence[LabelledText]) -> int:
+        """Return how many tokens some texts are, padding left out."""
+        return sum(len(text.ids) for text in texts)
+
+
+def on_device_of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a model is called with where it is wanted, and pixels as numbers of the model's own kind."""
+    device = input_device(model)
+    return {
+        name: tensor.to(device, model.dtype if tensor.is_floating_point() else None) for name, tensor in inputs.items()
+    }
 
 
 def encode_labelled(
@@ -134,7 +208,9 @@ def padded(texts: Sequence[LabelledText], members: Sequence[int], *, pad: int, c
     if chosen[0].kinds is not None:
         inputs["token_type_ids"] = _filled([text.kinds or () for text in chosen], width, 0)
     targets = torch.tensor([text.target for text in chosen])
-    return LabelBatch(inputs, targets.long() if classes else targets.float(), tuple(members))
+    return LabelBatch(
+        lambda: inputs, inputs["attention_mask"].bool(), targets.long() if classes else targets.float(), tuple(members)
+    )
 
 
 def pad_token_of(model: PreTrainedModel) -> int:

@@ -5,5 +5,7 @@ from strop.tasks.examples import Example
 
 
 def place_of(example: Example) -> str:
-    """Return what an example is called: its row and how its prompt begins."""
+    """Return what an example is called: its row, and how its prompt begins or what its image is called."""
+    if example.image is not None:
+        return f"row {example.row} (image {quoted(example.image.name, most=60)})"
     return f"row {example.row} (prompt {quoted(example.prompt, most=40)})"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel
 
-from strop.anatomy import input_device
+from strop.anatomy import input_device, input_embeddings
 from strop.errors import UsageError
 
 
@@ -54,7 +54,8 @@ class Resources:
         chosen = _SET.get()
         if chosen is not None:
             return chosen
-        return on_device(input_device(model), vocabulary=int(model.get_input_embeddings().num_embeddings))
+        vocabulary = getattr(input_embeddings(model), "num_embeddings", 1)  # of images there is none
+        return on_device(input_device(model), vocabulary=int(vocabulary))
 
 
 CPU = Resources()

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy, evaluating, hidden_states_entering, input_device, logits_at
 from strop.errors import InterventionError, UsageError
-from strop.interventions import attachments_of
 from strop.progress import SILENT, Progress
 from strop.scoring.encoding import Batch, batches_of, encode, vocabulary_of
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.finite import refuse_not_finite
 from strop.scoring.forms import CAUSAL, PairedForm, form_of
 from strop.scoring.generation import Generator
+from strop.scoring.lengths import one_length_of, refuse_other_lengths
 from strop.scoring.resources import Resources
 from strop.scoring.said import Said
 from strop.scoring.seams import seams_of, tell, tokens_before_answers
@@ -215,7 +215,7 @@ class Scorer:
 
     def _refuse_other_lengths(self) -> None:
         """Raise InterventionError where padding would hide from a bias by position that a sequence is shorter."""
-        wanted = {a.positions for a in attachments_of(self.model) if a.positions is not None}
+        wanted = one_length_of(self.model)
         if not wanted:
             return
         if self._generator is not None:
@@ -223,12 +223,9 @@ class Scorer:
                 f"A bias on this model holds for sequences of {max(wanted)} tokens, and generating runs through many "
                 "lengths; prune with --bias mean for one that holds for any length."
             )
-        lengths = {len(self._form.row(sequence, self.score).ids) for sequence in self._sequences}
-        if lengths != wanted:
-            raise InterventionError(
-                f"A bias on this model holds for sequences of {max(wanted)} tokens, and these examples have "
-                f"{min(lengths)} to {max(lengths)}; prune with --bias mean for one that holds for any length."
-            )
+        refuse_other_lengths(
+            self.model, {len(self._form.row(sequence, self.score).ids) for sequence in self._sequences}
+        )
 
     def _score(self, batch: Batch, start: int, state: Tensor | None) -> PositionScores:
         """Return for each scored position its target's log p, the arg max, and how many tokens are likelier."""

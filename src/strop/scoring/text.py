@@ -3,6 +3,7 @@
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
+from strop.checkpoints import looks_at_images
 from strop.errors import UsageError
 from strop.scoring.scorer import Scorer
 from strop.tasks import Example
@@ -32,6 +33,8 @@ def text_scorer(
     Raises:
         UsageError: the model does not predict the next token, or the text is too short.
     """
+    if looks_at_images(model):
+        raise UsageError(f"{name} is a text, and {type(model).__name__} looks at images and reads none; leave it out.")
     window = min(WINDOW_TOKENS, anatomy.context(model))
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]

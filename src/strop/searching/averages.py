@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from strop.anatomy import Tap, WeightSite, by_sequence, evaluating
 from strop.errors import UsageError
-from strop.searching.sample import Sample
+from strop.searching.sample import Parts
 
 
 @torch.inference_mode()
 def mean_inputs(
-    scorer: Sample, sites: Sequence[WeightSite], *, at_each_position: bool = False
+    scorer: Parts, sites: Sequence[WeightSite], *, at_each_position: bool = False
 ) -> dict[WeightSite, Tensor]:
     """Return the mean input of each site's matrix over all tokens of a sample, padding not counted.
 
@@ -37,8 +37,7 @@ def mean_inputs(
     counts: dict[nn.Module, int] = defaultdict(int)
     with evaluating(model), Tap(model, anatomy, sites) as tap:
         for batch in scorer.batches:
-            with batch.with_prompts_known():
-                model.base_model(input_ids=batch.input_ids, use_cache=False, **batch.beside)
+            batch.read_by(model)
             for module, calls in tap.calls.items():
                 real = batch.real_at(tap.sites[module][0])
                 for call in calls:
@@ -54,7 +53,7 @@ def mean_inputs(
     }
 
 
-def refuse_mixed_lengths(*samples: Sample) -> None:
+def refuse_mixed_lengths(*samples: Parts) -> None:
     """Raise UsageError if examples differ in length, so that positions have no common meaning."""
     lengths = {int(length) for sample in samples for batch in sample.batches for length in batch.real.sum(1)}
     if len(lengths) > 1:

@@ -16,7 +16,7 @@ from strop.progress import SILENT, Progress
 from strop.scoring import Batch, Resources
 from strop.searching.decompositions import decompose_all
 from strop.searching.effect_plan import EffectPlan
-from strop.searching.sample import Sample
+from strop.searching.sample import Parts, Sample
 from strop.searching.stand_in import StandIn
 from strop.searching.unseen_inputs import BY_EXAMPLE, asking, effects_of_gradient, refuse_unseen_inputs, rows_alone
 from strop.searching.waiting_states import WaitingStates
@@ -157,9 +157,9 @@ def refuse_unknown_effects(effects: Mapping[WeightSite, Effects]) -> None:
         )
 
 
-def refuse_lone_examples(scorer: Sample) -> None:
+def refuse_lone_examples(scorer: Parts) -> None:
     """Raise UsageError if a batch holds one example only: swapped with itself it would leave every effect at zero."""
-    if any(batch.input_ids.shape[0] < 2 for batch in scorer.batches):
+    if any(batch.real.shape[0] < 2 for batch in scorer.batches):
         raise UsageError(
             "The counterfactual 'roll' swaps each example with another of its batch, and a batch holds only one: take "
             "two examples or more, or another counterfactual (--counterfactual mean)."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from strop.proving import Assignment
-from strop.scoring import Scorer
+from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.tasks import Example, Task
 
 
@@ -14,15 +14,15 @@ from strop.tasks import Example, Task
 class GuidedExamples:
     """A task's examples as a method uses them that a gradient guides."""
 
-    guide: Scorer
+    guide: Scorer | ClassScorer
     """Those that effects are estimated on; where there are choices, the right ones only; never generated."""
     guide_split: str
     """`train`, or `select` where there is no train."""
-    select: Scorer
+    select: Scorer | ClassScorer
     """All examples the choice is made by."""
 
     @property
-    def screen(self) -> Scorer:
+    def screen(self) -> Scorer | ClassScorer:
         """Those that candidates are screened on: the guide, or select itself where the guide is all of it."""
         whole = self.guide_split == "select" and self.guide.example_count == self.select.example_count
         return self.select if whole else self.guide
@@ -51,6 +51,9 @@ class GuidedExamples:
         """
         model, tokenizer, task, anatomy = given.model, given.tokenizer, given.task, given.anatomy
         split, sample, select = sampled(task, guide_limit=guide_limit, select_limit=select_limit, seed=seed)
+        every = scorer_of(model, tokenizer, task, select, anatomy=anatomy)
+        if task.labels is not None:
+            return cls(scorer_of(model, tokenizer, task, sample, anatomy=anatomy), split, every)
         guide = Scorer(
             model,
             tokenizer,
@@ -60,7 +63,6 @@ class GuidedExamples:
             counterfactuals=counterfactuals,
             fewest=2,
         )
-        every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
         return cls(guide, split, every)
 
 

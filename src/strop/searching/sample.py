@@ -3,10 +3,47 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from strop.anatomy import Anatomy
+from strop.anatomy import Anatomy, WeightSite
 from strop.scoring import Batch
+
+
+class Part(Protocol):
+    """Examples that a model reads at once."""
+
+    @property
+    def real(self) -> Tensor:
+        """(examples, tokens): which are not padding."""
+        ...
+
+    def real_at(self, site: WeightSite) -> Tensor:
+        """Return which of the tokens a matrix sees are not padding, (examples, tokens)."""
+        ...
+
+    def read_by(self, model: PreTrainedModel) -> None:
+        """Let a model's body read them, without its head."""
+        ...
+
+
+class Parts(Protocol):
+    """Examples in batches; a `Scorer` is one, and a `ClassScorer`."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """What reads them."""
+        ...
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The model's."""
+        ...
+
+    @property
+    def batches(self) -> Sequence[Part]:
+        """The examples."""
+        ...
 
 
 class Sample(Protocol):

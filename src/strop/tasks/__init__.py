@@ -5,7 +5,7 @@ from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
 from strop.tasks.loading import TaskSource, builtin_tasks, load_task
 from strop.tasks.rendering import BadRow
-from strop.tasks.task import Task, refuse_labels, refuse_objective
+from strop.tasks.task import Task, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
 from strop.tasks.with_shots import content_with_shots
 
@@ -27,6 +27,5 @@ __all__ = [
     "content_with_shots",
     "load_task",
     "read_task_file",
-    "refuse_labels",
     "refuse_objective",
 ]

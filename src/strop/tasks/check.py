@@ -87,7 +87,7 @@ class TaskCheck:
     splits: tuple[SplitRows, ...]
     """Of the good rows; empty where there is a problem."""
     prompt_characters: Lengths | None
-    """None where there are no good rows."""
+    """None where there are no good rows, or what is asked about is images."""
     answer_characters: Lengths | None
     common_answers: tuple[tuple[str, int], ...]
     """The most frequent answers of distinct examples, and how often they are given."""
@@ -143,7 +143,7 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
     >>> found.fits, [row.row for row in found.bad], found.bad[0].problem
     (False, [9, 10], 'the answer is empty; fill its column or drop the row.')
     """
-    found = read_source(source)
+    found = read_source(source).with_images_decoded()
     task, problem = None, None
     examples = [example for rows in found.rendered.values() for example in rows.examples]
     try:
@@ -151,6 +151,7 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
     except TaskError as error:
         problem = str(error)
     distinct = without_repeats(examples)
+    read = [example for example in distinct if example.image is None]
     worded = distinct if found.task_file.labels is None else []  # a label is no part of the text
     return TaskCheck(
         name=found.task_file.name,
@@ -162,7 +163,7 @@ def check_task(source: str | Path | Mapping[str, Any] | Rows) -> TaskCheck:
         bad=found.bad,
         problem=problem,
         splits=() if task is None else tuple(_split(name, members) for name, members in task.splits.items() if members),
-        prompt_characters=Lengths.of([len(example.prompt) for example in distinct]) if distinct else None,
+        prompt_characters=Lengths.of([len(example.prompt) for example in read]) if read else None,
         answer_characters=Lengths.of([len(example.answer) for example in distinct]) if distinct else None,
         common_answers=tuple(collections.Counter(example.answer for example in distinct).most_common(MOST_COMMON)),
         distinct=len(distinct),

@@ -12,6 +12,7 @@ from strop.errors import TaskError, quoted
 from strop.statistics.spread import OTHER
 from strop.tasks.chat import Chat
 from strop.tasks.extraction import extract, last_number, until_stop
+from strop.tasks.pictures import Picture
 from strop.tasks.task_file import GenerateSettings
 
 ACCENTS = dict.fromkeys(range(768, 880))
@@ -59,13 +60,19 @@ class Example:
     """What is shown before the prompt; no part of what the example is."""
     after: str = ""
     """What stands behind the answer, for a model that reads in both directions."""
+    image: Picture | None = None
+    """What a classifier looks at instead of the prompt, which is then the image's name and never read."""
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What makes two examples the same: all that is asked, in whatever order its choices stand, and the answer."""
+        """What makes two examples the same: all that is asked, in whatever order its choices stand, and the answer.
+
+        Of an image that is what it holds, and not its name.
+        """
         system = None if self.chat is None else self.chat.system
         choices = None if self.choices is None else tuple(sorted(self.choices))
-        return (system, self.prompt, self.pair, choices, self.answer)
+        asked = self.prompt if self.image is None else self.image
+        return (system, asked, self.pair, choices, self.answer)
 
 
 def continuations_of(example: Example) -> tuple[str, ...]:

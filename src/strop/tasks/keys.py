@@ -8,6 +8,7 @@ from strop.errors import quoted
 
 OTHER_NAMES = {
     "prompt": "question input instruction query context text source problem sentence premise user doc_to_text",
+    "image": "images img picture pixels photo image_column pixel_values",
     "answer": "output target label completion response gold solution reference assistant doc_to_target",
     "choices": "options candidates endings alternatives doc_to_choice",
     "data": "file path dataset dataset_path data_file data_files rows examples",

@@ -12,6 +12,7 @@ from strop.errors import TaskError, listed, quoted, reason_in, shortened
 from strop.tasks.examples import Example
 from strop.tasks.given import given_task
 from strop.tasks.hub import HUB
+from strop.tasks.pictures import Beside
 from strop.tasks.rendering import BadRow, RenderedRows, render_rows
 from strop.tasks.rows import DATA_ENDINGS, Row, Rows, read_rows
 from strop.tasks.selection import Skipped
@@ -80,6 +81,10 @@ class ReadTask:
     def bad(self) -> tuple[BadRow, ...]:
         """The rows that cannot become examples."""
         return tuple(row for rows in self.rendered.values() for row in rows.bad)
+
+    def with_images_decoded(self) -> "ReadTask":
+        """Return it with those rows among the bad ones whose images are damaged behind their heads: all are decoded for that."""
+        return dataclasses.replace(self, rendered={name: _decoded(name, rows) for name, rows in self.rendered.items()})
 
     def task(self) -> Task:
         """Deal the examples into splits.
@@ -152,13 +157,32 @@ def _read(
         by_split[str(split)] = shown
         if shown not in rendered:
             rows = given[source] if source in given else read_rows(source, relative_to=folder)
-            rendered[shown] = render_rows(task_file, rows, source=shown, skipped=skipped)
+            beside = Beside(Path(), bounded=False) if source in given else _beside(source, folder)
+            rendered[shown] = render_rows(task_file, rows, source=shown, skipped=skipped, beside=beside)
             own = rendered[shown]
             if not own.examples and not own.bad:
                 raise TaskError(f"{shown}: skip: and where: leave none of its {len(rows):,} rows; let some pass.")
     if not any(rows.bad for rows in rendered.values()):
         skipped.refuse_unmet(what=" or ".join(rendered))
     return ReadTask(task_file, rendered, by_split if files is not None else {}, file)
+
+
+def _decoded(source: str, rows: RenderedRows) -> RenderedRows:
+    """Return rows with those among the bad ones whose images cannot be decoded."""
+    whole, bad = [], list(rows.bad)
+    for example in rows.examples:
+        try:
+            if example.image is not None:
+                example.image.pixels()
+            whole.append(example)
+        except TaskError as error:
+            bad.append(BadRow(source, example.row, f"its image: {error}"))
+    return dataclasses.replace(rows, examples=tuple(whole), bad=tuple(sorted(bad, key=lambda row: row.row)))
+
+
+def _beside(source: str, folder: Path) -> Beside:
+    """Return where the paths of images in a source's rows begin: at its file."""
+    return Beside(None if source.startswith(HUB) else (folder / Path(source).expanduser()).parent)
 
 
 def _dealt(task_file: TaskFile, examples: Mapping[str, Sequence[Example]], by_split: Mapping[str, str]) -> Task:

@@ -12,6 +12,7 @@ from strop.tasks.chat import Chat, in_order
 from strop.tasks.examples import Example, gold_of
 from strop.tasks.keys import column_instead_of, field_of
 from strop.tasks.labels import Labels
+from strop.tasks.pictures import Beside, Picture, picture_of
 from strop.tasks.rows import Row
 from strop.tasks.sandbox import BoundedEnvironment
 from strop.tasks.selection import Skipped, no_column
@@ -61,23 +62,27 @@ class RenderedRows:
     """Rows of which the condition in `where` is not true."""
 
 
-def render_rows(task_file: TaskFile, rows: Sequence[Row], *, source: str, skipped: Skipped) -> RenderedRows:
+def render_rows(
+    task_file: TaskFile, rows: Sequence[Row], *, source: str, skipped: Skipped, beside: Beside
+) -> RenderedRows:
     """Turn rows into examples, and collect those that cannot become one.
 
     A row is bad that could not be read, lacks a column or a value, has one that is no text, renders to an empty answer or
-    counterfactual, whose answer is not among its choices or labels, or that holds nothing that generated text could be
-    compared with.
+    counterfactual, whose answer is not among its choices or labels, that holds no image where one is wanted, or nothing that
+    generated text could be compared with.
 
     Args:
         task_file: the templates.
         rows: from one source.
         source: what to call it in an error.
         skipped: remembers which rows were named in `skip`.
+        beside: where the paths of images begin.
 
     Raises:
         TaskError: a template does not compile, or computes without end.
+        UsageError: the rows hold images, and Pillow is not installed.
     """
-    renderer = _Renderer(task_file, rows)
+    renderer = _Renderer(task_file, rows, beside)
     examples, bad, left_out, skips = [], [], 0, 0
     for number, row in enumerate(rows, start=1):
         where = f"{source}, row {number}"
@@ -98,12 +103,13 @@ def render_rows(task_file: TaskFile, rows: Sequence[Row], *, source: str, skippe
 
 
 class _Renderer:
-    def __init__(self, task_file: TaskFile, rows: Sequence[Row]) -> None:
+    def __init__(self, task_file: TaskFile, rows: Sequence[Row], beside: Beside) -> None:
         self.task_file = task_file
+        self.beside = beside
         self.columns: set[str] = set()
         self.environment = BoundedEnvironment()
         teach(self.environment)
-        self.prompt = self._compile("prompt", task_file.prompt)
+        self.prompt = None if task_file.image is not None else self._compile("prompt", task_file.prompt)
         self.answer = self._compile("answer", task_file.answer)
         templates = task_file.choices if isinstance(task_file.choices, tuple) else ()
         self.choices = [self._compile("choices", choice) for choice in templates]
@@ -148,12 +154,15 @@ class _Renderer:
 
     def example(self, row: Row, number: int, source: str) -> Example:
         where = f"{source}, row {number}"
-        prompt = self._render(self.prompt, row, where, "prompt")
+        image = self._image(row, where)
+        prompt = self._render(self.prompt, row, where, "prompt") if self.prompt is not None else ""
         answer = self._render(self.answer, row, where, "answer")
         if not answer.strip():
             raise TaskError(f"{where}: the answer is empty; fill its column or drop the row.")
         pair = None if self.pair is None else self._render(self.pair, row, where, "pair")
-        if not prompt and not pair and self.task_file.score != "perplexity":
+        if image is not None:
+            prompt = image.name
+        elif not prompt and not pair and self.task_file.score != "perplexity":
             raise TaskError(f"{where}: the prompt is empty; fill its column or drop the row.")
         if self.labels is not None:
             answer = answer.strip()
@@ -175,10 +184,21 @@ class _Renderer:
             pair,
             self._name(row, where, "category"),
             after="" if self.after is None else self._render(self.after, row, where, "after"),
+            image=image,
         )
         if self.generate is None:
             return example
         return dataclasses.replace(example, gold=gold_of(example, self.generate, where=where))
+
+    def _image(self, row: Row, where: str) -> Picture | None:
+        column = self.task_file.image
+        if column is None:
+            return None
+        value = self._column(row, column, where, "image")
+        try:
+            return picture_of(value, self.beside)
+        except TaskError as error:
+            raise TaskError(f"{where}: column '{shortened(column)}': {error}") from None
 
     def _check_label(self, labels: Labels, answer: str, where: str) -> None:
         try:

@@ -55,6 +55,11 @@ class Task:
         order = np.random.default_rng(0).permutation(len(members))[:limit]
         return tuple(members[index] for index in order)
 
+    @property
+    def shows_images(self) -> bool:
+        """Whether its examples are images, and not texts."""
+        return any(example.image is not None for members in self.splits.values() for example in members[:1])
+
     def with_shots(self, count: int, *, seed: int | None = None) -> "Task":
         """Return the task with solved train rows before each prompt, in the place of those it has.
 
@@ -115,27 +120,15 @@ class Task:
                 own += [{"category": example.category}] if example.category is not None else []
                 own += [{"shots": _digest_of(example.shots)}] if example.shots else []
                 own += [{"after": example.after}] if example.after else []
-                digest.update(json.dumps([name, example.prompt, example.answer, example.choices, *own]).encode())
+                own += [{"image": example.image.digest}] if example.image is not None else []
+                prompt = example.prompt if example.image is None else ""  # its name is no part of what is asked
+                digest.update(json.dumps([name, prompt, example.answer, example.choices, *own]).encode())
         return digest.hexdigest()[:32]
 
 
 @functools.lru_cache(maxsize=64)  # most examples have the same ones
 def _digest_of(shots: tuple[Shot, ...]) -> str:
     return hashlib.sha256(json.dumps([dataclasses.astuple(shot) for shot in shots]).encode()).hexdigest()
-
-
-def refuse_labels(task: Task, command: str) -> None:
-    """Raise UsageError if a task is a classifier's: search and prune edit language models.
-
-    Args:
-        task: that a command was given.
-        command: what to call it.
-    """
-    if task.labels is not None:
-        raise UsageError(
-            f"Task {task.name} has score: label, which a classifier is scored by, and strop {command} edits language models; "
-            "use strop train."
-        )
 
 
 def refuse_objective(task: Task, objective: str) -> None:

@@ -101,6 +101,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     name: Annotated[str, pydantic.Field(min_length=1, max_length=200)]
     data: str | None = None
     prompt: str = "{{ prompt }}"
+    image: str | None = None
+    """The column that holds an image, which a classifier looks at instead of reading a prompt."""
     answer: str = "{{ answer }}"
     after: str | None = None
     """Template of what stands behind the answer."""
@@ -182,9 +184,10 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("system goes with chat: true, for only a chat has a system message")
         if self.score == "label" and self.labels is None:
             raise ValueError("score: label needs labels, a list of names or the word number")
-        for name in ("labels", "pair", "metric", "max_tokens"):
+        for name in ("labels", "pair", "metric", "max_tokens", "image"):
             if getattr(self, name) is not None and self.score != "label":
                 raise ValueError(f"{name} goes with score: label, not with score: {self.score}")
+        self._refuse_text_beside_image()
         if self.after is not None and self.score not in ("exact", "first_token", "choice"):
             raise ValueError(f"after goes with score: exact, first_token or choice, not with score: {self.score}")
         if self.shots is not None and self.score in ("perplexity", "label"):
@@ -204,6 +207,15 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
         except TaskError as error:
             raise ValueError(str(error).removesuffix(".")) from None
         return self
+
+    def _refuse_text_beside_image(self) -> None:
+        """Raise ValueError if a classifier of images is to read something as well."""
+        texts = ("prompt", "pair", "chat", "system", "max_tokens", "paraphrases", "counterfactual")
+        beside = [name for name in texts if name in self.model_fields_set and getattr(self, name) not in (None, False)]
+        if self.image is not None and beside:
+            raise ValueError(
+                f"{beside[0]} is text, and what a classifier of images looks at is image alone; leave it out"
+            )
 
     def label_settings(self) -> Labels | None:
         """Return what a classifier is to say, and what it is judged by; None for a language model's task."""

@@ -13,7 +13,8 @@ from strop.progress import Progress
 from strop.scoring.class_scorer import losses, refuse_no_classifier
 from strop.scoring.encoding import vocabulary_of
 from strop.scoring.forms import CAUSAL, form_of
-from strop.scoring.label_batches import LabelledText, context_of, encode_labelled, pad_token_of, padded
+from strop.scoring.label_batches import on_device_of
+from strop.scoring.label_form import LabelForm, label_form
 from strop.tasks import Labels, Task
 from strop.training.filled import FilledObjective
 from strop.training.loss import Loss
@@ -125,7 +126,7 @@ class AnswerObjective:
 
 
 class LabelObjective:
-    """L = −(1/N) Σ log softmax(head(x))_y over the N texts of a step, or (1/N) Σ (head(x) − y)² for numbers.
+    """L = −(1/N) Σ log softmax(head(x))_y over the N texts, or images, of a step, or (1/N) Σ (head(x) − y)² for numbers.
 
     The head is trained jointly with the edits (Wu, Arora et al., ReFT, arXiv 2404.03592, section 3.4). All of the input is
     the prompt.
@@ -133,28 +134,30 @@ class LabelObjective:
     Args:
         model: a classifier.
         labels: the task's.
-        texts: what is learned from.
+        form: how the model takes in examples.
+        encoded: what is learned from, in that form.
     """
 
-    def __init__(self, model: PreTrainedModel, labels: Labels, texts: Sequence[LabelledText]) -> None:
-        self.model, self.labels, self.examples = model, labels, Listed(texts, name="text")
-        self._pad = pad_token_of(model)
+    def __init__(self, model: PreTrainedModel, labels: Labels, form: LabelForm, encoded: Sequence[Any]) -> None:
+        self.model, self.labels, self.examples = model, labels, Listed(encoded, name="example")
+        self._form = form
 
     @property
     def tokens(self) -> int:
         """Tokens of one epoch, padding left out."""
-        return sum(len(text.ids) for text in self.examples.values)
+        return self._form.tokens_of(self.examples.values)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Return a batch, padded on the right."""
-        texts = [item["text"] for item in items]
-        batch = padded(texts, range(len(texts)), pad=self._pad, classes=bool(self.labels.names))
+        """Return a batch, texts padded on the right."""
+        encoded = [item["example"] for item in items]
+        batch = self._form.batch(encoded, range(len(encoded)))
         return {**batch.inputs, "labels": batch.targets}
 
     def loss(self, caller: Any, inputs: dict[str, Tensor]) -> Loss:
-        """Return what the texts of a batch cost."""
+        """Return what the examples of a batch cost."""
         targets = inputs["labels"]
-        logits = caller(**{name: tensor for name, tensor in inputs.items() if name != "labels"}).logits
+        read = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        logits = caller(**on_device_of(self.model, read)).logits
         return Loss(losses(logits.float(), targets.to(logits.device)).sum(), len(targets), logits)
 
     def head_of(self, model: PreTrainedModel) -> Head | None:
@@ -181,7 +184,7 @@ def objective_of(
     Args:
         model: a causal language model, an encoder that fills masks, an encoder-decoder, or a classifier where the task has
             labels.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer, or its image processor.
         task: with a train split.
         limit: most examples.
         anatomy: of that model.
@@ -198,9 +201,7 @@ def objective_of(
             return FilledObjective.of(model, anatomy, examples, tokenizer, task.score, form=form)
         train_set = TrainSet.of(task, tokenizer, limit=limit, longest=context, vocabulary=vocabulary)
         return AnswerObjective(model, anatomy, train_set)
-    refuse_no_classifier(model, task.labels)
-    longest = context_of(model, anatomy, tokenizer)
-    texts = encode_labelled(
-        task.examples("train", limit=limit), tokenizer, task.labels, longest=longest, vocabulary=vocabulary_of(model)
-    )
-    return LabelObjective(model, task.labels, texts)
+    refuse_no_classifier(model, task.labels, images=task.shows_images)
+    examples = task.examples("train", limit=limit)
+    of_labels = label_form(model, anatomy, tokenizer, examples, task.labels)
+    return LabelObjective(model, task.labels, of_labels, of_labels.encode(examples))

@@ -34,7 +34,7 @@ def train(
     Args:
         model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes, with a train split.
         plan: the settings.
         options: where to begin, what to spend and where to write. With a recipe to begin with, the one that comes out holds

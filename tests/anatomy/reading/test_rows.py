@@ -8,6 +8,7 @@ from tests.anatomy.reading.models import QKV, T, hooks_of, make
 from torch import Tensor
 
 from strop.anatomy.reading.rows import AttentionRow, GatedRow, attention_rows, gated_rows
+from strop.anatomy.sites import MatrixType
 from strop.errors import AnatomyError
 
 Cut = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -118,3 +119,8 @@ def test_modules_that_no_pass_joins_are_refused_and_no_hook_stays() -> None:
     with pytest.raises(AnatomyError, match="does not go from the one module to the other"):
         attention_rows(model, above.q_proj, below.o_proj, [0], head_size=8)
     assert hooks_of(model) == 0
+
+
+def test_a_row_that_no_head_feels_is_called_so() -> None:
+    assert str(AttentionRow(MatrixType.VALUE, ())) == "value of no head"
+    assert str(AttentionRow(MatrixType.VALUE, (2,))) == "value of head 2"

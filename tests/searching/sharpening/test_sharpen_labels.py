@@ -17,6 +17,7 @@ from strop.recipe import Recipe
 from strop.scoring import ClassScorer
 from strop.scoring.class_scorer import losses
 from strop.searching import SharpenPlan, sharpen
+from strop.searching.effect_plan import EffectPlan
 from strop.searching.label_effects import measure_label_effects
 from strop.tasks import Task, load_task
 
@@ -67,7 +68,13 @@ def test_the_fisher_information_is_that_of_labels_the_model_draws(
     tiny_classifier: Classifier, small_tokenizer: Any, task: Task
 ) -> None:
     model = tiny_classifier("bert")
-    scorer, sites, found = asked(model, small_tokenizer, task, drawn_by=torch.Generator().manual_seed(3))
+    scorer, sites, found = asked(
+        model,
+        small_tokenizer,
+        task,
+        plan=EffectPlan(reduction="squares"),
+        drawn_by=torch.Generator().manual_seed(3),
+    )
     attachment, parameters = learning_changes(model, sites)
     generator, total, drawn = torch.Generator().manual_seed(3), [torch.zeros_like(own) for own in parameters], []
     for batch in scorer.batches:

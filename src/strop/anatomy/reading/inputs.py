@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from strop.anatomy.calling import input_device
+from strop.anatomy.calling import input_device, input_embeddings
+from strop.anatomy.sizes import config_of
 from strop.anatomy.storage import device_of
 from strop.errors import AnatomyError
 
@@ -27,15 +28,16 @@ def short_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     """
     taken = inspect.signature(model.base_model.forward).parameters
     generator = torch.Generator().manual_seed(0)
-    if "input_ids" in taken and model.get_input_embeddings() is not None:
+    if "input_ids" in taken and input_embeddings(model) is not None:
         ids = ordinary_ids(model, (2, TOKENS), generator)
         return (
             {"input_ids": ids, "decoder_input_ids": ids.flip(0)} if "decoder_input_ids" in taken else {"input_ids": ids}
         )
-    size = getattr(model.config, "image_size", None)
+    config = config_of(model, None)
+    size = getattr(config, "image_size", None)
     if "pixel_values" in taken and size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        channels = getattr(model.config, "num_channels", 3)
+        channels = getattr(config, "num_channels", 3)
         images = torch.randn((2, channels, height, width), generator=generator)
         return {"pixel_values": images.to(next(model.parameters()))}
     raise AnatomyError(

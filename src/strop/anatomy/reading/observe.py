@@ -96,7 +96,7 @@ class _Seen:
 def _sees_no_later(output: Any) -> bool | None:
     """Return whether a change of the second copy's last token left the others as they were, but for rounding."""
     states = output[0] if isinstance(output, (tuple, list)) else output
-    if not isinstance(states, Tensor) or states.ndim != 3:
+    if not isinstance(states, Tensor) or states.ndim != 3 or len(states) != 3:
         return None
     first, changed, same = (copy[:-1].double() for copy in states)
     rounding = min(4 * torch.finfo(states.dtype).eps, 1e-3) * first.abs().mean()

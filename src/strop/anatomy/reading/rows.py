@@ -26,6 +26,8 @@ class AttentionRow:
     def __str__(self) -> str:
         if self.role is None:
             return "neither query, key nor value"
+        if not self.heads:
+            return f"{self.role} of no head"
         heads = f"heads {self.heads[0]} to {self.heads[-1]}" if len(self.heads) > 1 else f"head {self.heads[0]}"
         return f"{self.role} of {heads}"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.checkpoints import takes_names
+from strop.checkpoints import takes_names_of_classifiers
 from strop.errors import UsageError
 from strop.proving import (
     Assignment,
@@ -20,10 +20,10 @@ from strop.scoring import ClassScorer, Scorer
 from strop.searching.averages import refuse_mixed_lengths
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.pruner import Pruner
-from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_objective
 
 
-@takes_names
+@takes_names_of_classifiers
 def prune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -39,9 +39,9 @@ def prune(
     once for the chosen recipe, after the choice is made. The model is left as it was.
 
     Args:
-        model: a causal language model, with nothing attached;
+        model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.
         options: where to begin, what to spend and where to write.
@@ -52,12 +52,11 @@ def prune(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the counterfactual or the bias does not fit the examples, or the task has labels, or lacks the categories
-            that `macro` averages over.
+        UsageError: the counterfactual or the bias does not fit the examples, the model is not of the kind the task is for, or
+            that lacks the categories that `macro` averages over.
     """
     task = load_task(task)
     plan, options = plan or PrunePlan(), options or RunOptions()
-    refuse_labels(task, "prune")
     refuse_objective(task, plan.objective)
     if plan.bias == "position":
         _refuse_other_text(options.guards)
@@ -81,7 +80,6 @@ def _one_length(pruner: Pruner) -> Callable[[Scorer | ClassScorer], None]:
     """Return what refuses test examples of other lengths than those a bias at each position is taken from."""
 
     def check(test: Scorer | ClassScorer) -> None:
-        assert isinstance(test, Scorer)  # a task with labels is refused
         refuse_mixed_lengths(pruner.examples.guide, pruner.examples.select, test)
 
     return check

@@ -15,10 +15,11 @@ from strop.interventions import SingularValuePruning, applied_interventions
 from strop.interventions.indices import parse_indices, spell_indices
 from strop.linalg import full_precision
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
-from strop.scoring import Evaluation, Scorer
+from strop.scoring import ClassScorer, Evaluation, Scorer
+from strop.searching.asking import effects_on
 from strop.searching.averages import mean_inputs
 from strop.searching.decompositions import HeldDecompositions
-from strop.searching.effects import Effects, measure_effects, refuse_lone_examples, refuse_unknown_effects
+from strop.searching.effects import Effects, refuse_lone_examples, refuse_unknown_effects
 from strop.searching.eigenpruning.plan import PrunePlan
 from strop.searching.eigenpruning.steps import (
     PruningStep,
@@ -30,6 +31,7 @@ from strop.searching.eigenpruning.steps import (
 )
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.guided_examples import GuidedExamples
+from strop.searching.label_effects import refuse_what_labels_lack
 from strop.searching.unseen_inputs import refuse_unseen_inputs
 
 RUNGS_BELOW = 2
@@ -94,6 +96,8 @@ class Pruner:
             steps=plan.steps,
             bias=plan.bias,
         )
+        if given.task.labels is not None:
+            refuse_what_labels_lack(plan.effects)
         if plan.counterfactual == "roll":
             refuse_lone_examples(self.examples.guide)
 
@@ -239,7 +243,7 @@ class Pruner:
         return {"step": dict(self.journal.space.spell(step)), "removed": removed}
 
     def _effects(self, number: int) -> dict[WeightSite, Effects]:
-        effects = measure_effects(
+        effects = effects_on(
             self.examples.guide,
             self.sites,
             decompose=self.given.decompose,
@@ -314,11 +318,11 @@ class Pruner:
         left, right = self._decompositions(pruning.site).factors_of(pruning.removed)
         return {"left": left, "right": right}
 
-    def _key(self, number: int, step: PruningStep, scorer: Scorer) -> TrialKey:
+    def _key(self, number: int, step: PruningStep, scorer: Scorer | ClassScorer) -> TrialKey:
         split = self.examples.guide_split if scorer is self.examples.guide else "select"
         return self.journal.key(step, round=number, examples=scorer.example_count, split=split)
 
-    def _score(self, number: int, step: PruningStep, state: _State, scorer: Scorer) -> Trial:
+    def _score(self, number: int, step: PruningStep, state: _State, scorer: Scorer | ClassScorer) -> Trial:
         self.journal.progress.start(f"round {number}: {step}", scorer.steps)
 
         def score() -> Evaluation:

@@ -10,9 +10,9 @@ from torch import Tensor
 from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
 from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
-from strop.scoring import Scorer
+from strop.scoring import ClassScorer, Scorer, scorer_of
+from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
-from strop.searching.effects import measure_effects
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
@@ -23,11 +23,11 @@ from strop.searching.laser.sweep import sweep
 class SelectExamples:
     """The select split as a search uses it."""
 
-    every: Scorer
+    every: Scorer | ClassScorer
     """All examples the choice is made by."""
-    screen: Scorer
+    screen: Scorer | ClassScorer
     """A sample of them that candidates are screened on."""
-    guide: Scorer
+    guide: Scorer | ClassScorer
     """The same sample as the gradient is taken over it: where there are choices, the right ones only; never generated."""
 
     @classmethod
@@ -45,10 +45,10 @@ class SelectExamples:
         select = task.examples("select", limit=plan.select_limit)
         order = np.random.default_rng(plan.seed).permutation(len(select))[: plan.gradient_examples]
         sample = [select[index] for index in order]
-        screen = Scorer(model, tokenizer, sample, task.score, generate=task.generate, anatomy=anatomy)
+        screen = scorer_of(model, tokenizer, task, sample, anatomy=anatomy)
         by_answers = task.score in ("choice", "generate")
         guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if by_answers else screen
-        every = Scorer(model, tokenizer, select, task.score, generate=task.generate, anatomy=anatomy)
+        every = scorer_of(model, tokenizer, task, select, anatomy=anatomy)
         return cls(every, screen, guide)
 
 
@@ -175,7 +175,7 @@ class ReductionChooser:
             return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
         if self.journal.is_spent:
             return []
-        effects = measure_effects(
+        effects = effects_on(
             self.select.guide,
             list(shapes),
             decompose=self.given.decompose,
@@ -191,7 +191,7 @@ class ReductionChooser:
         return proposed
 
     def _try(
-        self, number: int, candidates: Sequence[RankReduction], scorer: Scorer, verb: str
+        self, number: int, candidates: Sequence[RankReduction], scorer: Scorer | ClassScorer, verb: str
     ) -> dict[RankReduction, Trial]:
         """Return the trials of candidates, up the layers, as far as the budget reaches."""
         journal = self.journal

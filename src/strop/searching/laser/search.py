@@ -2,14 +2,14 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from strop.checkpoints import takes_names
+from strop.checkpoints import takes_names_of_classifiers
 from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
-from strop.tasks import TaskSource, load_task, refuse_labels, refuse_objective
+from strop.tasks import TaskSource, load_task, refuse_objective
 
 
-@takes_names
+@takes_names_of_classifiers
 def search(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -24,9 +24,9 @@ def search(
     arXiv 2510.20800). The model is left as it was.
 
     Args:
-        model: a causal language model, with nothing attached;
+        model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes.
         plan: the settings; one edit found by the gradient by default.
         options: where to begin, what to spend and where to write.
@@ -37,11 +37,10 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the task has labels, which a classifier says, or lacks the categories that `macro` averages over.
+        UsageError: the model is not of the kind the task is for, or that lacks the categories that `macro` averages over.
     """
     task = load_task(task)
     plan, options = plan or SearchPlan(), options or RunOptions()
-    refuse_labels(task, "search")
     refuse_objective(task, plan.objective)
     with options.in_force():
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)

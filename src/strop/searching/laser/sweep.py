@@ -10,13 +10,13 @@ from torch import Tensor
 from strop.interventions import WeightIntervention, applied_interventions
 from strop.interventions.interfaces import Decompose
 from strop.linalg import SingularValueDecomposition
-from strop.scoring import Evaluation, Scorer
+from strop.scoring import ClassScorer, Evaluation, Scorer
 
 W = TypeVar("W", bound=WeightIntervention)
 
 
 def sweep(
-    scorer: Scorer, candidates: Sequence[W], *, decompose: Decompose
+    scorer: Scorer | ClassScorer, candidates: Sequence[W], *, decompose: Decompose
 ) -> Iterator[tuple[W, Callable[[], Evaluation]]]:
     """Yield each candidate with what scores it alone on the model as it stands, in the order of layers.
 
@@ -34,7 +34,7 @@ def sweep(
     reached = 0
     in_order = sorted(candidates, key=lambda entry: entry.site)
     for site, at_site in itertools.groupby(in_order, key=lambda entry: entry.site):
-        if site.layer > reached and scorer.anatomy.family.resumes:
+        if site.layer > reached and isinstance(scorer, Scorer) and scorer.anatomy.family.resumes:
             states = scorer.states_entering(site.layer, start=reached, states=states)
             reached = site.layer
         with _decomposed_once(decompose) as held:
@@ -43,7 +43,11 @@ def sweep(
 
 
 def _scoring(
-    scorer: Scorer, candidate: WeightIntervention, decompose: Decompose, start: int, states: list[Tensor] | None
+    scorer: Scorer | ClassScorer,
+    candidate: WeightIntervention,
+    decompose: Decompose,
+    start: int,
+    states: list[Tensor] | None,
 ) -> Callable[[], Evaluation]:
     def score() -> Evaluation:
         with applied_interventions(scorer.model, [candidate], anatomy=scorer.anatomy, decompose=decompose):

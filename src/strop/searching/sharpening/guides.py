@@ -12,7 +12,9 @@ from strop.linalg import SingularValueDecomposition
 from strop.progress import Progress
 from strop.proving import Assignment
 from strop.scoring import ClassScorer, Scorer
-from strop.searching.effects import Effects, measure_effects, refuse_unknown_effects
+from strop.searching.asking import effects_on
+from strop.searching.effect_plan import EffectPlan
+from strop.searching.effects import Effects, refuse_unknown_effects
 from strop.searching.fisher import OwnTexts, fisher_information
 from strop.searching.guided_examples import GuidedExamples, sampled
 from strop.searching.label_effects import measure_label_effects
@@ -72,7 +74,7 @@ class AnswerGuide:
         )
 
     @property
-    def select(self) -> Scorer:
+    def select(self) -> Scorer | ClassScorer:
         """All examples the choice is made by."""
         return self.examples.select
 
@@ -96,7 +98,7 @@ class AnswerGuide:
     ) -> Mapping[WeightSite, Effects]:
         """Return each component's effect on the mean loss of the answers."""
         decompose = self.given.decompose
-        return measure_effects(
+        return effects_on(
             self.examples.guide,
             sites,
             decompose=decompose,
@@ -169,6 +171,7 @@ class LabelGuide:
             self._guide,
             sites,
             decompositions=decompositions,
+            plan=EffectPlan(reduction="squares"),
             drawn_by=torch.Generator().manual_seed(self.plan.seed),
             stage="asking its own labels what they resist",
             progress=progress,

@@ -34,7 +34,7 @@ def sharpen(
     Args:
         model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer; of a classifier of images, its image processor.
         task: a task, or what `load_task` takes; its train split guides where it has one, else select does.
         plan: the settings.
         options: where to begin, what to spend and where to write.
