@@ -114,6 +114,12 @@ class SingularValuePruning:
             return (matrix.to(left.dtype) - left @ right).to(matrix.dtype)
         return without_components(matrix, decompose(matrix), self.removed)
 
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return 0 for each removed singular value, and 1 for the others, (min(out, in),)."""
+        scales = torch.ones(min(shape))
+        scales[list(self.removed)] = 0.0
+        return scales
+
     def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Return the bias the removed components leave behind: (out,), or (positions, out); None without one.
 

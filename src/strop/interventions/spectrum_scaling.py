@@ -234,6 +234,12 @@ class SpectrumScaling:
         along = functional.linear(inputs, tensors["right"])
         return functional.linear(self._mixed(along, tensors, kept=1), tensors["left"])
 
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return 1 + d of each singular value, 1 for those that are not scaled, (min(out, in),); of a band nothing is said."""
+        scales = torch.ones(min(shape))
+        scales[: self.count(shape)] += self.change(tensors).detach().cpu().float()
+        return scales
+
     def count(self, shape: Shape) -> int:
         """Return how many singular values of a matrix are scaled.
 

@@ -59,6 +59,8 @@ class Example:
     """What is shown before the prompt; no part of what the example is."""
     after: str = ""
     """What stands behind the answer, for a model that reads in both directions."""
+    frequency: float | None = None
+    """How often the training data held the fact, or a stand-in for it such as page views; None where it is not known."""
 
     @property
     def identity(self) -> tuple[object, ...]:
