@@ -1,11 +1,13 @@
 """What a run leaves beside its figures, for reports and analyses: each held-out answer, and what each edited matrix was."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from strop.errors import StropError
 from strop.interventions import ScalesSpectrum, WeightIntervention
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice
@@ -13,6 +15,7 @@ from strop.proving.prove import Measurement
 from strop.runs import SPECTRA_FILE, EditedMatrix, KeptAnswer, capped, thinned, write_answers, write_spectra
 from strop.scoring import Evaluation, spelt_answer
 from strop.tasks import Example
+from strop.tasks.examples import group_key
 
 MOST_SPECTRA = 12
 """Matrices whose singular values are kept, those that change most; of the others it is said how much they change."""
@@ -33,7 +36,9 @@ def write_beside(
         examples: of test, in the order they were measured in.
     """
     write_answers(folder, kept_answers(examples, measured.base, measured.edited))
-    matrices = edited_matrices(given, choice)
+    matrices: list[EditedMatrix] = []
+    with contextlib.suppress(StropError):  # a choice that is made and measured is not lost for want of a picture
+        matrices = edited_matrices(given, choice)
     if matrices:
         write_spectra(folder, matrices)
     else:
@@ -61,7 +66,7 @@ def kept_answers(examples: Sequence[Example], base: Evaluation, edited: Evaluati
             loss_before=_finite(base.loss[index]),
             loss_after=_finite(edited.loss[index]),
             category=example.category,
-            group=example.group,
+            group=None if example.group is None else group_key(example.group),
             frequency=example.frequency,
         )
         for index, example in enumerate(examples)
