@@ -79,7 +79,7 @@ def write_answers(folder: Path, answers: Iterable[KeptAnswer]) -> Path:
         answers: in the order of the test examples.
     """
     path = folder / ANSWERS_FILE
-    with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
         for answer in answers:
             file.write(json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
     return path

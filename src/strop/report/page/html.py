@@ -1,0 +1,55 @@
+"""A report as one page of HTML that stands alone: no script, nothing fetched, and what a model wrote is text."""
+
+import re
+from importlib import resources
+
+from strop.report.page.document import Code, Document, Examples, Quotes
+from strop.report.page.drawing import Figure
+from strop.tables import Table
+
+LONGEST = 280
+"""Characters of a prompt or an answer that are shown."""
+_NO_LETTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def to_page(document: Document, *, version: str) -> str:
+    """Return a report as HTML.
+
+    Args:
+        document: what it says.
+        version: of Strop.
+    """
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("strop.report.page"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=False, keep_trailing_newline=True,
+    )  # fmt: skip
+    for name, kind in {"table": Table, "figure": Figure, "examples": Examples, "quotes": Quotes, "code": Code}.items():
+        environment.tests[name] = lambda value, kind=kind: isinstance(value, kind)
+    environment.tests["wordy"] = is_wordy
+    environment.filters["drawing"] = markupsafe.Markup  # made by us of figures and escaped labels
+    environment.filters["beginning"] = lambda text: text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    environment.filters["end"] = lambda text: text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
+    style = resources.files("strop.report.page").joinpath("templates/report.css").read_text(encoding="utf-8")
+    page = environment.get_template("report.html.jinja").render(
+        document=document, several=len(document.chapters) > 1, style=markupsafe.Markup(style), version=version
+    )
+    return without_controls(page)
+
+
+def is_wordy(table: Table) -> bool:
+    """Return whether a table holds words rather than figures: most cells behind the first have no digit, or are long."""
+    cells = [cell for row in table.rows for cell in row[1:]]
+    wordy = sum(len(cell) > 40 or not any(letter.isdigit() for letter in cell) for cell in cells)
+    return bool(cells) and (wordy > len(cells) / 2 or table.columns[1:] == ("value",))
+
+
+def without_controls(text: str) -> str:
+    r"""Return a text in which what no page may hold stands as the replacement character.
+
+    >>> without_controls("a\x00b\n")
+    'a\ufffdb\n'
+    """
+    return _NO_LETTERS.sub("\ufffd", text)
