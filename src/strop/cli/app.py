@@ -19,6 +19,7 @@ from strop.cli.failure import fail, interruptible
 from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
+from strop.cli.report import report
 from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.task import task_app
@@ -62,6 +63,7 @@ for _command, _name in (
     (sharpen, "sharpen"),
     (train, "train"),
     (compare, "compare"),
+    (report, "report"),
     (bake, "bake"),
     (demo, "demo"),
 ):

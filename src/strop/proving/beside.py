@@ -1,6 +1,7 @@
 """What a run leaves beside its figures, for reports and analyses: each held-out answer, and what each edited matrix was."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,18 +109,21 @@ def _change(scales: Tensor) -> float:
 
 
 def _edited(given: Assignment, entry: WeightIntervention, scales: Tensor, *, values: bool) -> EditedMatrix:
-    site, count = entry.site.to_json(), len(scales)
-    known = {"site": site, "method": entry.method, "count": count, "removed": int((scales == 0).sum())}
+    bare = EditedMatrix(
+        site=entry.site.to_json(),
+        method=entry.method,
+        count=len(scales),
+        removed=int((scales == 0).sum()),
+        mean_change=_change(scales),
+    )
     if not values:
-        return EditedMatrix(**known, mean_change=_change(scales))
+        return bare
     found = given.decompose(given.anatomy.read_weight(given.model, entry.site)).singular_values.detach().cpu().double()
     energy = float(found.square().sum())
-    kept = float((found * scales).square().sum()) / energy if energy else 1.0
-    places = thinned(count)
-    return EditedMatrix(
-        **known,
-        mean_change=_change(scales),
-        energy_kept=kept,
+    places = thinned(len(scales))
+    return dataclasses.replace(
+        bare,
+        energy_kept=float((found * scales).square().sum()) / energy if energy else 1.0,
         indices=tuple(places),
         values=tuple(float(f"{value:.6g}") for value in found[places].tolist()),
         scales=tuple(float(f"{value:.6g}") for value in scales[places].tolist()),

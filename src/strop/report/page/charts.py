@@ -55,7 +55,7 @@ def gains(rows: Sequence[tuple[str, float, Interval]], *, title: str, unit: str,
         for name, gain, (low, high) in rows[:12]
     )
     return drawn(
-        draw, title=title, description=f"Gains in {unit} with 95 % intervals: {told}.", height=0.62 + 0.27 * len(rows)
+        draw, title=title, description=f"Gains in {unit} with 95 % intervals: {told}.", height=0.65 + 0.28 * len(rows)
     )
 
 
@@ -99,7 +99,7 @@ def categories(spread: Spread) -> Figure:
         f", {len(shown)} of {len(spread.categories)}" if len(shown) < len(spread.categories) else ""
     )
     return gains(
-        [(f"{own.name} ({own.count})", own.gain, own.ci95) for own in ordered],
+        [(f"{short(own.name, 20)} ({own.count})", own.gain, own.ci95) for own in ordered],
         title=title,
         unit="points" if points else "nats per token",
         scale=100 if points else 1,
@@ -227,64 +227,69 @@ def _spectrum(axes: Any, own: EditedMatrix) -> None:
 def sweep(table: SweepTable) -> Figure:
     """Return the loss after single edits against their layer: a panel for each matrix type, a line for each share kept.
 
+    Where few layers were tried at a share, there are dots and no lines.
+
     Args:
         table: of a search.
     """
     names = list(table.losses)
     shares = sorted({share for own in table.losses.values() for share in own})
     shown = shares if len(shares) <= len(SERIES) else [shares[round(n * (len(shares) - 1) / 5)] for n in range(6)]
-    colours = {share: COLOURS[SERIES[-1 - place]] for place, share in enumerate(reversed(shown))}
+    colours = dict(zip(shown, (COLOURS[name] for name in SERIES), strict=False))
     columns = 2 if len(names) > 1 else 1
     rows = -(-len(names) // columns)
     lowest, highest = _range_of_losses(table)
+    layers = [layer for own in table.losses.values() for tried in own.values() for layer in tried]
+
+    def panel(axes: Any, name: str) -> None:
+        if table.base is not None:
+            axes.axhline(table.base, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for share in shown:
+            tried = table.losses[name].get(share, {})
+            axes.plot(
+                list(tried), list(tried.values()), ".-" if len(tried) > 3 else ".", color=colours[share],
+                label=f"{100 * share:.3g} %",
+            )  # fmt: skip
+        axes.set_title(name)
+        axes.set_ylim(lowest, highest)
+        axes.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
+        axes.grid(axis="y")
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     def draw(axes: Any) -> None:
         every = axes if isinstance(axes, list) else [axes]
         for each, name in zip(every, names, strict=False):
-            for share in shown:
-                layers = table.losses[name].get(share, {})
-                if layers:
-                    each.plot(
-                        list(layers), list(layers.values()), ".-", color=colours[share], label=f"{100 * share:.3g} %"
-                    )
-            if table.base is not None:
-                each.axhline(table.base, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-            each.set_title(name)
-            each.set_ylim(lowest, highest)
-            each.grid(axis="y")
+            panel(each, name)
+        for each in every[len(names) :]:
+            each.axis("off")
+        for each in every[max(0, len(names) - columns) : len(names)]:
             each.set_xlabel("layer")
-            each.xaxis.get_major_locator().set_params(integer=True)
-        for empty in every[len(names) :]:
-            empty.axis("off")
         every[0].set_ylabel("loss, nats")
-        handles = {
-            label: handle for each in every for handle, label in zip(*each.get_legend_handles_labels(), strict=True)
-        }
-        every[0].figure.legend(
-            handles.values(), handles, loc="outside lower center", ncols=6, title="share of the rank kept"
-        )
+        handles, labels = every[0].get_legend_handles_labels()
+        every[0].figure.legend(handles, labels, loc="outside lower center", ncols=3, title="share of the rank kept")
 
     kind, share, layer, loss = table.lowest
-    base = f", and {table.base:.3f} without an edit" if table.base is not None else ""
+    base = f", and {table.base:.3f} without an edit (the dashed line)" if table.base is not None else ""
     told = f"The lowest loss is {loss:.3f}, of layer {layer} {kind} at {100 * share:.3g} % of its rank{base}."
     return drawn(
         draw,
         title=f"Loss against layer and rank, on {table.examples} examples",
         description=told,
-        height=0.8 + 1.55 * rows,
+        height=0.95 + 1.45 * rows,
         rows=rows,
         columns=columns,
     )
 
 
 def _range_of_losses(table: SweepTable) -> tuple[float, float]:
-    """Return what the panels show of the losses: the lowest, and not the worst tenth."""
+    """Return what the panels show of the losses: all that are low, and of the high ones as much as leaves the low ones visible."""
     every = sorted(loss for own in table.losses.values() for layers in own.values() for loss in layers.values())
-    low, high = every[0], every[min(len(every) - 1, int(0.9 * len(every)))]
+    low, middle, high = every[0], every[len(every) // 2], every[min(len(every) - 1, int(0.9 * len(every)))]
     if table.base is not None:
-        low, high = min(low, table.base), max(high, table.base)
+        low, middle = min(low, table.base), max(middle, table.base)
+    high = max(middle, min(high, low + 4 * (middle - low)))
     reach = (high - low) or 1.0
-    return low - 0.08 * reach, high + 0.08 * reach
+    return low - 0.08 * reach, high + 0.12 * reach
 
 
 def curve(found: ChoiceCurve) -> Figure:

@@ -105,4 +105,4 @@ def headline_of(result: RunResult) -> Headline:
         measure, before, after = "accuracy", percent(base.accuracy), percent(edited.accuracy)
     else:
         measure, before, after = "loss", f"{base.loss:.3f}", f"{edited.loss:.3f}"
-    return Headline(measure, before, after, f"{spell(found.gain)}", f"{interval_text(found, spell)} {unit}", base.count)
+    return Headline(measure, before, after, spell(found.gain), interval_text(found, spell), unit, base.count)

@@ -59,6 +59,8 @@ class Headline:
     after: str
     gain: str
     interval: str
+    unit: str
+    """Of the gain and its interval."""
     count: int
     """Held-out examples."""
 

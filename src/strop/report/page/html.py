@@ -7,6 +7,8 @@ from strop.report.page.document import Code, Document, Examples, Quotes
 from strop.report.page.drawing import Figure
 from strop.tables import Table
 
+MOST_BESIDE = 8
+"""Columns of a table that stands beside a figure; a wider one stands below."""
 LONGEST = 280
 """Characters of a prompt or an answer that are shown."""
 _NO_LETTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -29,9 +31,11 @@ def to_page(document: Document, *, version: str) -> str:
     for name, kind in {"table": Table, "figure": Figure, "examples": Examples, "quotes": Quotes, "code": Code}.items():
         environment.tests[name] = lambda value, kind=kind: isinstance(value, kind)
     environment.tests["wordy"] = is_wordy
+    environment.tests["wide"] = lambda value: isinstance(value, Table) and len(value.columns) > MOST_BESIDE
     environment.filters["drawing"] = markupsafe.Markup  # made by us of figures and escaped labels
     environment.filters["beginning"] = lambda text: text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     environment.filters["end"] = lambda text: text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
+    environment.filters["typeset"] = typeset
     style = resources.files("strop.report.page").joinpath("templates/report.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html.jinja").render(
         document=document, several=len(document.chapters) > 1, style=markupsafe.Markup(style), version=version
@@ -44,6 +48,17 @@ def is_wordy(table: Table) -> bool:
     cells = [cell for row in table.rows for cell in row[1:]]
     wordy = sum(len(cell) > 40 or not any(letter.isdigit() for letter in cell) for cell in cells)
     return bool(cells) and (wordy > len(cells) / 2 or table.columns[1:] == ("value",))
+
+
+def typeset(text: str) -> str:
+    r"""Return a line with true minus signs, and no line's end inside a figure.
+
+    >>> typeset("-0.9 to 7.6 %, p = 2e-23, - 1").encode("unicode_escape").decode()
+    '\\u22120.9 to 7.6\\xa0%, p = 2e\\u201123, - 1'
+    """
+    text = re.sub(r"(?<![^\s(])-(?=\d)", "\u2212", text)
+    text = re.sub(r"(?<=\de)-(?=\d)", "\u2011", text)
+    return re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
 
 
 def without_controls(text: str) -> str:

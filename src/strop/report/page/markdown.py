@@ -27,7 +27,13 @@ def to_text(document: Document, *, version: str) -> str:
         lines += [f"**{chapter.verdict}.** {' '.join(map(plain, chapter.sentences))}"]
         headline = chapter.headline
         if headline is not None:
-            columns = (f"{headline.measure} before", "after", "gain", "95 % interval", "held-out examples")
+            columns = (
+                f"{headline.measure} before",
+                "after",
+                f"gain, {headline.unit}",
+                "95 % interval",
+                "held-out examples",
+            )
             cells = (headline.before, headline.after, headline.gain, headline.interval, str(headline.count))
             lines.append(_table(Table("", columns, (cells,))))
         for section in chapter.sections:

@@ -21,7 +21,7 @@ from strop.report.page.document import Code, Examples, Part, Quotes, Section
 from strop.report.page.run_files import RunFiles
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
-from strop.report.run import budget_lines, gain_sentence, gain_spelling, guard_lines, intervention_lines, run_table
+from strop.report.run import budget_lines, gain_sentence, gain_spelling, intervention_lines, run_table
 from strop.runs import RunResult
 from strop.statistics import Comparison
 from strop.tables import Table
@@ -150,7 +150,7 @@ def _price(run: RunFiles) -> list[Part]:
             for own in result.guards
         )  # fmt: skip
         columns = ("guard", "base", "edited", "unit", "harm", "at most", "verdict")
-        parts += [Table("What was watched", columns, rows), *guard_lines(result)]
+        parts.append(Table("What was watched", columns, rows))
     price = result.price
     if price is not None and price.continuations and price.drift is not None and not price.drift.identical:
         parts.append(Quotes(tuple((each.prompt, each.base, each.edited) for each in price.continuations)))

@@ -90,7 +90,10 @@ def document_of(runs: Sequence[RunFiles], *, examples_file: str) -> Document:
         examples_file: the name of the file with all changed examples.
     """
     names = _distinct([run.name for run in runs])
-    chapters = tuple(_chapter(run, name, examples_file=examples_file) for run, name in zip(runs, names, strict=True))
+    chapters = tuple(
+        _chapter(run, name, alone=len(runs) == 1, examples_file=examples_file)
+        for run, name in zip(runs, names, strict=True)
+    )
     if len(runs) == 1:
         return Document(_title(runs[0]), chapters)
     return Document(f"{len(runs)} runs side by side", chapters, comparison_of(list(runs), names))
@@ -109,16 +112,14 @@ def _title(run: RunFiles) -> str:
     return run.name
 
 
-def _chapter(run: RunFiles, name: str, *, examples_file: str) -> Chapter:
+def _chapter(run: RunFiles, name: str, *, alone: bool, examples_file: str) -> Chapter:
     verdict, mood = verdict_of(run)
     result = run.result
     command = result.command if result is not None else run.config.get("command", "")
-    subtitle = (
-        f"{_title(run)}, by strop {command}, in the run {name}" if command else f"{_title(run)}, in the run {name}"
-    )
+    by = f"by strop {command}, in the run {name}" if command else f"in the run {name}"
     return Chapter(
         title=name,
-        subtitle=subtitle,
+        subtitle=by if alone else f"{_title(run)}, {by}",
         verdict=verdict,
         mood=mood,
         sentences=decision_sentences(run),
