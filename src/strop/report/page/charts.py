@@ -5,7 +5,7 @@ from typing import Any
 
 from strop.findings import ChoiceCurve, FrequencyTable, RemovedComponents, SweepTable
 from strop.report.figures import percent
-from strop.report.page.drawing import COLOURS, SERIES, Figure, drawn
+from strop.report.page.drawing import COLOURS, SERIES, Figure
 from strop.runs import EditedMatrix
 from strop.statistics import Spread
 from strop.statistics.intervals import Interval
@@ -54,8 +54,11 @@ def gains(rows: Sequence[tuple[str, float, Interval]], *, title: str, unit: str,
         f"{name} {scale * gain:+.3g} ({scale * low:+.3g} to {scale * high:+.3g})"
         for name, gain, (low, high) in rows[:12]
     )
-    return drawn(
-        draw, title=title, description=f"Gains in {unit} with 95 % intervals: {told}.", height=0.65 + 0.28 * len(rows)
+    return Figure(
+        draw=draw,
+        title=title,
+        description=f"Gains in {unit} with 95 % intervals: {told}.",
+        height=0.65 + 0.28 * len(rows),
     )
 
 
@@ -81,7 +84,7 @@ def bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> Figure:
         axes.spines["bottom"].set_visible(False)
 
     told = "; ".join(f"{name} {percent(value)}" for name, value, _ in rows)
-    return drawn(draw, title=title, description=f"Answered right: {told}.", height=0.2 + 0.31 * len(rows))
+    return Figure(draw=draw, title=title, description=f"Answered right: {told}.", height=0.2 + 0.31 * len(rows))
 
 
 def categories(spread: Spread) -> Figure:
@@ -144,8 +147,12 @@ def frequency(table: FrequencyTable) -> Figure:
     told = "; ".join(
         f"{name}: {own.before:.3g} before, {own.after:.3g} after" for name, own in zip(names, table.bins, strict=True)
     )
-    return drawn(
-        draw, title="Gain against frequency", description=f"From rare to frequent facts: {told}.", height=3.4, rows=2
+    return Figure(
+        draw=draw,
+        title="Gain against frequency",
+        description=f"From rare to frequent facts: {told}.",
+        height=3.4,
+        rows=2,
     )
 
 
@@ -188,8 +195,8 @@ def spectra(matrices: Sequence[EditedMatrix]) -> Figure | None:
     told = "; ".join(
         f"{own.name}: {own.removed} of {own.count} removed, mean change {own.mean_change:.1%}" for own in shown
     )
-    return drawn(
-        draw,
+    return Figure(
+        draw=draw,
         title="Spectra of the edited matrices",
         description=told + ".",
         height=1.9 * rows,
@@ -215,6 +222,8 @@ def _spectrum(axes: Any, own: EditedMatrix) -> None:
         if value > 0
     ]
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     gone = [(index, value) for index, value, scale in positive if scale == 0]
     kept = [(index, value * scale) for index, value, scale in positive if scale > 0]
     for points, colour, label in ((gone, "soft", "removed"), (kept, "accent", "kept")):
@@ -271,8 +280,8 @@ def sweep(table: SweepTable) -> Figure:
     kind, share, layer, loss = table.lowest
     base = f", and {table.base:.3f} without an edit (the dashed line)" if table.base is not None else ""
     told = f"The lowest loss is {loss:.3f}, of layer {layer} {kind} at {100 * share:.3g} % of its rank{base}."
-    return drawn(
-        draw,
+    return Figure(
+        draw=draw,
         title=f"Loss against layer and rank, on {table.examples} examples",
         description=told,
         height=0.95 + 1.45 * rows,
@@ -320,8 +329,8 @@ def curve(found: ChoiceCurve) -> Figure:
     first, chosen = found.points[0], found.points[best]
     told = f"The best of {len(places) - 1} was {chosen.label}, at a loss of {chosen.loss:.3f} against {first.loss:.3f} before."
     title = "Learning curve" if found.by_epoch else "How the choice went"
-    return drawn(
-        draw,
+    return Figure(
+        draw=draw,
         title=f"{title}, on {found.examples} select examples",
         description=told,
         height=1.9,
@@ -350,7 +359,9 @@ def removed(found: RemovedComponents) -> Figure:
         axes.grid(axis="y")
 
     told = "; ".join(f"{100 * own.share:.0f} %: {own.similarity:.3f}" for own in found.shares)
-    return drawn(
-        draw, title=f"What the removed components of {found.matrix} say", description=f"Mean cosine with the right answer: {told}.",
+    return Figure(
+        draw=draw,
+        title=f"What the removed components of {found.matrix} say",
+        description=f"Mean cosine with the right answer: {told}.",
         height=2.4,
-    )  # fmt: skip
+    )

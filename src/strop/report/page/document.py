@@ -89,3 +89,5 @@ class Document:
     chapters: tuple[Chapter, ...]
     comparison: tuple[Part, ...] = ()
     """Of several runs; empty of one."""
+    note: str = ""
+    """What is to be said of the page itself."""

@@ -1,7 +1,7 @@
 """Matplotlib's figures as SVG that stands inside a page: in the page's own colours and letters, the same bytes each time."""
 
 import dataclasses
-import hashlib
+import functools
 import io
 import re
 import warnings
@@ -67,44 +67,49 @@ _SETTINGS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Figure:
-    """A drawing with its title, and what it shows in words."""
+    """A drawing with its title, and what it shows in words; it is drawn when it is asked for."""
 
     title: str
     description: str
     """For whoever cannot see it."""
-    svg: str
+    draw: Callable[[Any], None]
+    """Draws on the axes it is given: one, or a list of them."""
+    height: float
+    """In inches."""
+    rows: int = 1
+    """Of axes."""
+    columns: int = 1
+
+    @functools.cached_property
+    def svg(self) -> str:
+        """The drawing, as an element of a page."""
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure as Canvas
+
+        with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # letters that matplotlib has no measure of are the browser's
+            figure = Canvas(figsize=(WIDTH, self.height), layout="constrained")
+            axes = figure.subplots(self.rows, self.columns, squeeze=False)
+            self.draw(axes[0, 0] if self.rows * self.columns == 1 else list(axes.flat))
+            written = io.StringIO()
+            metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            FigureCanvasSVG(figure).print_svg(written, metadata=metadata)
+        return _inlined(written.getvalue())
 
 
-def drawn(
-    draw: Callable[[Any], None], *, title: str, description: str, height: float, rows: int = 1, columns: int = 1
-) -> Figure:
-    """Return a figure.
+def with_own_names(svg: str, own: str) -> str:
+    """Return a drawing whose parts have a name only where they are referred to, and none that another drawing has.
 
     Args:
-        draw: draws on the axes it is given: one, or a list of them.
-        title: above it.
-        description: what it shows, in words.
-        height: in inches.
-        rows: of axes.
-        columns: of axes.
+        svg: a drawing.
+        own: what begins its names, and no other drawing's.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Canvas
-
-    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # letters that matplotlib has no measure of are drawn by the browser
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(canvas)
-        axes = canvas.subplots(rows, columns, squeeze=False)
-        draw(axes[0, 0] if rows * columns == 1 else list(axes.flat))
-        written = io.StringIO()
-        canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Figure(title, description, _inlined(written.getvalue()))
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
+    svg = re.sub(r" id=\"([^\"]*)\"", lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", svg)
+    return re.sub(r"(url\(#|href=\"#)", rf"\g<1>{own}", svg)
 
 
 def _inlined(svg: str) -> str:
@@ -118,21 +123,12 @@ def _inlined(svg: str) -> str:
     )
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"", "", svg)
-    svg = _with_own_names(svg)
     svg = re.sub(r"font(?:-family)?: [^;\"]*(?:sans-serif|DejaVu)[^;\"]*", _font, svg)
     svg = re.sub(r"(\d+\.\d{2})\d+", r"\1", svg)  # hundredths of a point are finer than any screen
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg
-
-
-def _with_own_names(svg: str) -> str:
-    """Return a drawing whose parts have a name only where they are referred to, and none that another drawing has."""
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
-    own = hashlib.sha256(svg.encode()).hexdigest()[:6]
-    svg = re.sub(r" id=\"([^\"]*)\"", lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", svg)
-    return re.sub(r"(url\(#|href=\"#)", rf"\g<1>{own}", svg)
 
 
 def _font(found: re.Match[str]) -> str:

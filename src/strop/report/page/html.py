@@ -1,17 +1,18 @@
 """A report as one page of HTML that stands alone: no script, nothing fetched, and what a model wrote is text."""
 
+import itertools
 import re
 from importlib import resources
 
 from strop.report.page.document import Code, Document, Examples, Quotes
-from strop.report.page.drawing import Figure
+from strop.report.page.drawing import Figure, with_own_names
 from strop.tables import Table
 
-MOST_BESIDE = 8
+MOST_BESIDE = 7
 """Columns of a table that stands beside a figure; a wider one stands below."""
 LONGEST = 280
 """Characters of a prompt or an answer that are shown."""
-_NO_LETTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NO_LETTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def to_page(document: Document, *, version: str) -> str:
@@ -32,7 +33,8 @@ def to_page(document: Document, *, version: str) -> str:
         environment.tests[name] = lambda value, kind=kind: isinstance(value, kind)
     environment.tests["wordy"] = is_wordy
     environment.tests["wide"] = lambda value: isinstance(value, Table) and len(value.columns) > MOST_BESIDE
-    environment.filters["drawing"] = markupsafe.Markup  # made by us of figures and escaped labels
+    number = itertools.count(1)
+    environment.filters["drawing"] = lambda svg: markupsafe.Markup(with_own_names(svg, f"d{next(number)}-"))  # our own
     environment.filters["beginning"] = lambda text: text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     environment.filters["end"] = lambda text: text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
     environment.filters["typeset"] = typeset
@@ -62,7 +64,7 @@ def typeset(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    r"""Return a text in which what no page may hold stands as the replacement character.
+    r"""Return a text in which what no page may hold, or what turns the text around it, stands as the replacement character.
 
     >>> without_controls("a\x00b\n")
     'a\ufffdb\n'

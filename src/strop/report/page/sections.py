@@ -173,17 +173,21 @@ def _frequency(run: RunFiles) -> list[Part]:
     scale, digits = (100, 1) if points else (1, 3)
     rows = tuple(
         (
-            f"{own.least:,.6g} to {own.most:,.6g}", f"{own.count:,}", f"{scale * own.before:.{digits}f}",
+            _range(own.least, own.most), f"{own.count:,}", f"{scale * own.before:.{digits}f}",
             f"{scale * own.after:.{digits}f}", f"{scale * own.comparison.gain:+.{digits}f}",
             f"{scale * own.comparison.ci95[0]:+.{digits}f} to {scale * own.comparison.ci95[1]:+.{digits}f}",
-            str(own.comparison.fixed), str(own.comparison.broken),
+            f"{own.comparison.fixed}, {own.comparison.broken}",
         )
         for own in found.bins
     )  # fmt: skip
     unit = "%" if points else "nats"
-    columns = ("frequency", "facts", f"before, {unit}", f"after, {unit}", "gain", "95 % interval", "fixed", "broken")
+    columns = ("frequency", "facts", f"before, {unit}", f"after, {unit}", "gain", "95 % interval", "fixed, broken")
     left = [f"{found.unknown:,} examples say nothing of their frequency and are left out."] if found.unknown else []
     return [charts.frequency(found), Table("From rare to frequent facts", columns, rows), *left]
+
+
+def _range(least: float, most: float) -> str:
+    return f"{least:,.6g}" if least == most else f"{least:,.6g}–{most:,.6g}"
 
 
 def _paraphrases(run: RunFiles) -> list[Part]:
@@ -230,23 +234,24 @@ def _matrices(run: RunFiles) -> list[Part]:
     result = run.result
     if result is None:
         return []
-    parts: list[Part] = [*intervention_lines(result)]
     rows = spectrum_rows(run.spectra)
-    if rows:
-        figure = charts.spectra(run.spectra)
-        cells = tuple(
-            (
-                own.name, own.method.replace("_", " "), f"{own.count:,}", f"{own.removed:,}", f"{100 * own.mean_change:.2f} %",
-                percent(own.energy_kept), _number(own.effective_rank_before), _number(own.effective_rank_after),
-            )
-            for own in rows
-        )  # fmt: skip
-        columns = ("matrix", "edit", "values", "removed", "mean change", "energy", "effective rank", "after")
-        parts += [
-            *([figure] if figure is not None else []),
-            _most(Table("What was changed of each matrix", columns, cells)),
-        ]
-    return parts
+    lines: list[Part] = [*intervention_lines(result)]
+    if not rows:
+        return lines
+    cells = tuple(
+        (
+            own.name, own.method.replace("_", " "), f"{own.count:,}", f"{own.removed:,}", f"{100 * own.mean_change:.2f} %",
+            percent(own.energy_kept), _number(own.effective_rank_before), _number(own.effective_rank_after),
+        )
+        for own in rows
+    )  # fmt: skip
+    columns = ("matrix", "edit", "values", "removed", "mean change", "energy", "effective rank", "after")
+    figure = charts.spectra(run.spectra)
+    return [
+        *([figure] if figure is not None else []),
+        _most(Table("What was changed of each matrix", columns, cells)),
+        *lines,
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -22,6 +22,9 @@ from strop.report.page.sections import sections_of
 ReportFormat = Literal["html", "md"]
 LARGEST_BYTES = 1_000_000
 """Of a page: what is larger loses figures of single runs, and says so."""
+LEFT_OUT = (
+    "Figures of single runs are left out, for the page would be larger than a megabyte: report fewer runs at a time."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +140,8 @@ def _page(document: Document) -> str:
         dataclasses.replace(chapter, sections=tuple(_without_figures(own) for own in chapter.sections))
         for chapter in document.chapters
     )
-    note = "Figures of single runs are left out, for the page would be larger than a megabyte: report fewer runs at a time."
-    return to_page(
-        dataclasses.replace(document, chapters=chapters, comparison=(note, *document.comparison)), version=__version__
-    )
+    lighter = dataclasses.replace(document, chapters=chapters, note=LEFT_OUT)
+    return to_page(lighter, version=__version__)
 
 
 def _without_figures(section: Section) -> Section:
