@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from tests.fixtures.reported import write_study
 
 from strop.errors import RunError
 from strop.runs import (
@@ -67,6 +68,22 @@ def test_a_study_of_another_kind_is_refused(tmp_path: Path) -> None:
         other.execute("CREATE TABLE trials (trial_id INTEGER)")
     with pytest.raises(RunError, match="cannot be read as a study"):
         read_trials(tmp_path)
+
+
+def test_a_study_is_read_without_a_change_to_its_folder_and_with_its_journal(tmp_path: Path) -> None:
+    write_study(tmp_path / "study.db")
+    with sqlite3.connect(tmp_path / "study.db") as study:
+        study.execute("PRAGMA journal_mode = WAL")
+    study.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(read_trials(tmp_path)) == 21
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with sqlite3.connect(tmp_path / "study.db") as study:  # which someone is still writing to
+        study.execute("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 3")
+        study.commit()
+        assert (tmp_path / "study.db-wal").exists()
+        assert len(read_trials(tmp_path)) == 20
+    study.close()
 
 
 def test_what_is_long_is_capped_and_thinned() -> None:

@@ -94,14 +94,9 @@ def read_trials(folder: Path) -> tuple[KeptTrial, ...]:
 
 
 def _rows(path: Path) -> list[tuple[str, str, str, int]]:
-    """Return what the study holds, without a change to it; from a folder that cannot be written to, as it lies on the disk."""
+    """Return what the study holds, and leave the folder as it is: a journal beside the file is read with it where there is one."""
     address = f"file:{quote(str(path.absolute()))}?mode=ro"
-    try:
-        return _asked(address)
-    except sqlite3.OperationalError:
-        return _asked(f"{address}&immutable=1")
-
-
-def _asked(address: str) -> list[tuple[str, str, str, int]]:
+    if not path.with_name(f"{path.name}-wal").exists():  # else one would be made
+        address += "&immutable=1"
     with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
         return connection.execute(_FINISHED).fetchall()

@@ -11,6 +11,7 @@ from strop.scoring.evaluate import (
     evaluate,
     evaluate_paraphrases,
     scorer_of,
+    wordings_of,
 )
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.forms import writes
@@ -51,5 +52,6 @@ __all__ = [
     "text_scorer",
     "texts_in",
     "using",
+    "wordings_of",
     "writes",
 ]

@@ -123,9 +123,7 @@ def test_it_shows_what_the_run_found(page: str, run: Path) -> None:
     table = gain_by_frequency(answers_of())
     assert table is not None
     first = table.bins[0]
-    assert (
-        f"{first.least:,.6g}–{first.most:,.6g} {first.count} {100 * first.before:.1f} {100 * first.after:.1f}" in text
-    )
+    assert f"{first.least:.0f}–{first.most:.0f} {first.count} {100 * first.before:.1f} {100 * first.after:.1f}" in text
     asked = paraphrase_robustness(read_paraphrases(run))
     assert asked is not None
     assert f"facts right in every wording {100 * asked.whole_before:.1f} % {100 * asked.whole_after:.1f} %" in text

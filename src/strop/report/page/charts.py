@@ -117,7 +117,7 @@ def frequency(table: FrequencyTable) -> Figure:
     """
     points = table.measure == "accuracy"
     scale, unit = (100, "% right") if points else (1, "loss, nats")
-    names = [_range(own.least, own.most) for own in table.bins]
+    names = [range_of(own.least, own.most) for own in table.bins]
     places = list(range(len(names)))
 
     def draw(axes: list[Any]) -> None:
@@ -138,7 +138,7 @@ def frequency(table: FrequencyTable) -> Figure:
             below.plot([place, place], [scale * low, scale * high], color=colour, linewidth=2.4, solid_capstyle="round")
             below.plot([place], [scale * own.comparison.gain], "o", color=colour, markersize=6)
         below.set_ylabel("gain, points" if points else "gain, nats")
-        below.set_xticks(places, names)
+        below.set_xticks(places, [name.replace("–", "\n–") for name in names])
         below.set_xlabel("how often the training data held the fact (or its stand-in)")
         for each in axes:
             each.grid(axis="y")
@@ -156,7 +156,12 @@ def frequency(table: FrequencyTable) -> Figure:
     )
 
 
-def _range(least: float, most: float) -> str:
+def range_of(least: float, most: float) -> str:
+    """Spell from where to where numbers reach.
+
+    >>> range_of(11508, 104710), range_of(5, 5)
+    ('12k–105k', '5')
+    """
     return _amount(least) if least == most else f"{_amount(least)}–{_amount(most)}"
 
 
@@ -189,6 +194,7 @@ def spectra(matrices: Sequence[EditedMatrix]) -> Figure | None:
         every = axes if isinstance(axes, list) else [axes]
         for each, own in zip(every, shown, strict=False):
             _spectrum(each, own)
+        every[0].figure.supxlabel("singular values, the largest first", fontsize="medium", color=COLOURS["muted"])
         for empty in every[len(shown) :]:
             empty.axis("off")
 
@@ -208,7 +214,6 @@ def spectra(matrices: Sequence[EditedMatrix]) -> Figure | None:
 def _spectrum(axes: Any, own: EditedMatrix) -> None:
     scaled = not own.removed
     axes.set_title(own.name)
-    axes.set_xlabel("singular value, the largest first")
     axes.grid(axis="y")
     if scaled:
         changes = [100 * (scale - 1) for scale in own.scales]
@@ -319,7 +324,9 @@ def curve(found: ChoiceCurve) -> Figure:
         style = "o-" if found.by_epoch or len(places) <= 12 else "."
         for each, (label, values) in zip(every, lines, strict=True):
             each.plot(places, values, style, color=COLOURS["accent"])
-            each.plot([best], [values[best]], "o", markersize=10, markerfacecolor="none", color=COLOURS["ink"])
+            each.plot(
+                [best], [values[best]], "o", markersize=10, markerfacecolor="none", color=COLOURS["ink"], clip_on=False
+            )
             each.axhline(values[0], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
             each.set_ylabel(label)
             each.grid(axis="y")

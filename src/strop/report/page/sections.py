@@ -80,11 +80,11 @@ def _leaderboard(run: RunFiles) -> list[Part]:
     return [*([figure] if compared else []), _most(table), *why]
 
 
-def _most(table: Table) -> Table:
+def _most(table: Table, most: int = MOST_ROWS) -> Table:
     """Return a table with its first rows, where it has too many."""
-    if len(table.rows) <= MOST_ROWS:
+    if len(table.rows) <= most:
         return table
-    return Table(f"{table.title} (the first {MOST_ROWS} of {len(table.rows)})", table.columns, table.rows[:MOST_ROWS])
+    return Table(f"{table.title} (the first {most} of {len(table.rows)})", table.columns, table.rows[:most])
 
 
 def _gain(run: RunFiles) -> list[Part]:
@@ -173,7 +173,7 @@ def _frequency(run: RunFiles) -> list[Part]:
     scale, digits = (100, 1) if points else (1, 3)
     rows = tuple(
         (
-            _range(own.least, own.most), f"{own.count:,}", f"{scale * own.before:.{digits}f}",
+            charts.range_of(own.least, own.most), f"{own.count:,}", f"{scale * own.before:.{digits}f}",
             f"{scale * own.after:.{digits}f}", f"{scale * own.comparison.gain:+.{digits}f}",
             f"{scale * own.comparison.ci95[0]:+.{digits}f} to {scale * own.comparison.ci95[1]:+.{digits}f}",
             f"{own.comparison.fixed}, {own.comparison.broken}",
@@ -184,10 +184,6 @@ def _frequency(run: RunFiles) -> list[Part]:
     columns = ("frequency", "facts", f"before, {unit}", f"after, {unit}", "gain", "95 % interval", "fixed, broken")
     left = [f"{found.unknown:,} examples say nothing of their frequency and are left out."] if found.unknown else []
     return [charts.frequency(found), Table("From rare to frequent facts", columns, rows), *left]
-
-
-def _range(least: float, most: float) -> str:
-    return f"{least:,.6g}" if least == most else f"{least:,.6g}–{most:,.6g}"
 
 
 def _paraphrases(run: RunFiles) -> list[Part]:
@@ -224,7 +220,7 @@ def _examples(run: RunFiles, examples_file: str) -> list[Part]:
         Examples("broken", found.broken_count, found.broken),
     ]
     if run.answers[0].score in ("exact", "first_token"):
-        parts.append("Answers are compared token by token: of each, the first token is shown.")
+        parts.insert(0, "Answers are compared token by token: of what the models say, the first token is shown.")
     if found.fixed_count + found.broken_count:
         parts.append(f"Those come first whose loss moved most; all of them are in {examples_file}.")
     return parts
@@ -246,10 +242,11 @@ def _matrices(run: RunFiles) -> list[Part]:
         for own in rows
     )  # fmt: skip
     columns = ("matrix", "edit", "values", "removed", "mean change", "energy", "effective rank", "after")
+    table = Table("What was changed of each matrix", columns, cells)
     figure = charts.spectra(run.spectra)
     return [
         *([figure] if figure is not None else []),
-        _most(Table("What was changed of each matrix", columns, cells)),
+        _most(table, SHOWN),
         *lines,
     ]
 
