@@ -149,7 +149,7 @@ def _fixed(
         after = scorer.evaluate().correct
     if before is None or after is None:
         return list(examples[:KEPT_ANSWERS])
-    fixed = [examples[index] for index in np.flatnonzero(after & ~before)]
+    fixed = [examples[index] for index in np.flatnonzero(after & ~before).tolist()]
     return fixed or list(examples[:KEPT_ANSWERS])
 
 
@@ -198,4 +198,5 @@ class _Asked:
         ids = self._ids(text)[: min(most, LONGEST_ANSWER)]
         if not ids:
             return torch.zeros_like(self._centre)
-        return self._rows[ids].double().mean(0) - self._centre
+        place: Tensor = self._rows[ids].double().mean(0) - self._centre
+        return place

@@ -170,7 +170,9 @@ class MethodCall:
         for line in changed_lines(changed):
             print_line(line)
         if self.show_changes is not None and changed is None:
-            print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
+            print_line(
+                "A finished run asks nothing again: strop report shows the answers it kept, strop eval --show-changes new ones."
+            )
         words, options = self._next(result, task, learned=learned)
         loading = {
             "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,
