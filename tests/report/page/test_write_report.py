@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from tests.fixtures.reported import COUNT, HOSTILE, answers_of, full_result, write_full_run
-from tests.fixtures.results import LARGE_DRIFT, gain_of, price_of, result_of, write_run
+from tests.fixtures.results import LARGE_DRIFT, SMALL_DRIFT, gain_of, price_of, result_of, write_run
 
 from strop.errors import RunError, UsageError
 from strop.files import write_json
 from strop.findings import gain_by_frequency, paraphrase_robustness, read_paraphrases
 from strop.report import write_report
-from strop.runs import GuardReading, RunResult, write_answers
+from strop.runs import GuardReading, Leaderboard, RunResult, Standing, write_answers
+from strop.statistics import Figures, Rival, Rivals
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 FETCHES = re.compile(
@@ -217,6 +218,13 @@ def test_runs_of_other_tasks_are_said_not_to_compare(run: Path, tmp_path: Path) 
 
 
 BROKEN = GuardReading("notes.txt", "perplexity", 20.0, 30.0, 0.5, 0.02, "share")
+
+
+def rival_of(gain: float) -> Rival:
+    """Return a rival over which the edited model gains so much."""
+    return Rival(0.4, 2.0, 400, gain_of(gain, 0.05), tokens_per_request=60.0, edited_tokens_per_request=10.0)
+
+
 CUT = {"method": "rank_reduction", "layer": 1, "matrix_type": "up", "rank_fraction": 0.1, "rank": 1}
 
 
@@ -236,6 +244,21 @@ CUT = {"method": "rank_reduction", "layer": 1, "matrix_type": "up", "rank_fracti
             "No edit helped on the examples that choose, so the model stays as it is, at 5.0 % accuracy on 400",
         ),
         ({"guards": (BROKEN,)}, "A guard is broken", "The guard on notes.txt is broken."),
+        (
+            {"rivals": Rivals({"shots_1": rival_of(0.0), "shots_5": rival_of(-0.1)})},
+            "Better, beyond chance",
+            "Five examples in the prompt do better (40.0 % against 30.0 %)",
+        ),
+        (
+            {"rivals": Rivals({"shots_1": rival_of(0.0)})},
+            "Better, beyond chance",
+            "One example in the prompt does as well",
+        ),
+        (
+            {"price": price_of(SMALL_DRIFT), "guards": (dataclasses.replace(BROKEN, harm=0.01),)},
+            "Better, beyond chance",
+            "try your other uses first (drift 0.03 nats per token), and every guard holds.",
+        ),
         (
             {"price": price_of(LARGE_DRIFT)},
             "Better, beyond chance",
@@ -264,9 +287,29 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
     assert "Loss against layer and rank" in text
 
 
-def test_a_task_of_losses_and_one_of_a_metric_are_reported_in_their_own_units(tmp_path: Path) -> None:
-    from strop.statistics import Figures
+def test_a_portfolio_that_is_still_at_work_shows_its_leaderboard(tmp_path: Path) -> None:
+    run = tmp_path / "portfolio"
+    figures = Figures(0.4, 2.0, 50)
+    leads = Standing(
+        name="sharpen",
+        family="sharpen",
+        setting="4 steps",
+        state="tried",
+        select=figures,
+        comparison=gain_of(0.1, 0.05),
+    )
+    left = Standing(name="lora", family="train", setting="rank 8", state="left out", why="peft is not installed.")
+    Leaderboard(standings=(leads, left)).save(run / "leaderboard.json")
+    written = write_report(run, out=tmp_path / "report.md", format="md")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert written.verdicts == ("Not finished",)
+    assert text.startswith("# portfolio\n")
+    assert "Gains in points with 95 % intervals: sharpen +10 (+5 to +15)." in text
+    assert "| sharpen | 40.0 % | 2.000 | +10.0 (+5.0 to +15.0) of 50 |" in text
+    assert "lora: peft is not installed." in text
 
+
+def test_a_task_of_losses_and_one_of_a_metric_are_reported_in_their_own_units(tmp_path: Path) -> None:
     bare = result_of(comparison={"test": gain_of(0.25, 0.1)})
     figures = {"select": Figures(None, 3.0, 50, perplexity=20.0), "test": Figures(None, 3.0, 50, perplexity=20.0)}
     run = write_run(tmp_path / "losses", dataclasses.replace(bare, base=figures, edited=figures))

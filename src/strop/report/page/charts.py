@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from strop.findings import ChoiceCurve, FrequencyTable, RemovedComponents, SweepTable
-from strop.report.figures import percent
 from strop.report.page.drawing import COLOURS, SERIES, Figure
 from strop.runs import EditedMatrix
 from strop.statistics import Spread
@@ -12,7 +11,6 @@ from strop.statistics.intervals import Interval
 
 MOST_CATEGORIES = 24
 MOST_MATRICES = 4
-FULL_BAR = 0.62
 
 
 def short(text: str, most: int = 26) -> str:
@@ -60,31 +58,6 @@ def gains(rows: Sequence[tuple[str, float, Interval]], *, title: str, unit: str,
         description=f"Gains in {unit} with 95 % intervals: {told}.",
         height=0.65 + 0.28 * len(rows),
     )
-
-
-def bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> Figure:
-    """Return accuracies as bars, one below the other.
-
-    Args:
-        rows: name, accuracy from 0 to 1 and colour of each.
-        title: of the figure.
-    """
-
-    def draw(axes: Any) -> None:
-        places = range(len(rows))
-        values = [100 * value for _, value, _ in rows]
-        axes.barh(places, values, height=FULL_BAR, color=[COLOURS[colour] for _, _, colour in rows])
-        for place, value in zip(places, values, strict=True):
-            axes.annotate(f"{value:.1f} %", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
-        axes.set_yticks(places, [short(name, 30) for name, _, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(0, max([*values, 1]) * 1.18)
-        axes.set_xticks([])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["bottom"].set_visible(False)
-
-    told = "; ".join(f"{name} {percent(value)}" for name, value, _ in rows)
-    return Figure(draw=draw, title=title, description=f"Answered right: {told}.", height=0.2 + 0.31 * len(rows))
 
 
 def categories(spread: Spread) -> Figure:

@@ -78,16 +78,17 @@ def _price(result: RunResult) -> str:
         return ""
     if price.drift is None:
         return f"What it costs in other uses is not known: {price.reason.rstrip('.')}."
-    held = " Every guard holds." if result.guards else ""
-    return f"It {price.drift.verdict} (drift {price.drift.spelt_kl} nats per token).{held}"
+    held = ", and every guard holds" if result.guards else ""
+    return f"It {price.drift.verdict} (drift {price.drift.spelt_kl} nats per token){held}."
 
 
 def _but(result: RunResult) -> str:
     """Return what speaks against it most: a rival that does as well, or else where the gain is."""
     verdicts = rival_lines(result.rivals, figures=False) if result.interventions else []
-    as_good = [line for line in verdicts if "better" in line or "as well" in line]
-    if as_good:
-        return as_good[0]
+    for words in (" better (", " as well ("):
+        found = next((line for line in verdicts if words in line), None)
+        if found is not None:
+            return found
     return result.categories.sentence if result.categories is not None and result.interventions else ""
 
 

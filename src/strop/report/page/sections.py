@@ -121,21 +121,15 @@ def _rivals(run: RunFiles) -> list[Part]:
     result = run.result
     if result is None or result.rivals is None:
         return []
-    base, edited = result.base["test"].accuracy, result.edited["test"].accuracy
-    parts: list[Part] = []
-    if base is not None and edited is not None and result.rivals.measured:
-        rows = [("as it was", base, "before")]
-        for name, rival in result.rivals.measured.items():
-            count = name.removeprefix("shots_")
-            called = (
-                "one constant answer"
-                if name == "constant"
-                else f"{count} example{'s' if count != '1' else ''} in the prompt"
-            )
-            if rival.accuracy is not None:
-                rows.append((called, rival.accuracy, "soft"))
-        parts.append(charts.bars([*rows, ("this run", edited, "accent")], title="What a user would do instead"))
-    return [*parts, *rival_lines(result.rivals)]
+    scale, unit = _scale(result)
+    rows = [("the model as it was", result.comparison["test"].gain, result.comparison["test"].ci95)]
+    for name, rival in result.rivals.measured.items():
+        count = name.removeprefix("shots_")
+        shots = f"{count} example{'s' if count != '1' else ''} in the prompt"
+        called = "one constant answer" if name == "constant" else shots
+        rows.append((called, rival.comparison.gain, rival.comparison.ci95))
+    figure = charts.gains(rows, title="This run over what a user would do instead", unit=unit, scale=scale)
+    return [*([figure] if len(rows) > 1 else []), *rival_lines(result.rivals)]
 
 
 def _price(run: RunFiles) -> list[Part]:
@@ -153,6 +147,7 @@ def _price(run: RunFiles) -> list[Part]:
         parts.append(Table("What was watched", columns, rows))
     price = result.price
     if price is not None and price.continuations and price.drift is not None and not price.drift.identical:
+        parts.append("A few texts that have nothing to do with the task go on like this:")
         parts.append(Quotes(tuple((each.prompt, each.base, each.edited) for each in price.continuations)))
     return parts
 
