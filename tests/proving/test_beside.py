@@ -11,6 +11,7 @@ import torch
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
+from strop.findings import gain_by_category
 from strop.interventions import RankReduction, SingularValuePruning, SpectrumScaling
 from strop.proving import RunOptions
 from strop.recipe import Recipe
@@ -18,7 +19,7 @@ from strop.runs import read_answers, read_spectra, read_trials
 from strop.searching import SearchPlan, search
 from strop.tasks import Task, load_task
 
-PLAN = SearchPlan(strategy="exhaustive", layers=(2,), rank_fractions=(0.1, 0.5), matrix_types=(MatrixType.UP,))
+PLAN = SearchPlan(strategy="exhaustive", layers=(0,), rank_fractions=(0.1, 0.5), matrix_types=(MatrixType.UP,))
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def counted(facts: Path) -> Task:
     """The small facts, with how often the training data held each."""
     rows = [json.loads(line) for line in (facts.parent / "facts.jsonl").read_text().splitlines()]
     for number, row in enumerate(rows):
-        row["seen"] = None if number % 5 == 0 else number * 10
+        row |= {"seen": None if number % 5 == 0 else number * 10, "kind": "ab"[number % 2], "pair": f"Éa {number // 2}"}
     (facts.parent / "counted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = facts.read_text().replace("facts.jsonl", "counted.jsonl") + "frequency: seen\n"
+    text = facts.read_text().replace("facts.jsonl", "counted.jsonl") + "frequency: seen\ncategory: kind\ngroup: pair\n"
     facts.with_name("counted.yaml").write_text(text)
     return load_task(facts.with_name("counted.yaml"))
 
@@ -37,7 +38,11 @@ def test_a_run_keeps_each_answer_and_its_trials_are_read_without_the_study(
     answering: Callable[..., Any], small_tokenizer: Any, counted: Task, tmp_path: Path
 ) -> None:
     model = answering()
-    found = search(model, small_tokenizer, counted, PLAN, RunOptions(out=tmp_path / "run", rivals=False))
+    gone = [WeightSite(layer, kind) for layer in (1, 2) for kind in (MatrixType.DOWN, MatrixType.OUTPUT)]
+    start = Recipe.of(model, [RankReduction(site, 0.0) for site in gone])
+    options = RunOptions(out=tmp_path / "run", after=start, rivals=False)
+    found = search(model, small_tokenizer, counted, PLAN, options)
+    assert found.result.comparison["test"].fixed + found.result.comparison["test"].broken > 3
     kept, examples = read_answers(tmp_path / "run"), counted.examples("test")
     base = strop.evaluate(model, small_tokenizer, counted)
     with strop.applied(model, found.recipe):
@@ -54,6 +59,7 @@ def test_a_run_keeps_each_answer_and_its_trials_are_read_without_the_study(
     assert [own.frequency for own in kept] == [example.columns["seen"] for example in examples]
     assert sum(own.fixed for own in kept) == found.result.comparison["test"].fixed
     assert sum(own.broken for own in kept) == found.result.comparison["test"].broken
+    assert gain_by_category(kept) == found.result.categories
     trials = read_trials(tmp_path / "run")
     assert [(own.method, own.loss, own.accuracy, own.examples) for own in trials] == [
         (trial.key.method, trial.loss, trial.accuracy, trial.key.examples) for trial in found.trials
@@ -100,7 +106,7 @@ def test_where_nothing_is_edited_no_spectra_are_left(
 ) -> None:
     model = answering()
     with torch.no_grad():
-        model.model.layers[2].mlp.down_proj.weight.zero_()
+        model.model.layers[0].mlp.down_proj.weight.zero_()
     search(model, small_tokenizer, task, PLAN, RunOptions(out=tmp_path / "run", rivals=False))
     assert read_spectra(tmp_path / "run") == ()
     assert not (tmp_path / "run" / "spectra.json").exists()

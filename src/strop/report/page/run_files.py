@@ -50,7 +50,7 @@ class RunFiles:
             lines.append("The run is not finished: there is no result.json, and no held-out figure; go on by --resume.")
         elif not self.answers:
             lines.append(
-                "There are no single answers (answers.jsonl), for an older version of Strop wrote the run: examples, and "
+                "There are no single answers (answers.jsonl) in the folder, as runs of older versions have none: examples, and "
                 "gains by frequency, are left out."
             )
         if not self.trials and self.config.get("storage"):
