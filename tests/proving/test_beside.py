@@ -14,10 +14,12 @@ from strop.anatomy import MatrixType, WeightSite
 from strop.findings import gain_by_category
 from strop.interventions import RankReduction, SingularValuePruning, SpectrumScaling
 from strop.proving import RunOptions
+from strop.proving.beside import kept_answers
 from strop.recipe import Recipe
 from strop.runs import read_answers, read_spectra, read_trials
+from strop.scoring import Evaluation
 from strop.searching import SearchPlan, search
-from strop.tasks import Task, load_task
+from strop.tasks import Example, Task, load_task
 
 PLAN = SearchPlan(strategy="exhaustive", layers=(0,), rank_fractions=(0.1, 0.5), matrix_types=(MatrixType.UP,))
 
@@ -112,3 +114,39 @@ def test_where_nothing_is_edited_no_spectra_are_left(
     assert not (tmp_path / "run" / "spectra.json").exists()
     kept = read_answers(tmp_path / "run")
     assert [own.after for own in kept] == [own.before for own in kept]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "example", "said"),
+    [
+        (
+            {"score": "choice", "said": (2,), "wanted": (1,)},
+            Example("Which?", " red", choices=(" red", " blue")),
+            ("red", "blue"),
+        ),
+        ({"score": "choice", "said": (" no",), "wanted": (" yes",)}, Example("Is it?", " yes"), ("yes", "no")),
+        (
+            {"score": "generate", "said": (None,), "wanted": ("4",), "generated": (" I do not know.",)},
+            Example("2 + 2 =", " so it is 4", gold="4"),
+            ("4", "I do not know."),
+        ),
+        ({"score": "perplexity"}, Example("", "A text."), ("A text.", None)),
+        (
+            {"score": "label", "said": ("brazil",), "wanted": ("france",)},
+            Example("Lyon", "france"),
+            ("france", "brazil"),
+        ),
+    ],
+)
+def test_answers_of_every_kind_are_kept_in_words(
+    evaluation: dict[str, Any], example: Example, said: tuple[str, str | None]
+) -> None:
+    right = None if evaluation["score"] == "perplexity" else np.array([False])
+    found = Evaluation(loss=np.array([np.nan]), tokens=np.array([1]), correct=right, **evaluation)
+    (kept,) = kept_answers([example], found, found)
+    assert (kept.wanted, kept.before) == said
+    assert (kept.score, kept.right_after, kept.loss_after) == (
+        evaluation["score"],
+        None if right is None else False,
+        None,
+    )
