@@ -65,7 +65,17 @@ def test_a_run_shows_what_it_changed(
     assert len(first["changed"]["fixed"]) == min(3, first["changed"]["fixed_count"])
     again = strop_command(*call, "--resume", "--quiet")
     assert again.code == 0
-    assert "A finished run keeps no single answers: strop eval --recipe with --show-changes asks again." in again.out
+    assert (
+        "A finished run asks nothing again: strop report shows the answers it kept, strop eval --show-changes new ones."
+        in again.out
+    )
+    page = f"As a page: strop report {tmp_path / 'run'} --out {tmp_path / 'run' / 'report.html'}"
+    assert again.out.splitlines()[-2] == page
+    assert strop_command("report", tmp_path / "run", "--out", tmp_path / "report.md").code == 0
+    told = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"**Fixed: {first['changed']['fixed_count']}" in told
+    assert "### Sweep" in told
+    assert "### What is missing" not in told
 
 
 def test_changes_of_nothing_are_refused(refused: Any, known: Path, recipes: list[Path], facts: Path) -> None:

@@ -21,6 +21,7 @@ from strop.cli.improve import improve
 from strop.cli.inspect import inspect
 from strop.cli.prune import prune
 from strop.cli.pull import pull
+from strop.cli.report import report
 from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.task import task_app
@@ -65,6 +66,7 @@ for _command, _name in (
     (sharpen, "sharpen"),
     (train, "train"),
     (compare, "compare"),
+    (report, "report"),
     (bake, "bake"),
     (export, "export"),
     (demo, "demo"),

@@ -43,7 +43,7 @@ from strop.cli.console import (
     task_for_command,
 )
 from strop.cli.duration import parse_seconds
-from strop.cli.following import free_name, other_method, print_next
+from strop.cli.following import free_name, other_method, print_next, spelt
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -179,7 +179,10 @@ class MethodCall:
         for line in changed_lines(changed):
             print_line(line)
         if self.show_changes is not None and changed is None:
-            print_line("A finished run keeps no single answers: strop eval --recipe with --show-changes asks again.")
+            print_line(
+                "A finished run asks nothing again: strop report shows the answers it kept, strop eval --show-changes new ones."
+            )
+        print_line(f"As a page: {spelt('report', self.out, options={'--out': self.out / 'report.html'})}")
         words, options = self._next(result, task, plan)
         loading = {
             "--revision": self.revision, "--device": self.device, "--dtype": self.dtype, "--family": self.family_file,

@@ -238,6 +238,20 @@ class Additive(Protocol):
         ...
 
 
+@runtime_checkable
+class ScalesSpectrum(Protocol):
+    """A WeightIntervention that multiplies the matrix's singular values, each by a number of its own."""
+
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return by what each is multiplied, (min(out, in),): 1 where it stays, 0 where it is removed.
+
+        Args:
+            tensors: its own, which have passed `check`.
+            shape: of the matrix.
+        """
+        ...
+
+
 class StateModule(Protocol):
     """What a StateIntervention edits with: an nn.Module, (tokens, hidden) → (tokens, hidden)."""
 

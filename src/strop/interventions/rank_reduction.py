@@ -89,6 +89,10 @@ class RankReduction:
     def output_shift(self, tensors: Mapping[str, Tensor]) -> None:
         """Return None: nothing stays behind of what is dropped."""
 
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return 1 for each of the k largest singular values, and 0 for the others, (min(out, in),)."""
+        return (torch.arange(min(shape)) < self.rank(shape)).float()
+
     def kept_factors(self, matrix: Tensor, *, decompose: Decompose) -> tuple[Tensor, Tensor]:
         """Return (out, k) = U_k diag(σ_k) and (k, in) = V_kᵀ, whose product is the edited matrix."""
         left, right = decompose(matrix).factors_of(range(self.rank((matrix.shape[0], matrix.shape[1]))))

@@ -123,6 +123,12 @@ class SingularValuePruning:
         change = FactoredChange(-factors["left"], factors["right"])
         return change if change.is_small else None
 
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return 0 for each removed singular value, and 1 for the others, (min(out, in),)."""
+        scales = torch.ones(min(shape))
+        scales[list(self.removed)] = 0.0
+        return scales
+
     def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Return the bias the removed components leave behind: (out,), or (positions, out); None without one.
 

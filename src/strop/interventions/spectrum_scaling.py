@@ -244,6 +244,12 @@ class SpectrumScaling:
         change = FactoredChange(factors["left"], self._mixed(factors["right"].T, tensors).T)
         return change if change.is_small else None
 
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Return 1 + d of each singular value, 1 for those that are not scaled, (min(out, in),); of a band nothing is said."""
+        scales = torch.ones(min(shape))
+        scales[: self.count(shape)] += self.change(tensors).detach().cpu().float()
+        return scales
+
     def count(self, shape: Shape) -> int:
         """Return how many singular values of a matrix are scaled.
 

@@ -13,6 +13,7 @@ from strop.errors import RunError
 from strop.files import remove_leftovers
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
+from strop.proving.beside import write_beside
 from strop.proving.budget import Budget
 from strop.proving.choice import Choice
 from strop.proving.guards import Guards, Ready, ready_guards
@@ -210,7 +211,9 @@ def _lead(
         if finishing is not None:
             outcome = finishing(outcome)
         if run is not None:
-            run.finish(recipe.save, result)
+            run.finish(
+                recipe.save, result, write_beside=lambda folder: write_beside(folder, given, choice, measured, examples)
+            )
         return outcome
 
 

@@ -4,6 +4,7 @@ from strop.report.categories import category_table, spread_lines
 from strop.report.changed import changed_lines
 from strop.report.evaluation import evaluation_table, figures_table, paraphrase_lines
 from strop.report.figures import percent, signed_points
+from strop.report.page import WrittenReport, write_report
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
@@ -15,6 +16,7 @@ from strop.tables import Table, to_markdown
 
 __all__ = [
     "Table",
+    "WrittenReport",
     "bad_row_lines",
     "budget_lines",
     "category_table",
@@ -42,4 +44,5 @@ __all__ = [
     "to_markdown",
     "to_rich",
     "verdict_lines",
+    "write_report",
 ]

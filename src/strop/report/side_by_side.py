@@ -109,7 +109,7 @@ def _verdict(found: SideBySide) -> list[str]:
         if better is None:
             return [sentence, "The interval holds 0: on these examples neither is shown to be better than the other."]
         return [sentence, f"The interval leaves out 0: {better} is better on examples like these."]
-    unpaired = "The runs keep figures and not each answer, so they are not paired here"
+    unpaired = "The runs' figures are compared and not each answer, so they are not paired here"
     if better is None:
         told = "and the intervals of their gains overlap: neither is shown to be better than the other"
         return [f"{unpaired}, {told}; --task T compares them example by example."]

@@ -20,7 +20,7 @@ SPELLINGS = {"base_model.id", "base_model.revision"}
 
 
 class RunFolder:
-    """config.json, environment.json, study.db, log.txt from the start; recipe/ and result.json at the end.
+    """config.json, environment.json, study.db, log.txt from the start; recipe/, answers.jsonl and result.json at the end.
 
     result.json is written last, so a folder that has one is a finished run.
     """
@@ -95,17 +95,25 @@ class RunFolder:
         """Where a finished run's recipe is."""
         return self.path / "recipe"
 
-    def finish(self, write_recipe: Callable[[Path], object], result: RunResult) -> None:
-        """Write the recipe, then the result.
+    def finish(
+        self,
+        write_recipe: Callable[[Path], object],
+        result: RunResult,
+        *,
+        write_beside: Callable[[Path], object] = lambda folder: None,
+    ) -> None:
+        """Write the recipe, what is kept beside the figures, then the result.
 
         Args:
             write_recipe: writes the recipe into the folder it is given, which is not there yet.
             result: the figures.
+            write_beside: writes what else is kept into the run's folder; nothing by default.
         """
         # the result of a smaller budget goes first, so that no recipe stands beside another's figures
         (self.path / "result.json").unlink(missing_ok=True)
         shutil.rmtree(self.recipe_folder, ignore_errors=True)
         write_recipe(self.recipe_folder)
+        write_beside(self.path)
         write_json(self.path / "result.json", result.to_json())
         self.log("finished")
 

@@ -1,6 +1,6 @@
 """A model on a task: encoding, scorers, generation, evaluation."""
 
-from strop.scoring.changed import changed_answers, refuse_changed
+from strop.scoring.changed import changed_answers, refuse_changed, spelt_answer
 from strop.scoring.chat_template import asks_for_the_time
 from strop.scoring.class_scorer import ClassScorer
 from strop.scoring.compare import compare, spread
@@ -11,6 +11,7 @@ from strop.scoring.evaluate import (
     evaluate,
     evaluate_paraphrases,
     scorer_of,
+    wordings_of,
 )
 from strop.scoring.evaluation import Evaluation
 from strop.scoring.forms import writes
@@ -45,10 +46,12 @@ __all__ = [
     "own_texts",
     "refuse_changed",
     "scorer_of",
+    "spelt_answer",
     "spread",
     "telling_once",
     "text_scorer",
     "texts_in",
     "using",
+    "wordings_of",
     "writes",
 ]

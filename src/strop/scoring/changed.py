@@ -102,13 +102,20 @@ def _said(
         tokens = min(max(longest, FEWEST_TOKENS), MOST_TOKENS)
         with edited():
             return greedy_continuations(model, tokenizer, [examples[index] for index in chosen], tokens=tokens)
-    return [_spelt(examples[index], evaluation, index) for index in chosen]
+    return [spelt_answer(examples[index], evaluation, index) or "" for index in chosen]
 
 
-def _spelt(example: Example, evaluation: Evaluation, index: int) -> str:
+def spelt_answer(example: Example, evaluation: Evaluation, index: int) -> str | None:
+    """Return what a model answered to an example, as far as its evaluation holds it: a text, or None.
+
+    Args:
+        example: that was scored.
+        evaluation: of the model on a split.
+        index: of the example in it.
+    """
     said = evaluation.said[index] if evaluation.said is not None else None
     if isinstance(said, int) and example.choices:
         return example.choices[said - 1]  # places are counted from 1
     if said is None:
-        return evaluation.generated[index] if evaluation.generated is not None else ""
+        return evaluation.generated[index] if evaluation.generated is not None else None
     return str(said)

@@ -124,11 +124,7 @@ def evaluate_paraphrases(
     asked = [len(example.paraphrases) + 1 for example in examples]
     if sum(asked) == len(examples):
         raise TaskError(f"Task {task.name} has no paraphrases; name their column under paraphrases: in the task file.")
-    wordings = [
-        dataclasses.replace(example, prompt=prompt)
-        for example in examples
-        for prompt in (example.prompt, *example.paraphrases)
-    ]
+    wordings = wordings_of(examples)
     anatomy = Anatomy.of(model, family=family)
     scorer = scorer_of(model, tokenizer, task, wordings, anatomy=anatomy)
     progress = progress if progress is not None else shown_here()
@@ -144,3 +140,16 @@ def evaluate_paraphrases(
         consistent=float(np.logical_and.reduceat(correct, starts).mean()),
         count=int((~own_prompt).sum()),
     )
+
+
+def wordings_of(examples: Sequence[Example]) -> list[Example]:
+    """Return each example in its own prompt, then in its paraphrases.
+
+    Args:
+        examples: to be asked.
+    """
+    return [
+        dataclasses.replace(example, prompt=prompt)
+        for example in examples
+        for prompt in (example.prompt, *example.paraphrases)
+    ]

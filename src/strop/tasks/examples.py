@@ -62,6 +62,8 @@ class Example:
     """What stands behind the answer, for a model that reads in both directions."""
     image: Picture | None = None
     """What a classifier looks at instead of the prompt, which is then the image's name and never read."""
+    frequency: float | None = None
+    """How often the training data held the fact, or a stand-in for it such as page views; None where it is not known."""
 
     @property
     def identity(self) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ OTHER_NAMES = {
     "score": "scorer scoring metrics output_type type",
     "group": "groups group_by cluster",
     "category": "categories subset kind",
+    "frequency": "popularity frequencies occurrences pageviews",
     "shots": "fewshot few_shot num_fewshot num_shots",
     "where": "filter condition only keep",
     "skip": "drop exclude ignore remove",

@@ -20,7 +20,7 @@ from strop.tasks.task_file import GenerateSettings, TaskFile
 from strop.tasks.template_values import NoValueError, RowView, teach
 from strop.tasks.templates import Condition, rendered, template_of
 from strop.tasks.text_files import DamagedRow
-from strop.tasks.values import NotTextError, kind_of, name_of, plain, whole_text
+from strop.tasks.values import NotTextError, amount_of, kind_of, name_of, plain, whole_text
 
 _Found = TypeVar("_Found")
 
@@ -185,6 +185,7 @@ class _Renderer:
             self._name(row, where, "category"),
             after="" if self.after is None else self._render(self.after, row, where, "after"),
             image=image,
+            frequency=self._frequency(row, where),
         )
         if self.generate is None:
             return example
@@ -315,6 +316,17 @@ class _Renderer:
             return None
         told = self.task_file.chat if isinstance(self.task_file.chat, dict) else {}
         return Chat(None if self.system is None else self._render(self.system, row, where, "system"), in_order(told))
+
+    def _frequency(self, row: Row, where: str) -> float | None:
+        column = self.task_file.frequency
+        if column is None:
+            return None
+        try:
+            return amount_of(self._column(row, column, where, "frequency"))
+        except NotTextError as error:
+            raise TaskError(
+                f"{where}: frequency: column '{shortened(column)}': {error}; correct it or drop the row."
+            ) from None
 
     def _name(self, row: Row, where: str, key: Literal["group", "category"]) -> str | None:
         column = getattr(self.task_file, key)

@@ -14,6 +14,7 @@ from strop.tasks.patterns import check_pattern
 from strop.tasks.selection import rows_named
 from strop.tasks.yaml_document import read_mapping
 
+FREQUENCY = pydantic.AliasChoices("frequency", "popularity")
 Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
 
 
@@ -113,6 +114,8 @@ class TaskFile(pydantic.BaseModel, extra="forbid", frozen=True):
     group: str | None = None
     category: str | None = None
     per_category: Annotated[int, pydantic.Field(gt=0)] | None = None
+    frequency: Annotated[str | None, pydantic.Field(validation_alias=FREQUENCY)] = None
+    """The column that says how often the training data held a row's fact; `popularity` is another name of the key."""
     pair: str | None = None
     labels: tuple[Annotated[str, pydantic.Field(strict=True)], ...] | Literal["number"] | None = None
     metric: Literal["accuracy", "f1", "matthews", "pearson", "spearman"] | None = None

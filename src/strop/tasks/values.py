@@ -105,6 +105,29 @@ def name_of(value: Any) -> str | None:
     raise NotTextError(f"{kind_of(value)} names nothing")
 
 
+def amount_of(value: Any) -> float | None:
+    """Return what a value counts: a number of 0 or more, also one that is spelt out; None where it is missing or blank.
+
+    Raises:
+        NotTextError: it is no such number.
+
+    >>> amount_of(12), amount_of("1e3"), amount_of(""), amount_of(None)
+    (12.0, 1000.0, None, None)
+    """
+    value = plain(value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        amount = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        amount = math.nan
+    if not math.isfinite(amount) or amount < 0:
+        spelt = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        shown = quoted(str(value), most=40) if spelt else kind_of(value)
+        raise NotTextError(f"a frequency is a number of 0 or more, and it holds {shown}")
+    return amount
+
+
 def is_finite(number: int | float | decimal.Decimal) -> bool:
     """Return whether a number is neither infinite nor NaN, however large it is."""
     if isinstance(number, decimal.Decimal):

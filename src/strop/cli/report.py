@@ -1,0 +1,50 @@
+"""`strop report`: what runs found, as a page to read and to pass on."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from strop.cli.console import JsonOption, QuietOption, print_json, print_line
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="The folders of one run or more.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The file to write.", show_default="report.html"),
+    ] = None,
+    format: Annotated[
+        Literal["html", "md"] | None,
+        typer.Option("--format", help="A page that stands alone, or Markdown.", show_default="as the file's name ends"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write what runs found as one page: the decision and why, gains with intervals, examples, figures, how to repeat it.
+
+    The page stands alone, runs no script and fetches nothing; it needs no model and no torch. Of several runs a comparison
+    comes first. All changed examples go into a file beside it.
+
+    Examples:
+    [bold]strop report runs/facts --out report.html[/bold]
+
+    [bold]strop report runs/laser runs/sharpened --out both.md[/bold]
+    """
+    from strop.report import write_report
+
+    kind: Literal["html", "md"] = format or ("md" if out is not None and out.suffix.lower() == ".md" else "html")
+    written = write_report(*runs, out=out, format=kind, force=force)
+    if as_json:
+        print_json(written.to_json())
+        return
+    for name, verdict in zip(runs, written.verdicts, strict=True):
+        print_line(f"{name}: {verdict}.")
+    if not quiet:
+        for line in dict.fromkeys(written.missing):
+            print_line(line)
+    beside = f", and all changed examples in {written.examples_path}" if written.examples_path is not None else ""
+    print_line(f"The report is in {written.path} ({written.bytes / 1000:,.0f} kB){beside}.")
