@@ -161,16 +161,7 @@ def _lead(
     base = given.base
     ready = ready_guards(options.guards, Base(given.model, given.tokenizer, given.anatomy, base.fingerprint))
     plan = _plan_of(settings, options)
-    config: dict[str, Any] = {
-        "command": settings.command,
-        "base_model": dataclasses.asdict(base),
-        "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
-        "plan": plan,
-        "storage": without_password(options.storage) if options.storage is not None else None,
-        "reads": what_is_read(given.model, given.tokenizer, given.task),
-    }
-    if asks_for_the_time(given.task.examples("test", limit=1), given.tokenizer):
-        config["now"] = now().isoformat()
+    config = _config_of(given, settings.command, plan, storage=options.storage)
     with _folder_of(options.folder, config, resume=options.resume) as run:
         if run is not None and run.finished:
             earlier = run.result()
@@ -215,6 +206,21 @@ def _lead(
                 recipe.save, result, write_beside=lambda folder: write_beside(folder, given, choice, measured, examples)
             )
         return outcome
+
+
+def _config_of(given: Assignment, command: Command, plan: Mapping[str, Any], *, storage: str | None) -> dict[str, Any]:
+    """Return all that a run's answer depends on, as config.json holds it."""
+    config: dict[str, Any] = {
+        "command": command,
+        "base_model": dataclasses.asdict(given.base),
+        "task": {"name": given.task.name, "fingerprint": given.task.fingerprint},
+        "plan": plan,
+        "storage": without_password(storage) if storage is not None else None,
+        "reads": what_is_read(given.model, given.tokenizer, given.task),
+    }
+    if asks_for_the_time(given.task.examples("test", limit=1), given.tokenizer):
+        config["now"] = now().isoformat()
+    return config
 
 
 def _choose(chooser: Chooser, journal: Journal) -> Choice:
