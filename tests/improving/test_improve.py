@@ -125,7 +125,8 @@ def test_a_classifier_learns_and_says_who_is_left_out(
     found = improve(tiny_classifier("roberta"), small_tokenizer, cities(), None, RunOptions(budget=AMPLE))
     assert found.leaderboard is not None
     by_name = {own.name: own for own in found.leaderboard.standings}
-    assert by_name["LASER"].why == "it is for models that write, and this task has labels."
+    assert by_name["examples in the prompt"].why == "it is for models that write, and this task has labels."
+    assert by_name["LASER"].select is not None
     assert found.leaderboard.chosen.name == "spectrum"
     assert found.recipe.head is not None
     assert not by_name["spectrum"].bakeable

@@ -10,6 +10,7 @@ from strop.improving.plan import FamilyName
 from strop.improving.prompts import PromptChooser
 from strop.interventions import FORMULAS
 from strop.proving import Assignment, Chooser
+from strop.scoring import writes
 from strop.searching import PrunePlan, Pruner, ReductionChooser, SearchPlan, Sharpener, SharpenPlan
 from strop.statistics import ObjectiveName
 from strop.tasks import Task
@@ -132,13 +133,14 @@ def _laser(name: str, *, edits: int) -> Contender:
         "laser",
         lambda given, share: ReductionChooser(given, plan(share)),
         lambda share: f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient",
+        of_labels=True,
     )
 
 
 def _eigenpruning() -> Contender:
-    def plan(share: Share) -> PrunePlan:
+    def plan(given: Assignment, share: Share) -> PrunePlan:
         return PrunePlan(
-            price_weight=10.0,
+            price_weight=10.0 if writes(given.model, given.anatomy) else 0.0,
             whole_matrices=True,
             effect_examples=share.train,
             iterate=8 if share.last else 3,
@@ -152,9 +154,10 @@ def _eigenpruning() -> Contender:
     return Contender(
         "eigenpruning",
         "prune",
-        lambda given, share: Pruner(given, plan(share)),
-        lambda share: f"whole matrices, drift priced, effects on {share.train} examples",
+        lambda given, share: Pruner(given, plan(given, share)),
+        lambda share: f"whole matrices, effects on {share.train} examples",
         size,
+        of_labels=True,
         texts="few",
     )
 
