@@ -111,12 +111,12 @@ def shuffled(task: Task, seed: int) -> Task:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("race", "nothing"))
+    parser.add_argument("what", nargs="?", choices=("race", "nothing"), default="race")
     parser.add_argument("tasks", nargs="*", default=["world-facts", "int-sum", "int-mult"])
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--runs", type=Path, required=True, help="where run folders are kept")
+    parser.add_argument("--runs", type=Path, default=Path("runs/improve"), help="folder the runs are kept in")
     parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
     given = parser.parse_args()
     if given.data is not None:
