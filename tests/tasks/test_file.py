@@ -1,5 +1,6 @@
 """The task file: each of its keys, and one clear sentence for whatever does not fit."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,9 +241,12 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
     )
 
 
+shipped = functools.cache(load_task)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_task_whose_data_are_shipped_loads_with_its_three_splits(name: str) -> None:
-    task = load_task(name)
+    task = shipped(name)
     assert task.name == name
     assert set(task.counts) == {"train", "select", "test"}
 
@@ -253,7 +257,7 @@ def test_every_other_builtin_task_stands_on_the_shelf_that_is_read_in_place_of_t
 
 def test_the_sums_of_the_builtin_arithmetic_are_right() -> None:
     for name, total in (("int-sum", lambda a, b: a + b), ("int-mult", lambda a, b: a * b)):
-        for example in load_task(name).examples("test"):
+        for example in shipped(name).examples("test"):
             a, b = int(example.columns["a"]), int(example.columns["b"])
             assert example.answer == f" {total(a, b)}"
             assert str(a) in example.prompt

@@ -1,6 +1,7 @@
 """Opening a study's storage so that several processes may share it, and saying in one sentence what is wrong with it."""
 
 import contextlib
+import functools
 import os
 import random
 import sqlite3
@@ -16,7 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import RunError, reason_in
-from strop.files import PARTIAL
+from strop.files import PARTIAL, to_disk
 from strop.runs.environment import without_password
 
 ATTEMPTS = 5
@@ -47,6 +48,7 @@ def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> o
             heartbeat_interval=heartbeat_seconds,
             grace_period=grace_seconds,
             skip_table_creation=True,
+            skip_compatibility_check=True,  # they were just made, or looked at
         )
     if on_sqlite:
         database.engine.dispose()  # its connections were made before the next line
@@ -65,9 +67,11 @@ def _make_tables(address: str) -> None:
     if path is not None and not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL) as scratch:
             made = Path(scratch) / path.name
-            _create(f"sqlite:///{made}")
+            made.write_bytes(_empty_file())
+            to_disk(made)
             with contextlib.suppress(OSError):  # another process was first, or the file system has no links
                 os.link(made, path)
+                return
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _create(address)
@@ -76,6 +80,17 @@ def _make_tables(address: str) -> None:
             if attempt == ATTEMPTS or not any(word in str(error).lower() for word in ("already exists", "unique")):
                 raise
             time.sleep(random.random() / 5)
+
+
+@functools.cache
+def _empty_file() -> bytes:
+    """Return an SQLite file with Optuna's tables and nothing in them; a process makes it once, for that takes a while."""
+    database = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"poolclass": sqlalchemy.pool.StaticPool})
+    connection = database.engine.raw_connection().driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    content = connection.serialize()
+    hang_up(database)
+    return content
 
 
 def _create(address: str) -> None:

@@ -6,6 +6,7 @@ import weakref
 from transformers import PreTrainedModel
 
 from strop.anatomy.families import Family
+from strop.anatomy.reading.inputs import short_inputs
 from strop.anatomy.reading.read import Reading
 from strop.anatomy.reading.verify import AllSizes, Findings, verify
 from strop.errors import AnatomyError
@@ -37,14 +38,17 @@ def check_given(model: PreTrainedModel, family: Family, sizes: AllSizes) -> Read
 def _check(model: PreTrainedModel, family: Family, sizes: AllSizes) -> Reading:
     try:
         found = verify(model, family, sizes)
-        _refuse_resuming(family, found)
+        _refuse_resuming(model, family, found)
     except AnatomyError as error:
         raise AnatomyError(f"The family {family.name} does not describe this {type(model).__name__}: {error}") from None
     return Reading(family, found.seen.obstacle, found=found, given=True)
 
 
-def _refuse_resuming(family: Family, found: Findings) -> None:
-    if family.resumes and found.seen.calls_per_block == 1 and not found.reuses_prefix:
+def _refuse_resuming(model: PreTrainedModel, family: Family, found: Findings) -> None:
+    """Raise AnatomyError if blocks are said to go on from hidden states alone and cannot; of images nothing was seen."""
+    if not family.resumes or found.reuses_prefix or found.seen.calls_per_block != 1:
+        return
+    if model.config.is_encoder_decoder or short_inputs(model).keys() == {"input_ids"}:
         raise AnatomyError(
             "its upper blocks are said to go on from hidden states alone, and do not give what the whole pass gives; describe "
             "the family with resumes: false."
