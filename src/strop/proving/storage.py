@@ -1,7 +1,6 @@
 """Opening a study's storage so that several processes may share it, and saying in one sentence what is wrong with it."""
 
 import contextlib
-import functools
 import os
 import random
 import sqlite3
@@ -25,6 +24,9 @@ ATTEMPTS = 5
 
 BUSY_SECONDS = 60
 """How long a process waits for another that is writing to the same SQLite file."""
+
+_EMPTY_FILE: list[bytes] = []
+"""What the first SQLite file that this process made held before its first trial, once there was one."""
 
 
 def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> optuna.storages.RDBStorage:
@@ -67,8 +69,7 @@ def _make_tables(address: str) -> None:
     if path is not None and not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL) as scratch:
             made = Path(scratch) / path.name
-            made.write_bytes(_empty_file())
-            to_disk(made)
+            _lay_out(made)
             with contextlib.suppress(OSError):  # another process was first, or the file system has no links
                 os.link(made, path)
                 return
@@ -82,15 +83,14 @@ def _make_tables(address: str) -> None:
             time.sleep(random.random() / 5)
 
 
-@functools.cache
-def _empty_file() -> bytes:
-    """Return an SQLite file with Optuna's tables and nothing in them; a process makes it once, for that takes a while."""
-    database = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"poolclass": sqlalchemy.pool.StaticPool})
-    connection = database.engine.raw_connection().driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    content = connection.serialize()
-    hang_up(database)
-    return content
+def _lay_out(made: Path) -> None:
+    """Make an SQLite file with Optuna's tables: a process's first by Optuna, which takes a while, the others as copies of it."""
+    if not _EMPTY_FILE:
+        _create(f"sqlite:///{made}")
+        _EMPTY_FILE.append(made.read_bytes())
+        return
+    made.write_bytes(_EMPTY_FILE[0])
+    to_disk(made)
 
 
 def _create(address: str) -> None:
