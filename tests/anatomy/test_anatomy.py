@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.fixtures.opt import OPT
 from tests.fixtures.stored import hold_in_bytes
+from tests.fixtures.unchecked import unchecked
 from torch import Tensor, nn
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
@@ -388,13 +389,13 @@ def described_as(spelling: Spelling) -> Family:
 
 
 def test_a_description_with_a_path_that_is_not_there_is_refused_by_path(opt: nn.Module) -> None:
-    anatomy = Anatomy.of(opt, family=described_as(Spelling("mlp.fc1")))
+    anatomy = unchecked(opt, described_as(Spelling("mlp.fc1")))
     with pytest.raises(AnatomyError, match=r"layer 0 up: the block has no mlp\.fc1, where a OPT block keeps it"):
         anatomy.read_weight(opt, WeightSite(0, T.UP))
 
 
 def test_a_description_that_names_a_module_without_a_weight_is_refused_by_path(opt: nn.Module) -> None:
-    anatomy = Anatomy.of(opt, family=described_as(Spelling("self_attn")))
+    anatomy = unchecked(opt, described_as(Spelling("self_attn")))
     with pytest.raises(AnatomyError, match=r"model\.decoder\.layers\.0\.self_attn has no weight"):
         anatomy.read_weight(opt, WeightSite(0, T.UP))
 
@@ -405,27 +406,54 @@ def test_a_packing_without_its_parts_or_parts_without_a_packing_are_refused(sett
         Spelling("attn.qkv", **settings)
 
 
+MINE = "name: mine\nblocks: h\nmatrices: {query: q}\n"
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("name: mine\nblocks: h\n", "matrices"),
-        ("name: mine\nblocks: h\nmatrices: {querry: q}\n", "querry"),
-        ("name: mine\nblocks: h\nmatrices: {query: q}\nblock: h\n", "block"),
-        ("name: mine\nblocks: h\nmatrices: {query: {path: q, packing: folded}}\n", "packing"),
-        ("name: mine\nblocks: h\nmatrices: {query: {path: q, packing: stacked}}\n", "goes with its parts"),
-        ("[not, a, mapping", "does not describe a family"),
-        ("", "does not describe a family"),
+        ("name: mine\nblocks: h\n", ", key matrices: Field required."),
+        (f"{MINE}block: h\n", ", key block: there is no such key; write blocks."),
+        (f"{MINE}causal: {{}}\n", ", key causal: Input should be a valid boolean."),
+        (
+            "name: mine\nblocks: h\nmatrices: {querry: q}\n",
+            ", key matrices.querry: there is no such matrix type; write query.",
+        ),
+        (
+            "name: mine\nblocks: h\nmatrices: {query: {path: q, packing: folded}}\n",
+            ", key matrices.query.packing: Input should be 'whole', 'stacked' or 'interleaved', not 'folded'.",
+        ),
+        (
+            "name: mine\nblocks: h\nmatrices: {query: [q, {pth: q}]}\n",
+            ", key matrices.query.1.path: Field required.",
+        ),
+        (
+            "name: mine\nblocks: h\nmatrices: {query: {path: q, packd: [key]}}\n",
+            ", key matrices.query.packd: there is no such key; write packed.",
+        ),
+        (
+            "name: mine\nblocks: h\nmatrices: {query: 3}\n",
+            ", key matrices.query: a matrix is spelled by a path from a block on, by a mapping with a path, or by a list of these.",
+        ),
+        (
+            f"{MINE}stacks: {{sideways: x}}\n",
+            ", key stacks.sideways: Input should be 'encoder', 'decoder', 'vision' or 'cross', not 'sideways'.",
+        ),
+        (
+            "name: mine\nblocks: h\nmatrices: {query: {path: q, packing: stacked}}\n",
+            " does not describe a family: q: a stacked matrix goes with its parts.",
+        ),
+        (f"{MINE}name: yours\n", " is not YAML, line 4, column 1: the key name stands twice; keep one."),
+        ("[not, a, mapping", " is not YAML, line 1, column 17: expected ',' or ']', but got '<stream end>'."),
+        ("", " is empty or not a mapping; it needs at least name, blocks and matrices."),
     ],
 )
-def test_a_family_file_of_another_form_is_refused_with_file_and_key(
-    content: str, complaint: str, tmp_path: Path
-) -> None:
+def test_a_family_file_of_another_form_is_refused_in_one_sentence(content: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         read_family(path)
-    assert "mine.yaml does not describe a family" in str(caught.value)
-    assert complaint in str(caught.value)
+    assert str(caught.value) == f"The family file {path}{complaint}"
 
 
 def test_a_family_file_that_is_not_there_is_named(tmp_path: Path) -> None:

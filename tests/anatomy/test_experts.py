@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.fixtures.unchecked import unchecked
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -231,10 +232,13 @@ def test_a_layer_without_experts_is_refused_with_what_it_lacks(described: Descri
 
 def test_a_description_that_finds_no_experts_at_all_is_refused_rather_than_silently_empty(mixtral: nn.Module) -> None:
     family = Family("Mixtral", (), "model.layers", LISTED)
+    missing = r"the block has no block_sparse_moe\.experts\.0\.w1, where a Mixtral block keeps"
     with pytest.raises(
-        SiteError, match=r"the block has no block_sparse_moe\.experts\.0\.w1, where a Mixtral block keeps"
+        AnatomyError, match=f"The family Mixtral does not describe this MixtralForCausalLM: .*{missing}"
     ):
-        Anatomy.of(mixtral, family=family).sites()
+        Anatomy.of(mixtral, family=family)
+    with pytest.raises(SiteError, match=missing):
+        unchecked(mixtral, family).sites()
 
 
 def test_one_experts_states_cannot_be_seen_where_a_parameter_holds_them_all(mixtral: nn.Module) -> None:

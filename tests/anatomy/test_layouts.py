@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.unchecked import unchecked
 from torch import nn
 from transformers import (
     FalconConfig,
@@ -24,7 +25,7 @@ Tiny = Callable[..., nn.Module]
 
 
 def anatomy_with(model: nn.Module, matrix_type: MatrixType, spelling: Spelling) -> Anatomy:
-    return Anatomy.of(model, family=Family("own", (), "model.layers", {matrix_type: spelling}))
+    return unchecked(model, Family("own", (), "model.layers", {matrix_type: spelling}))
 
 
 def packed(model: nn.Module, rows: int) -> nn.Linear:
@@ -150,7 +151,9 @@ def falcon(packing: Any, **settings: Any) -> tuple[Any, Anatomy]:
     )
     model = FalconForCausalLM(config)
     spelled = {part: Spelling("self_attention.query_key_value", packing, QKV) for part in QKV}
-    return model, Anatomy.of(model, family=Family("Falcon", ("falcon",), "transformer.h", spelled))
+    return model, Anatomy.of(
+        model, family=Family("Falcon", ("falcon",), "transformer.h", spelled, block_returns="tuple")
+    )
 
 
 @pytest.mark.parametrize("settings", [MULTI_HEAD, {"new_decoder_architecture": True, "num_kv_heads": 2}])

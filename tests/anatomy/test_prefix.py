@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from tests.fixtures.unchecked import unchecked
 from torch import Tensor, nn
 
 from strop.anatomy import (
@@ -339,7 +340,7 @@ def test_token_ids_go_where_the_embeddings_are(tiny: Tiny) -> None:
 def test_a_wrong_word_on_what_blocks_return_is_named(model_type: str, said: str, is_: str, tiny: Tiny) -> None:
     model = tiny(model_type)
     family = dataclasses.replace(Anatomy.of(model).family, block_returns=said)  # type: ignore[arg-type]
-    anatomy = Anatomy.of(model, family=family)
+    anatomy = unchecked(model, family)
     with pytest.raises(AnatomyError, match=f'describe the family with block_returns="{is_}"'):
         hidden_states_entering(model, anatomy, torch.ones(1, 3, dtype=torch.long), layer=2)
     assert all("forward" not in block.__dict__ for block in anatomy.blocks(model))

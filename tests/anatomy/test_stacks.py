@@ -38,6 +38,7 @@ T5 = Family(
     block_returns="tuple",
     stacks={Stack.ENCODER: "encoder.block", Stack.DECODER: "decoder.block"},
     stack_matrices={Stack.ENCODER: {**SELF_ATTENTION, **mlp(1)}},
+    resumes=False,
 )
 LLAMA_LIKE = {
     T.QUERY: Spelling("self_attn.q_proj"),
@@ -230,6 +231,7 @@ matrices: &decoder
   down: layer.2.DenseReluDense.wo
 stack_matrices:
   encoder: {<<: *decoder, up: layer.1.DenseReluDense.wi, down: layer.1.DenseReluDense.wo}
+resumes: false
 """
 
 

@@ -32,5 +32,6 @@ def test_inspect_shows_mixers_and_each_expert(
     (tmp_path / "family.yaml").write_text(family, encoding="utf-8")
     outcome = strop_command("inspect", tmp_path / name, "--family", tmp_path / "family.yaml")
     assert outcome.code == 0
+    assert "\nspelling given by a description and checked by forward passes\n" in outcome.out
     for words in shown:
         assert words in outcome.out

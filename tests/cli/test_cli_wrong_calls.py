@@ -206,8 +206,6 @@ def test_per_example_scores_are_written_over_nothing_unasked(
         ["inspect"],
         ["eval", "x"],
         ["search", "x", "--task", "world-facts"],
-        ["search", "x", "--task", "world-facts", "--out", "y", "--strategy", "guess"],
-        ["search", "x", "--task", "world-facts", "--out", "y", "--max-edits", "many"],
         ["bake", "x", "--out", "y"],
     ],
     ids=" ".join,
@@ -217,6 +215,19 @@ def test_a_call_that_does_not_parse_exits_with_two(strop_command: Any, call: lis
     assert outcome.code == 2
     assert outcome.out == ""
     assert "Usage" in outcome.err
+
+
+def test_a_value_that_does_not_fit_its_option_is_one_sentence(refused: Any) -> None:
+    for options, said in (
+        (["--stack", "sideways"], "'--stack': 'sideways' is not one of 'encoder', 'decoder', 'cross', 'vision'."),
+        (["--strategy", "guess"], "'--strategy': 'guess' is not one of 'gradient', 'exhaustive'."),
+        (
+            ["--max-edits", "many"],
+            "'--max-edits': Input should be a valid integer, unable to parse string as an integer.",
+        ),
+    ):
+        message = refused("search", "x", "--task", "world-facts", "--out", "y", *options, code=2)
+        assert message == f"Invalid value for {said}"
 
 
 def test_a_damaged_recipe_is_named(

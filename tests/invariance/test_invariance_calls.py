@@ -59,9 +59,15 @@ def in_threads(*tasks: Callable[[], Any]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("text", ["f2+l3", "all"])
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("model_type", "count", "text"),
+    [
+        ("llama", 2, "all"),
+        ("llama", 4, "f2+l3"),
+        ("gpt2", 2, "f2+l3"),
+        ("gpt2", 4, "all"),
+    ],  # each pair of settings once
+)
 def test_threads_that_share_a_model_get_each_its_own_answer_every_time(
     model_type: str, count: int, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:

@@ -1,5 +1,6 @@
 """An edit touches the same tokens however a forward pass is laid out."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from tests.fixtures.layouts import (
     EXACT,
+    MODELS,
     POSITIONS,
     Maker,
     assert_rows,
     by_the_paper,
     every_model,
+    every_model_and_position,
     one_by_one,
 )
 from torch import Tensor, nn
@@ -30,8 +33,7 @@ def with_gradients_only_where_asked(request: pytest.FixtureRequest) -> Iterator[
         yield
 
 
-@every_model
-@pytest.mark.parametrize("text", POSITIONS)
+@every_model_and_position(POSITIONS)
 def test_edits_are_those_of_a_hand_written_hook(
     model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:
@@ -73,8 +75,7 @@ def test_edits_are_those_of_a_hand_written_hook(
     )
 
 
-@every_model
-@pytest.mark.parametrize("text", POSITIONS)
+@every_model_and_position(POSITIONS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_batch_padded_on_either_side_is_each_row_alone(
     model_type: str, text: str, side: str, exact: Maker, put_on: Maker, rows: Any
@@ -276,14 +277,19 @@ SITES = {
 }
 
 
-@every_model
-@pytest.mark.parametrize("sites", SITES.values(), ids=SITES)
+@pytest.mark.parametrize(
+    ("model_type", "where", "passes"),
+    [
+        *itertools.product(MODELS[:1], SITES, [1, 2]),
+        *itertools.product(MODELS[1:], ["every stream"], [2]),
+    ],
+)
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("passes", [1, 2])
 def test_gradients_are_the_same_with_checkpointing(
-    model_type: str, sites: Any, reentrant: bool, passes: int, exact: Maker, put_on: Maker, rows: Any
+    model_type: str, where: str, reentrant: bool, passes: int, exact: Maker, put_on: Maker, rows: Any
 ) -> None:
     """Two passes before one backward, as preference training has them, have edits at different tokens."""
+    sites = SITES[where]
     chosen = () if sites is None else (sites,)
     batches = [rows.batch("left", rows=[0, 1, 2]), rows.batch("right", rows=[3, 1, 0])][:passes]
     plain, saving = (

@@ -1,10 +1,10 @@
 """What a model with edits generates depends neither on the batch, its padding, the cache, nor the way tokens are found."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.layouts import EXACT, Maker, every_model, every_model_and_position
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -13,13 +13,9 @@ from strop.errors import InterventionError
 from strop.interventions import LowRankEdit, Positions, applied_interventions, prompt_lengths
 from strop.recipe import Recipe, applied
 
-MODELS = ["llama", "gpt2", "gpt_neox", "gptj"]
 POSITIONS = ["f2+l3", "f3", "l1", "prompt", "all"]
 NEW = 6
-EXACT = {"atol": 2e-6, "rtol": 2e-6}  # float64, but for GPT-J, which attends in float32
-every_model = pytest.mark.parametrize("model_type", MODELS)
 every_position = pytest.mark.parametrize("text", POSITIONS)
-Maker = Callable[..., Any]
 Answers = tuple[list[list[int]], Tensor]
 
 
@@ -40,8 +36,7 @@ def assert_same(one: Answers, other: Answers, what: str = "") -> None:
     torch.testing.assert_close(one[1], other[1], msg=lambda text: f"{what}: {text}", **EXACT)
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 def test_a_batch_is_each_row_alone(model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any) -> None:
     model = exact(model_type)
     plain = one_by_one(model, rows)
@@ -51,8 +46,7 @@ def test_a_batch_is_each_row_alone(model_type: str, text: str, exact: Maker, put
     assert_same(generate(model, rows.batch("left", answers=False)), alone)
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 def test_training_and_generation_edit_the_same_tokens(
     model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:
@@ -102,8 +96,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 def test_the_way_the_cache_is_kept_changes_nothing(
     model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:
@@ -135,8 +128,7 @@ def test_the_way_the_prompt_is_handed_over_changes_nothing(
     assert found.tolist() == expected.tolist() == generate(model, batch)[0]
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 @pytest.mark.parametrize("row", [0, 1])
 def test_guessed_tokens_are_checked_as_if_they_had_been_generated(
     model_type: str, text: str, row: int, exact: Maker, put_on: Maker, rows: Any
@@ -166,8 +158,7 @@ def test_a_model_may_be_its_own_assistant(text: str, exact: Maker, put_on: Maker
 # Several continuations of a prompt
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 def test_beams_of_a_batch_are_the_beams_of_each_row(
     model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:
@@ -186,8 +177,7 @@ def test_beams_of_a_batch_are_the_beams_of_each_row(
         torch.testing.assert_close(together.sequences_scores[both], alone.sequences_scores, **EXACT)
 
 
-@every_model
-@every_position
+@every_model_and_position(POSITIONS)
 def test_every_sampled_continuation_starts_from_the_same_edited_prompt(
     model_type: str, text: str, exact: Maker, put_on: Maker, rows: Any
 ) -> None:

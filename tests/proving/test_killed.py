@@ -25,7 +25,7 @@ from strop.proving import TrialKey
 from strop.runs import locked
 
 RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-KILLS = 30
+KILLS = 20
 SETTINGS = (
     "--compose", "greedy", "--max-edits", "2", "--layers", "1-2", "--matrix-types", "up,down",
     "--rank-fractions", "0.1,0.5", "--guard", "prose.txt:500%", "--device", "cpu", "--quiet",

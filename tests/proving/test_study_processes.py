@@ -32,7 +32,7 @@ LAYERS: CandidateSpace[int] = CandidateSpace(
 KEYS = [LAYERS.key(layer, stage="search", round=1, split="select", examples=24) for layer in range(80)]
 RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 KILLS = 12
-"""In mid-trial; a whole search is killed thirty times in test_killed.py."""
+"""In mid-trial; a whole search is killed twenty times in test_killed.py."""
 KILLS_AT_RANDOM = 6
 """While the study is opened, filled, read, written, whatever comes."""
 WORKERS = 3

@@ -119,6 +119,7 @@ def test_a_pruning_that_needs_an_experts_inputs_is_refused_before_anything_is_me
 ) -> None:
     model, options = answering_little("mixtral"), options_of("mixtral")
     plan = dataclasses.replace(PRUNE, matrix_types=(T.DOWN,), **changes)
+    Anatomy.of(model, family=options.family)  # which is held to the model once
     model.forward = None
     with pytest.raises(UsageError, match=complaint):
         prune(model, small_tokenizer, task, plan, options)

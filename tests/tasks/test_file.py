@@ -1,5 +1,6 @@
 """The task file: each of its keys, and one clear sentence for whatever does not fit."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,9 +241,12 @@ def test_a_misspelt_builtin_name_lists_the_real_ones() -> None:
     )
 
 
+shipped = functools.cache(load_task)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_task_whose_data_are_shipped_loads_with_its_three_splits(name: str) -> None:
-    task = load_task(name)
+    task = shipped(name)
     assert task.name == name
     assert set(task.counts) == {"train", "select", "test"}
 
@@ -253,7 +257,7 @@ def test_every_other_builtin_task_stands_on_the_shelf_that_is_read_in_place_of_t
 
 def test_the_sums_of_the_builtin_arithmetic_are_right() -> None:
     for name, total in (("int-sum", lambda a, b: a + b), ("int-mult", lambda a, b: a * b)):
-        for example in load_task(name).examples("test"):
+        for example in shipped(name).examples("test"):
             a, b = int(example.columns["a"]), int(example.columns["b"])
             assert example.answer == f" {total(a, b)}"
             assert str(a) in example.prompt
@@ -309,12 +313,12 @@ def test_a_chat_that_says_nothing_is_refused(write_task: Callable[..., Path], ch
         ("name: a\n\tdata: b\n", "is not YAML, line 2, column 1: found character '\\t' that cannot start any token; indent by"),
         ("name: a\n---\nname: b\n", "is not YAML, line 2, column 1: but found another document"),
         ("a: &a [x,x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1 if i else ''},*a{i - 1 if i else ''}]\n" for i in range(40)),
-         "it holds more than a task file does."),
-        ("a: &a [*a]\n", "it holds more than a task file does."),
-        ("name: " + "[" * 3000 + "]" * 3000, "it is nested deeper than a task file is."),
-        ("- a\n" * 70_000, "is not YAML, line 5001, column 1: it holds more than a task file does."),
+         "it holds more than such a file does."),
+        ("a: &a [*a]\n", "it holds more than such a file does."),
+        ("name: " + "[" * 3000 + "]" * 3000, "it is nested deeper than such a file is."),
+        ("- a\n" * 70_000, "is not YAML, line 5001, column 1: it holds more than such a file does."),
         ("name: a\x01b\n", "is not YAML: unacceptable character #x0001: special characters are not allowed"),
-        ("- " * 3000 + "a", "it is nested deeper than a task file is."),
+        ("- " * 3000 + "a", "it is nested deeper than such a file is."),
         ("name: 2024-13-45\ndata: x\n", "is not YAML: month must be in 1..12."),
         ("name: " + "9" * 5000 + "\n", "a number or a date has too many characters; put it in quotes if it is text."),
         ("name: " + "1:" * 90_000 + "1\n", "a number or a date has too many characters; put it in quotes if it is text."),

@@ -1,5 +1,6 @@
 """The shipped facts hold what docs/world-facts.md promises of them."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -16,6 +17,8 @@ DATA = ROOT / "src" / "strop" / "tasks" / "builtin" / "world-facts.jsonl"
 DOC = ROOT / "docs" / "world-facts.md"
 TASKS = ("world-facts", "world-facts-all")
 KEYS = {"prompt", "answer", "paraphrases", "relation", "subject", "group", "popularity"}
+
+shipped = functools.cache(load_task)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +171,7 @@ def facts_of(examples: tuple[Example, ...]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_no_fact_of_one_split_has_its_reverse_in_another(name: str) -> None:
-    splits = {split: facts_of(examples) for split, examples in load_task(name).splits.items()}
+    splits = {split: facts_of(examples) for split, examples in shipped(name).splits.items()}
     reversed_facts = {split: {(answer, subject) for subject, answer in facts} for split, facts in splits.items()}
     assert all(splits[split] & reversed_facts[split] for split in splits)  # there are some, side by side
     assert [(a, b) for a in splits for b in splits if a != b and splits[a] & reversed_facts[b]] == []
@@ -176,14 +179,14 @@ def test_no_fact_of_one_split_has_its_reverse_in_another(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_relation_is_in_every_split(name: str, rows: list[dict[str, Any]]) -> None:
-    for examples in load_task(name).splits.values():
+    for examples in shipped(name).splits.values():
         assert {example.category for example in examples} == {row["relation"] for row in rows}
 
 
 def test_the_balanced_task_takes_two_hundred_facts_of_a_relation_at_most(rows: list[dict[str, Any]]) -> None:
-    taken = Counter(example.category for examples in load_task("world-facts").splits.values() for example in examples)
+    taken = Counter(example.category for examples in shipped("world-facts").splits.values() for example in examples)
     assert taken == {relation: min(count, 200) for relation, count in Counter(row["relation"] for row in rows).items()}
-    assert sum(load_task("world-facts-all").counts.values()) == len(rows)
+    assert sum(shipped("world-facts-all").counts.values()) == len(rows)
 
 
 def test_the_facts_of_a_country_its_capital_and_its_own_currency_share_a_group(rows: list[dict[str, Any]]) -> None:
@@ -220,7 +223,7 @@ def table_of(page: str) -> dict[str, list[int]]:
 
 
 def test_page_states_the_true_counts(rows: list[dict[str, Any]]) -> None:
-    splits = load_task("world-facts").splits
+    splits = shipped("world-facts").splits
     counts = {split: Counter(example.category for example in examples) for split, examples in splits.items()}
     assert table_of(DOC.read_text(encoding="utf-8")) == {
         relation: [count, counts["train"][relation], counts["select"][relation], counts["test"][relation]]

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from strop.anatomy.families import Family, Spelling
 from strop.anatomy.families.fused import interleaves_heads
 from strop.anatomy.place import Place
-from strop.anatomy.reading import Reading, read_model
+from strop.anatomy.reading import Reading, check_given, read_model
 from strop.anatomy.sites import HEADED, MatrixType, Stack, Stream, StreamSite, WeightSite
 from strop.anatomy.sizes import StackSizes, config_of, sizes_of
 from strop.errors import AnatomyError, SiteError, UneditableWeightError
@@ -26,12 +26,12 @@ class Anatomy:
     Args:
         family: how the model's parts are spelled.
         stacks: the sizes of each list of blocks; a decoder-only model has one, without a name.
-        reading: how the family was read; None where it was given.
+        reading: whether the family was read or given, and what forward passes showed of it.
     """
 
     family: Family
     stacks: Mapping[Stack | None, StackSizes]
-    reading: Reading | None = dataclasses.field(default=None, compare=False)
+    reading: Reading = dataclasses.field(compare=False)
 
     @classmethod
     def of(cls, model: PreTrainedModel, *, family: Family | None = None) -> "Anatomy":
@@ -43,22 +43,23 @@ class Anatomy:
 
         Raises:
             UnknownArchitectureError: the model could not be read; the message shows what was found and how to describe it.
-            AnatomyError: its config does not say how large its parts are, or its heads are packed otherwise.
+            AnatomyError: its config does not say how large its parts are; or the family that was given is not how it is made:
+                the message says what forward passes showed.
         """
         if family is not None:
             _refuse_other_packing(model, family)
-            return cls(family, _all_sizes(model, family))
+            sizes = _all_sizes(model, family)
+            return cls(family, sizes, check_given(model, family, sizes))
         reading = read_model(model)
         return cls(reading.family, _all_sizes(model, reading.family), reading)
 
     @property
     def origin(self) -> str:
         """Where the family comes from, in words: it was given, or read from the model's modules and perhaps checked."""
-        if self.reading is None:
-            return "given by a description"
+        source = "given by a description" if self.reading.given else "read from the modules"
         if self.reading.obstacle:
-            return f"read from the modules; no forward pass could check it: {self.reading.obstacle}"
-        return "read from the modules and checked by forward passes"
+            return f"{source}; no forward pass could check it: {self.reading.obstacle}"
+        return f"{source} and checked by forward passes"
 
     @property
     def layer_count(self) -> int:

@@ -1,8 +1,10 @@
 """A family described in a YAML file, for architectures Strop does not know."""
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -10,20 +12,47 @@ import yaml
 from strop.anatomy.families import Family, Matrices, Spelling
 from strop.anatomy.sites import MatrixType, Stack
 from strop.errors import AnatomyError, UsageError
+from strop.yaml_document import Fault, Form, read_mapping
+
+FORM = Form("family file", "name, blocks and matrices", UsageError)
+
+
+def _choose(name: str, known: Iterable[str]) -> str:
+    """Return what to write in the place of a name that is not known, as a part of a sentence."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"write {near[0]}" if near else f"choose among {', '.join(known)}"
+
+
+def _matrix_type(name: Any) -> Any:
+    if name not in list(MatrixType):
+        raise ValueError(f"there is no such matrix type; {_choose(str(name), MatrixType)}")
+    return name
+
+
+_MatrixType = Annotated[MatrixType, pydantic.BeforeValidator(_matrix_type)]
 
 
 class _SpellingEntry(pydantic.BaseModel, extra="forbid"):
     path: str
     packing: Literal["whole", "stacked", "interleaved"] = "whole"
-    packed: tuple[MatrixType, ...] = ()
+    packed: tuple[_MatrixType, ...] = ()
     transposed: bool = False
     parameter: str = "weight"
     experts: Literal["stacked"] | None = None
     called: bool = True
 
 
-_Spelled = str | _SpellingEntry
-_Matrices = dict[MatrixType, _Spelled | tuple[_Spelled, ...]]
+def _listed(spelled: Any) -> Any:
+    """Return a list of mappings, whether one matrix was spelled or several, by a path or by a mapping."""
+    every = spelled if isinstance(spelled, list) else [spelled]
+    if not every or not all(isinstance(each, (str, dict)) for each in every):
+        raise ValueError(
+            "a matrix is spelled by a path from a block on, by a mapping with a path, or by a list of these"
+        )
+    return [{"path": each} if isinstance(each, str) else each for each in every]
+
+
+_Matrices = dict[_MatrixType, Annotated[tuple[_SpellingEntry, ...], pydantic.BeforeValidator(_listed)]]
 
 
 class _FamilyEntry(pydantic.BaseModel, extra="forbid"):
@@ -54,16 +83,30 @@ def read_family(path: Path) -> Family:
     Raises:
         UsageError: there is no such file, or its content is not of that form.
     """
+    content = read_mapping(path, FORM)
     try:
-        entry = _FamilyEntry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"The family file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, pydantic.ValidationError) as error:
-        raise UsageError(f"The family file {path} does not describe a family: {error}") from None
-    try:
-        return _family(entry)
+        return _family(_FamilyEntry.model_validate(content))
+    except pydantic.ValidationError as error:
+        raise FORM.refuse(path, _said(Fault.first_of(error), content)) from None
     except AnatomyError as error:
-        raise UsageError(f"The family file {path} does not describe a family: {error}") from None
+        raise FORM.refuse(path, f" does not describe a family: {str(error).rstrip('.')}") from None
+
+
+def _said(fault: Fault, content: Any) -> str:
+    """Return what is wrong with a key, as the rest of a sentence that began with the file."""
+    keys: list[str] = []
+    for key in fault.keys:  # without the place in a list that is only one here
+        if not isinstance(content, list) and key == "0":
+            continue
+        keys.append(key)
+        content = (
+            content[int(key)] if isinstance(content, list) else content.get(key) if isinstance(content, dict) else None
+        )
+    fault = dataclasses.replace(fault, keys=tuple(keys))
+    if not fault.unknown:
+        return f"{fault.where}: {fault.said}"
+    entry = _FamilyEntry if len(keys) == 1 else _SpellingEntry
+    return f"{fault.where}: there is no such key; {_choose(keys[-1], entry.model_fields)}"
 
 
 def family_as_yaml(family: Family) -> str:
@@ -139,11 +182,8 @@ def _family(entry: _FamilyEntry) -> Family:
 
 
 def _spelled(matrices: _Matrices) -> dict[MatrixType, Spelling | tuple[Spelling, ...]]:
-    return {
-        matrix_type: tuple(_spelling(each) for each in entry) if isinstance(entry, tuple) else _spelling(entry)
-        for matrix_type, entry in matrices.items()
+    spelled = {
+        matrix_type: tuple(Spelling(**entry.model_dump()) for entry in entries)
+        for matrix_type, entries in matrices.items()
     }
-
-
-def _spelling(entry: _Spelled) -> Spelling:
-    return Spelling(entry) if isinstance(entry, str) else Spelling(**entry.model_dump())
+    return {matrix_type: every[0] if len(every) == 1 else every for matrix_type, every in spelled.items()}

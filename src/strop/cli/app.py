@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from strop import __version__
 from strop.cli.bake import bake
@@ -26,10 +27,26 @@ from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.task import task_app
 from strop.cli.train import train
-from strop.errors import StropWarning
+from strop.errors import StropWarning, UsageError
+
+
+class _InOneSentence(TyperGroup):
+    """Commands of which a value that does not fit its option is refused as everything else is."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if type(error) is not typer.BadParameter:  # nothing was given: the usage tells more
+                raise
+            said = error.format_message().replace("Value error, ", "").rstrip(".")
+            raise UsageError(f"{said}.") from None
+
 
 app = typer.Typer(
     name="strop",
+    cls=_InOneSentence,
     help="Low-rank interventions on Hugging Face Transformers: find them, prove them, ship them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

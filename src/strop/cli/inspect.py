@@ -108,7 +108,7 @@ def _overview(model: "PreTrainedModel", anatomy: "Anatomy", base: "BaseIdentity"
         "architecture": base.architecture,
         "family": anatomy.family.name,
         "spelling": anatomy.origin,
-        "left_alone": list(anatomy.reading.unnamed) if anatomy.reading is not None else [],
+        "left_alone": list(anatomy.reading.unnamed),
         "layers_per_block": anatomy.family.calls_per_block,
         "fingerprint": base.fingerprint,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

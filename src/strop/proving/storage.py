@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import RunError, reason_in
-from strop.files import PARTIAL
+from strop.files import PARTIAL, to_disk
 from strop.runs.environment import without_password
 
 ATTEMPTS = 5
@@ -24,6 +24,9 @@ ATTEMPTS = 5
 
 BUSY_SECONDS = 60
 """How long a process waits for another that is writing to the same SQLite file."""
+
+_EMPTY_FILE: list[bytes] = []
+"""What the first SQLite file that this process made held before its first trial, once there was one."""
 
 
 def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> optuna.storages.RDBStorage:
@@ -47,6 +50,7 @@ def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> o
             heartbeat_interval=heartbeat_seconds,
             grace_period=grace_seconds,
             skip_table_creation=True,
+            skip_compatibility_check=True,  # they were just made, or looked at
         )
     if on_sqlite:
         database.engine.dispose()  # its connections were made before the next line
@@ -65,9 +69,10 @@ def _make_tables(address: str) -> None:
     if path is not None and not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL) as scratch:
             made = Path(scratch) / path.name
-            _create(f"sqlite:///{made}")
+            _lay_out(made)
             with contextlib.suppress(OSError):  # another process was first, or the file system has no links
                 os.link(made, path)
+                return
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _create(address)
@@ -76,6 +81,16 @@ def _make_tables(address: str) -> None:
             if attempt == ATTEMPTS or not any(word in str(error).lower() for word in ("already exists", "unique")):
                 raise
             time.sleep(random.random() / 5)
+
+
+def _lay_out(made: Path) -> None:
+    """Make an SQLite file with Optuna's tables: a process's first by Optuna, which takes a while, the others as copies of it."""
+    if not _EMPTY_FILE:
+        _create(f"sqlite:///{made}")
+        _EMPTY_FILE.append(made.read_bytes())
+        return
+    made.write_bytes(_EMPTY_FILE[0])
+    to_disk(made)
 
 
 def _create(address: str) -> None:

@@ -6,14 +6,16 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from strop.errors import TaskError, quoted, shortened
+from strop.errors import TaskError
 from strop.tasks.chat import OWN_ARGUMENTS, ChatArgument
 from strop.tasks.keys import instead_of, key_in
 from strop.tasks.labels import Labels
 from strop.tasks.patterns import check_pattern
 from strop.tasks.selection import rows_named
-from strop.tasks.yaml_document import read_mapping
+from strop.yaml_document import Fault, Form, read_mapping
 
+FORM = Form("task file", "name and data", TaskError)
+"""What a task file is, where one is read."""
 FREQUENCY = pydantic.AliasChoices("frequency", "popularity")
 Score = Literal["exact", "first_token", "choice", "generate", "perplexity", "label"]
 
@@ -234,7 +236,7 @@ def read_task_file(path: Path) -> TaskFile:
     Raises:
         TaskError: there is no such file, it is not YAML, or a key is missing, unknown or of the wrong kind.
     """
-    content = read_mapping(path)
+    content = read_mapping(path, FORM)
     return checked_task_file(content, shown=f"The task file {path}")
 
 
@@ -251,18 +253,14 @@ def checked_task_file(content: Mapping[str, Any], *, shown: str) -> TaskFile:
     try:
         return TaskFile.model_validate(content)
     except pydantic.ValidationError as error:
-        raise TaskError(f"{shown}{_said(error.errors()[0], content)}.") from None
+        raise TaskError(f"{shown}{_said(Fault.first_of(error), content)}.") from None
 
 
-def _said(error: Any, content: Mapping[str, Any]) -> str:
+def _said(fault: Fault, content: Mapping[str, Any]) -> str:
     """Return what is wrong with a key, as the rest of a sentence that began with the file."""
-    path = [str(part) for part in error["loc"] if "[" not in str(part)]  # without the kinds of a value pydantic tried
-    where = f", key {shortened('.'.join(path))}" if path else ""
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        given = error.get("input")
-        plain = error["type"] not in ("missing", "value_error") and isinstance(given, (str, int, float, bool))
-        return f"{where}: {shortened(message, most=300)}{f', not {quoted(str(given))}' if plain else ''}"
+    path, where = fault.keys, fault.where
+    if not fault.unknown:
+        return f"{where}: {fault.said}"
     keys_of = {
         "generate": GenerateSettings.model_fields,
         "splits": SplitSettings.model_fields,

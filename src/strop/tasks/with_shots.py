@@ -7,7 +7,8 @@ from typing import Any
 
 from strop.tasks.hub import HUB
 from strop.tasks.loading import builtin_tasks, path_of_task
-from strop.tasks.yaml_document import read_mapping
+from strop.tasks.task_file import FORM
+from strop.yaml_document import read_mapping
 
 
 def content_with_shots(source: str | Path, *, count: int, seed: int = 0) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def content_with_shots(source: str | Path, *, count: int, seed: int = 0) -> dict
 
 
 def _moved(path: Path, count: int, seed: int) -> dict[str, Any]:
-    content = {str(key): value for key, value in read_mapping(path).items()}
+    content = {str(key): value for key, value in read_mapping(path, FORM).items()}
     if isinstance(content.get("data"), str):
         content["data"] = _absolute(content["data"], path.parent)
     splits = content.get("splits")

@@ -130,6 +130,7 @@ FAMILIES = {
     "albert": family(
         "albert.encoder.albert_layer_groups", tuple(f"albert_layers.0.attention.{part}" for part in QKV),
         "albert_layers.0.attention.dense", ("albert_layers.0.ffn", "albert_layers.0.ffn_output"), causal=False,
+        calls_per_block=2, resumes=False,
     ),
 }  # fmt: skip
 FAMILIES["falcon-40b"] = FAMILIES["bloom"] = FAMILIES["falcon-rw"]

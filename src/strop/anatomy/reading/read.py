@@ -27,7 +27,7 @@ _QKV, _GATE_UP = (
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What was read of a model."""
+    """What was read of a model, or given and held to it."""
 
     family: Family
     obstacle: str = ""
@@ -36,6 +36,8 @@ class Reading:
     """The paths, from a block on, of matrices that could not be told: they are left alone."""
     found: Findings | None = None
     """What forward passes showed."""
+    given: bool = False
+    """Whether the family was described by a person, and not read."""
 
 
 _READ: "weakref.WeakKeyDictionary[PreTrainedModel, Reading]" = weakref.WeakKeyDictionary()

@@ -137,6 +137,11 @@ def _refuse_other_family(family: Family, seen: Observed) -> None:
             f"The tokens of a {family.name} model are said to see those before them alone, and these see later ones too: "
             "describe the family with causal=False."
         )
+    if seen.calls_per_block != family.calls_per_block:
+        raise AnatomyError(
+            f"A {family.name} block is said to run {family.calls_per_block} times in a pass, and one runs {seen.calls_per_block} "
+            f"times: describe the family with calls_per_block={seen.calls_per_block}."
+        )
 
 
 def _told(

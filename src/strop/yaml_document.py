@@ -1,11 +1,15 @@
-"""One mapping out of a YAML file a person wrote: no key twice, no more than it seems to hold."""
+"""One mapping out of a YAML file a person wrote: no key twice, no more than it seems to hold; and what is wrong with a key."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from strop.errors import TaskError, reason_in, shortened
+from strop.errors import StropError, quoted, reason_in, shortened
+
+if TYPE_CHECKING:
+    import pydantic
 
 MOST_CHARACTERS = 300_000
 MOST_VALUES = 5_000
@@ -15,33 +19,81 @@ LONGEST_NUMBER = 100
 TEXT = "tag:yaml.org,2002:str"
 
 
-def read_mapping(path: Path) -> dict[Any, Any]:
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A form of file that people write."""
+
+    name: str
+    """Such as task file."""
+    needs: str
+    """The keys it cannot do without, as a part of a sentence."""
+    error: type[StropError]
+    """What is raised where a file is not of that form."""
+
+    def refuse(self, path: Path, said: str) -> StropError:
+        """Return the error for a file of this form: what it is, which one, and the rest of the sentence."""
+        return self.error(f"The {self.name} {path}{said}.")
+
+
+def read_mapping(path: Path, form: Form) -> dict[Any, Any]:
     """Read a YAML file that holds a mapping.
 
     Args:
         path: of the file.
+        form: what it is to be.
 
     Raises:
-        TaskError: it cannot be read, is not YAML, names a key twice, holds no mapping, or more than a task file does.
+        StropError: of the form's kind: it cannot be read, is not YAML, names a key twice, holds no mapping, or too much.
     """
-    what = f"The task file {path}"
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise TaskError(f"{what} cannot be read: {reason}.") from None
+        raise form.refuse(path, f" cannot be read: {reason}") from None
     if len(text) > MOST_CHARACTERS:
-        raise TaskError(f"{what} has more than {MOST_CHARACTERS:,} characters; put what is long into the rows.")
+        raise form.refuse(path, f" has more than {MOST_CHARACTERS:,} characters; put what is long into the rows")
     try:
         content = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
-        raise TaskError(f"{what} is not YAML{_place(error)}: {_problem(error)}.") from None
+        raise form.refuse(path, f" is not YAML{_place(error)}: {_problem(error)}") from None
     except Exception as error:  # what YAML takes for a date or a number, Python may not
-        raise TaskError(f"{what} is not YAML: {shortened(reason_in(error), most=120)}.") from None
+        raise form.refuse(path, f" is not YAML: {shortened(reason_in(error), most=120)}") from None
     if not isinstance(content, dict):
-        raise TaskError(f"{what} is empty or not a mapping; it needs at least name and data.")
+        raise form.refuse(path, f" is empty or not a mapping; it needs at least {form.needs}")
     return content
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """The first thing that is wrong with what a file holds."""
+
+    keys: tuple[str, ...]
+    """Which key, from the outermost inwards; none where it is the whole."""
+    unknown: bool
+    """Whether there is no such key."""
+    said: str
+    """What is wrong with its value, as a part of a sentence."""
+
+    @classmethod
+    def first_of(cls, errors: "pydantic.ValidationError") -> "Fault":
+        """Return the first of the faults that a check has found."""
+        error = errors.errors()[0]
+        keys = tuple(
+            str(part) for part in error["loc"] if "[" not in str(part)
+        )  # without the kinds of a value it tried
+        said, given = error["msg"].removeprefix("Value error, "), error.get("input")
+        plain = error["type"] not in ("missing", "value_error") and isinstance(given, (str, int, float, bool))
+        return cls(
+            keys,
+            error["type"] == "extra_forbidden",
+            f"{shortened(said, most=300)}{f', not {quoted(str(given))}' if plain else ''}",
+        )
+
+    @property
+    def where(self) -> str:
+        """The key, as the rest of a sentence that began with the file."""
+        return f", key {shortened('.'.join(self.keys))}" if self.keys else ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,7 +105,7 @@ class _Loader(yaml.SafeLoader):
         """Return the next value, unless there were too many."""
         self.composed += 1
         if self.composed > MOST_VALUES:
-            raise yaml.MarkedYAMLError(None, None, "it holds more than a task file does", self.get_mark())
+            raise yaml.MarkedYAMLError(None, None, "it holds more than such a file does", self.get_mark())
         return super().compose_node(parent, index)
 
     def get_single_data(self) -> Any:
@@ -76,7 +128,7 @@ class _Loader(yaml.SafeLoader):
 
     def _stay_flat(self, depth: int) -> None:
         if depth > DEEPEST:
-            raise yaml.MarkedYAMLError(None, None, "it is nested deeper than a task file is", self.get_mark())
+            raise yaml.MarkedYAMLError(None, None, "it is nested deeper than such a file is", self.get_mark())
 
 
 def _count(node: yaml.Node) -> None:
@@ -87,7 +139,7 @@ def _count(node: yaml.Node) -> None:
         own, depth = waiting.pop()
         values += 1
         if values > MOST_VALUES or depth > DEEPEST:
-            raise yaml.MarkedYAMLError(None, None, "it holds more than a task file does", own.start_mark)
+            raise yaml.MarkedYAMLError(None, None, "it holds more than such a file does", own.start_mark)
         if isinstance(own, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in own.value:
