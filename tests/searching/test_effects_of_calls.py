@@ -13,6 +13,7 @@ from transformers import AlbertForSequenceClassification
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
 from strop.linalg import decompose
+from strop.scoring.label_batches import LabelBatch
 from strop.searching import EffectPlan, measure_effects
 from strop.searching.label_effects import measure_label_effects
 
@@ -71,12 +72,13 @@ def test_a_classifiers_shared_block_is_asked_at_every_call() -> None:
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
     }
     targets = torch.tensor([1, 0])
+    batch = LabelBatch(lambda: inputs, inputs["attention_mask"].bool(), targets, (0, 1))
     scorer: Any = SimpleNamespace(
-        model=model, anatomy=anatomy, batches=[SimpleNamespace(inputs=inputs, targets=targets)], example_count=2,
-        labels=SimpleNamespace(names=("a", "b")),
-    )  # fmt: skip
+        model=model, anatomy=anatomy, batches=[batch], example_count=2, labels=SimpleNamespace(names=("a", "b"))
+    )
     own = decompose(anatomy.read_weight(model, site))
-    found = measure_label_effects(scorer, [site], decompositions=lambda _: own)
+    squares = EffectPlan(reduction="squares")
+    found = measure_label_effects(scorer, [site], decompositions=lambda _: own, plan=squares)
     by_example = []
     for row in range(2):
         loss = torch.nn.functional.cross_entropy(model(**inputs).logits[row : row + 1], targets[row : row + 1])

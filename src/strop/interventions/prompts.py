@@ -156,7 +156,7 @@ def tokens_of(arguments: Mapping[str, Any]) -> Tensor:
         if isinstance(found, Tensor):
             return found
     raise InterventionError(
-        "An edit of hidden states needs input_ids, inputs_embeds or pixel_values to tell where tokens stand."
+        "An edit of hidden states needs input_ids or inputs_embeds, or pixel_values of images, to tell where tokens stand."
     )
 
 

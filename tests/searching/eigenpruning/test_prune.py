@@ -172,7 +172,7 @@ def test_effects_are_estimated_with_the_counterfactual_that_is_asked_for(
         plans.append((settings["plan"], scorer.example_count, scorer.batches[0].counterfactual_ids is not None))
         return measure_effects(scorer, sites, **settings)
 
-    monkeypatch.setattr("strop.searching.eigenpruning.pruner.measure_effects", watched)
+    monkeypatch.setattr("strop.searching.asking.measure_effects", watched)
     plan = dataclasses.replace(QUICK, counterfactual=counterfactual, steps=2, reduction="sum", iterate=1)
     found = prune(answering(), small_tokenizer, even, plan)
     assert plans == [(plan.effects, len(even.examples("train")), counterfactual == "pairs")]

@@ -108,7 +108,7 @@ def test_a_gradient_that_is_no_number_any_more_ends_the_rounds_and_keeps_the_ear
             return found
         return {site: Effects(e.loss_change * math.nan, e.score * math.nan) for site, e in found.items()}
 
-    monkeypatch.setattr("strop.searching.eigenpruning.pruner.measure_effects", once)
+    monkeypatch.setattr("strop.searching.asking.measure_effects", once)
     found = prune(answering(), small_tokenizer, task, dataclasses.replace(QUICK, iterate=9))
     assert len(asked) == 2
     assert found.recipe.interventions == one_round.recipe.interventions

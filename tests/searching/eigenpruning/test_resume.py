@@ -160,9 +160,7 @@ def test_where_nothing_was_written_the_end_is_reached_from_the_study_alone(
         return real(self, **arguments)
 
     monkeypatch.setattr(Scorer, "evaluate", watched)
-    monkeypatch.setattr(
-        "strop.searching.eigenpruning.pruner.measure_effects", lambda *_, **__: pytest.fail("asked again")
-    )
+    monkeypatch.setattr("strop.searching.asking.measure_effects", lambda *_, **__: pytest.fail("asked again"))
     again = prune(answering(), small_tokenizer, task, QUICK, options=RunOptions(out=tmp_path / "run", resume=True))
     assert scored == [24, 24]  # the base and the edited model, on test
     assert (figures_of(again), again.recipe) == (figures_of(first), first.recipe)

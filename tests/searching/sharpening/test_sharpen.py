@@ -204,7 +204,7 @@ def test_a_gradient_without_a_number_is_said(
         found = real(*arguments, **named)
         return {site: Effects(own.loss_change * math.nan, own.score * math.nan) for site, own in found.items()}
 
-    monkeypatch.setattr("strop.searching.sharpening.guides.measure_effects", broken)
+    monkeypatch.setattr("strop.searching.asking.measure_effects", broken)
     with pytest.raises(DecompositionError, match="gradient is not finite for any matrix"):
         sharpen(answering(), small_tokenizer, task, PLAN)
 
