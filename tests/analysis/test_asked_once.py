@@ -88,6 +88,7 @@ def test_removed_components_are_asked_alone(
     assert base.correct is not None
     assert edited.correct is not None
     chosen = [example for example, b, a in zip(fixed, base.correct, edited.correct, strict=True) if a and not b]
+    assert found.fixed == bool(chosen)
     chosen = chosen or list(fixed)
     assert found.examples == len(chosen)
     weight = model.model.layers[2].mlp.up_proj.weight

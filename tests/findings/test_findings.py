@@ -142,7 +142,7 @@ def test_paraphrases_are_counted_fact_by_fact(tmp_path: Path) -> None:
 
 def test_what_removed_components_say_comes_back(tmp_path: Path) -> None:
     found = RemovedComponents(
-        matrix="layer 2 up", rank=3, full_rank=16, examples=2, edited_similarity=0.9,
+        matrix="layer 2 up", rank=3, full_rank=16, examples=2, fixed=False, edited_similarity=0.9,
         shares=(ShareKept(share=0.5, similarity=0.4, ci95=(0.1, 0.7), right=0.0),),
         answers=(AnswerByShare(prompt="p", wanted="w", said=("the",)),),
     )  # fmt: skip

@@ -76,7 +76,9 @@ def removed_components(
     anatomy, decompose = Anatomy.of(model, family=family), decompose or DecompositionCache()
     matrix = anatomy.read_weight(model, edit.site)
     count = min(matrix.shape[0], matrix.shape[1])
-    examples = _fixed(model, tokenizer, task, task.examples(split, limit=limit), recipe, anatomy, family)
+    every = task.examples(split, limit=limit)
+    fixed = _fixed(model, tokenizer, task, every, recipe, anatomy, family)
+    examples = fixed or list(every[:KEPT_ANSWERS])
     asked = _Asked(model, tokenizer, examples)
     progress.start("asking the removed components", len(shares) + 1)
     with applied(model, recipe, family=family):
@@ -106,6 +108,7 @@ def removed_components(
         rank=edit.rank((matrix.shape[0], matrix.shape[1])),
         full_rank=count,
         examples=len(examples),
+        fixed=bool(fixed),
         edited_similarity=edited,
         shares=tuple(found),
         answers=tuple(
@@ -142,15 +145,14 @@ def _fixed(
     anatomy: Anatomy,
     family: Family | None,
 ) -> list[Example]:
-    """Return the examples that are wrong without the recipe and right with it; the first ones where there are none."""
+    """Return the examples that are wrong without the recipe and right with it."""
     scorer = scorer_of(model, tokenizer, task, examples, anatomy=anatomy)
     before = scorer.evaluate().correct
     with applied(model, recipe, family=family):
         after = scorer.evaluate().correct
     if before is None or after is None:
-        return list(examples[:KEPT_ANSWERS])
-    fixed = [examples[index] for index in np.flatnonzero(after & ~before).tolist()]
-    return fixed or list(examples[:KEPT_ANSWERS])
+        return []
+    return [examples[index] for index in np.flatnonzero(after & ~before).tolist()]
 
 
 class _Asked:

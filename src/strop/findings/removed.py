@@ -46,7 +46,9 @@ class RemovedComponents:
     """Components that the edit keeps, the largest."""
     full_rank: int
     examples: int
-    """That were wrong and are right with the edit; or the first ones, where fewer are."""
+    """How many were asked."""
+    fixed: bool
+    """They are those that are wrong without the edit and right with it; else the first ones, for there are none."""
     edited_similarity: float
     """The same cosine with the edit on."""
     shares: tuple[ShareKept, ...]

@@ -133,7 +133,7 @@ def test_it_shows_what_the_run_found(page: str, run: Path) -> None:
     assert "strop search 'a model' --task t" in text
     assert f"weights' fingerprint {'f' * 32}" in text
     assert "tiny at main" in text
-    assert "Gained: " not in text
+    assert "Here only the smallest are kept, on 40 examples that the edit fixed." in text
 
 
 def test_what_a_model_wrote_is_text_and_nothing_else(page: str) -> None:

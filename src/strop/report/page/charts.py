@@ -222,7 +222,8 @@ def sweep(table: SweepTable) -> Figure:
     names = list(table.losses)
     shares = sorted({share for own in table.losses.values() for share in own})
     shown = shares if len(shares) <= len(SERIES) else [shares[round(n * (len(shares) - 1) / 5)] for n in range(6)]
-    colours = dict(zip(shown, (COLOURS[name] for name in SERIES), strict=False))
+    apart = (len(SERIES) - 1) / max(1, len(shown) - 1)
+    colours = {share: COLOURS[SERIES[round(place * apart)]] for place, share in enumerate(shown)}
     columns = 2 if len(names) > 1 else 1
     rows = -(-len(names) // columns)
     lowest, highest = _range_of_losses(table)

@@ -260,7 +260,7 @@ def _removed(run: RunFiles) -> list[Part]:
     return [
         charts.removed(found),
         f"Of {found.matrix} the edit keeps the {found.rank:,} largest of {found.full_rank:,} components. Here only the smallest "
-        f"are kept, on {found.examples:,} examples that the edit answers right.",
+        f"are kept, on {found.examples:,} examples{' that the edit fixed' if found.fixed else ', for the edit fixed none'}.",
         Table("What is answered with only the smallest components", columns, rows[:SHOWN]),
     ]
 
