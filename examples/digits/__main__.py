@@ -42,7 +42,7 @@ class Settings:
     seed: int = 0
 
 
-SMALL = Settings(read=100, hidden_size=16, reading_epochs=4, rank_fractions=(0.4,), rounds=1, epochs=1, limit=60)
+SMALL = Settings(read=100, hidden_size=16, reading_epochs=3, rank_fractions=(0.4,), rounds=1, epochs=1, limit=30)
 
 
 def methods_of(settings: Settings) -> dict[str, tuple[Callable[..., strop.RunOutcome], Any]]:
@@ -69,11 +69,12 @@ def methods_of(settings: Settings) -> dict[str, tuple[Callable[..., strop.RunOut
     }
 
 
-def run(settings: Settings, *, out: Path) -> dict[str, RunResult]:
+def run(settings: Settings, methods: Sequence[str], *, out: Path) -> dict[str, RunResult]:
     """Train a reader, and return what each method found: chosen on select, proved once on test.
 
     Args:
         settings: how large it is.
+        methods: by their names.
         out: folder for the model, the task and the runs.
     """
     read, others = deal_images(read=settings.read, seed=settings.seed)
@@ -81,10 +82,13 @@ def run(settings: Settings, *, out: Path) -> dict[str, RunResult]:
     sizes = {name: getattr(settings, name) for name in names}
     save_reader(train_reader(read, epochs=settings.reading_epochs, **sizes), out / "model")
     task = strop.load_task(write_task(out, others, seed=settings.seed))
+    model, processor = strop.load_image_classifier(out / "model")
     results = {}
-    for name, (method, plan) in methods_of(settings).items():
+    known = methods_of(settings)
+    for name in methods:
+        method, plan = known[name]
         options = strop.RunOptions(out=out / name.replace(" ", "-"))
-        results[name] = method(out / "model", task, plan, options).result
+        results[name] = method(model, processor, task, plan, options).result
         print(f"{name}: {results[name].comparison['test'].gain:+.3f} on test", flush=True)
     return results
 
@@ -111,6 +115,7 @@ def gains_table(results: Mapping[str, RunResult]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run it as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m examples.digits", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--methods", nargs="+", choices=list(methods_of(SMALL)), default=list(methods_of(SMALL)))
     parser.add_argument("--small", action="store_true", help="few images and epochs: seconds, and a poor reader")
     parser.add_argument(
         "--out", type=Path, default=Path("digits"), help="folder for the model, the task, runs and figures.json"
@@ -119,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     given.out.mkdir(parents=True, exist_ok=True)
     settings = SMALL if given.small else Settings()
-    results = run(settings, out=given.out)
+    results = run(settings, given.methods, out=given.out)
     content = {
         "settings": dataclasses.asdict(settings),
         "results": {name: result.to_json() for name, result in results.items()},
