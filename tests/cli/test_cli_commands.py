@@ -144,7 +144,8 @@ def test_inspect_shows_what_a_recipe_does_to_each_matrix(strop_command: Any, tin
 
 def test_a_run_holds_what_the_contract_says(run: Path, facts: Path, tiny_folder: Path) -> None:
     names = {file.name for file in run.iterdir()}
-    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt"}
+    kept = {"answers.jsonl", "spectra.json"}
+    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt", *kept}
     result = json.loads((run / "result.json").read_text())
     assert list(result) == RESULT_KEYS
     assert (result["format"], result["command"], result["seed"]) == (1, "search", 0)
@@ -267,7 +268,20 @@ def test_a_parquet_task_is_read_without_a_word(
     assert outcome.json["base"]["count"] == 24
 
 
-COMMANDS = ["pull", "inspect", "eval", "search", "prune", "sharpen", "train", "compare", "bake", "demo", "task check"]
+COMMANDS = [
+    "pull",
+    "inspect",
+    "eval",
+    "search",
+    "prune",
+    "sharpen",
+    "train",
+    "compare",
+    "report",
+    "bake",
+    "demo",
+    "task check",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
