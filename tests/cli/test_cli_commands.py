@@ -144,7 +144,8 @@ def test_inspect_shows_what_a_recipe_does_to_each_matrix(strop_command: Any, tin
 
 def test_a_run_holds_what_the_contract_says(run: Path, facts: Path, tiny_folder: Path) -> None:
     names = {file.name for file in run.iterdir()}
-    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt"}
+    kept = {"answers.jsonl", "spectra.json"}
+    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt", *kept}
     result = json.loads((run / "result.json").read_text())
     assert list(result) == RESULT_KEYS
     assert (result["format"], result["command"], result["seed"]) == (1, "search", 0)
@@ -268,7 +269,8 @@ def test_a_parquet_task_is_read_without_a_word(
 
 
 COMMANDS = [
-    "pull", "inspect", "eval", "improve", "search", "prune", "sharpen", "train", "compare", "bake", "export", "demo", "task check",
+    "pull", "inspect", "eval", "improve", "search", "prune", "sharpen", "train", "compare", "report", "bake", "export", "demo",
+    "task check",
 ]  # fmt: skip
 
 

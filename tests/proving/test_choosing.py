@@ -222,7 +222,7 @@ def test_the_study_is_whole_in_its_file_before_a_run_is_said_to_be_finished(
     run, plan = METHODS[method]
     there: list[set[str]] = []
 
-    def looked(folder: RunFolder, *given: Any) -> None:
+    def looked(folder: RunFolder, *given: Any, **more: Any) -> None:
         there.append({file.name for file in folder.path.iterdir()})
 
     monkeypatch.setattr(RunFolder, "finish", looked)

@@ -72,10 +72,20 @@ def test_a_checkpoint_is_a_recipe_and_nothing_of_the_base(stopped: Path, tiny: A
 def test_nothing_in_a_run_folder_is_pickled(stopped: Path, training: Any, plan: TrainPlan) -> None:
     training(plan, out=stopped, resume=True)
     kinds = {path.suffix for path in stopped.rglob("*") if path.is_file()}
-    assert kinds == {".json", ".safetensors", ".md", ".db", ".txt"}
+    assert kinds == {".json", ".jsonl", ".safetensors", ".md", ".db", ".txt"}
     assert not list(stopped.rglob(".*"))
     assert {path.name for path in stopped.iterdir()} == {
-        *("best", "checkpoints", "config.json", "environment.json", "log.txt", "recipe", "result.json", "study.db")
+        *(
+            "answers.jsonl",
+            "best",
+            "checkpoints",
+            "config.json",
+            "environment.json",
+            "log.txt",
+            "recipe",
+            "result.json",
+        ),
+        "study.db",
     }
 
 

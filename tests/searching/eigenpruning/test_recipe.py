@@ -34,7 +34,8 @@ def test_a_run_holds_what_the_contract_says(
     found = prune(answering(), small_tokenizer, task, QUICK, options=RunOptions(out=tmp_path / "run"))
     run = tmp_path / "run"
     names = {file.name for file in run.iterdir()}
-    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt"}
+    kept = {"answers.jsonl", *(["spectra.json"] if found.recipe.interventions else [])}
+    assert names == {"config.json", "environment.json", "study.db", "result.json", "recipe", "log.txt", *kept}
     result = json.loads((run / "result.json").read_text())
     assert result == found.result.to_json()
     assert (result["format"], result["command"], result["seed"]) == (1, "prune", 0)
