@@ -136,7 +136,7 @@ def test_paraphrases_are_counted_fact_by_fact(tmp_path: Path) -> None:
     write_paraphrases(tmp_path, facts)
     assert read_paraphrases(tmp_path) == tuple(facts)
     (tmp_path / "paraphrases.json").write_text("[]")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="is damaged"):
         read_paraphrases(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_what_removed_components_say_comes_back(tmp_path: Path) -> None:
     write_removed(tmp_path, found)
     assert read_removed(tmp_path) == found
     (tmp_path / "removed.json").write_text("{}")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="is damaged"):
         read_removed(tmp_path)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from strop.errors import RunError
 from strop.files import write_json
+from strop.runs.reading import DAMAGED, reading
 from strop.statistics import Comparison, compare_differences
 
 PARAPHRASES_FILE = "paraphrases.json"
@@ -108,10 +108,8 @@ def read_paraphrases(folder: Path) -> tuple[FactInWords, ...]:
     path = folder / PARAPHRASES_FILE
     if not path.is_file():
         return ()
-    try:
+    with reading(path, otherwise=DAMAGED):
         return tuple(
             FactInWords(**{**own, "before": tuple(own["before"]), "after": tuple(own["after"])})
             for own in json.loads(path.read_text(encoding="utf-8"))["facts"]
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} cannot be read ({error}): ask anew, or remove it.") from None

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RunError
 from strop.files import write_json
+from strop.runs.reading import DAMAGED, reading
 
 REMOVED_FILE = "removed.json"
 FORMAT = 1
@@ -97,7 +97,5 @@ def read_removed(folder: Path) -> RemovedComponents | None:
     path = folder / REMOVED_FILE
     if not path.is_file():
         return None
-    try:
+    with reading(path, otherwise=DAMAGED):
         return RemovedComponents.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} cannot be read ({error}): ask anew, or remove it.") from None

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RunError
 from strop.files import replacing_file
+from strop.runs.reading import DAMAGED, reading
 
 ANSWERS_FILE = "answers.jsonl"
 LONGEST = 600
@@ -97,13 +97,9 @@ def read_answers(folder: Path) -> tuple[KeptAnswer, ...]:
     path = folder / ANSWERS_FILE
     if not path.is_file():
         return ()
-    try:
+    with reading(path, otherwise=DAMAGED):
         lines = path.read_text(encoding="utf-8").split("\n")  # an answer may hold other ends of a line
         return tuple(KeptAnswer.from_json(json.loads(line)) for line in lines if line)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error}): remove it, and the report goes without it.") from None
 
 
 def capped(text: str, *, keep_end: bool = False) -> str:

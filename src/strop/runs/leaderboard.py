@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from strop.errors import RunError
 from strop.files import write_json
+from strop.runs.reading import reading
 from strop.runs.result import GuardReading
 from strop.statistics import Comparison, Drift, Figures
 from strop.tables import Table, data_frame, to_html
@@ -153,12 +153,8 @@ class Leaderboard:
         Raises:
             RunError: it is not there or cannot be read.
         """
-        try:
+        with reading(path, otherwise="is not a leaderboard of this version: {}."):
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}.") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{path} is not a leaderboard of this version: {error}.") from None
 
     def to_pandas(self) -> Any:
         """Return it as a `pandas.DataFrame`, a candidate a row.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RunError
 from strop.runs.price import Price
+from strop.runs.reading import reading
 from strop.statistics import Comparison, Figures, Rivals, Spread
 
 FORMAT = 1
@@ -210,9 +210,5 @@ class RunResult:
         Raises:
             RunError: it is not there or cannot be read.
         """
-        try:
+        with reading(path, otherwise="is not a result of this version: {}."):
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}.") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{path} is not a result of this version: {error}.") from None

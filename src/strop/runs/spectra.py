@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RunError
 from strop.files import write_text
 from strop.plain_json import to_json
+from strop.runs.reading import DAMAGED, reading
 
 SPECTRA_FILE = "spectra.json"
 FORMAT = 1
@@ -95,10 +95,6 @@ def read_spectra(folder: Path) -> tuple[EditedMatrix, ...]:
     path = folder / SPECTRA_FILE
     if not path.is_file():
         return ()
-    try:
+    with reading(path, otherwise=DAMAGED):
         content = json.loads(path.read_text(encoding="utf-8"))
         return tuple(EditedMatrix.from_json(own) for own in content["matrices"])
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({error}): remove it, and the report goes without it.") from None
