@@ -19,7 +19,8 @@ FIELDS = {"fraction": "fractions", "scope": "scopes", "untied": "tied", "prefix_
 WORDS: dict[str, Any] = {
     "patience": "never",
     "rank_fractions": "around the prediction, or LASER's grid",
-    "learning_rate": "0.0009 for hidden states, 0.01 for weights",
+    "learning_rate": "0.0009 for hidden states, 0.01 for weights, 0.002 for lora",
+    "alpha": "twice the rank",
     "keep_text": False,
     "stack": "the main one",
     "sparsity": "scale all",

@@ -306,7 +306,7 @@ def test_a_bias_by_position_is_refused_before_anything_is_written(
     class Bias:
         positions = 6
 
-    monkeypatch.setattr("strop.scoring.scorer.attachments_of", lambda model: [Bias()])
+    monkeypatch.setattr("strop.scoring.lengths.attachments_of", lambda model: [Bias()])
     with pytest.raises(
         InterventionError, match="of 6 tokens, and generating runs through many lengths; prune with --bias"
     ):

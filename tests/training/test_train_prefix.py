@@ -130,6 +130,9 @@ def test_the_select_split_is_scored_from_the_lowest_edit_as_from_the_embeddings(
 def test_beyond_the_budget_only_the_missing_rows_are_read_again(
     training: Any, tiny: Any, seen: Any, kept: list[Any], plan: TrainPlan
 ) -> None:
+    training(
+        dataclasses.replace(plan, epochs=1, prefix_budget_bytes=0), model=tiny("llama")
+    )  # what it writes itself is kept
     model = tiny("llama")
     rows = Counter[bool]()
     block = Anatomy.of(model).blocks(model)[0]

@@ -6,7 +6,7 @@ import time
 from strop.proving import Assignment
 from strop.scoring import scorer_of
 
-TIMED = 16
+TIMED = 64
 """Select examples that are read for it."""
 
 REPEATS = 3

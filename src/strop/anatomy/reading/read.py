@@ -60,6 +60,12 @@ def read_model(model: PreTrainedModel) -> Reading:
         return found
 
 
+def read_already(model: PreTrainedModel) -> Reading | None:
+    """Return how a model was read earlier in this process; None where it was not."""
+    with _LOCK:
+        return _READ.get(model)
+
+
 def _looks(model: PreTrainedModel) -> tuple[object, ...]:
     modules = tuple((name, type(part)) for name, part in model.named_modules())
     here = all(weight.device.type != "meta" for weight in model.parameters())
