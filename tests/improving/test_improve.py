@@ -166,7 +166,9 @@ def test_what_cannot_be_tried_is_said(
     reason = "the task has no train split; give it a share under splits: in the task file."
     assert f"left out: spectrum: {reason}" in notes.lines
     assert {own.name: own.why for own in found.leaderboard.standings}["spectrum"] == reason
-    with pytest.raises(UsageError, match="Nothing is left to try for task many-facts: examples in the prompt: "):
+    with pytest.raises(
+        UsageError, match="Nothing is left to try for task many-facts: spectrum: the task has no train split"
+    ):
         improve(answering(), small_tokenizer, without, ImprovePlan(families=("train",)), RunOptions(budget=AMPLE))
 
 

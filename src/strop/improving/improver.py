@@ -21,6 +21,9 @@ from strop.proving import Assignment, Budget, CandidateSpace, Choice, DriftText,
 from strop.recipe import Recipe
 from strop.runs import Leaderboard
 
+PASSES_OF_A_TURN = 12
+"""Passes over a round's examples that a contender is given time for at least: with less it shows nothing, and waits."""
+
 FEWEST_KEPT = 2
 """Contenders that go on to the next round at least."""
 
@@ -36,6 +39,9 @@ class _Clock:
     def after(self, share: float) -> float:
         """Return when a share of the time between is over."""
         return self.begins + share * (self.ends - self.begins)
+
+
+NO_TIME = "there was no time left for it; give a longer --time-limit."
 
 
 class Improver:
@@ -76,6 +82,8 @@ class Improver:
         self.contenders: tuple[Contender, ...] = self._admitted()
         self._entries: dict[str, Entry] = {}
         """The newest entry of everyone who has one."""
+        self._waiting: set[str] = set()
+        """Who had no turn in the newest round, nor before."""
 
     @property
     def space(self) -> CandidateSpace[tuple[str, bool]]:
@@ -119,8 +127,8 @@ class Improver:
             share += own.time
             self._round(number, standing, count, until=clock.after(share))
             ranked = by_merit([self._entries[c.name] for c in standing if c.name in self._entries])
-            if number < len(self._counts):
-                standing = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
+            kept = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
+            standing = [*kept, *(c for c in standing if c.name in self._waiting)]  # who had no turn was not beaten
         self._build(until=clock.ends)
         return self._choice()
 
@@ -168,9 +176,22 @@ class Improver:
                 share = dataclasses.replace(earlier.share, select=count)
                 again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, carried=True)
                 self._entries[own.name] = again
-        for index, own in enumerate(standing):
-            self._run(own, number, count, until=until, left=len(standing) - index, given=self.given, basis="")
+        turns = standing[: self._turns(number, count, until=until)]
+        self._waiting = {own.name for own in standing[len(turns) :] if own.name not in self._entries}
+        for name in self._waiting:
+            self.left_out[name] = CONTENDERS[name], NO_TIME
+        for index, own in enumerate(turns):
+            self._run(own, number, count, until=until, left=len(turns) - index, given=self.given, basis="")
             self._show()
+
+    def _turns(self, number: int, count: int, *, until: float) -> int:
+        """Return how many contenders a round has time for, the same after a resume."""
+        known = self._journal.recall(f"round {number} turns")
+        if known is None:
+            seconds = until - self._journal.stopwatch.seconds
+            known = max(1, math.floor(seconds / (PASSES_OF_A_TURN * count * self._pace.seconds_per_example)))
+            self._journal.remember(f"round {number} turns", known)
+        return int(known)
 
     def _run(
         self, own: Contender, number: int, count: int, *, until: float, left: int, given: Assignment, basis: str
@@ -180,7 +201,7 @@ class Improver:
         share = self._share(own, number, count, until=until, left=left)
         if share is None:
             if own.name not in self._entries:
-                self.left_out[own.name] = own, "there was no time left for it; give a longer --time-limit."
+                self.left_out[own.name] = own, NO_TIME
             journal.say(f"{own.name}: no time is left in round {number}")
             return
         before, started = self._entries.get(own.name), journal.stopwatch.seconds
@@ -354,5 +375,6 @@ def refuse_no_contender(improver: Improver) -> None:
         improver: made ready.
     """
     if not improver.contenders:
-        name, (_, why) = next(iter(improver.left_out.items()))
+        asked = [(name, why) for name, (own, why) in improver.left_out.items() if own.family in improver.plan.families]
+        name, why = asked[0]
         raise UsageError(f"Nothing is left to try for task {improver.given.task.name}: {name}: {why}")

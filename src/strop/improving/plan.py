@@ -35,7 +35,7 @@ class Effort:
     rounds: tuple[Round, ...]
     """Each keeps the better half; what their times leave is for what builds on the best."""
     contenders: tuple[str, ...]
-    """Who is in the first round, by name."""
+    """Who is in the first round, by name; where time is short, those who come first have it."""
 
     @property
     def time_for_building(self) -> float:
@@ -43,14 +43,14 @@ class Effort:
         return 1 - sum(own.time for own in self.rounds)
 
 
-_QUICK = ("examples in the prompt", "sharpening by signs", "LASER", "spectrum")
+_QUICK = ("sharpening by signs", "examples in the prompt", "LASER", "spectrum")
 _GOOD = (
-    "examples in the prompt",
     "sharpening",
-    "LASER",
-    "LASER, composed",
-    "eigenpruning",
+    "examples in the prompt",
     "spectrum",
+    "LASER",
+    "eigenpruning",
+    "LASER, composed",
     "bias",
     "LoReFT",
     "LoRA",
