@@ -54,6 +54,8 @@ def spelled(option: str, plan: Any) -> str | bool:
         return f"{plan.edit_limit}; {dataclasses.replace(plan, compose='greedy').edit_limit} with greedy"
     if option == "fraction":
         return f"a ladder, {min(value):.5f} to {max(value):g}"
+    if option == "test_limit" and isinstance(plan, ImprovePlan):
+        return "all, or a sample that fits"
     if value is None:
         return WORDS.get(option, "all")
     if isinstance(value, tuple):

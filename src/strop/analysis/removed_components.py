@@ -1,7 +1,7 @@
 """What the components say that a rank reduction removed: a model with only the smallest of them, asked what the edit fixed."""
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -88,20 +88,9 @@ def removed_components(
     for share in shares:
         dropped = tuple(range(count - max(1, round(share * count))))
         only = [SingularValuePruning(edit.site, dropped)] if dropped else []
-        with (
-            applied_interventions(model, only, anatomy=anatomy, decompose=decompose)
-            if only
-            else contextlib.nullcontext()
-        ):
-            answers = asked.answers()
-        near = asked.similarity(answers)
-        right = float(
-            np.mean([asked.is_right(example, answer) for example, answer in zip(examples, answers, strict=True)])
-        )
-        low, high = mean_interval(near, group_indices(examples))
-        bounds = max(low, -1.0), min(high, 1.0)
-        found.append(ShareKept(share=float(share), similarity=float(near.mean()), ci95=bounds, right=right))
-        said.append(answers)
+        with applied_interventions(model, only, anatomy=anatomy, decompose=decompose) if only else nullcontext():
+            said.append(asked.answers())
+        found.append(_kept_of(asked, share, said[-1]))
         progress.advance()
     result = RemovedComponents(
         matrix=str(edit.site),
@@ -121,6 +110,15 @@ def removed_components(
     if run is not None:
         write_removed(Path(run), result)
     return result
+
+
+def _kept_of(asked: "_Asked", share: float, answers: list[str]) -> ShareKept:
+    """Return how near to what is right the answers of a share of the components are."""
+    near = asked.similarity(answers)
+    right = [asked.is_right(example, answer) for example, answer in zip(asked.examples, answers, strict=True)]
+    low, high = mean_interval(near, group_indices(asked.examples))
+    bounds = max(low, -1.0), min(high, 1.0)
+    return ShareKept(share=float(share), similarity=float(near.mean()), ci95=bounds, right=float(np.mean(right)))
 
 
 def _reduction_of(recipe: Recipe, site: WeightSite | None) -> RankReduction:
@@ -165,7 +163,7 @@ class _Asked:
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
-        self._model, self._tokenizer, self._examples = model, tokenizer, examples
+        self._model, self._tokenizer, self.examples = model, tokenizer, examples
         rows = model.get_input_embeddings().weight.detach()
         self._rows, self._centre = rows, rows.double().mean(0)
         lengths = [len(self._ids(example.answer)) for example in examples]
@@ -174,14 +172,14 @@ class _Asked:
 
     def answers(self) -> list[str]:
         """Return what the model as it stands writes after each prompt."""
-        return greedy_continuations(self._model, self._tokenizer, self._examples, tokens=self._tokens)
+        return greedy_continuations(self._model, self._tokenizer, self.examples, tokens=self._tokens)
 
     def similarity(self, answers: Sequence[str]) -> NDArray[np.float64]:
         """Return the cosine of each answer with what is right, (examples,), of as many tokens as the right answer has."""
         said = torch.stack(
             [
                 self._place(answer, most=len(self._ids(example.answer)))
-                for example, answer in zip(self._examples, answers, strict=True)
+                for example, answer in zip(self.examples, answers, strict=True)
             ]
         )
         near = torch.nn.functional.cosine_similarity(said, self._right, dim=1)

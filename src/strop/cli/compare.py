@@ -17,7 +17,6 @@ from strop.cli.console import (
     ShotsOption,
     ShowChangesOption,
     anatomy_for_command,
-    can_be_baked,
     drift_text_for_command,
     load_for_command,
     print_json,
@@ -186,6 +185,8 @@ def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, obje
         pair: the recipes.
         known: how the base was loaded, by options.
     """
+    from strop.runs import can_be_baked
+
     model = known["--model"] or pair.a.base.id
     loading = {name: value for name, value in known.items() if name != "--model"}
     drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]

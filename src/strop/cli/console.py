@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -177,17 +177,6 @@ def drift_text_for_command(path: Path | None) -> "DriftText":
     from strop.proving import DriftText
 
     return DriftText() if path is None else DriftText.read(path)
-
-
-def can_be_baked(interventions: Sequence[Mapping[str, Any]], *, head: object | None = None) -> bool:
-    """Return whether `strop bake` makes a checkpoint of edits: there are some, none depends on a token's place.
-
-    Args:
-        interventions: as a recipe's JSON holds them.
-        head: of a classifier, which goes with its recipe.
-    """
-    placed = any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
-    return bool(interventions) and head is None and not placed
 
 
 def device_for_command(name: str | None) -> "torch.device":

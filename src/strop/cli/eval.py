@@ -21,7 +21,6 @@ from strop.cli.console import (
     ShowChangesOption,
     TaskOption,
     anatomy_for_command,
-    can_be_baked,
     drift_text_for_command,
     load_for_command,
     print_json,
@@ -82,6 +81,7 @@ def evaluate(
     from strop.files import refuse_written, write_json
     from strop.proving import Together
     from strop.recipe import Recipe
+    from strop.runs import can_be_baked
     from strop.scoring import refuse_changed
 
     task = task_for_command(task_name, shots)

@@ -16,7 +16,15 @@ _BEGAN = time.monotonic()
 @functools.partial(
     method_command,
     without=("layers", "stack", "after", "with_factors"),
-    shown={"time_limit": "the preset's", "select_limit": "the preset's", "guard": "drift:0.05"},
+    says={
+        "time_limit": {
+            "help": "All of it, loading and measuring included: 90s, 30m, 1h.",
+            "show_default": "the preset's",
+        },
+        "select_limit": {"show_default": "the preset's"},
+        "test_limit": {"show_default": "all, or a sample that fits"},
+        "guard": {"show_default": "drift:0.05"},
+    },
 )
 def improve(
     call: MethodCall,

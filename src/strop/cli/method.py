@@ -31,7 +31,6 @@ from strop.cli.console import (
     StackOption,
     TaskOption,
     anatomy_for_command,
-    can_be_baked,
     drift_text_for_command,
     load_for_command,
     parse_layers_option,
@@ -194,6 +193,8 @@ class MethodCall:
 
         What depends on a token's place, and what a classifier learned, cannot be baked, and is evaluated instead.
         """
+        from strop.runs import can_be_baked
+
         asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
         if result.comparison["test"].ci95[0] <= 0:
             trainable = bool(task.counts.get("train"))
@@ -296,19 +297,22 @@ def _shared(
 
 
 def method_command(
-    command: Callable[..., None], *, without: Sequence[str] = (), shown: Mapping[str, str] = MappingProxyType({})
+    command: Callable[..., None],
+    *,
+    without: Sequence[str] = (),
+    says: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Callable[..., None]:
     """Return a command that takes the shared options beside its own, and is handed them as its first argument `call`.
 
     Args:
         command: takes a `MethodCall` and options of its own.
         without: shared options that it does not take.
-        shown: shared option → what the help shows as its default, where that is another for this command.
+        says: shared option → what of its help is another for this command: `help`, or the default that is shown.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
     arguments = shared[:3]
-    options = [_showing(option, shown.get(option.name)) for option in shared[3:] if option.name not in without]
+    options = [_saying(option, says.get(option.name, {})) for option in shared[3:] if option.name not in without]
     left = {option.name: option.default for option in shared[3:] if option.name in without}
 
     def taking_all(**given: Any) -> None:
@@ -323,11 +327,12 @@ def method_command(
     return taking_all
 
 
-def _showing(option: inspect.Parameter, default: str | None) -> inspect.Parameter:
-    """Return a shared option whose help shows another default; the option itself without one."""
-    if default is None:
+def _saying(option: inspect.Parameter, other: Mapping[str, str]) -> inspect.Parameter:
+    """Return a shared option with other words in its help; the option itself where there are none."""
+    if not other:
         return option
     kind, settings = get_args(option.annotation)
-    other = copy.copy(settings)
-    other.show_default = default
-    return option.replace(annotation=Annotated[kind, other])
+    reworded = copy.copy(settings)
+    for name, text in other.items():
+        setattr(reworded, name, text)
+    return option.replace(annotation=Annotated[kind, reworded])

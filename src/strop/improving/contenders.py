@@ -227,6 +227,3 @@ CONTENDERS: Mapping[str, Contender] = {
     )
 }
 """Everyone who can be in the running, by name; the model as it is always is."""
-
-BUILT_ON_THE_BEST = ("spectrum", "LoReFT")
-"""What is learned on top of the best edits of weights, in the time that is kept for it."""

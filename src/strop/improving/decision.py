@@ -1,13 +1,12 @@
 """Who wins, and why, in words."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from strop.improving.contenders import Contender
 from strop.improving.entry import Entry
 from strop.proving import Trial
-from strop.recipe import Recipe
-from strop.runs import Leaderboard, Standing
+from strop.runs import Leaderboard, Standing, State
 from strop.statistics import ObjectiveName
 
 NO_EDIT = "no edit"
@@ -54,13 +53,10 @@ class Decision:
         """Who leads so far: the one that would be chosen now, else the best one that changes anything."""
         return self.chosen or next((own for own in self.judged_last if own.found.changes), None)
 
-    def leaderboard(
-        self, recipe_of: Callable[[Entry], Recipe], *, unedited: Trial, spent_seconds: float, final: bool
-    ) -> Leaderboard:
+    def leaderboard(self, *, unedited: Trial, spent_seconds: float, final: bool) -> Leaderboard:
         """Return how all stand.
 
         Args:
-            recipe_of: returns an entry's recipe.
             unedited: what select says of the model as it is.
             spent_seconds: so far.
             final: the decision is made.
@@ -71,11 +67,11 @@ class Decision:
         standings = []
         for own in (*last, *earlier):
             obstacle = own.obstacle(rivals=len(self.entries)) or ""
-            state = "tried" if own in last else "stopped"
+            state: State = "tried" if own in last else "stopped"
             why = obstacle if own in last else f"others were better on {own.share.select} select examples."
             if final and own is chosen:
                 state, why = "chosen", ""
-            standings.append(own.standing(recipe_of(own), state=state, why=why))
+            standings.append(own.standing(state=state, why=why))
         plain = Standing(
             name=NO_EDIT,
             family="none",

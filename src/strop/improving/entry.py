@@ -1,12 +1,12 @@
 """What one contender came out of a round with: edits, a prompt, or nothing, and what select says of it."""
 
 import dataclasses
-from typing import Any
+import functools
 
 from strop.improving.contenders import Contender, Share
 from strop.proving import Start, Trial
 from strop.recipe import Recipe
-from strop.runs import GuardReading, Standing
+from strop.runs import GuardReading, Standing, State, can_be_baked
 from strop.statistics import Comparison, Drift
 
 PER_ENTRY_LEVEL = 0.05
@@ -17,19 +17,24 @@ PER_ENTRY_LEVEL = 0.05
 class Found:
     """What a method proposed, before it is judged beside others."""
 
-    edits: Start
-    """Nothing where nothing helped."""
+    recipe: Recipe | None
+    """Of its edits; None where there are none."""
     shots: int | None
     """Solved rows before each prompt; None for what the task has."""
     tried: int
-    """Candidates that select chose it among."""
+    """Candidates that select has chosen it among, in this round and those before."""
     tokens: int
     """Read on the way."""
+
+    @functools.cached_property
+    def edits(self) -> Start:
+        """What is put on the model; nothing where nothing helped."""
+        return Start.of(self.recipe)
 
     @property
     def changes(self) -> bool:
         """Whether it is anything but the model as it is."""
-        return bool(self.edits) or self.shots is not None
+        return self.recipe is not None or self.shots is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,16 +89,14 @@ class Entry:
             return "it is not surely better than always giving the same answer."
         return None
 
-    def standing(self, recipe: Recipe, *, state: Any, why: str) -> Standing:
+    def standing(self, *, state: State, why: str) -> Standing:
         """Return how it stands in a leaderboard.
 
         Args:
-            recipe: of its edits.
             state: chosen, tried or stopped.
             why: of that, in a sentence.
         """
-        described = recipe.describe()
-        tensors = sum(tensor.numel() * tensor.element_size() for own in recipe.tensors for tensor in own.values())
+        recipe = self.found.recipe
         return Standing(
             name=self.name,
             family=self.contender.family,
@@ -104,14 +107,21 @@ class Entry:
             comparison=self.gain,
             drift=self.drift,
             guards=self.guards,
-            parameters=sum(
-                entry.parameter_count(matrix.shape)
-                for entry, matrix in zip(recipe.interventions, recipe.matrices, strict=True)
-            )
-            + (recipe.head.parameter_count if recipe.head is not None else 0),
-            bytes=tensors,
-            bakeable=all("stream" not in entry and entry.get("bias") != "position" for entry in described)
-            and recipe.head is None,
+            parameters=_parameters_of(recipe) if recipe is not None else 0,
+            bytes=_bytes_of(recipe) if recipe is not None else 0,
+            bakeable=recipe is not None and can_be_baked(recipe.describe(), head=recipe.head),
             seconds=round(self.seconds, 1),
             tokens_per_request=self.tokens_per_request,
         )
+
+
+def _parameters_of(recipe: Recipe) -> int:
+    """Return how many numbers a recipe's edits and head hold."""
+    edits = zip(recipe.interventions, recipe.matrices, strict=True)
+    own = sum(entry.parameter_count(matrix.shape) for entry, matrix in edits)
+    return own + (recipe.head.parameter_count if recipe.head is not None else 0)
+
+
+def _bytes_of(recipe: Recipe) -> int:
+    """Return the size of what a recipe carries."""
+    return sum(tensor.numel() * tensor.element_size() for own in recipe.tensors for tensor in own.values())

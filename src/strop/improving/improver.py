@@ -8,17 +8,26 @@ from collections.abc import Sequence
 import optuna
 
 from strop.errors import StropError, UsageError, reason_in
-from strop.improving.contenders import BUILT_ON_THE_BEST, CONTENDERS, Contender, Share
+from strop.improving.building import all_names, builders
+from strop.improving.contenders import CONTENDERS, Contender, Share
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge
-from strop.improving.keeping import Kept, recipe_of
+from strop.improving.keeping import Kept
 from strop.improving.pace import Pace
 from strop.improving.plan import ImprovePlan
 from strop.improving.preparing import MOST_TO_PREPARE, prepare, texts_of
-from strop.improving.prompts import asked_with
-from strop.proving import Assignment, Budget, CandidateSpace, Choice, DriftText, Journal, RunOutcome, Start, Trial
-from strop.recipe import Recipe
+from strop.proving import (
+    Assignment,
+    Budget,
+    CandidateSpace,
+    Choice,
+    DriftText,
+    Journal,
+    RunOutcome,
+    Start,
+    unproved_recipe,
+)
 from strop.runs import Leaderboard
 
 PASSES_OF_A_TURN = 12
@@ -92,7 +101,7 @@ class Improver:
             method="improve",
             distributions={
                 "carried": optuna.distributions.IntDistribution(0, 1),
-                "name": optuna.distributions.CategoricalDistribution(_all_names()),
+                "name": optuna.distributions.CategoricalDistribution(all_names()),
             },
             spell=lambda own: {"name": own[0], "carried": int(own[1])},
             read=lambda settings: (str(settings["name"]), bool(settings["carried"])),
@@ -117,11 +126,11 @@ class Improver:
         Args:
             journal: where finished trials and decisions are kept.
         """
-        self._journal, self._kept = journal, Kept(self.given, journal)
+        self._journal, self._kept = journal, Kept(journal)
         self._judge = Judge(self.given, journal, self._kept, drift_text=self._drift_text, seed=self.plan.seed)
         began = self._prepared()
         clock = _Clock(began, max(self._seconds, began))
-        self._unedited = self._base_trial()
+        self._unedited = self._judge.unedited(self._counts[-1])
         standing, share = [own for own in self.contenders if own.name not in self.left_out], 0.0
         for number, (own, count) in enumerate(zip(self.plan.effort.rounds, self._counts, strict=True), start=1):
             share += own.time
@@ -159,22 +168,17 @@ class Improver:
                 self.left_out[own.name] = own, reason
         return float(known["seconds"])
 
-    def _base_trial(self) -> Trial:
-        """Return what the last round's examples say of the model as it is."""
-        count = self._counts[-1]
-        key = self._journal.unedited_key(examples=count)
-        return self._journal.measure(key, lambda: self._judge.base(count))
-
     def _round(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> None:
         """Let everyone who is still in the running propose something, and judge it on a round's examples."""
         self._journal.say(
             f"round {number} of {len(self._counts)}: {len(standing)} in the running, {count} select examples"
         )
+        self._judge.unedited(count)
         for own in standing:  # first the cheap look at what there is, so that all are judged on as many
             earlier = self._entries.get(own.name)
             if earlier is not None:
                 share = dataclasses.replace(earlier.share, select=count)
-                again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, carried=True)
+                again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
                 self._entries[own.name] = again
         turns = standing[: self._turns(number, count, until=until)]
         self._waiting = {own.name for own in standing[len(turns) :] if own.name not in self._entries}
@@ -220,7 +224,8 @@ class Improver:
         journal.say(f"{own.name}: {_in_short(entry)}")
         worse = before is not None and before.trial.merit > entry.trial.merit
         kept = before if worse and before is not None else entry
-        self._entries[own.name] = dataclasses.replace(kept, seconds=spent + seconds)
+        every = dataclasses.replace(kept.found, tried=found.tried)  # it was chosen among those of this round too
+        self._entries[own.name] = dataclasses.replace(kept, found=every, seconds=spent + seconds)
         self.left_out.pop(own.name, None)
 
     def _share(self, own: Contender, number: int, count: int, *, until: float, left: int) -> Share | None:
@@ -272,11 +277,12 @@ class Improver:
                 about=own.name,
             )
         )
-        tried = sum(trial.key.stage == stage for trial in journal.study.trials())
+        stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
+        tried = sum(trial.key.stage in stages for trial in journal.study.trials())
         shots = given.task.shots.count if basis and given.task is not self.given.task and given.task.shots else None
         improves = choice.best.merit > (choice.started or choice.unedited).merit
         found = Found(
-            choice.edits if improves else Start(),
+            unproved_recipe(given, choice, base=given.base) if improves and choice.edits else None,
             (choice.shots if choice.shots is not None else shots) if improves else None,
             max(1, tried),
             choice.tokens,
@@ -292,37 +298,19 @@ class Improver:
         if self.plan.effort.time_for_building < 0.01:
             return
         count, number = self._counts[-1], len(self._counts) + 1
-        built = self._to_build(count)
+        judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
+        built = builders(judged, self.given, self.plan.families)
         for index, (own, given) in enumerate(built):
             self._run(own, number, count, until=until, left=len(built) - index, given=given, basis=own.name)
             self._show()
-
-    def _to_build(self, count: int) -> list[tuple[Contender, Assignment]]:
-        """Return who is to build on what: learners on the best edits of weights, a sharpening on the best prompt."""
-        judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
-        found: list[tuple[Contender, Assignment]] = []
-        weights = [own for own in judged if own.found.edits and _edits_weights(own.found.edits)]
-        for name in BUILT_ON_THE_BEST if weights else ():
-            base = CONTENDERS[name]
-            if base.refusal(self.given.task) is None and base.family in self.plan.families and weights[0].name != name:
-                own = dataclasses.replace(base, name=f"{name} on {weights[0].name}")
-                found.append((own, dataclasses.replace(self.given, start=weights[0].found.edits)))
-        prompts = [own for own in judged if own.contender.family == "prompt"]
-        if prompts and "sharpen" in self.plan.families and prompts[0] in judged[:2]:
-            own = dataclasses.replace(CONTENDERS["sharpening by signs"], name="sharpening on the prompt")
-            found.append((own, asked_with(self.given, prompts[0].found.shots)))
-        return found
 
     def _show(self) -> None:
         """Write down how everyone stands."""
         decision = self.decision
         board = decision.leaderboard(
-            self._recipe_of, unedited=self._unedited, spent_seconds=self._journal.stopwatch.seconds, final=False
+            unedited=self._unedited, spent_seconds=self._journal.stopwatch.seconds, final=False
         )
         self._kept.show(board, decision.leader)
-
-    def _recipe_of(self, entry: Entry) -> Recipe:
-        return recipe_of(self.given, entry.found.edits, base=self.given.base)
 
     def final_leaderboard(self, outcome: RunOutcome) -> Leaderboard:
         """Return how all stood when the choice was made, with what test says of that.
@@ -331,9 +319,7 @@ class Improver:
             outcome: of the run.
         """
         result = outcome.result
-        board = self.decision.leaderboard(
-            self._recipe_of, unedited=self._unedited, spent_seconds=result.cost.wall_seconds, final=True
-        )
+        board = self.decision.leaderboard(unedited=self._unedited, spent_seconds=result.cost.wall_seconds, final=True)
         first, *others = board.standings
         proved = dataclasses.replace(first, test=result.comparison["test"])
         return dataclasses.replace(board, standings=(proved, *others))
@@ -346,16 +332,6 @@ class Improver:
         if chosen is None:
             return Choice(Start(), self._unedited, self._unedited, tokens=tokens)
         return Choice(chosen.found.edits, self._unedited, chosen.trial, tokens=tokens, shots=chosen.found.shots)
-
-
-def _edits_weights(edits: Start) -> bool:
-    return edits.head is None and all(own.kind == "weight" for own in edits.interventions)
-
-
-def _all_names() -> tuple[str, ...]:
-    """Return every name an entry can have."""
-    built = [f"{name} on {other}" for name in BUILT_ON_THE_BEST for other in CONTENDERS]
-    return (*CONTENDERS, *built, "sharpening on the prompt")
 
 
 def _in_short(entry: Entry) -> str:

@@ -1,13 +1,13 @@
 """Judge proposals side by side: all of a round on the same select examples, each paired with the model as it is."""
 
 import dataclasses
-import functools
 
 from strop.improving.contenders import Contender, Share
 from strop.improving.entry import Entry, Found
 from strop.improving.keeping import Kept
 from strop.improving.prompts import scorer_with
-from strop.proving import Assignment, DriftText, Journal, TrialKey, free_rivals
+from strop.proving import Assignment, DriftFromBase, DriftReader, DriftText, Journal, Trial, TrialKey, free_rivals
+from strop.runs import GuardReading
 from strop.scoring import ClassScorer, DriftScorer, Evaluation, Scorer, compare, scorer_of, writes
 from strop.statistics import Comparison, Drift
 
@@ -26,7 +26,8 @@ class Judge:
     def __init__(self, given: Assignment, journal: Journal, kept: Kept, *, drift_text: DriftText, seed: int) -> None:
         self._given, self._journal, self._kept = given, journal, kept
         self._seed = seed
-        self._reader = _reader_of(given, drift_text, journal)
+        self._measure = DriftFromBase(drift_text)
+        self._reader = _reader_of(given, self._measure, journal)
         self._base: dict[int, Evaluation] = {}
         self.tokens = 0
         """Read by judging alone."""
@@ -43,9 +44,16 @@ class Judge:
         return self._journal.key((contender.name, carried), round=number, examples=examples)
 
     def entry(
-        self, contender: Contender, number: int, share: Share, found: Found, *, seconds: float, carried: bool = False
+        self,
+        contender: Contender,
+        number: int,
+        share: Share,
+        found: Found,
+        *,
+        seconds: float,
+        earlier: Entry | None = None,
     ) -> Entry:
-        """Return a proposal as it is judged on the examples of a round.
+        """Return a proposal as it is judged on the examples of a round; what it costs elsewhere is read once.
 
         Args:
             contender: whose it is.
@@ -53,31 +61,30 @@ class Judge:
             share: of the contender in it.
             found: the proposal.
             seconds: that were spent on it.
-            carried: it is of an earlier round.
+            earlier: how it was judged in an earlier round, where it is of one.
         """
-        key = self.key(contender, number, examples=share.select, carried=carried)
+        key = self.key(contender, number, examples=share.select, carried=earlier is not None)
         known = self._kept.entry(contender, key, found)
         if known is not None:
             return known
-        scorer = self._scorer(found.shots, share.select)
-        said: list[Evaluation] = []
-        with found.edits.applied(self._given.model, anatomy=self._given.anatomy, decompose=self._given.decompose):
-            self._journal.progress.start(f"judging {contender.name}", scorer.steps)
-            evaluated = functools.partial(self._said, scorer, said)
-            trial = self._journal.measure(key, evaluated, begun=True)
-            if not said:  # the trial is from a sitting that ended before it was written down
-                self._said(scorer, said)
-            drift = self._drift(found)
-            guards = self._journal.guards.readings(key if found.edits else None)
-        self.tokens += scorer.tokens
         base = self.base(share.select)
-        evaluation = dataclasses.replace(said[0], tokens=base.tokens)  # an answer may be cut into other tokens
+        scorer = self._scorer(found.shots, share.select)
+        evaluation = base
+        if found.changes:
+            with found.edits.applied(self._given.model, anatomy=self._given.anatomy, decompose=self._given.decompose):
+                self._journal.progress.start(f"judging {contender.name}", scorer.steps)
+                said = scorer.evaluate(progress=self._journal.progress)
+                drift, guards = self._cost(found, key) if earlier is None else (earlier.drift, earlier.guards)
+            self.tokens += scorer.tokens
+            evaluation = dataclasses.replace(said, tokens=base.tokens)  # an answer may be cut into other tokens
+        else:
+            drift, guards = None, self._journal.guards.readings(None)
         entry = Entry(
             contender=contender,
             share=share,
             found=found,
-            trial=trial,
-            gain=compare(base, evaluation if found.changes else base, seed=self._seed),
+            trial=self._journal.measure(key, lambda: evaluation, begun=True),
+            gain=compare(base, evaluation, seed=self._seed),
             constant=self._over_constant(share.select, base, evaluation),
             drift=drift,
             guards=guards,
@@ -87,6 +94,11 @@ class Judge:
         self._kept.keep_entry(entry)
         return entry
 
+    def unedited(self, examples: int) -> Trial:
+        """Return the trial of the model as it is on a round's examples, which all contenders find in the study."""
+        key = self._journal.unedited_key(examples=examples)
+        return self._journal.find(key) or self._journal.measure(key, lambda: self.base(examples))
+
     def base(self, examples: int) -> Evaluation:
         """Return what the model as it is says of a round's examples."""
         if examples not in self._base:
@@ -95,10 +107,6 @@ class Judge:
             self._base[examples] = scorer.evaluate(progress=self._journal.progress)
             self.tokens += scorer.tokens
         return self._base[examples]
-
-    def _said(self, scorer: Scorer | ClassScorer, said: list[Evaluation]) -> Evaluation:
-        said.append(scorer.evaluate(progress=self._journal.progress))
-        return said[-1]
 
     def _scorer(self, shots: int | None, examples: int) -> Scorer | ClassScorer:
         given = self._given
@@ -126,22 +134,30 @@ class Judge:
         constant = rivals.measured.get("constant")
         return constant.comparison if constant is not None else None
 
-    def _drift(self, found: Found) -> Drift | None:
-        """Return the drift of the edits that are on the model; None without edits, or where the model writes no text."""
-        if not found.edits or found.edits.holds_for_one_length or self._reader is None:
-            return None
-        return self._reader.read()
+    def _cost(self, found: Found, key: TrialKey) -> tuple[Drift | None, tuple[GuardReading, ...]]:
+        """Return the drift of a proposal that is on the model, where it has one, and what the guards say of it."""
+        guards = self._journal.guards
+        if not found.edits:
+            return None, guards.readings(None)
+        drift = None
+        if self._reader is not None and not found.edits.holds_for_one_length:
+            drift = self._reader.read()
+            guards.take(self._measure.fingerprint, key, drift.kl)
+        return drift, guards.readings(key)
 
 
-def _reader_of(given: Assignment, text: DriftText, journal: Journal) -> DriftScorer | None:
-    """Let the base, which nothing is on, read what drift is measured on; None where it writes no text."""
+def _reader_of(given: Assignment, measure: DriftFromBase, journal: Journal) -> DriftScorer | None:
+    """Return what has read of the base what drift is measured on, for a guard or now; None where the model writes no text."""
     if not writes(given.model, given.anatomy):
         return None
-    texts = text.texts(
+    guarding = journal.guards.reader_of(measure.fingerprint)
+    if isinstance(guarding, DriftReader):
+        return guarding.scorer
+    texts = measure.text.texts(
         given.model,
         given.tokenizer,
         anatomy=given.anatomy,
         fingerprint=given.base.fingerprint,
         progress=journal.progress,
     )
-    return DriftScorer(given.model, texts, anatomy=given.anatomy, source=text.name)
+    return DriftScorer(given.model, texts, anatomy=given.anatomy, source=measure.text.name)

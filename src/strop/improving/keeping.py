@@ -5,11 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from strop.checkpoints import BaseIdentity
 from strop.files import replacing_folder
 from strop.improving.contenders import Contender, Share
 from strop.improving.entry import Entry, Found
-from strop.proving import Assignment, Journal, Start, TrialKey
+from strop.proving import Journal, TrialKey
 from strop.recipe import Recipe
 from strop.runs import GuardReading, Leaderboard
 from strop.statistics import Comparison, Drift
@@ -17,35 +16,18 @@ from strop.statistics import Comparison, Drift
 TRIED, BEST, LEADERBOARD = "tried", "best", "leaderboard.json"
 
 
-def recipe_of(given: Assignment, edits: Start, *, base: BaseIdentity) -> Recipe:
-    """Return edits as a recipe that does not say yet how it was found.
-
-    Args:
-        given: what they are for.
-        edits: behind each other.
-        base: the model's identity.
-    """
-    return Recipe.of(
-        given.model,
-        edits.interventions,
-        tensors=edits.tensors or None,
-        base=base,
-        family=given.anatomy.family,
-        head=edits.head,
-    )
-
-
 class Kept:
     """The proposals and entries of a run, by contender and round: in its folder and study, or in memory without one.
 
     Args:
-        given: what the run is about.
         journal: of the run.
     """
 
-    def __init__(self, given: Assignment, journal: Journal) -> None:
-        self._given, self._journal = given, journal
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._found: dict[str, Found] = {}
+        self._shown: Recipe | None = None
+        """What leads, as it was last written."""
 
     def folder(self, name: str, number: int) -> Path | None:
         """Return where a contender's own files of a round go; None for a run without a folder."""
@@ -62,19 +44,23 @@ class Kept:
         folder = self.folder(name, number)
         if folder is None or (known["edits"] and not (folder / "recipe" / "recipe.json").is_file()):
             return None
-        edits = Start.of(Recipe.load(folder / "recipe")) if known["edits"] else Start()
-        return Found(edits, known["shots"], known["tried"], known["tokens"])
+        recipe = Recipe.load(folder / "recipe") if known["edits"] else None
+        return Found(recipe, known["shots"], known["tried"], known["tokens"])
 
     def keep_found(self, name: str, number: int, found: Found) -> None:
         """Write down what a contender proposed in a round: the recipe first, then that it is there."""
         self._found[f"{name} {number}"] = found
         folder = self.folder(name, number)
-        if folder is not None and found.edits:
-            recipe = recipe_of(self._given, found.edits, base=self._given.base)
+        if folder is not None and found.recipe is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing_folder(folder / "recipe") as temporary:
-                recipe.write_files(temporary)
-        content = {"edits": bool(found.edits), "shots": found.shots, "tried": found.tried, "tokens": found.tokens}
+                found.recipe.write_files(temporary)
+        content = {
+            "edits": found.recipe is not None,
+            "shots": found.shots,
+            "tried": found.tried,
+            "tokens": found.tokens,
+        }
         self._journal.remember(f"{name} {number} found", content)
 
     def entry(self, contender: Contender, key: TrialKey, found: Found) -> Entry | None:
@@ -114,9 +100,11 @@ class Kept:
         if folder is None:
             return
         board.save(folder / LEADERBOARD)
-        if best is not None and best.found.edits:
+        recipe = best.found.recipe if best is not None else None
+        if recipe is not None and recipe is not self._shown:
             with replacing_folder(folder / BEST) as temporary:
-                recipe_of(self._given, best.found.edits, base=self._given.base).write_files(temporary)
+                recipe.write_files(temporary)
+            self._shown = recipe
 
 
 def _slug(name: str) -> str:

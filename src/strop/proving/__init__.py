@@ -5,14 +5,14 @@ from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.choice import Choice, Start
 from strop.proving.compare import RecipePair, compare_recipes
 from strop.proving.conduct import Chooser, RunSettings, conduct
-from strop.proving.drift import DriftFromBase, DriftText, texts_beside_drift
+from strop.proving.drift import DriftFromBase, DriftReader, DriftText, texts_beside_drift
 from strop.proving.guards import Guard
 from strop.proving.journal import Journal, describe_trial
 from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.price import price_of
-from strop.proving.prove import Measurement, prove, states_below
+from strop.proving.prove import Measurement, prove, states_below, unproved_recipe
 from strop.proving.rivals import free_rivals, measure_rivals
 from strop.proving.study import Claim, Study
 from strop.proving.together import Together, change_of
@@ -27,6 +27,7 @@ __all__ = [
     "Chooser",
     "Claim",
     "DriftFromBase",
+    "DriftReader",
     "DriftText",
     "Guard",
     "Journal",
@@ -54,4 +55,5 @@ __all__ = [
     "prove",
     "states_below",
     "texts_beside_drift",
+    "unproved_recipe",
 ]

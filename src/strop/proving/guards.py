@@ -145,13 +145,31 @@ class Guards:
         """
         return tuple(self._readings(key))
 
+    def reader_of(self, fingerprint: str) -> Reader | None:
+        """Return what reads a measure, where it is guarded.
+
+        Args:
+            fingerprint: of the measure.
+        """
+        return next((reader for guard, reader in self._ready if guard.measure.fingerprint == fingerprint), None)
+
+    def take(self, fingerprint: str, key: TrialKey, figure: float) -> None:
+        """Take what a measure says of a candidate from whoever has read it already.
+
+        Args:
+            fingerprint: of the measure.
+            key: of the candidate.
+            figure: what was read.
+        """
+        self._study.remember(_name_of(fingerprint, key.text), figure)
+
     def _readings(self, key: TrialKey | None) -> Iterator[GuardReading]:
         for guard, reader in self._ready:
             base = self._figure(guard, reader, "base")
             yield guard.read(base, base if key is None else self._figure(guard, reader, key.text))
 
     def _figure(self, guard: Guard, reader: Reader, of: str) -> float:
-        name = f"guard {guard.measure.fingerprint} of {of}"
+        name = _name_of(guard.measure.fingerprint, of)
         known = getattr(guard.measure, "base_figure", None) if of == "base" else None
         if known is not None:
             return float(known)
@@ -160,6 +178,11 @@ class Guards:
             known = _figure_of(reader, of)
             self._study.remember(name, known)
         return float(known)
+
+
+def _name_of(fingerprint: str, of: str) -> str:
+    """Return what a figure of a measure is kept by."""
+    return f"guard {fingerprint} of {of}"
 
 
 def _figure_of(reader: Reader, of: str) -> float:

@@ -5,10 +5,20 @@ from strop.runs.compare import compare_runs
 from strop.runs.environment import Stopwatch, describe_environment, peak_rss_bytes, versions, without_password
 from strop.runs.find import finished_run, recipe_folder
 from strop.runs.folder import RunFolder, moment_of
-from strop.runs.leaderboard import Leaderboard, Standing
+from strop.runs.leaderboard import Leaderboard, Standing, State
 from strop.runs.lock import LOCK_FILE, is_unused, locked
 from strop.runs.price import Continuation, Price
-from strop.runs.result import BaseModel, BudgetUse, Cost, GuardReading, PromptUsed, RunResult, TaskUsed, TrainedHead
+from strop.runs.result import (
+    BaseModel,
+    BudgetUse,
+    Cost,
+    GuardReading,
+    PromptUsed,
+    RunResult,
+    TaskUsed,
+    TrainedHead,
+    can_be_baked,
+)
 from strop.runs.sides import Change, Side, SideBySide
 from strop.runs.spectra import SPECTRA_FILE, EditedMatrix, read_spectra, thinned, write_spectra
 from strop.runs.trials import STUDY_FILE, KeptTrial, read_trials
@@ -35,9 +45,11 @@ __all__ = [
     "Side",
     "SideBySide",
     "Standing",
+    "State",
     "Stopwatch",
     "TaskUsed",
     "TrainedHead",
+    "can_be_baked",
     "capped",
     "compare_runs",
     "describe_environment",

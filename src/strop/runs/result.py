@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +212,14 @@ class RunResult:
         """
         with reading(path, otherwise="is not a result of this version: {}."):
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def can_be_baked(interventions: Sequence[Mapping[str, Any]], *, head: object | None = None) -> bool:
+    """Return whether `strop bake` makes a checkpoint of edits: there are some, none depends on a token's place.
+
+    Args:
+        interventions: as a recipe's JSON holds them.
+        head: of a classifier, which goes with its recipe.
+    """
+    placed = any("stream" in entry or entry.get("bias") == "position" for entry in interventions)
+    return bool(interventions) and head is None and not placed

@@ -1,0 +1,57 @@
+"""Who is raced when the race is over: learners on the best edits of weights, and a sharpening on the best prompt."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from strop.improving.contenders import CONTENDERS, Contender
+from strop.improving.entry import Entry
+from strop.improving.plan import FamilyName
+from strop.improving.prompts import asked_with
+from strop.proving import Assignment, Start
+
+ON_WEIGHTS = ("spectrum", "LoReFT")
+"""What is learned on top of the best edits of weights."""
+ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
+"""What is found with the best prompt's solved rows before each prompt, and by whom."""
+
+
+def builders(
+    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName]
+) -> list[tuple[Contender, Assignment]]:
+    """Return who is to build, each with what it begins from.
+
+    Args:
+        judged: in the last round, the best first, those alone that change anything.
+        given: what is to be improved.
+        families: that are in the running.
+    """
+    found: list[tuple[Contender, Assignment]] = []
+    weights = next((own for own in judged if own.found.edits and _edits_weights(own.found.edits)), None)
+    for name in ON_WEIGHTS if weights is not None else ():
+        base = CONTENDERS[name]
+        if (
+            base.refusal(given.task) is None
+            and base.family in families
+            and weights is not None
+            and weights.name != name
+        ):
+            own = dataclasses.replace(base, name=_on(name, weights.name))
+            found.append((own, dataclasses.replace(given, start=weights.found.edits)))
+    prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
+    if prompt is not None and "sharpen" in families:
+        own = dataclasses.replace(CONTENDERS[ON_PROMPT_BY], name=ON_PROMPT)
+        found.append((own, asked_with(given, prompt.found.shots)))
+    return found
+
+
+def all_names() -> tuple[str, ...]:
+    """Return every name an entry of a race can have."""
+    return (*CONTENDERS, *(_on(name, other) for name in ON_WEIGHTS for other in CONTENDERS), ON_PROMPT)
+
+
+def _on(name: str, other: str) -> str:
+    return f"{name} on {other}"
+
+
+def _edits_weights(edits: Start) -> bool:
+    return edits.head is None and all(own.kind == "weight" for own in edits.interventions)
