@@ -15,9 +15,11 @@ from strop.errors import UsageError
 from strop.improving import ImprovePlan, improve
 from strop.improving.contenders import EPOCHS
 from strop.improving.plan import EFFORTS, Effort, Round
+from strop.interventions import attachments_of
 from strop.proving import Budget, Guard, RunOptions
 from strop.recipe import Recipe, applied
 from strop.runs import Leaderboard, RunResult
+from strop.scoring import DriftScorer, Scorer
 
 AMPLE = Budget(seconds=10_000)
 PRUNED = ImprovePlan(preset="good", families=("prune",), select_limit=60, drift=None)
@@ -227,3 +229,44 @@ def test_a_large_test_split_is_measured_by_a_sample_that_fits_the_budget(
         answering(), small_tokenizer, many_facts(), ImprovePlan(), dataclasses.replace(options, resume=True)
     )
     assert again.result.to_json() == found.result.to_json()
+
+
+def test_drift_is_read_once_of_a_proposal_and_the_base_scored_once_a_round(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited: list[bool] = []
+    plain: list[int] = []
+    read, evaluate = DriftScorer.read, Scorer.evaluate
+
+    def reading(self: DriftScorer) -> Any:
+        edited.append(bool(attachments_of(self._model)))
+        return read(self)
+
+    def evaluating(self: Scorer, **settings: Any) -> Any:
+        if not attachments_of(self.model):
+            plain.append(self.example_count)
+        return evaluate(self, **settings)
+
+    monkeypatch.setattr(DriftScorer, "read", reading)
+    monkeypatch.setattr(Scorer, "evaluate", evaluating)
+    plan = ImprovePlan(preset="good", families=("sharpen",), select_limit=40, test_limit=30, drift=5.0)
+    found = improve(spoilt(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, rivals=False))
+    assert found.leaderboard is not None
+    assert [own.select.count for own in found.leaderboard.standings if own.name == "sharpening" and own.select] == [40]
+    assert sorted(plain) == [10, 20, 30, 40]  # 30 is the look at test
+    steps = sum(trial.key.method == "sharpen" for trial in found.trials)
+    judged = sum(trial.key.method == "improve" and not trial.key.candidate["carried"] for trial in found.trials)
+    assert len(edited) <= steps + judged + 1  # each step, each proposal, and the price of the choice
+
+
+def test_all_rounds_count_for_what_was_tried(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    plan = ImprovePlan(families=("sharpen",), select_limit=40, test_limit=30)
+    options = RunOptions(out=tmp_path / "run", budget=AMPLE)
+    found = improve(answering(), small_tokenizer, many_facts(shuffled=0), plan, options)
+    tried = sum(trial.key.stage.startswith("sharpening by signs ") for trial in found.trials)
+    rounds = {trial.key.stage for trial in found.trials if trial.key.stage.startswith("sharpening by signs ")}
+    assert found.leaderboard is not None
+    assert len(rounds) == 2
+    assert found.leaderboard.decision.endswith(f"the best of {tried} tried).")
