@@ -11,6 +11,14 @@ from tests.fixtures.warm import StartWarm, WarmProcess
 
 START = "from strop.cli import main; main()"
 
+SLOWLY = """
+import time
+from strop.proving.study import Claim
+finish = Claim.finish
+Claim.finish = lambda claim, trial: (time.sleep(0.1), finish(claim, trial))[1]
+"""
+"""A trial takes a tenth of a second or more, so that a signal after one of them never comes after the last."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -66,12 +74,13 @@ def refused(strop_command: Callable[..., Any], tmp_path: Path) -> Callable[..., 
 
 @pytest.fixture
 def start_strop(tmp_path: Path, warm_python: StartWarm) -> Iterator[Callable[..., WarmProcess]]:
-    """Start a command in a process of its own, which is ended with the test."""
+    """Start a command in a process of its own, which is ended with the test; `slowly` gives a signal time to arrive."""
     started = []
 
-    def start(*arguments: object, most_bytes: int = 0) -> WarmProcess:
+    def start(*arguments: object, most_bytes: int = 0, slowly: bool = False) -> WarmProcess:
         cache = {"STROP_CACHE": str(tmp_path / "cache")}
-        started.append(warm_python(START, *arguments, environment=cache, most_bytes=most_bytes))
+        code = SLOWLY + START if slowly else START
+        started.append(warm_python(code, *arguments, environment=cache, most_bytes=most_bytes))
         return started[-1]
 
     yield start

@@ -20,7 +20,7 @@ ENOUGH_TRIALS = 5
 
 @pytest.fixture
 def slow_search(tiny_folder: Path, facts: Path) -> Callable[[Path], list[object]]:
-    """A search of 28 candidates and a second or more."""
+    """A search of 28 candidates."""
     options = ["--strategy", "exhaustive", "--layers", "1-2", "--rank-fractions", "0.1,0.4"]
     return lambda out: ["search", tiny_folder, "-t", facts, "-o", out, *options]
 
@@ -71,7 +71,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     start_strop: Any, strop_command: Any, slow_search: Any, uninterrupted: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start_strop(*slow_search(run))
+    process = start_strop(*slow_search(run), slowly=True)
     wait_for_trials(process, run / "study.db")
     process.kill()
     process.wait()
@@ -93,7 +93,7 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     start_strop: Any, strop_command: Any, slow_search: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start_strop(*slow_search(run), "--quiet")
+    process = start_strop(*slow_search(run), "--quiet", slowly=True)
     wait_for_trials(process, run / "study.db")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
@@ -113,7 +113,7 @@ def test_three_interruptions_in_a_row_lose_nothing(
     run = tmp_path / "run"
     kept = 0
     for seconds in (0.001, 0.02):
-        process = start_strop(*slow_search(run), "--quiet", "--resume")
+        process = start_strop(*slow_search(run), "--quiet", "--resume", slowly=True)
         deadline = time.monotonic() + 60
         while count_trials(run / "study.db") <= kept and process.poll() is None:
             assert time.monotonic() < deadline
