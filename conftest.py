@@ -34,6 +34,8 @@ LOADS_THE_REAL_MODEL = re.compile(r'strop\.load(_classifier)?\("smollm2-135m"')
 MOST_EXAMPLES = {
     "train_limit": 24, "select_limit": 8, "test_limit": 12, "gradient_examples": 8, "effect_examples": 8,
 }  # fmt: skip
+MOST_SECONDS = 15.0
+"""Of a budget of time."""
 
 
 def check_yaml(example: Example) -> None:
@@ -160,7 +162,7 @@ def page_search() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def page_examples(page_search: None) -> Iterator[None]:
-    """Let a page search, prune, train and evaluate with few examples, and measure drift on few texts."""
+    """Let a page search, prune, train and evaluate with few examples, beside no rivals, and measure drift on few texts."""
     import strop
 
     def with_few(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,6 +172,10 @@ def page_examples(page_search: None) -> Iterator[None]:
         return run
 
     def smaller(plan: Any) -> Any:
+        """Of a plan, few examples; of options, little time."""
+        if isinstance(plan, strop.RunOptions):
+            seconds = plan.budget.seconds and min(plan.budget.seconds, MOST_SECONDS)
+            return dataclasses.replace(plan, budget=dataclasses.replace(plan.budget, seconds=seconds))
         most = {name: count for name, count in MOST_EXAMPLES.items() if hasattr(plan, name)}
         return dataclasses.replace(
             plan, **{name: min(getattr(plan, name) or count, count) for name, count in most.items()}
@@ -178,7 +184,8 @@ def page_examples(page_search: None) -> Iterator[None]:
     evaluate = strop.evaluate
     with pytest.MonkeyPatch.context() as patch:
         few_own_texts(patch)
-        for name in ("search", "prune", "train"):
+        patch.setattr("strop.proving.rivals.SHOT_COUNTS", ())
+        for name in ("improve", "search", "prune", "train"):
             patch.setattr(strop, name, with_few(getattr(strop, name)))
         most = MOST_EXAMPLES["test_limit"]
         patch.setattr(

@@ -253,7 +253,6 @@ def few_texts(request: pytest.FixtureRequest, texts_of_tiny_models: Path) -> Ite
     """
     with pytest.MonkeyPatch.context() as patch:
         few_own_texts(patch)
-        patch.setattr("strop.proving.price.CONTINUATION_TOKENS", 4)
         if "real" not in request.keywords:
             patch.setattr("strop.scoring.own_text.cache_folder", lambda: texts_of_tiny_models)
         yield

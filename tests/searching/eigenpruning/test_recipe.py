@@ -163,9 +163,11 @@ def test_the_recipe_read_back_scores_what_the_result_says(
 @pytest.mark.real
 def test_the_real_model_pruned_bakes_and_reloads_to_the_same_evaluation(real: Any, tmp_path: Path) -> None:
     model, tokenizer = real
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "layers.3." in name}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "layers.28." in name}
     task = load_task("int-mult")
-    plan = PrunePlan(iterate=1, fractions=(0.0005,), effect_examples=12, select_limit=8, test_limit=8)
+    plan = PrunePlan(
+        layers=(27, 28, 29), iterate=1, fractions=(0.0005, 0.002), effect_examples=12, select_limit=8, test_limit=8
+    )
     found = prune(model, tokenizer, task, plan, options=RunOptions(out=tmp_path / "run"))
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     held_out = dataclasses.replace(task, splits={"test": task.examples("test", limit=8)})
