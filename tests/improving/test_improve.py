@@ -18,6 +18,7 @@ from strop.improving.plan import EFFORTS, Effort, Round
 from strop.interventions import attachments_of
 from strop.proving import Budget, Guard, RunOptions
 from strop.recipe import Recipe, applied
+from strop.report import write_report
 from strop.runs import Leaderboard, RunResult
 from strop.scoring import DriftScorer, Scorer
 
@@ -45,6 +46,18 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
     assert Leaderboard.read(tmp_path / "run" / "leaderboard.json") == found.leaderboard
     assert RunResult.read(tmp_path / "run" / "result.json").to_json() == found.result.to_json()
     assert found.leaderboard.decision.startswith("Eigenpruning is chosen: +")
+    written = write_report(tmp_path / "run", out=tmp_path / "report.md", format="md")
+    assert written.missing == ()
+    assert written.verdicts == ("Better, beyond chance",)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    shown = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert shown == [
+        "Leaderboard", "Gain", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
+    ]  # fmt: skip
+    assert found.leaderboard.decision in text
+    assert "| candidate | round 1, 15 examples | round 2, 30 examples | round 3, 60 examples |" in text
+    before, after = (100 * own["select"].accuracy for own in (found.result.base, found.result.edited))
+    assert f"eigenpruning stands best, at {after:.3g} % right; no edit is at {before:.3g}." in text
 
 
 @pytest.mark.parametrize("seed", range(2))
