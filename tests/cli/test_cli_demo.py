@@ -30,7 +30,7 @@ def test_a_person_sees_the_leaderboard_answers_guards_and_where_the_report_is(
     outcome = strop_command("demo", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     run = tmp_path / "run-2"
-    assert "in 180 s: examples in the prompt; in 2 rounds of up to 12 select examples\n" in outcome.err
+    assert "in 600 s: examples in the prompt; in 2 rounds of up to 12 select examples\n" in outcome.err
     result = RunResult.read(run / "result.json")
     assert result.command == "improve"
     assert result.rivals is None or not result.rivals.measured

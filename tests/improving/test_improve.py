@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.fixtures.runs import Interrupting, Notes, evaluated
 
-from strop.errors import UsageError
+from strop.errors import NotFiniteError, UsageError
 from strop.improving import ImprovePlan, improve
 from strop.improving.contenders import EPOCHS
 from strop.improving.plan import EFFORTS, Effort, Round
@@ -50,7 +50,7 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
     assert written.missing == ()
     assert written.verdicts == ("Better, beyond chance",)
     text = (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
-    shown = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    shown = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")]
     assert shown == [
         "Leaderboard", "Gain", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
     ]  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_budget_too_small_for_anything_leaves_the_model_as_it_is_and_says_why(
     assert found.result.comparison["test"].gain == 0
 
 
-def test_a_guard_that_the_base_breaks_is_refused_by_name(
+def test_a_guard_that_nothing_holds_leaves_the_model_as_it_is(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
 ) -> None:
     options = RunOptions(budget=AMPLE, guards=(Guard.parse("drift:0.000001"),))
@@ -209,6 +209,19 @@ def test_a_guard_that_the_base_breaks_is_refused_by_name(
     found = improve(answering(), small_tokenizer, many_facts(), plan, options)
     assert found.result.interventions == ()
     assert [reading.bound for reading in found.result.guards] == [0.000001]
+
+
+def test_a_guard_on_a_text_that_the_base_itself_cannot_read_is_told_before_anything_is_tried(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    model, notes = answering(), tmp_path / "notes.txt"
+    notes.write_text("Ω is a letter. " * 40, encoding="utf-8")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[small_tokenizer("Ω")["input_ids"][0]] = torch.nan
+    options = RunOptions(budget=AMPLE, guards=(Guard.parse(f"{notes}:2%"),), progress=(said := Notes()))
+    with pytest.raises(NotFiniteError, match="the model's probabilities are not finite; load it in float32"):
+        improve(model, small_tokenizer, many_facts(), dataclasses.replace(PRUNED, drift=None), options)
+    assert not [line for line in said.lines if line.startswith("round ")]
 
 
 @pytest.mark.parametrize(
