@@ -40,7 +40,9 @@ def run(tiny_folder: Path, worded: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "cut"
     folder.mkdir()
     used = TaskUsed("worded", {"select": 2, "test": figures.count})
-    result = result_of(task=used, base={"select": figures, "test": figures}, edited={"select": figures, "test": figures})
+    result = result_of(
+        task=used, base={"select": figures, "test": figures}, edited={"select": figures, "test": figures}
+    )
     write_json(folder / "result.json", result.to_json())
     config = {"run": "1", "command": "search", "task": {"name": "worded", "fingerprint": task.fingerprint}}
     write_json(folder / "config.json", config)
