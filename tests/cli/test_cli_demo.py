@@ -19,7 +19,6 @@ def on_small(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, facts: Path) ->
     monkeypatch.setattr(demo, "MODEL", str(tiny_folder))
     monkeypatch.setattr(demo, "TASK", str(facts))
     monkeypatch.setattr(demo, "FAMILIES", ("prompt",))
-    monkeypatch.setattr(demo, "SELECT", 12)
 
 
 @pytest.mark.usefixtures("on_small")
@@ -30,7 +29,7 @@ def test_a_person_sees_the_leaderboard_answers_guards_and_where_the_report_is(
     outcome = strop_command("demo", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     run = tmp_path / "run-2"
-    assert "in 600 s: examples in the prompt; in 2 rounds of up to 12 select examples\n" in outcome.err
+    assert "in 600 s: examples in the prompt; in 2 rounds of up to 24 select examples\n" in outcome.err
     result = RunResult.read(run / "result.json")
     assert result.command == "improve"
     assert result.rivals is None or not result.rivals.measured

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from strop.tasks import Example, Task
 
 MODEL, TASK = "smollm2-135m", "world-facts"
-FAMILIES, SELECT = ("sharpen", "prompt"), 100
-"""What takes some minutes on few cores: two kinds of candidates, and as many examples as show a gain beyond chance."""
+FAMILIES = ("sharpen", "prompt")
+"""Of candidates: those that take some minutes on few cores."""
 SECONDS = 600.0
 """All that it may take, on two slow cores and with nothing in the cache; it ends as soon as nobody has more to show."""
 SHOWN = 3
@@ -51,7 +51,7 @@ def demo(
     from strop.tasks import load_task
 
     task, folder = load_task(TASK), free_name(out)
-    plan = ImprovePlan(families=FAMILIES, select_limit=SELECT)
+    plan = ImprovePlan(families=FAMILIES)
     with showing_progress(quiet=quiet) as progress, resumable(folder):
         pull(MODEL, announce=progress.note)  # how long that takes is the network's affair, and no part of the budget
         began = time.monotonic()
