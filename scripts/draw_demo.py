@@ -13,8 +13,8 @@ from PIL import Image
 
 from strop.report import write_report
 
-WIDTH, HEIGHT = 820, 900
-"""Of the window, in pixels; twice as many are drawn of each."""
+WIDTH, HEIGHT = 820, 600
+"""Of the window, in pixels of which two by two are drawn: as far as the decision reaches."""
 COLOURS = 48
 """That are kept: text on paper needs few, and the file is small."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
