@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from strop.tasks import Example, Task
 
 MODEL, TASK = "smollm2-135m", "world-facts"
-FAMILIES = ("sharpen", "prompt")
+FAMILIES: tuple[Literal["sharpen", "prompt"], ...] = ("sharpen", "prompt")
 """Of candidates: those that take some minutes on few cores."""
 SECONDS = 600.0
 """All that it may take, on two slow cores and with nothing in the cache; it ends as soon as nobody has more to show."""
