@@ -52,7 +52,7 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
     text = (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
     shown = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")]
     assert shown == [
-        "Leaderboard", "Gain", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
+        "Leaderboard", "Gain", "Rivals", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
     ]  # fmt: skip
     assert found.leaderboard.decision in text
     assert "| candidate | round 1, 15 examples | round 2, 30 examples | round 3, 60 examples |" in text
