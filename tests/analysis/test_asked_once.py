@@ -11,7 +11,7 @@ from tests.fixtures.runs import state_of
 from tests.fixtures.task_files import WriteTask
 
 import strop
-from strop.analysis import facts_in_words, paraphrase_robustness, removed_components
+from strop.analysis import RunAnalyses, facts_in_words, paraphrase_robustness, removed_components
 from strop.anatomy import MatrixType, WeightSite
 from strop.errors import TaskError, UsageError
 from strop.findings import read_paraphrases, read_removed
@@ -70,6 +70,22 @@ def test_without_paraphrases_there_is_nothing_to_ask(
 ) -> None:
     with pytest.raises(TaskError, match="has no paraphrases; name their column"):
         facts_in_words(reduced[0], small_tokenizer, task, reduced[1])
+
+
+def test_what_fits_a_choice_is_known_before_a_model_is_asked(
+    reduced: tuple[Any, Recipe], worded: Task, task: Task, laser: Recipe
+) -> None:
+    both = RunAnalyses.fitting(worded, reduced[1])
+    assert (both.worded, both.site, both.left_out) == (True, SITE, ())
+    lowest = min(laser.interventions, key=lambda own: own.rank_fraction)  # type: ignore[attr-defined]
+    assert RunAnalyses.fitting(worded, laser).site == lowest.site
+    alone = RunAnalyses.fitting(task, reduced[1])
+    assert alone
+    assert alone.left_out == (f"Task {task.name} has no paraphrases, so no fact was asked in other words.",)
+    scaled = Recipe.of(reduced[0], [SpectrumScaling(SITE)], tensors=[{"change": torch.zeros(32)}])
+    neither = RunAnalyses.fitting(task, scaled)
+    assert not neither
+    assert neither.left_out[1] == "The run reduces no matrix to a lower rank, so no removed components were asked."
 
 
 def test_removed_components_are_asked_alone(

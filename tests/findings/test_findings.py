@@ -18,6 +18,7 @@ from strop.findings import (
     gain_by_frequency,
     loss_by_layer_and_rank,
     paraphrase_robustness,
+    race_curve,
     read_paraphrases,
     read_removed,
     spectrum_rows,
@@ -202,6 +203,31 @@ def test_a_sweep_is_laid_out_by_matrix_type_share_and_layer() -> None:
     assert found.losses["up"][0.5] == {0: 0.5, 1: 1.5, 2: 2.5}
     assert found.lowest == ("key", 0.1, 0, 0.1)
     assert loss_by_layer_and_rank(trials[:3]) is None
+
+
+def test_a_race_tells_how_each_stood_in_each_round_beside_the_model_as_it_was() -> None:
+    def trial(
+        method: str, loss: float, *, round: int, examples: int, stage: str = "choice", **own: object
+    ) -> KeptTrial:
+        bare = trial_of(method, loss, round=round, **own)
+        return dataclasses.replace(bare, stage=stage, examples=examples, accuracy=1 - loss / 10)
+
+    trials = [
+        trial("base", 4.0, round=0, examples=20, stage=""),
+        trial("base", 5.0, round=0, examples=40, stage=""),
+        trial("base", 1.0, round=0, examples=40, stage="a builder's own"),
+        trial("sharpen", 0.5, round=1, examples=40, stage="sharpening 1", size=0.01),
+        trial("improve", 3.0, round=1, examples=20, name="LASER", carried=0),
+        trial("improve", 3.5, round=1, examples=20, name="bias", carried=0),
+        trial("improve", 2.0, round=2, examples=40, name="LASER", carried=1),
+        trial("improve", 2.5, round=2, examples=40, name="LASER", carried=0),
+    ]
+    found = race_curve(trials)
+    assert found is not None
+    assert [(number, own.examples, own.loss) for number, own in found.base.items()] == [(1, 20, 4.0), (2, 40, 5.0)]
+    losses = {name: {number: own.loss for number, own in stood.items()} for name, stood in found.candidates.items()}
+    assert losses == {"LASER": {1: 3.0, 2: 2.0}, "bias": {1: 3.5}}
+    assert race_curve(trials[:4]) is None
 
 
 def test_a_curve_tells_what_was_best_when() -> None:

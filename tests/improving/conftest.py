@@ -12,6 +12,16 @@ from strop.improving.pace import Pace
 from strop.tasks import Task, load_task
 
 
+def facts_of(count: int) -> list[dict[str, str]]:
+    """Return three times as many small facts, about two countries."""
+    cities = {"Lyon": "France", "Curitiba": "Brazil", "Paris": "France"}
+    return [
+        {"prompt": f"The city of {name}{number} is in", "answer": f" {country}"}
+        for number in range(count)
+        for name, country in cities.items()
+    ]
+
+
 @pytest.fixture(autouse=True)
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take this machine for one that always reads an example in a tenth of a millisecond, whatever else runs on it."""
@@ -23,12 +33,7 @@ def many_facts() -> Callable[..., Task]:
     """A maker of 300 small facts, about two countries; with shuffled answers there is nothing to know."""
 
     def make(*, shuffled: int | None = None, train: bool = True, **keys: Any) -> Task:
-        countries = ("France", "Brazil", "France")
-        rows = [
-            {"prompt": f"The city of {name}{number} is in", "answer": f" {country}"}
-            for number in range(100)
-            for name, country in zip(("Lyon", "Curitiba", "Paris"), countries, strict=True)
-        ]
+        rows = facts_of(100)
         if shuffled is not None:
             answers = [row["answer"] for row in rows]
             random.Random(shuffled).shuffle(answers)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from tests.fixtures.runs import Interrupting, Notes, evaluated
 
-from strop.errors import UsageError
+from strop.errors import NotFiniteError, UsageError
 from strop.improving import ImprovePlan, improve
 from strop.improving.contenders import EPOCHS
 from strop.improving.plan import EFFORTS, Effort, Round
 from strop.interventions import attachments_of
 from strop.proving import Budget, Guard, RunOptions
 from strop.recipe import Recipe, applied
+from strop.report import write_report
 from strop.runs import Leaderboard, RunResult
 from strop.scoring import DriftScorer, Scorer
 
@@ -45,6 +46,18 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
     assert Leaderboard.read(tmp_path / "run" / "leaderboard.json") == found.leaderboard
     assert RunResult.read(tmp_path / "run" / "result.json").to_json() == found.result.to_json()
     assert found.leaderboard.decision.startswith("Eigenpruning is chosen: +")
+    written = write_report(tmp_path / "run", out=tmp_path / "report.md", format="md")
+    assert written.missing == ()
+    assert written.verdicts == ("Better, beyond chance",)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    shown = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")]
+    assert shown == [
+        "Leaderboard", "Gain", "Rivals", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
+    ]  # fmt: skip
+    assert found.leaderboard.decision in text
+    assert "| candidate | round 1, 15 examples | round 2, 30 examples | round 3, 60 examples |" in text
+    before, after = (100 * own["select"].accuracy for own in (found.result.base, found.result.edited))
+    assert f"eigenpruning stands best, at {after:.3g} % right; no edit is at {before:.3g}." in text
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -188,7 +201,7 @@ def test_a_budget_too_small_for_anything_leaves_the_model_as_it_is_and_says_why(
     assert found.result.comparison["test"].gain == 0
 
 
-def test_a_guard_that_the_base_breaks_is_refused_by_name(
+def test_a_guard_that_nothing_holds_leaves_the_model_as_it_is(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
 ) -> None:
     options = RunOptions(budget=AMPLE, guards=(Guard.parse("drift:0.000001"),))
@@ -196,6 +209,19 @@ def test_a_guard_that_the_base_breaks_is_refused_by_name(
     found = improve(answering(), small_tokenizer, many_facts(), plan, options)
     assert found.result.interventions == ()
     assert [reading.bound for reading in found.result.guards] == [0.000001]
+
+
+def test_a_guard_on_a_text_that_the_base_itself_cannot_read_is_told_before_anything_is_tried(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
+) -> None:
+    model, notes = answering(), tmp_path / "notes.txt"
+    notes.write_text("Ω is a letter. " * 40, encoding="utf-8")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[small_tokenizer("Ω")["input_ids"][0]] = torch.nan
+    options = RunOptions(budget=AMPLE, guards=(Guard.parse(f"{notes}:2%"),), progress=(said := Notes()))
+    with pytest.raises(NotFiniteError, match="the model's probabilities are not finite; load it in float32"):
+        improve(model, small_tokenizer, many_facts(), dataclasses.replace(PRUNED, drift=None), options)
+    assert not [line for line in said.lines if line.startswith("round ")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from strop.analysis.matrices import MatrixRow, describe_matrices
 from strop.analysis.paraphrases import facts_in_words
 from strop.analysis.removed_components import removed_components
+from strop.analysis.run import RunAnalyses
 from strop.findings import (
     changed_examples,
     choice_curve,
@@ -10,11 +11,13 @@ from strop.findings import (
     gain_by_frequency,
     loss_by_layer_and_rank,
     paraphrase_robustness,
+    race_curve,
     spectrum_rows,
 )
 
 __all__ = [
     "MatrixRow",
+    "RunAnalyses",
     "changed_examples",
     "choice_curve",
     "describe_matrices",
@@ -23,6 +26,7 @@ __all__ = [
     "gain_by_frequency",
     "loss_by_layer_and_rank",
     "paraphrase_robustness",
+    "race_curve",
     "removed_components",
     "spectrum_rows",
 ]

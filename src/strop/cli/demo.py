@@ -1,7 +1,8 @@
-"""`strop demo`: the main job on a real model, start to finish."""
+"""`strop demo`: `strop improve` on a real model and a real task, with a budget of minutes."""
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,17 +14,20 @@ from strop.cli.console import (
     print_line,
     print_run,
     print_table,
+    resumable,
 )
 from strop.cli.following import free_name, print_next
 from strop.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from strop.proving import RunOutcome
-    from strop.tasks import Example
+    from strop.tasks import Example, Task
 
 MODEL, TASK = "smollm2-135m", "world-facts"
-EXAMPLES, STEPS, SELECT = 100, 5, 200
-"""Fewer than the plan's own, so that it takes some minutes on two cores."""
+FAMILIES: tuple[Literal["sharpen", "prompt"], ...] = ("sharpen", "prompt")
+"""Of candidates: those that take some minutes on few cores."""
+SECONDS = 600.0
+"""All that it may take, on two slow cores and with nothing in the cache; it ends as soon as nobody has more to show."""
 SHOWN = 3
 
 
@@ -32,56 +36,79 @@ def demo(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Watch a small language model get better at facts because its singular values move by two percent on average.
+    """Watch strop improve make a small language model better at facts within ten minutes, and prove it.
 
-    Fetches SmolLM2-135M-Instruct (4-bit, dequantised to float32), sharpens it by some facts of the built-in world-facts, and
-    measures on others. A folder that is taken is left alone: the run goes to the next free name.
+    Fetches SmolLM2-135M-Instruct (4-bit, dequantised to float32), lets sharpening and solved examples in the prompt race by some
+    facts of the built-in world-facts, measures the choice on others, and writes the report. A folder that is taken is left
+    alone: the run goes to the next free name.
 
     Example: [bold]strop demo --out demo-run[/bold]
     """
-    from strop.proving import RunOptions
-    from strop.recipe import applied
-    from strop.scoring import greedy_continuations
-    from strop.searching import SharpenPlan, sharpen
+    from strop.checkpoints import pull
+    from strop.improving import ImprovePlan, improve
+    from strop.proving import Budget, RunOptions
+    from strop.report import write_report
     from strop.tasks import load_task
 
-    task = load_task(TASK)
-    folder = free_name(out)
-    with showing_progress(quiet=quiet) as progress:
+    task, folder = load_task(TASK), free_name(out)
+    plan = ImprovePlan(families=FAMILIES)
+    with showing_progress(quiet=quiet) as progress, resumable(folder):
+        pull(MODEL, announce=progress.note)  # how long that takes is the network's affair, and no part of the budget
+        began = time.monotonic()
         model, tokenizer = load_for_command(MODEL, progress)
-        plan = SharpenPlan(examples=EXAMPLES, steps=STEPS, select_limit=SELECT)
-        found = sharpen(model, tokenizer, task, plan, RunOptions(out=folder, progress=progress))
-        shown = _fixed_examples(found, task.examples("test"))
-        before = greedy_continuations(model, tokenizer, shown)
-        with applied(model, found.recipe):
-            after = greedy_continuations(model, tokenizer, shown)
+        options = RunOptions(
+            out=folder,
+            budget=Budget(seconds=SECONDS),
+            rivals=False,
+            progress=progress,
+            spent_seconds=time.monotonic() - began,
+        )
+        found = improve(model, tokenizer, task, plan, options)
+        rows = _shown_examples(found, model, tokenizer, task)
+    written = write_report(folder, out=folder / "report.html")
     if as_json:
-        print_json(found.result.to_json())
+        assert found.leaderboard is not None  # of a race there is one
+        print_json({**found.result.to_json(), "leaderboard": found.leaderboard.to_json(), "report": str(written.path)})
         return
-    print_run(found.result)
-    _print_examples(shown, before, after)
-    print_line(f"Everything is in {folder}: result.json, recipe/, study.db, log.txt.")
-    print_line(
-        f"Beside it, the published method: strop search {MODEL} --task {TASK} --out runs/laser --select-limit 400"
-    )
-    asked = {"--task": TASK, "--out": "runs/spectrum", "--method": "spectrum", "--epochs": 3}
-    print_next("train", MODEL, options=asked)
+    _print(found, rows)
+    print_line(f"The report is in {written.path} ({written.bytes / 1000:,.0f} kB): open it in a browser.")
+    longer = {"--task": TASK, "--out": free_name(folder.with_name("improved")), "--time-limit": "20m"}
+    print_next("improve", MODEL, options=longer)
 
 
-def _fixed_examples(found: "RunOutcome", test: "tuple[Example, ...]") -> "list[Example]":
-    """Return the best-known examples the edit fixed, one of a relation, or the first ones where it fixed none."""
-    fixed = [test[index] for index in found.fixed_indices()] or list(test)
-    fixed.sort(key=lambda example: -(example.columns.get("popularity") or 0))
-    best_of_each = {example.columns.get("relation"): example for example in reversed(fixed)}
-    ordered = sorted(best_of_each.values(), key=fixed.index)
-    return (ordered + fixed)[:SHOWN]
-
-
-def _print_examples(shown: "list[Example]", before: list[str], after: list[str]) -> None:
+def _print(found: "RunOutcome", rows: tuple[tuple[str, ...], ...]) -> None:
     from strop.report import Table
 
-    rows = tuple(
-        (example.prompt, example.answer.strip(), was.split("\n")[0].strip(), now.split("\n")[0].strip())
-        for example, was, now in zip(shown, before, after, strict=True)
+    assert found.leaderboard is not None  # of a race there is one
+    print_table(found.leaderboard.table())
+    print_line(found.leaderboard.decision)
+    title = "The best-known held-out facts that are right now" if found.fixed_indices() else "Some held-out facts"
+    print_table(Table(title, ("prompt", "answer", "before", "after"), rows))
+    print_run(found.result)
+
+
+def _shown_examples(found: "RunOutcome", model: Any, tokenizer: Any, task: "Task") -> tuple[tuple[str, ...], ...]:
+    """Return some held-out prompts with the right answer, and what the model writes before and after."""
+    from strop.recipe import applied
+    from strop.scoring import greedy_continuations
+
+    count, prompt = found.result.base["test"].count, found.result.prompt
+    test = task.examples("test", limit=count)
+    places = _best_known(found, test)
+    asked = test if prompt is None else task.with_shots(prompt.shots).examples("test", limit=count)
+    before = greedy_continuations(model, tokenizer, [test[place] for place in places])
+    with applied(model, found.recipe):
+        after = greedy_continuations(model, tokenizer, [asked[place] for place in places])
+    return tuple(
+        (test[place].prompt, test[place].answer.strip(), *(own.strip().split("\n")[0].strip() for own in (was, now)))
+        for place, was, now in zip(places, before, after, strict=True)
     )
-    print_table(Table("The best-known held-out facts the edit fixed", ("prompt", "answer", "before", "after"), rows))
+
+
+def _best_known(found: "RunOutcome", test: "tuple[Example, ...]") -> list[int]:
+    """Return the places of the best-known facts that were fixed, one of a relation first, or of any where none was."""
+    places = found.fixed_indices() or list(range(len(test)))
+    places.sort(key=lambda place: -(test[place].columns.get("popularity") or 0))
+    best_of_each = {test[place].columns.get("relation"): place for place in reversed(places)}
+    ordered = sorted(best_of_each.values(), key=places.index)
+    return list(dict.fromkeys([*ordered, *places]))[:SHOWN]

@@ -11,6 +11,7 @@ from strop.findings.paraphrases import (
     read_paraphrases,
     write_paraphrases,
 )
+from strop.findings.race import RaceCurve, RaceRound, race_curve
 from strop.findings.removed import AnswerByShare, RemovedComponents, ShareKept, read_removed, write_removed
 from strop.findings.spectra import SpectrumRow, spectrum_rows
 from strop.findings.sweep import SweepTable, loss_by_layer_and_rank
@@ -23,6 +24,8 @@ __all__ = [
     "FrequencyBin",
     "FrequencyTable",
     "ParaphraseTable",
+    "RaceCurve",
+    "RaceRound",
     "RemovedComponents",
     "ShareKept",
     "SpectrumRow",
@@ -33,6 +36,7 @@ __all__ = [
     "gain_by_frequency",
     "loss_by_layer_and_rank",
     "paraphrase_robustness",
+    "race_curve",
     "read_paraphrases",
     "read_removed",
     "spectrum_rows",

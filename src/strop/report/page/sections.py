@@ -18,6 +18,7 @@ from strop.report.categories import category_table, spread_lines
 from strop.report.figures import percent
 from strop.report.page import charts
 from strop.report.page.document import Code, Examples, Part, Quotes, Section
+from strop.report.page.race import race_parts
 from strop.report.page.run_files import RunFiles
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
@@ -51,6 +52,7 @@ def sections_of(run: RunFiles, *, examples_file: str) -> tuple[Section, ...]:
         ("Edited matrices", _matrices(run)),
         ("What the removed components say", _removed(run)),
         ("Sweep", _sweep(run)),
+        ("The race", race_parts(run.trials)),
         ("Learning curve" if _is_training(run) else "How the choice went", _curve(run)),
         ("Cost", _cost(run)),
         ("To repeat it", _repeat(run)),
@@ -275,7 +277,7 @@ def _sweep(run: RunFiles) -> list[Part]:
 
 def _curve(run: RunFiles) -> list[Part]:
     found = choice_curve(run.trials)
-    if found is None:
+    if found is None or run.config.get("command") == "improve":  # whose trials are of many choices
         return []
     points = [own for own in found.points if own.best] if len(found.points) > MOST_ROWS else found.points
     rows = tuple(
