@@ -16,6 +16,7 @@ from torch import Tensor
 
 from strop.errors import StropWarning, UsageError
 from strop.files import cache_folder, is_leftover, replacing_file, to_disk
+from strop.linalg.checksum import checksum
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_together
 
@@ -173,9 +174,10 @@ def _kept(path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
             tensors = {name: file.get_tensor(name) for name in NAMES}
     except (SafetensorError, KeyError, OSError):
         return None
+    tensors = {name: tensor.to(matrix.device) for name, tensor in tensors.items()}
     if _checksum(tensors) != wanted:
         return None
-    u, s, vh = (tensors[name].to(matrix.device) for name in NAMES)
+    u, s, vh = (tensors[name] for name in NAMES)
     rank = min(matrix.shape)
     if (u.shape, s.shape, vh.shape) != ((matrix.shape[0], rank), (rank,), (rank, matrix.shape[1])):
         return None
@@ -185,7 +187,7 @@ def _kept(path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256("".join(fingerprint(tensors[name]) for name in NAMES).encode()).hexdigest()[:32]
+    return hashlib.sha256("".join(checksum(tensors[name]) for name in NAMES).encode()).hexdigest()[:32]
 
 
 def _budget_named() -> int:
