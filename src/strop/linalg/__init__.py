@@ -12,7 +12,7 @@ from strop.linalg.effects import (
 )
 from strop.linalg.factors import are_components
 from strop.linalg.fingerprint import fingerprint, remember_fingerprints
-from strop.linalg.frames import orthonormal_rows
+from strop.linalg.frames import Frames, orthonormal_rows, rows_made_orthonormal
 from strop.linalg.precision import full_precision
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
@@ -21,6 +21,7 @@ from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_to
 __all__ = [
     "DecompositionCache",
     "EffectAccumulator",
+    "Frames",
     "Reduction",
     "SingularValueDecomposition",
     "Spectrum",
@@ -38,6 +39,7 @@ __all__ = [
     "rank_for_laser_rate",
     "remember_fingerprints",
     "retained_energy",
+    "rows_made_orthonormal",
     "singular_value_effects",
     "singular_value_effects_from_gradient",
     "spectrum_of",
