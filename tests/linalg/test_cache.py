@@ -30,6 +30,12 @@ def never(*arguments: object, **settings: object) -> None:
     raise AssertionError("a decomposition was made")
 
 
+@pytest.fixture(autouse=True)
+def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is made be written before it is handed out: test_written_behind.py is about what happens otherwise."""
+    monkeypatch.setattr(cache_room._BEHIND, "do", lambda work, *, size: work())
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "svd"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from strop.errors import DecompositionError
-from strop.linalg import orthonormal_rows
+from strop.linalg import orthonormal_rows, rows_made_orthonormal
 
 law = settings(deadline=None, max_examples=40, database=None)
 seeds = st.integers(0, 2**20)
@@ -177,3 +177,27 @@ def test_rows_that_rounding_alone_tells_apart_are_refused() -> None:
 def test_more_rows_than_features_are_refused() -> None:
     with pytest.raises(DecompositionError, match="linearly dependent"):
         orthonormal_rows(gaussian(5, 4))
+
+
+def test_several_matrices_are_made_orthonormal_at_once_each_as_alone() -> None:
+    raw = torch.stack([with_condition(4, 24, 20, seed) for seed in range(5)]).requires_grad_(True)
+    weights = gaussian(4, 24, seed=7, dtype=torch.float64)
+    together = orthonormal_rows(raw)
+    torch.autograd.backward((together * weights).sum())
+    for index, alone in enumerate(raw.detach()):
+        own = alone.clone().requires_grad_(True)
+        found = orthonormal_rows(own)
+        torch.testing.assert_close(together[index], found, atol=1e-12, rtol=0)
+        torch.autograd.backward((found * weights).sum())
+        assert raw.grad is not None
+        torch.testing.assert_close(raw.grad[index], own.grad, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("spoil", DEPENDENT.values(), ids=DEPENDENT)
+def test_one_set_of_dependent_rows_among_several_is_refused_when_asked(spoil: "object") -> None:
+    assert callable(spoil)
+    frames = rows_made_orthonormal(torch.stack([gaussian(4, 16), spoil(gaussian(4, 16, seed=1)), gaussian(4, 16, 2)]))
+    with pytest.raises(DecompositionError, match=r"^The 4 rows of a learned subspace .* lower learning rate\.$"):
+        frames.check()
+    assert_orthonormal(frames.rows[0])
+    assert_orthonormal(frames.rows[2])

@@ -92,24 +92,55 @@ def test_a_bug_in_a_solver_is_not_taken_for_a_failure(monkeypatch: pytest.Monkey
         decompose(gaussian(6, 6, seed=0))
 
 
-@pytest.mark.parametrize("shape", [(64, 16), (16, 64)])
-def test_an_ill_conditioned_matrix_is_refused_by_the_gram_solver_and_decomposed_as_well_as_ever(
-    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    matrix = with_spectrum(*shape, torch.logspace(0, -6, 16))
-    truth = torch.linalg.svdvals(matrix.double())
-    exact_calls = []
+@pytest.fixture
+def decomposed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what LAPACK's own decomposition was asked for."""
+    asked: list[tuple[int, ...]] = []
     solver = torch.linalg.svd
 
-    def spy(*arguments: object, **settings: object) -> object:
-        exact_calls.append(1)
-        return solver(*arguments, **settings)
+    def spy(matrix: Tensor, **settings: object) -> object:
+        asked.append(tuple(matrix.shape))
+        return solver(matrix, **settings)
 
     monkeypatch.setattr(torch.linalg, "svd", spy)
+    return asked
+
+
+LOST = {
+    "one value far below the others": torch.cat([torch.linspace(3, 1, 15), torch.tensor([1e-6])]),
+    "values that fall to nothing": torch.logspace(0, -12, 16),
+    "values that fall slowly": torch.logspace(0, -6, 16),
+    "nothing but zeros below": torch.cat([torch.linspace(2, 1, 10), torch.zeros(6)]),
+    "one value and no other": torch.cat([torch.ones(1), torch.zeros(15)]),
+}
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64), (16, 16)])
+@pytest.mark.parametrize("values", LOST.values(), ids=LOST)
+def test_what_the_square_loses_is_made_good_by_a_thin_decomposition(
+    values: Tensor, shape: tuple[int, int], decomposed: list[tuple[int, ...]]
+) -> None:
+    matrix = with_spectrum(*shape, values)
+    u, s, vh = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
     found = decompose(matrix, method="gram")
-    assert exact_calls
-    assert_is_decomposition_of(matrix, found)
-    torch.testing.assert_close(found.singular_values.double(), truth, atol=3e-7, rtol=0)
+    lost = int((torch.from_numpy(s) * 1e4 <= s[0]).sum())
+    assert decomposed == [(lost, lost)]
+    assert_is_decomposition_of(matrix, found, tolerance=2e-6)
+    torch.testing.assert_close(found.singular_values.double(), torch.from_numpy(s), atol=1e-11 * s[0], rtol=2e-7)
+    for index in range(16):
+        alone = np.delete(abs(s - s[index]), index).min() > 1e-6 * s[0]
+        if alone and s[index] > 1e-7 * s[0]:
+            assert abs(float(found.u[:, index].double().numpy() @ u[:, index])) > 1 - 1e-6
+            assert abs(float(found.vh[index].double().numpy() @ vh[index])) > 1 - 1e-6
+
+
+def test_square_matrices_of_noise_never_need_a_whole_decomposition(decomposed: list[tuple[int, ...]]) -> None:
+    """As layers begin: their smallest values are 1/n of the largest, and smaller by chance."""
+    for seed in range(3):
+        matrix = gaussian(96, 96, seed=seed)
+        matrix[0] = matrix[1:].mean(0) + 1e-5 * matrix[0]
+        assert_is_decomposition_of(matrix, decompose(matrix, method="gram"), tolerance=3e-6)
+    assert decomposed == [(1, 1)] * 3
 
 
 def test_a_well_conditioned_tall_matrix_never_reaches_the_slower_solvers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ EVERYTHING = dataclasses.replace(
     edits=("rank 16 of 32 in up of layer 1",),
     start={"select": Figures(0.5, 1.0, 24), "test": Figures(None, 2.0, 24, perplexity=7.4)},
     comparison={**RESULT.comparison, "test_over_start": Comparison(-0.1, (-0.2, 0.0), 0.5, fixed=0, broken=2)},
+    cost=Cost(1.5, 3, 100, 5, gpu_seconds=2.5, peak_gpu_bytes=7),
     guards=(GuardReading("notes.txt", "perplexity", 20.0, 20.2, 0.01, 0.02, "share"),),
     base={"test": Figures(0.25, 1.5, 24, top5=0.5, top10=0.75)},
     edited={"test": Figures(0.25, 1.5, 24, metric=("f1", 0.4))},

@@ -5,10 +5,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strop.checkpoints.offloaded import fetched
+from strop.checkpoints.hashing import fingerprints_of
 from strop.checkpoints.own import own_parameters
 from strop.checkpoints.zoo import ZOO, pulled_folder
-from strop.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +42,9 @@ class BaseIdentity:
 
 
 def identify(model: "PreTrainedModel") -> BaseIdentity:
-    """Return a model's identity; the fingerprint reads every parameter once.
+    """Return a model's identity; the fingerprint reads every parameter.
+
+    sha256(‖ name=fingerprint;), its first 128 bits, over the parameters in the model's order.
 
     Args:
         model: with its real weights, wherever they lie; what is attached to it does not count.
@@ -51,14 +52,9 @@ def identify(model: "PreTrainedModel") -> BaseIdentity:
     Raises:
         CheckpointError: a parameter has no numbers, for it is on the meta device.
     """
-    from strop.linalg import fingerprint
-
-    digest = hashlib.sha256()
-    for name, parameter in own_parameters(model):
-        stored = fetched(model, name, parameter)
-        if stored.is_meta:
-            raise CheckpointError(f"{name} is on the meta device, without numbers; load the model onto a real one.")
-        digest.update(f"{name}={fingerprint(stored)};".encode())
+    own = dict(own_parameters(model))
+    found = fingerprints_of(model, own)
+    digest = hashlib.sha256("".join(f"{name}={found[name]};" for name in own).encode())
     name = str(model.config.name_or_path)
     zoo_name = next((zoo for zoo in ZOO if name and Path(name) == pulled_folder(zoo)), None)
     return BaseIdentity(

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, device_of
 from strop.interventions.attachment import Attachment
-from strop.interventions.editor import StateEdit, editor_of
+from strop.interventions.editor import editor_of
 from strop.interventions.head import Head, HeadSwap
 from strop.interventions.interfaces import Decompose, Intervention, StateIntervention
+from strop.interventions.state_edit import StateEdit
 from strop.interventions.weights import shape_of
 from strop.linalg import DecompositionCache, full_precision
 

@@ -15,9 +15,10 @@ from strop.checkpoints import ATTACHED
 from strop.errors import InterventionError, StropWarning, UsageError
 from strop.interventions.base_kept import LOST, REMEDY, BaseKept
 from strop.interventions.compiled import forget_compiled_code
-from strop.interventions.editor import StateEdit, StateEditor
+from strop.interventions.editor import StateEditor
 from strop.interventions.head import Head, HeadSwap
 from strop.interventions.interfaces import Intervention
+from strop.interventions.state_edit import StateEdit
 from strop.interventions.weights import WeightEdits
 
 _NAMES = ("strop_edits", *(f"strop_edits_{number}" for number in range(2, 100)))

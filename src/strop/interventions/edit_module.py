@@ -1,6 +1,6 @@
 """A low-rank edit with its numbers: what runs on hidden states, and what learns."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional
 from strop.interventions.formulas import ACTIVATIONS, Activation, Formula
 from strop.interventions.interfaces import Shape
 from strop.interventions.learned import moved_but_not_cast
-from strop.linalg import full_precision, orthonormal_rows
+from strop.linalg import Frames, full_precision, orthonormal_rows, rows_made_orthonormal
 
 
 class _Decision(Protocol):
@@ -26,6 +26,26 @@ class _Decision(Protocol):
     def formula(self) -> Formula: ...
     def check(self, tensors: Mapping[str, Tensor], shape: Shape) -> None: ...
     def refuse_other_subspaces(self, names: Collection[str] | None) -> None: ...
+
+
+def frames_together(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[Tensor, Frames]]:
+    """Return B for each of the modules that learn orthonormal rows, made by as few factorisations as their sizes allow.
+
+    Each comes with the frames it is one of, which are not checked yet.
+
+    Args:
+        modules: of edits of any method.
+    """
+    alike: dict[object, list[EditModule]] = {}
+    for module in modules:
+        if isinstance(module, EditModule) and module.edit.formula.orthonormal and module.learns_basis:
+            basis = next(module._parts("basis"))
+            alike.setdefault((module.edit.rank, basis.shape[1], basis.dtype, basis.device), []).append(module)
+    found: dict[nn.Module, tuple[Tensor, Frames]] = {}
+    for same in alike.values():
+        frames = rows_made_orthonormal(torch.stack([module._whole("basis") for module in same]))
+        found.update((module, (rows, frames)) for module, rows in zip(same, frames.rows.unbind(), strict=True))
+    return found
 
 
 class EditModule(nn.Module):
@@ -58,7 +78,10 @@ class EditModule(nn.Module):
         """The share of the edit's entries that training sets to zero."""
         self.drops_state = False
         """Dropout falls on the whole edited state, as in the published code, and not on the edit alone."""
-        self._active = torch.ones(edit.rank, dtype=torch.bool)
+        self._active: Tensor | None = None
+        """(rank,): which rows edit; None where all do."""
+        self._frame: tuple[object, Tensor] | None = None
+        """Of which basis, and B itself."""
 
     def __str__(self) -> str:
         return str(self.edit)
@@ -77,9 +100,9 @@ class EditModule(nn.Module):
             UsageError: there is no such subspace.
         """
         sizes = [rank for _, rank in self.edit.subspaces] or [self.edit.rank]
-        self._active = torch.cat(
-            [torch.full((size,), used) for size, used in zip(sizes, self._rows_of(names), strict=True)]
-        )
+        wanted = self._rows_of(names)
+        active = [torch.full((size,), used) for size, used in zip(sizes, wanted, strict=True)]
+        self._active = None if all(wanted) else torch.cat(active)
 
     def _rows_of(self, names: Collection[str] | None) -> list[bool]:
         if names is None:
@@ -113,16 +136,40 @@ class EditModule(nn.Module):
                 for part, kept in zip(parts, torch.split(tensors[name], [len(part) for part in parts]), strict=True):
                     part.copy_(kept)
 
-    def basis_rows(self) -> Tensor:
-        """Return B, (rank, hidden): with orthonormal rows where the formula asks for them."""
-        basis = self._whole("basis")
-        return orthonormal_rows(basis) if self.edit.formula.orthonormal else basis
+    @property
+    def learns_basis(self) -> bool:
+        """Whether gradients are asked for its basis now."""
+        return torch.is_grad_enabled() and any(part.requires_grad for part in self._parts("basis"))
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Return edited states, (tokens, hidden), in the dtype of those given."""
+    def basis_rows(self) -> Tensor:
+        """Return B, (rank, hidden): with orthonormal rows where the formula asks for them.
+
+        Where nothing is to learn them, these are made once.
+        """
+        parts = list(self._parts("basis"))
+        if not self.edit.formula.orthonormal:
+            return self._whole("basis")
+        if any(part.requires_grad or part.is_inference() for part in parts):  # the latter count no versions
+            return orthonormal_rows(self._whole("basis"))
+        basis = [(part.device, part.data_ptr(), part._version) for part in parts]
+        if (
+            self._frame is None
+            or self._frame[0] != basis
+            or (self._frame[1].is_inference() and not torch.is_inference_mode_enabled())
+        ):
+            self._frame = (basis, orthonormal_rows(self._whole("basis")).detach())
+        return self._frame[1]
+
+    def forward(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return edited states, (tokens, hidden), in the dtype of those given.
+
+        Args:
+            states: (tokens, hidden).
+            rows: B, where it was made together with those of other edits.
+        """
         formula = self.edit.formula
         with full_precision():
-            rows = self.basis_rows()
+            rows = self.basis_rows() if rows is None else rows
             given = states.to(rows.dtype)
             bias = self._whole("bias")
             if formula.reads and formula.subtracts and self.edit.activation == "linear":
@@ -132,7 +179,7 @@ class EditModule(nn.Module):
                     ACTIVATIONS[self.edit.activation](given @ self._whole("source").T + bias) if formula.reads else bias
                 )
                 value = value - given @ rows.T if formula.subtracts else value.expand(given.shape[0], -1)
-            if not bool(self._active.all()):
+            if self._active is not None:
                 value = value * self._active.to(value)
             change = value @ rows
             if self.dropout and self.training:

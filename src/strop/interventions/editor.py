@@ -5,7 +5,6 @@ of the model's forward before it runs, and off those of `generate`, and is kept 
 thread. `generate` is the only method replaced, on the one model, for as long as an edit is on.
 """
 
-import copy
 import dataclasses
 import functools
 import sys
@@ -16,7 +15,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from strop.anatomy import Anatomy, Stack
@@ -24,6 +22,7 @@ from strop.errors import InterventionError, StropWarning
 from strop.interventions.calls import Calls
 from strop.interventions.compiled import never_compiled
 from strop.interventions.copies import copy_with_model, refuse_pickling
+from strop.interventions.edit_module import frames_together
 from strop.interventions.interfaces import StateIntervention
 from strop.interventions.positions import Positions
 from strop.interventions.prompts import (
@@ -39,7 +38,9 @@ from strop.interventions.prompts import (
     shows_images,
     tokens_of,
 )
+from strop.interventions.state_edit import StateEdit
 from strop.interventions.weights import stand_for_weights_first
+from strop.linalg import Frames
 
 _NAME = "_strop_editor"
 
@@ -53,6 +54,8 @@ class _Pass:
     tokens: Tensor
     layout: Layout | None
     """None of images, whose tokens only hidden states show."""
+    frames: dict[nn.Module, tuple[Tensor, Frames]] = dataclasses.field(default_factory=dict)
+    """What edits that learn make their bases orthonormal by, made together."""
     chosen: dict[tuple[Positions, torch.Size | None], Tensor | None] = dataclasses.field(default_factory=dict)
 
     def indices(self, positions: Positions, shape: torch.Size | None = None) -> Tensor | None:
@@ -71,30 +74,6 @@ class _Pass:
 
 _PASSES: Calls[_Pass] = Calls("strop_passes")
 _GENERATIONS: Calls[Prompts] = Calls("strop_generations")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StateEdit:
-    """An intervention in hidden states, with the module that edits them."""
-
-    entry: StateIntervention
-    module: nn.Module
-
-    def on(self, device: torch.device, *, replica: bool) -> Callable[[Tensor], Tensor]:
-        """Return what edits states on a device.
-
-        Args:
-            device: where the states are.
-            replica: several threads edit at once, each on a device of its own. Else the module moves there: one that does
-                not learn is no part of the model, and is not moved with it.
-        """
-        first = next(tensors_of(self.module), None)
-        if first is None or first[1].device == device:
-            return self.module
-        if not replica:
-            return self.module.to(device)
-        moved = {name: tensor.to(device) for name, tensor in tensors_of(self.module)}
-        return functools.partial(functional_call, copy.deepcopy(self.module), moved)
 
 
 class StateEditor:
@@ -211,7 +190,7 @@ class StateEditor:
         if around is not None and around.entrance is not module and around.tokens is tokens:
             return  # the model with its LM head calls the one without
         if shows_images(arguments):
-            _PASSES.enter(self, _Pass(module, tokens, None), _frame_of_call())
+            _PASSES.enter(self, _Pass(module, tokens, None, self._frames()), _frame_of_call())
             return
         prompts = _GENERATIONS.latest(self)
         mask = prompts.mask if prompts is not None and prompts.are_read_by(arguments) else None
@@ -220,10 +199,18 @@ class StateEditor:
         else:
             layout = layout_of(arguments, prompt_mask=mask, whole_input=self._whole_input)
         count_read(arguments)
-        begun = _Pass(module, tokens, layout)
+        begun = _Pass(module, tokens, layout, self._frames())
         if module.training and torch.is_grad_enabled() and layout.prompt_length is not None:
             self._refuse_to_learn_nothing(begun, arguments.get("labels"))
         _PASSES.enter(self, begun, _frame_of_call())
+
+    def _frames(self) -> dict[nn.Module, tuple[Tensor, Frames]]:
+        """Make the frames of all edits that learn at once; where blocks run again inside backward each makes its own."""
+        if not torch.is_grad_enabled() or any(
+            block.training and getattr(block, "gradient_checkpointing", False) for block in self._blocks(self._model)
+        ):
+            return {}
+        return frames_together(edit.module for edit in self.edits)
 
     def _refuse_to_learn_nothing(self, begun: _Pass, labels: Any) -> None:
         """Raise where edits are to learn from a batch in which they touch no token, and warn where it has no label."""
@@ -247,6 +234,8 @@ class StateEditor:
         found = _PASSES.latest(self)
         if found is not None and found.entrance is module:
             _PASSES.leave(found)
+            for frames in {id(frames): frames for _, frames in found.frames.values()}.values():
+                frames.check()  # when all is under way: whoever reads the loss waits as well
 
 
 class _EditedModule:
@@ -270,10 +259,14 @@ class _EditedModule:
         return (edited, *output[1:]) if isinstance(output, (tuple, list)) else edited
 
     def _edited(self, edit: StateEdit, states: Tensor, *, replica: bool) -> Tensor:
-        tokens = _tokens(_PASSES.latest(self._editor), edit.entry.positions, states.shape[:-1])
+        its_pass = _PASSES.latest(self._editor)
+        tokens = _tokens(its_pass, edit.entry.positions, states.shape[:-1])
         if tokens is not None and tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
         compute = edit.on(states.device, replica=replica)
+        made = its_pass.frames.get(edit.module) if its_pass is not None and compute is edit.module else None
+        if made is not None:
+            compute = functools.partial(compute, rows=made[0].to(states.device))
         flat = states.flatten(0, -2)
         if tokens is None:
             return compute(flat).view(states.shape)
@@ -372,12 +365,6 @@ def _refuse_second_prompt(editor: StateEditor, positional: tuple[Any, ...], name
             "With a guidance_scale the model reads a second prompt, and where that one ends cannot be known; generate "
             "without it, or edit at positions all."
         )
-
-
-def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield a module's parameters and buffers by name."""
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def editor_of(model: PreTrainedModel, anatomy: Anatomy) -> StateEditor:

@@ -1,6 +1,7 @@
 """Tensors in, tensors out: decompositions, ranks, spectra, frames and the effects of singular values."""
 
 from strop.linalg.cache import DecompositionCache
+from strop.linalg.checksum import checksum
 from strop.linalg.effects import (
     EffectAccumulator,
     Reduction,
@@ -10,8 +11,8 @@ from strop.linalg.effects import (
     token_effects,
 )
 from strop.linalg.factors import are_components
-from strop.linalg.fingerprint import fingerprint
-from strop.linalg.frames import orthonormal_rows
+from strop.linalg.fingerprint import fingerprint, remember_fingerprints
+from strop.linalg.frames import Frames, orthonormal_rows, rows_made_orthonormal
 from strop.linalg.precision import full_precision
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
@@ -20,10 +21,12 @@ from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_to
 __all__ = [
     "DecompositionCache",
     "EffectAccumulator",
+    "Frames",
     "Reduction",
     "SingularValueDecomposition",
     "Spectrum",
     "are_components",
+    "checksum",
     "decompose",
     "decompose_together",
     "effective_rank",
@@ -34,7 +37,9 @@ __all__ = [
     "orthonormal_rows",
     "rank_for_fraction",
     "rank_for_laser_rate",
+    "remember_fingerprints",
     "retained_energy",
+    "rows_made_orthonormal",
     "singular_value_effects",
     "singular_value_effects_from_gradient",
     "spectrum_of",

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from strop.errors import StropWarning, UsageError
 from strop.files import cache_folder, is_leftover, replacing_file, to_disk
+from strop.linalg.behind import Behind
+from strop.linalg.checksum import checksum as checksum_of
 from strop.linalg.fingerprint import fingerprint
 from strop.linalg.svd import SingularValueDecomposition, decompose, decompose_together
 
@@ -26,8 +28,14 @@ CHECKSUM = "checksum"
 """Under what name the file's metadata has that of its factors."""
 STALE_SECONDS = 3600
 """After how long a file that is still being written was left behind by a process that is dead."""
+WAITING_BYTES = 2**30
+"""Most that decompositions which are still to be written may take."""
 _HEADER_BYTES = 512
 """More than a file holds beside its three tensors."""
+_BEHIND = Behind(most_bytes=WAITING_BYTES)
+_WAITING: dict[Path, SingularValueDecomposition] = {}
+"""What this process has made and not written yet."""
+os.register_at_fork(after_in_child=_WAITING.clear)
 
 
 class DecompositionCache:
@@ -36,7 +44,8 @@ class DecompositionCache:
     What this object has kept or found stays, so that a sweep that is larger than the budget finds the same share of it every
     time. Every file holds a checksum of its numbers; one that is damaged is never used, and made anew. A disk that refuses
     the write costs the reuse and nothing else: the decomposition is still returned, and a full disk is told once. Any number
-    of processes may share a folder.
+    of processes may share a folder. What was made is written behind the back of whoever goes on with it, at the latest before
+    the process ends; `flush` waits for it.
 
     Args:
         folder: where to keep them; `svd/` in Strop's cache folder by default.
@@ -99,32 +108,47 @@ class DecompositionCache:
             for path, kept in zip(paths, found, strict=True)
         ]
 
+    def flush(self) -> None:
+        """Return when all that was made in this process is on disk."""
+        _BEHIND.wait()
+
     def _find(self, path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
+        waiting = _WAITING.get(path)
+        if waiting is not None and waiting.u.device == matrix.device:
+            return waiting
         kept = _kept(path, matrix)
         if kept is not None:
             self._used.add(path)
         return kept
 
     def _kept_from_now_on(self, path: Path, decomposition: SingularValueDecomposition) -> SingularValueDecomposition:
+        _WAITING[path] = decomposition
+        size = sum(tensor.nbytes for tensor in _named(decomposition).values())
+        _BEHIND.do(lambda: self._write(path, decomposition), size=size)
+        return decomposition
+
+    def _write(self, path: Path, decomposition: SingularValueDecomposition) -> None:
         try:
             self._keep(path, decomposition)
         except (OSError, SafetensorError) as error:
             self._tell(error)
-        return decomposition
+        finally:
+            _WAITING.pop(path, None)
 
     def _path_of(self, matrix: Tensor) -> Path:
-        return self.folder / f"{fingerprint(matrix)}.safetensors"
+        return self.folder.absolute() / f"{fingerprint(matrix)}.safetensors"
 
     def _keep(self, path: Path, decomposition: SingularValueDecomposition) -> None:
-        tensors = {"u": decomposition.u, "s": decomposition.singular_values, "vh": decomposition.vh}
+        tensors = _named(decomposition)
         size = sum(tensor.nbytes for tensor in tensors.values()) + _HEADER_BYTES
         if size > self.budget_bytes:
             return
         if not self._make_room(size, but=path):
             return
+        checksum = _checksum(tensors)
         own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         with replacing_file(path) as temporary:
-            save_file(own, temporary, metadata={"format": "pt", CHECKSUM: _checksum(own)})
+            save_file(own, temporary, metadata={"format": "pt", CHECKSUM: checksum})
             to_disk(temporary)
         self._used.add(path)
 
@@ -173,9 +197,10 @@ def _kept(path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
             tensors = {name: file.get_tensor(name) for name in NAMES}
     except (SafetensorError, KeyError, OSError):
         return None
+    tensors = {name: tensor.to(matrix.device) for name, tensor in tensors.items()}
     if _checksum(tensors) != wanted:
         return None
-    u, s, vh = (tensors[name].to(matrix.device) for name in NAMES)
+    u, s, vh = (tensors[name] for name in NAMES)
     rank = min(matrix.shape)
     if (u.shape, s.shape, vh.shape) != ((matrix.shape[0], rank), (rank,), (rank, matrix.shape[1])):
         return None
@@ -184,8 +209,12 @@ def _kept(path: Path, matrix: Tensor) -> SingularValueDecomposition | None:
     return SingularValueDecomposition(u, s, vh)
 
 
+def _named(decomposition: SingularValueDecomposition) -> dict[str, Tensor]:
+    return dict(zip(NAMES, (decomposition.u, decomposition.singular_values, decomposition.vh), strict=True))
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256("".join(fingerprint(tensors[name]) for name in NAMES).encode()).hexdigest()[:32]
+    return hashlib.sha256("".join(checksum_of(tensors[name]) for name in NAMES).encode()).hexdigest()[:32]
 
 
 def _budget_named() -> int:

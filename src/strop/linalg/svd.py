@@ -10,15 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from strop.errors import DecompositionError, UsageError
+from strop.linalg.gram import decompose_by_gram
 from strop.linalg.precision import full_precision
 
 Method = Literal["auto", "exact", "gram", "randomized"]
 
 GRAM_ASPECT = 1.5
 """From this ratio of the longer to the shorter side on, `auto` tries the Gram matrix first (benchmarks/bench_linalg.py)."""
-
-GRAM_CONDITION = 1e4
-"""Largest σ₁/σₙ the Gram path is trusted with: squared, times float64's 2e-16, it keeps u orthonormal to 2e-8."""
 
 TOGETHER_BYTES = 2**28
 """Most that matrices which are decomposed together take in float64."""
@@ -133,11 +131,11 @@ def decompose(
     """Decompose a matrix into its singular values and vectors.
 
     W = U diag(σ) Vᵀ. `exact` is LAPACK's (cuSOLVER's) divide-and-conquer; `gram` takes the eigenvectors of the smaller
-    of WᵀW and WWᵀ in float64, as good as a float32 decomposition while σ₁/σₙ ≤ 1e4 and exact beyond; `auto` picks
-    between the two by shape, and takes `exact` for float64; `randomized` is the range finder with power iterations of
-    Halko, Martinsson and Tropp (arXiv 0909.4061, algorithms 4.4 and 5.1) for the `rank` largest values only. When a
-    solver fails, the next one on the ladder is asked: divide-and-conquer, QR iteration in float64 on the CPU, the Gram
-    matrix.
+    of WᵀW and WWᵀ in float64, and a thin decomposition for the vectors of values below σ₁/1e4, which the square loses: as
+    good as a float32 decomposition; `auto` picks between the two by shape, and takes `exact` for float64; `randomized` is
+    the range finder with power iterations of Halko, Martinsson and Tropp (arXiv 0909.4061, algorithms 4.4 and 5.1) for the
+    `rank` largest values only. When a solver fails, the next one on the ladder is asked: divide-and-conquer, QR iteration
+    in float64 on the CPU, the Gram matrix.
 
     Args:
         matrix: (out, in), any floating dtype; float16 and bfloat16 are decomposed in float32.
@@ -212,12 +210,10 @@ def _by_one_call(stacked: Tensor) -> list[SingularValueDecomposition | None]:
     if work.device.type == "mps" or 0 in work.shape:
         return [None] * len(work)
     try:
-        u, s, vh = _gram_unchecked(work) if first is _gram else _exact(work)
+        u, s, vh = decompose_by_gram(work) if first is _gram else _exact(work)
     except (RuntimeError, np.linalg.LinAlgError, MemoryError):
         return [None] * len(work)
     good = u.isfinite().all((1, 2)) & s.isfinite().all(1) & vh.isfinite().all((1, 2))
-    if first is _gram:
-        good &= ~_lost_in_the_square(s)
     return [
         SingularValueDecomposition(u[index].contiguous(), s[index].contiguous(), vh[index].contiguous())
         if fits
@@ -280,25 +276,8 @@ def _gram(matrix: Tensor) -> Factors:
     if matrix.device.type == "mps":  # no float64 there
         u, s, vh = _gram(matrix.cpu())
         return u.to(matrix.device), s.to(matrix.device), vh.to(matrix.device)
-    u, s, vh = _gram_unchecked(matrix)
-    if bool(_lost_in_the_square(s)):
-        raise ArithmeticError("the smallest singular values are lost in the square")
-    return u, s, vh
-
-
-def _gram_unchecked(matrix: Tensor) -> Factors:
-    wide = matrix.shape[-2] < matrix.shape[-1]
-    tall = (matrix.mT if wide else matrix).double()
-    eigenvalues, eigenvectors = torch.linalg.eigh(tall.mT @ tall)
-    right = eigenvectors.flip(-1)
-    s = eigenvalues.flip(-1).clamp_min(0).sqrt()
-    left = (tall @ right) / s.unsqueeze(-2)
-    u, v = (right, left) if wide else (left, right)
-    return u.to(matrix.dtype), s.to(matrix.dtype), v.mT.to(matrix.dtype)
-
-
-def _lost_in_the_square(singular_values: Tensor) -> Tensor:
-    return singular_values[..., -1].double() * GRAM_CONDITION < singular_values[..., 0].double()
+    u, s, vh = decompose_by_gram(matrix[None])
+    return u[0], s[0], vh[0]
 
 
 def _randomized(

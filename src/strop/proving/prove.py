@@ -10,6 +10,7 @@ from strop.checkpoints import BaseIdentity
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
+from strop.proving.gpus import gpu_cost
 from strop.proving.price import Priced
 from strop.recipe import Recipe
 from strop.runs import BaseModel, Cost, PromptUsed, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
@@ -170,6 +171,7 @@ def result_of(
             evaluations=evaluations + measured.passes,
             tokens=choice.tokens + measured.tokens + priced.tokens,
             peak_rss_bytes=peak_rss_bytes(),
+            **gpu_cost(wall_seconds),
         ),
         versions=versions(),
         metric=measured.base.metric[0] if measured.base.metric is not None else None,

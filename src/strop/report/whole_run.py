@@ -32,4 +32,6 @@ def run_parts(result: RunResult) -> list[Table | str]:
     parts += [*rival_lines(result.rivals), *price_lines(result.price), *guard_lines(result), *budget_lines(result)]
     cost = result.cost
     memory = f"at most {cost.peak_rss_bytes / 1e6:,.0f} MB of memory"
+    if cost.peak_gpu_bytes is not None:
+        memory += f" and {cost.peak_gpu_bytes / 1e6:,.0f} MB on the GPU, held for {cost.gpu_seconds:.0f} s"
     return [*parts, f"{cost.evaluations} evaluations in {cost.wall_seconds:.0f} s, {memory}"]

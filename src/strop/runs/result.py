@@ -49,6 +49,14 @@ class Cost:
     """Read on the way, as if each pass had run the whole model."""
     peak_rss_bytes: int
     """The most memory the process held at once; 0 where the system does not say."""
+    gpu_seconds: float | None = None
+    """Seconds for which GPUs were held, those of several added up; None without one."""
+    peak_gpu_bytes: int | None = None
+    """The most memory tensors took on the GPUs at once, in the last sitting; None without one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what result.json holds of it."""
+        return {name: own for name, own in dataclasses.asdict(self).items() if own is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +172,7 @@ class RunResult:
         content["categories"] = self.categories.to_json() if self.categories is not None else None
         content["price"] = self.price.to_json() if self.price is not None else None
         content["rivals"] = self.rivals.to_json() if self.rivals is not None else {}
+        content["cost"] = self.cost.to_json()
         if not self.task.shots:
             del content["task"]["shots"]
         for name in ("start", "guards", "price", "categories", "rivals", "budget", "metric", "head", "prompt"):

@@ -111,7 +111,7 @@ class SideBySide:
         for part in ("price", "rivals"):
             content[part] = {name: own[part] for name in ("a", "b") if part in (own := told[f"{name}_over_base"])}
         content["cost"] = {
-            name.lower(): dataclasses.asdict(side.cost) for name, side in self.sides.items() if side.cost is not None
+            name.lower(): side.cost.to_json() for name, side in self.sides.items() if side.cost is not None
         }
         optional = ("categories", "changed", "price", "rivals", "cost")
         return {name: own for name, own in content.items() if own or name not in optional}

@@ -299,6 +299,12 @@ def _cost(run: RunFiles) -> list[Part]:
         ("evaluations", f"{cost.evaluations:,}"),
         ("tokens read", f"{cost.tokens:,}"),
         ("memory, at most", f"{cost.peak_rss_bytes / 1e6:,.0f} MB"),
+        *((("GPU seconds", f"{cost.gpu_seconds:,.0f}"),) if cost.gpu_seconds is not None else ()),
+        *(
+            (("GPU memory, at most", f"{cost.peak_gpu_bytes / 1e6:,.0f} MB"),)
+            if cost.peak_gpu_bytes is not None
+            else ()
+        ),
     )
     return [Table("What the run took", ("", "figure"), rows), *budget_lines(result)]
 
