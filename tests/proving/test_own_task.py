@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 import strop
 from strop.anatomy import MatrixType, WeightSite
@@ -34,15 +36,25 @@ def test_it_is_of_texts_that_nothing_else_reads_and_they_stand_in_one_split_each
     assert evaluate(model, small_tokenizer, task).perplexity > 1
 
 
-def test_nothing_gains_on_what_the_base_writes_but_by_chance(tiny: Callable[..., Any], small_tokenizer: Any) -> None:
+@pytest.fixture
+def by_letters() -> Any:
+    """A tokenizer of single letters: whatever is written with it is read as the same tokens."""
+    vocabulary = {"<|end|>": 0} | {chr(32 + number): number for number in range(1, 95)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def test_nothing_gains_on_what_the_base_writes_but_by_chance(tiny: Callable[..., Any], by_letters: Any) -> None:
     """E log p(x) − E log q(x) = KL(p ‖ q): whatever is cut, the base predicts its own text better."""
-    model = tiny("llama", max_position_embeddings=512)
-    task = own_text_task(model, small_tokenizer)
-    before = evaluate(model, small_tokenizer, task).perplexity
+    model = tiny("llama", vocab_size=95)
+    task = own_text_task(model, by_letters)
+    written = evaluate(model, by_letters, task)
+    assert set(written.tokens.tolist()) == {48}
     for layer in range(3):
-        cut = Recipe.of(model, [RankReduction(WeightSite(layer, MatrixType.DOWN), 0.3)])
+        cut = Recipe.of(model, [RankReduction(WeightSite(layer, MatrixType.DOWN), 0.2)])
         with strop.applied(model, cut):
-            assert evaluate(model, small_tokenizer, task).perplexity > before
+            assert evaluate(model, by_letters, task).perplexity > written.perplexity
 
 
 @pytest.mark.parametrize(("prompt_tokens", "border"), [(3, 3), (4, 3)])

@@ -37,11 +37,11 @@ def test_passages_end_at_blanks_and_halves_are_parted_before_one() -> None:
 
 def test_its_splits_share_no_passage_and_are_the_same_every_time() -> None:
     task = text_task(DIARY, name="diary.txt")
-    assert (task.name, task.score, task.counts) == ("diary.txt", "perplexity", {"train": 12, "select": 9, "test": 9})
+    assert (task.name, task.score, task.counts) == ("diary.txt", "perplexity", {"train": 11, "select": 9, "test": 9})
     identities = [example.identity for members in task.splits.values() for example in members]
     assert len(set(identities)) == len(identities) == len(passages_of(DIARY))
     assert text_task(DIARY).fingerprint == task.fingerprint
-    assert text_task(DIARY.replace("Day", "Week").replace("rained", "snowed")).fingerprint != task.fingerprint
+    assert text_task(DIARY.replace("rained", "snowed")).fingerprint != task.fingerprint
 
 
 def test_a_repeated_passage_counts_once() -> None:

@@ -36,9 +36,9 @@ def text_task(text: str, *, name: str = "text") -> Task:
 
     >>> task = text_task("\n".join(f"On day {day} it rained again, and nobody went out." for day in range(200)), name="diary")
     >>> task.score, task.counts
-    ('perplexity', {'train': 8, 'select': 6, 'test': 6})
+    ('perplexity', {'train': 7, 'select': 6, 'test': 6})
     >>> task.examples("select")[0].answer[:20]
-    ' out.\nOn day 84 it r'
+    '\nOn day 109 it raine'
     """
     refuse_blank(text, called=f"The text {name}")
     examples = without_repeats(
