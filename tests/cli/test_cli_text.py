@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.results import result_of
+
+import strop
+from strop.recipe import Recipe
 
 QUICK = ["--quiet", "--no-rivals"]
 FREE = ["--strategy", "data-free", "--top-matrices", "2", "--layers", "1", *QUICK]
@@ -70,6 +74,31 @@ def test_with_neither_it_goes_by_what_the_model_writes_itself(
     if words[0] != "bake":
         expected = ["search", str(roomy_folder), "--text", "FILE", "--strategy", "data-free"]
         assert [word for word in words if word not in ("--out", str(tmp_path / "run-search"))] == expected
+
+
+def test_methods_that_gained_nothing_on_a_text_lead_to_a_look_at_the_model(
+    strop_command: Callable[..., Any],
+    roomy_folder: Path,
+    notes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_gain(model: Any, tokenizer: Any, task: Any, plan: Any, settings: Any) -> Any:
+        command = next(name for name in ("search", "sharpen", "train") if name in type(plan).__name__.lower())
+        return strop.RunOutcome(Recipe.of(model, []), result_of(command=command, gain=0.0), ())
+
+    for room, command in (("searching", "search"), ("searching", "sharpen"), ("training", "train")):
+        monkeypatch.setattr(f"strop.{room}.{command}", without_gain)
+    words, tried = ["search"], []
+    while words[0] != "inspect":
+        tried.append(words[0])
+        more = ["--method", words[words.index("--method") + 1]] if "--method" in words else []
+        words = next_of(
+            strop_command(tried[-1], roomy_folder, "--text", notes, "--out", tmp_path / "run", *more, "--quiet")
+        )
+        assert words[0] == "inspect" or words[1:4] == [str(roomy_folder), "--text", str(notes)]
+    assert tried == ["search", "sharpen", "train"]
+    assert words == ["inspect", str(roomy_folder)]
 
 
 @pytest.mark.parametrize("command", ["prune", "train"])
