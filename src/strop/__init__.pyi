@@ -51,6 +51,7 @@ from .tasks import TaskCheck as TaskCheck
 from .tasks import builtin_tasks as builtin_tasks
 from .tasks import check_task as check_task
 from .tasks import load_task as load_task
+from .tasks import text_task as text_task
 from .training import TrainPlan as TrainPlan
 from .training import train as train
 

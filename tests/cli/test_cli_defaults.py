@@ -18,7 +18,7 @@ FIELDS = {"fraction": "fractions", "scope": "scopes", "untied": "tied", "prefix_
 """Options that are called otherwise than the setting."""
 WORDS: dict[str, Any] = {
     "patience": "never",
-    "rank_fractions": "around the prediction, or LASER's grid",
+    "rank_fractions": "around the prediction, what the spectrum says, or LASER's grid",
     "learning_rate": "0.0009 for hidden states, 0.01 for weights, 0.002 for lora",
     "alpha": "twice the rank",
     "keep_text": False,

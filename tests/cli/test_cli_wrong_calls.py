@@ -204,7 +204,7 @@ def test_per_example_scores_are_written_over_nothing_unasked(
         ["inspect", "x", "--nonsense"],
         ["nonsense"],
         ["inspect"],
-        ["eval", "x"],
+        ["eval"],
         ["search", "x", "--task", "world-facts"],
         ["bake", "x", "--out", "y"],
     ],
@@ -220,7 +220,7 @@ def test_a_call_that_does_not_parse_exits_with_two(strop_command: Any, call: lis
 def test_a_value_that_does_not_fit_its_option_is_one_sentence(refused: Any) -> None:
     for options, said in (
         (["--stack", "sideways"], "'--stack': 'sideways' is not one of 'encoder', 'decoder', 'cross', 'vision'."),
-        (["--strategy", "guess"], "'--strategy': 'guess' is not one of 'gradient', 'exhaustive'."),
+        (["--strategy", "guess"], "'--strategy': 'guess' is not one of 'gradient', 'exhaustive', 'data-free'."),
         (
             ["--max-edits", "many"],
             "'--max-edits': Input should be a valid integer, unable to parse string as an integer.",

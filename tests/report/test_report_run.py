@@ -14,6 +14,7 @@ from strop.report import (
     guard_lines,
     intervention_lines,
     percent,
+    run_parts,
     run_table,
     signed_points,
     to_markdown,
@@ -153,3 +154,15 @@ def test_a_choice_its_budget_ended_is_told_so_and_nothing_is_said_of_edits_that_
     assert (
         budget_lines(result(budget=BudgetUse(seconds=None, evaluations=9, spent=False))) == budget_lines(result()) == []
     )
+
+
+def test_a_run_on_text_ends_with_its_perplexities_and_no_other_run_does() -> None:
+    before, after = (
+        Figures(None, loss, 4000, perplexity=perplexity) for loss, perplexity in ((2.9, 20.0), (2.8, 18.5))
+    )
+    on_text = dataclasses.replace(
+        result(accuracy=False), base={"select": before, "test": before}, edited={"select": before, "test": after}
+    )
+    line = "Perplexity of what is held out: 20.000 -> 18.500 (× 0.9250)."
+    assert [part for part in run_parts(on_text) if "Perplexity" in str(part)] == [line]
+    assert not [part for part in run_parts(result()) if "Perplexity" in str(part)]

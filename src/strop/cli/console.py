@@ -30,12 +30,21 @@ ModelArgument = Annotated[
     typer.Argument(metavar="MODEL", help="A zoo name (smollm2-135m), a local folder, or a hub id.", show_default=False),
 ]
 TaskOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--task",
         "-t",
         metavar="TASK",
         help="A task file, or a built-in task such as world-facts, int-sum, boolq; a wrong name lists all.",
+        show_default=False,
+    ),
+]
+TextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="In the place of a task: predict the passages of this text, judged by perplexity.",
         show_default=False,
     ),
 ]
@@ -164,11 +173,29 @@ def load_for_command(
     return load_labelled(name, labels=labels or 1, seed=seed, new_head=new_head, **how)
 
 
-def task_for_command(name: str, shots: int | None) -> "Task":
-    """Load a task for a command, with `shots` examples before each prompt where a number is given."""
-    from strop.tasks import load_task
+def task_for_command(name: str | None, shots: int | None, *, text: Path | None = None, needed: bool = True) -> "Task":
+    """Load a task for a command, or make one of a text, with `shots` examples before each prompt where a number is given.
 
-    task = load_task(name)
+    Where neither is given and none is needed it is that of text the model has yet to write itself.
+    """
+    from strop.errors import UsageError
+    from strop.proving.own_task import UNWRITTEN
+    from strop.tasks import load_task, text_task
+    from strop.tasks.plain_text import read_text
+
+    if name is not None and text is not None:
+        raise UsageError("--task and --text both say what to be good at: give one of them.")
+    if text is not None:
+        task = text_task(read_text(text, called=f"The text {text}"), name=text.name)
+    elif name is not None:
+        task = load_task(name)
+    elif needed:
+        raise UsageError(
+            "Say what to be good at: --task TASK, a task file or a built-in task, or --text FILE, some pages to predict; only "
+            "strop search --strategy data-free goes without."
+        )
+    else:
+        task = UNWRITTEN
     return task if shots is None else task.with_shots(shots)
 
 

@@ -20,6 +20,7 @@ from strop.cli.console import (
     ShotsOption,
     ShowChangesOption,
     TaskOption,
+    TextOption,
     anatomy_for_command,
     drift_text_for_command,
     load_for_command,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     model_name: ModelArgument,
-    task_name: TaskOption,
+    task_name: TaskOption = None,
+    text_file: TextOption = None,
     recipes: Annotated[
         list[Path] | None,
         typer.Option("--recipe", metavar="DIR", help="A recipe to apply; may be repeated.", show_default=False),
@@ -73,7 +75,7 @@ def evaluate(
     shots: ShotsOption = None,
     show_changes: ShowChangesOption = None,
 ) -> None:
-    """Score a model on a split of a task; with a recipe, before and after.
+    """Score a model on a split of a task, or of a text; with a recipe, before and after.
 
     Example: [bold]strop eval smollm2-135m --task world-facts --recipe RUN/recipe[/bold]
     """
@@ -84,7 +86,7 @@ def evaluate(
     from strop.runs import can_be_baked
     from strop.scoring import refuse_changed
 
-    task = task_for_command(task_name, shots)
+    task = task_for_command(task_name, shots, text=text_file)
     examples = task.examples(split, limit=limit)
     if out is not None:
         refuse_written(out, force=force)
@@ -118,8 +120,9 @@ def evaluate(
     _print(report, measured.change)
     loading = {"--revision": revision, "--device": device, "--dtype": dtype, "--family": family_file}
     if measured.change is None or measured.change.comparison.ci95[0] <= 0:
-        asked = {"--task": task_name, "--shots": shots, "--drift-text": drift_text, "--out": free_name(Path("RUN"))}
-        print_next("sharpen" if task.labels is None else "train", model_name, options={**asked, **loading})
+        asked = {"--task": task_name, "--text": text_file, "--shots": shots, "--drift-text": drift_text}
+        command = "sharpen" if task.labels is None else "train"
+        print_next(command, model_name, options={**asked, "--out": free_name(Path("RUN")), **loading})
     elif len(loaded.recipes) == 1 and can_be_baked(loaded.recipes[0].describe(), head=loaded.recipes[0].head):
         baked = {"--recipe": (recipes or [])[0], "--out": free_name(Path("MODEL")), "--force": force, **loading}
         print_next("bake", model_name, options=baked)

@@ -30,6 +30,7 @@ from strop.cli.console import (
     ShowChangesOption,
     StackOption,
     TaskOption,
+    TextOption,
     anatomy_for_command,
     drift_text_for_command,
     load_for_command,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from strop.proving import RunOptions, RunOutcome
     from strop.runs import RunResult
     from strop.statistics import ChangedAnswers
-    from strop.tasks import Example, Task
+    from strop.tasks import Task
 
 
 SHOWN = 5
@@ -62,7 +63,8 @@ class MethodCall:
     """The options every method takes, as they were given; `run` does the rest."""
 
     model_name: str
-    task_name: str
+    task_name: str | None
+    text: Path | None
     out: Path
     after: Path | None
     guard: list[str] | None
@@ -104,7 +106,7 @@ class MethodCall:
 
         given = {name: getattr(self, name) for name in ("select_limit", "test_limit", "objective", "seed")}
         plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
-        task = task_for_command(self.task_name, self.shots)
+        task = task_for_command(self.task_name, self.shots, text=self.text, needed=getattr(plan, "needs_task", True))
         refuse_objective(task, plan.objective)
         if self.show_changes is not None:
             refuse_changed(task, self.show_changes)
@@ -127,12 +129,12 @@ class MethodCall:
                 plan = dataclasses.replace(plan, layers=layers, stack=stack)
             spent = time.monotonic() - self.began if self.began is not None else 0.0
             options = dataclasses.replace(options, family=anatomy.family, progress=progress, spent_seconds=spent)
-            found = method(model, tokenizer, task, plan, options)
-            changed = self._changed(found, model, tokenizer, task.examples("test", limit=plan.test_limit), anatomy)
+            found = method(model, tokenizer, task if task.counts else None, plan, options)
+            changed = self._changed(found, model, tokenizer, task, plan, anatomy)
         self._print(found, task, changed, plan)
 
     def _changed(
-        self, found: "RunOutcome", model: Any, tokenizer: Any, examples: "Sequence[Example]", anatomy: "Anatomy"
+        self, found: "RunOutcome", model: Any, tokenizer: Any, task: "Task", plan: Any, anatomy: "Anatomy"
     ) -> "ChangedAnswers | None":
         """Return answers that the recipe changed, where they are asked for; a finished run that is read back has none."""
         from strop.recipe import applied
@@ -140,6 +142,7 @@ class MethodCall:
 
         if self.show_changes is None or found.test_evaluations is None:
             return None
+        examples = task.examples("test", limit=plan.test_limit)
         on = functools.partial(applied, model, found.recipe, family=anatomy.family)
         return changed_answers(model, tokenizer, examples, found.test_evaluations, after=on, most=self.show_changes)
 
@@ -195,7 +198,9 @@ class MethodCall:
         """
         from strop.runs import can_be_baked
 
-        asked = {"--task": self.task_name, "--shots": self.shots, "--drift-text": self.drift_text}
+        asked = {
+            "--task": self.task_name, "--text": self.text, "--shots": self.shots, "--drift-text": self.drift_text,
+        }  # fmt: skip
         if result.comparison["test"].ci95[0] <= 0:
             trainable = bool(task.counts.get("train"))
             other = other_method(result.command, plan=plan, trainable=trainable, classifier=task.labels is not None)
@@ -206,6 +211,8 @@ class MethodCall:
                 "--guard": self.guard, "--objective": self.objective, "--after": self.after,
                 "--select-limit": self.select_limit, "--test-limit": self.test_limit,
             }  # fmt: skip
+            if not task.counts:  # of what it writes itself a model knows all: what others write may be learned
+                command, more = result.command, {"--text": "FILE", "--strategy": plan.strategy}
             out = free_name(self.out.with_name(f"{self.out.name}-{command}"))
             return (command, self.model_name), {**asked, "--out": out, **more, **wanted}
         recipe = self.out / "recipe"
@@ -220,6 +227,8 @@ class MethodCall:
         self, task: "Task", asked: Mapping[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return what to try where no method helped: more examples in the prompt, or a look at the task without any."""
+        if self.text is not None:
+            return ("inspect", self.model_name), {}
         shots = min(max(SHOWN, 2 * (self.shots or 0)), task.counts.get("train", 0))
         if not shots or task.score == "perplexity":
             return ("task", "check", self.task_name), {"--model": self.model_name}
@@ -228,9 +237,10 @@ class MethodCall:
 
 def _shared(
     model_name: ModelArgument,
-    task_name: TaskOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
     *,
+    task_name: TaskOption = None,
+    text: TextOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the run.", show_default=False)],
     layers: LayersOption = None,
     stack: StackOption = None,
     after: Annotated[
@@ -311,9 +321,9 @@ def method_command(
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
-    arguments = shared[:3]
-    options = [_saying(option, says.get(option.name, {})) for option in shared[3:] if option.name not in without]
-    left = {option.name: option.default for option in shared[3:] if option.name in without}
+    arguments = shared[:4]
+    options = [_saying(option, says.get(option.name, {})) for option in shared[4:] if option.name not in without]
+    left = {option.name: option.default for option in shared[4:] if option.name in without}
 
     def taking_all(**given: Any) -> None:
         names = {field.name for field in dataclasses.fields(MethodCall)}

@@ -12,8 +12,10 @@ from strop.cli.method import MethodCall, method_command
 def search(
     call: MethodCall,
     strategy: Annotated[
-        Literal["gradient", "exhaustive"] | None,
-        typer.Option(help="Ask the gradient which few edits to try, or try all.", show_default="gradient"),
+        Literal["gradient", "exhaustive", "data-free"] | None,
+        typer.Option(
+            help="Ask the gradient which few edits to try, or the spectra alone, or try all.", show_default="gradient"
+        ),
     ] = None,
     compose: Annotated[
         Literal["none", "greedy"] | None,
@@ -23,7 +25,8 @@ def search(
     rank_fractions: Annotated[
         str | None,
         typer.Option(
-            help="Shares of the rank to keep, such as 0.01,0.1.", show_default="around the prediction, or LASER's grid"
+            help="Shares of the rank to keep, such as 0.01,0.1.",
+            show_default="around the prediction, what the spectrum says, or LASER's grid",
         ),
     ] = None,
     max_edits: Annotated[
@@ -33,7 +36,10 @@ def search(
         int | None, typer.Option(help="Examples the gradient is taken over.", show_default="100")
     ] = None,
     top_matrices: Annotated[
-        int | None, typer.Option(help="How many of the matrices the gradient ranks highest to try.", show_default="12")
+        int | None,
+        typer.Option(
+            help="How many of the matrices the gradient, or the spectrum, ranks highest to try.", show_default="12"
+        ),
     ] = None,
     finalists: Annotated[
         int | None, typer.Option(help="How many candidates go on from the screening.", show_default="8")
@@ -42,7 +48,8 @@ def search(
 ) -> None:
     """Find the rank reductions that help a model at a task, and prove the gain on held-out examples (LASER).
 
-    The select split chooses; the test split is scored once, for the model as it was and for the chosen recipe.
+    The select split chooses; the test split is scored once, for the model as it was and for the chosen recipe. With
+    --strategy data-free no labels are needed: it goes by how well a text is predicted, or what the model itself writes.
 
     Examples:
     [bold]strop search smollm2-135m --task world-facts --out RUN[/bold]
@@ -50,6 +57,8 @@ def search(
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
 
     [bold]strop search smollm2-135m --task world-facts --out RUN --guard notes.txt:2%[/bold]
+
+    [bold]strop search smollm2-135m --strategy data-free --text notes.txt --out RUN[/bold]
     """
     from strop.searching import SearchPlan
     from strop.searching import search as run_search

@@ -13,6 +13,7 @@ from strop.linalg.effects import (
 from strop.linalg.factors import are_components
 from strop.linalg.fingerprint import fingerprint, remember_fingerprints
 from strop.linalg.frames import Frames, orthonormal_rows, rows_made_orthonormal
+from strop.linalg.noise import noise_threshold, signal_to_noise
 from strop.linalg.precision import full_precision
 from strop.linalg.rank import fraction_for_rank, rank_for_fraction, rank_for_laser_rate
 from strop.linalg.spectra import Spectrum, effective_rank, retained_energy, spectrum_of
@@ -34,12 +35,14 @@ __all__ = [
     "fraction_for_rank",
     "full_precision",
     "loss_change_by_rank",
+    "noise_threshold",
     "orthonormal_rows",
     "rank_for_fraction",
     "rank_for_laser_rate",
     "remember_fingerprints",
     "retained_energy",
     "rows_made_orthonormal",
+    "signal_to_noise",
     "singular_value_effects",
     "singular_value_effects_from_gradient",
     "spectrum_of",

@@ -11,6 +11,7 @@ from strop.proving.journal import Journal, describe_trial
 from strop.proving.measures import Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
+from strop.proving.own_task import own_text_task
 from strop.proving.price import price_of
 from strop.proving.prove import Measurement, prove, states_below, unproved_recipe
 from strop.proving.rivals import free_rivals, measure_rivals
@@ -51,6 +52,7 @@ __all__ = [
     "describe_trial",
     "free_rivals",
     "measure_rivals",
+    "own_text_task",
     "price_of",
     "prove",
     "states_below",

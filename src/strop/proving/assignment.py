@@ -32,8 +32,7 @@ class Assignment:
     decompose: Decompose
 
     def __post_init__(self) -> None:
-        if attachments_of(self.model):
-            raise InterventionError("Something is attached to this model already; detach it first.")
+        refuse_attached(self.model)
         if self.start.head is not None:
             self.start.head.check(self.model)
 
@@ -70,3 +69,13 @@ class Assignment:
         if options.after is not None:
             options.after.check(model, family=options.family)
         return given
+
+
+def refuse_attached(model: PreTrainedModel) -> None:
+    """Raise InterventionError if something is attached to a model, which is then no base.
+
+    Args:
+        model: that is to be improved, or to write.
+    """
+    if attachments_of(model):
+        raise InterventionError("Something is attached to this model already; detach it first.")

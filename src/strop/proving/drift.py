@@ -10,8 +10,8 @@ from strop.checkpoints import identify
 from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.proving.measures import Base, BoundUnit
-from strop.proving.plain_text import digest_of, read_text, refuse_blank
 from strop.scoring import DriftScorer, Texts, own_texts, texts_in, writes
+from strop.tasks.plain_text import digest_of, read_text, refuse_blank
 
 TEXTS = 32
 """How many are read."""

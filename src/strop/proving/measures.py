@@ -8,9 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.anatomy import Anatomy
 from strop.errors import UsageError
-from strop.proving.plain_text import digest_of, read_text, refuse_blank
 from strop.scoring import scorer_of, text_scorer
 from strop.tasks import Task
+from strop.tasks.plain_text import digest_of, read_text, refuse_blank
 
 BoundUnit = Literal["share", "points", "nats"]
 """In what a harm is counted: a share of the base's figure, the difference of two fractions, or nats per token."""

@@ -62,6 +62,18 @@ def gain_sentence(
     return f"{name}: {gain}; {changed}). {comparison.verdict}".rstrip()
 
 
+def perplexity_lines(result: RunResult) -> list[str]:
+    """Return a line with the perplexities before and after, of a run on text; none of any other.
+
+    Args:
+        result: of a finished run.
+    """
+    before, after = result.base["test"].perplexity, result.edited["test"].perplexity
+    if before is None or after is None:
+        return []
+    return [f"Perplexity of what is held out: {before:.3f} -> {after:.3f} (× {after / before:.4f})."]
+
+
 def gain_spelling(*, in_accuracy: bool, metric: str | None) -> tuple[Callable[[float], str], str]:
     """Return how a gain is spelt, and its unit.
 

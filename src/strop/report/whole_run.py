@@ -3,7 +3,7 @@
 from strop.report.categories import category_table, spread_lines
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
-from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, run_table
+from strop.report.run import budget_lines, gain_sentence, guard_lines, intervention_lines, perplexity_lines, run_table
 from strop.runs import RunResult
 from strop.tables import Table
 
@@ -27,6 +27,7 @@ def run_parts(result: RunResult) -> list[Table | str]:
                     over_start=name == "test_over_start",
                 )
             )
+    parts += perplexity_lines(result)
     if result.categories is not None:
         parts += [category_table(result.categories), *spread_lines(result.categories)]
     parts += [*rival_lines(result.rivals), *price_lines(result.price), *guard_lines(result), *budget_lines(result)]

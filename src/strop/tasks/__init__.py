@@ -4,6 +4,7 @@ from strop.tasks.check import TaskCheck, check_task
 from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
 from strop.tasks.loading import TaskSource, builtin_tasks, load_task
+from strop.tasks.passages import text_task
 from strop.tasks.rendering import BadRow
 from strop.tasks.task import Task, refuse_objective
 from strop.tasks.task_file import GenerateSettings, Score, ShotSettings, SplitSettings, TaskFile, read_task_file
@@ -28,4 +29,5 @@ __all__ = [
     "load_task",
     "read_task_file",
     "refuse_objective",
+    "text_task",
 ]

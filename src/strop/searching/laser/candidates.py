@@ -34,7 +34,7 @@ def all_candidates(shapes: Shapes, rank_fractions: Sequence[float]) -> list[Rank
     return [
         RankReduction(site, fraction)
         for site, shape in shapes.items()
-        for fraction in _distinct_ranks(rank_fractions, shape)
+        for fraction in distinct_ranks(rank_fractions, shape)
     ]
 
 
@@ -72,7 +72,7 @@ def predicted_candidates(
             fractions = _ladder(predicted, shape)
             lowest = float(change[predicted])
         else:
-            fractions = _distinct_ranks(rank_fractions, shape)
+            fractions = distinct_ranks(rank_fractions, shape)
             lowest = min(float(change[rank_for_fraction(fraction, shape)]) for fraction in fractions)
         best.append((lowest, site, fractions))
     best.sort(key=lambda entry: (entry[0], entry[1]))
@@ -132,7 +132,13 @@ def _ladder(predicted: int, shape: tuple[int, int]) -> list[float]:
     return [fraction_for_rank(rank, shape) for rank in sorted(always | rungs) if rank <= max(always)]
 
 
-def _distinct_ranks(rank_fractions: Sequence[float], shape: tuple[int, int]) -> list[float]:
+def distinct_ranks(rank_fractions: Sequence[float], shape: tuple[int, int]) -> list[float]:
+    """Return shares of the rank in rising order, those of one rank once.
+
+    Args:
+        rank_fractions: in any order.
+        shape: of the matrix.
+    """
     by_rank: dict[int, float] = {}
     for fraction in sorted(rank_fractions):
         by_rank.setdefault(rank_for_fraction(fraction, shape), fraction)

@@ -15,6 +15,7 @@ from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
+from strop.searching.laser.data_free import spectral_candidates
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.sweep import sweep
 
@@ -168,13 +169,19 @@ class ReductionChooser:
         return self._try(number, proposed, every, "trying")
 
     def _propose(self, number: int, shapes: Shapes) -> list[RankReduction]:
-        """Return what the gradient proposes, or nothing where the budget is spent before it was asked."""
+        """Return what the gradient or the spectra propose, or nothing where the budget is spent before they were asked."""
         name = f"candidates of edit {number}"
         kept = self.journal.recall(name)
         if kept is not None:
             return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
         if self.journal.is_spent:
             return []
+        data_free = self.plan.strategy == "data-free"
+        proposed = self._of_spectra(number, shapes) if data_free else self._of_gradient(number, shapes)
+        self.journal.remember(name, [[c.site.to_json(), c.rank_fraction] for c in proposed])
+        return proposed
+
+    def _of_gradient(self, number: int, shapes: Shapes) -> list[RankReduction]:
         effects = effects_on(
             self.select.guide,
             list(shapes),
@@ -184,11 +191,24 @@ class ReductionChooser:
         )
         if self._fisher is not None:
             effects = priced(effects, self._fisher, self.plan.price_weight)
-        proposed = predicted_candidates(
+        return predicted_candidates(
             effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
         )
-        self.journal.remember(name, [[c.site.to_json(), c.rank_fraction] for c in proposed])
-        return proposed
+
+    def _of_spectra(self, number: int, shapes: Shapes) -> list[RankReduction]:
+        given, progress = self.given, self.journal.progress
+        decompositions = HeldDecompositions(given.model, given.anatomy, list(shapes), decompose=given.decompose)
+        progress.start(f"edit {number}: reading spectra", len(shapes))
+        spectra = {}
+        for site in shapes:
+            spectra[site] = decompositions(site).singular_values
+            progress.advance()
+        found = spectral_candidates(
+            spectra, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
+        )
+        if found.left_out:
+            self.journal.say(f"edit {number}: {found.left_out}")
+        return list(found.candidates)
 
     def _try(
         self, number: int, candidates: Sequence[RankReduction], scorer: Scorer | ClassScorer, verb: str

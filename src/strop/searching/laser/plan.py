@@ -9,7 +9,7 @@ from strop.errors import UsageError
 from strop.linalg import rank_for_fraction
 from strop.statistics import ObjectiveName
 
-Strategy = Literal["gradient", "exhaustive"]
+Strategy = Literal["gradient", "exhaustive", "data-free"]
 Compose = Literal["none", "greedy"]
 
 LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
@@ -28,7 +28,7 @@ class SearchPlan:
     """
 
     strategy: Strategy = "gradient"
-    """`gradient` asks one backward pass which few candidates to try; `exhaustive` tries all."""
+    """`gradient` asks one backward pass which few candidates to try, `data-free` the spectra alone; `exhaustive` tries all."""
     compose: Compose = "none"
     """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
     matrix_types: tuple[MatrixType, ...] | None = None
@@ -38,7 +38,8 @@ class SearchPlan:
     stack: Stack | None = None
     """Which list of blocks, of a model that has several; the main one by default."""
     rank_fractions: tuple[float, ...] | None = None
-    """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `exhaustive` LASER's grid."""
+    """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `data-free` the one
+    that its threshold leaves, `exhaustive` LASER's grid."""
     max_edits: int | None = None
     """Most interventions that are added; by default 1 without composition and 6 with it."""
     select_limit: int | None = 1000
@@ -46,11 +47,11 @@ class SearchPlan:
     test_limit: int | None = None
     """Most test examples to measure the choice on; None for all."""
     gradient_examples: int = 100
-    """How many select examples the gradient is taken over, and candidates are screened on, `gradient` only."""
+    """How many select examples the gradient is taken over, `gradient` only, and candidates are screened on."""
     top_matrices: int = 12
-    """How many of the matrices the gradient ranks highest are tried, `gradient` only."""
+    """How many of the matrices the gradient, or the ratio of signal to noise, ranks highest are tried; not of `exhaustive`."""
     finalists: int = 8
-    """How many candidates the screening leaves to be scored on all select examples, `gradient` only."""
+    """How many candidates the screening leaves to be scored on all select examples; not of `exhaustive`."""
     price_weight: float = 0.0
     """Nats of the task's loss that a nat of drift from the base is worth where the gradient ranks candidates: above 0 by the
     predicted change of the loss + weight · ½ Σ F_i over what is cut, F the Fisher information of the base's own text."""
@@ -77,8 +78,10 @@ class SearchPlan:
             )
         if not 0 <= self.price_weight < math.inf:
             raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
-        if self.price_weight and self.strategy == "exhaustive":
-            raise UsageError("price_weight goes with strategy 'gradient': 'exhaustive' tries all and ranks nothing.")
+        if self.price_weight and self.strategy != "gradient":
+            raise UsageError(
+                f"price_weight goes with strategy 'gradient': '{self.strategy}' asks no gradient that it could be added to."
+            )
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")
         for name in ("matrix_types", "layers", "rank_fractions"):
@@ -93,6 +96,11 @@ class SearchPlan:
         if self.max_edits is not None:
             return self.max_edits
         return 1 if self.compose == "none" else GREEDY_EDITS
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether somebody has to say what to be good at: without a task, data-free goes by what the model itself writes."""
+        return self.strategy != "data-free"
 
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""

@@ -1,19 +1,24 @@
 """Search for rank reductions: propose, score on select, keep the best, measure once on test."""
 
+import dataclasses
+import time
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from strop.checkpoints import takes_names_of_classifiers
+from strop.errors import UsageError
 from strop.proving import Assignment, RunOptions, RunOutcome, RunSettings, conduct
+from strop.proving.own_task import UNWRITTEN, own_text_task
 from strop.searching.laser.chooser import ReductionChooser
 from strop.searching.laser.plan import SearchPlan
-from strop.tasks import TaskSource, load_task, refuse_objective
+from strop.tasks import Task, TaskSource, load_task, refuse_objective
 
 
 @takes_names_of_classifiers
 def search(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: TaskSource,
+    task: TaskSource | None = None,
     plan: SearchPlan | None = None,
     options: RunOptions | None = None,
 ) -> RunOutcome:
@@ -27,7 +32,7 @@ def search(
         model: a causal language model, or a classifier where the task has labels, with nothing attached;
             its name or folder stands for it and its tokenizer.
         tokenizer: its fast tokenizer; of a classifier of images, its image processor.
-        task: a task, or what `load_task` takes.
+        task: a task, or what `load_task` takes; strategy `data-free` goes without one by text the model itself writes.
         plan: the settings; one edit found by the gradient by default.
         options: where to begin, what to spend and where to write.
 
@@ -37,12 +42,29 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the model is not of the kind the task is for, or that lacks the categories that `macro` averages over.
+        UsageError: there is no task and the strategy needs one, the model is not of the kind the task is for, or that lacks
+            the categories that `macro` averages over.
     """
-    task = load_task(task)
     plan, options = plan or SearchPlan(), options or RunOptions()
+    if task is None:
+        refuse_objective(UNWRITTEN, plan.objective)
+        task, options = _own_text(model, tokenizer, plan, options)
+    task = load_task(task)
     refuse_objective(task, plan.objective)
     with options.in_force():
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
         settings = RunSettings.of("search", plan)
         return conduct(chooser, settings, options)
+
+
+def _own_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: SearchPlan, options: RunOptions
+) -> tuple[Task, RunOptions]:
+    """Return a task of text the model writes itself, and the options, which say how long that took."""
+    if plan.needs_task:
+        raise UsageError(
+            f"Strategy '{plan.strategy}' needs a task: give one, or a text (strop.text_task), or search with 'data-free'."
+        )
+    began = time.monotonic()
+    task = own_text_task(model, tokenizer, family=options.family, progress=options.progress)
+    return task, dataclasses.replace(options, spent_seconds=options.spent_seconds + time.monotonic() - began)
