@@ -37,7 +37,8 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: the model is not of the kind the task is for, or that lacks the categories that `macro` averages over.
+        UsageError: the model is not of the kind the task is for, lacks the categories that `macro` averages over,
+            or has a matrix of fewer features than there are to be subspaces.
     """
     task = load_task(task)
     plan, options = plan or SearchPlan(), options or RunOptions()
