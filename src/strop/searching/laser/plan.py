@@ -90,13 +90,15 @@ class SearchPlan:
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")
         self._check_subspaces()
-        for name in ("matrix_types", "layers", "rank_fractions", "subspaces"):
+        for name in ("matrix_types", "layers", "rank_fractions"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise UsageError(f"{name} is empty; leave it out to consider all.")
         for fraction in self.rank_fractions or ():
             rank_for_fraction(fraction, (1, 1))
 
     def _check_subspaces(self) -> None:
+        if not self.subspaces:
+            raise UsageError("subspaces is empty; leave it out to part nothing.")
         for count in self.subspaces:
             if type(count) is not int or count < 1:
                 raise UsageError(
