@@ -196,9 +196,10 @@ def test_several_subspaces_scale_no_singular_values() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"subspaces": 0}, "subspaces is a whole number, 1 or more, not 0"),
-        ({"subspaces": 2.0}, "subspaces is a whole number, 1 or more, not 2.0"),
-        ({"subspaces": True}, "subspaces is a whole number, 1 or more, not True"),
+        ({"subspaces": 0}, "subspaces is a whole number from 1 to 32767, not 0"),
+        ({"subspaces": 2.0}, "subspaces is a whole number from 1 to 32767, not 2.0"),
+        ({"subspaces": 2**15}, "subspaces is a whole number from 1 to 32767, not 32768"),
+        ({"subspaces": True}, "subspaces is a whole number from 1 to 32767, not True"),
         ({"subspaces": 2, "axis": "rows"}, "axis is one of output, input, not 'rows'"),
         ({"subspaces": 2, "partition": "kmeans"}, "partition is one of block, subspace, not 'kmeans'"),
     ],

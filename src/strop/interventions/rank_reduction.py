@@ -23,6 +23,9 @@ from strop.linalg import (
     without_components,
 )
 
+MOST_SUBSPACES = 2**15 - 1
+"""As many as the clusters in a recipe, of int16, can tell apart."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RankReduction:
@@ -41,7 +44,7 @@ class RankReduction:
         partition: how: `block`, neighbours together, or `subspace`, each with those that lie near one subspace.
 
     Raises:
-        UsageError: ρ is outside [0, 1), k is below 1, or there is no such axis or partition.
+        UsageError: ρ is outside [0, 1), k is no such number, or there is no such axis or partition.
 
     >>> from strop.anatomy import MatrixType
     >>> site = WeightSite(28, MatrixType.UP)
@@ -62,8 +65,8 @@ class RankReduction:
 
     def __post_init__(self) -> None:
         rank_for_fraction(self.rank_fraction, (1, 1))
-        if type(self.subspaces) is not int or self.subspaces < 1:
-            raise UsageError(f"subspaces is a whole number, 1 or more, not {self.subspaces!r}.")
+        if type(self.subspaces) is not int or not 1 <= self.subspaces <= MOST_SUBSPACES:
+            raise UsageError(f"subspaces is a whole number from 1 to {MOST_SUBSPACES}, not {self.subspaces!r}.")
         for name, known in (("axis", get_args(Axis)), ("partition", get_args(Partition))):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
@@ -127,10 +130,10 @@ class RankReduction:
             self._check_clusters(tensors.get("clusters"), outputs if by_rows else inputs)
 
     def _check_clusters(self, clusters: Tensor | None, features: int) -> None:
-        fits = clusters is not None and clusters.dtype == torch.int32 and tuple(clusters.shape) == (features,)
+        fits = clusters is not None and clusters.dtype == torch.int16 and tuple(clusters.shape) == (features,)
         if clusters is None or not fits or not bool(((clusters >= 0) & (clusters < self.subspaces)).all()):
             raise InterventionError(
-                f"{self.site}: its clusters are not {features} whole numbers (int32) from 0 to {self.subspaces - 1}; write the "
+                f"{self.site}: its clusters are not {features} whole numbers (int16) from 0 to {self.subspaces - 1}; write the "
                 "recipe's factors anew by with_factors."
             )
 
@@ -185,7 +188,7 @@ class RankReduction:
             left, right = self.kept_factors(matrix, decompose=decompose)
             return {"left": left, "right": right}
         parted = self._parted(matrix, decompose)
-        return {"left": parted.left, "right": parted.right, "clusters": parted.clusters.to(torch.int32)}
+        return {"left": parted.left, "right": parted.right, "clusters": parted.clusters.to(torch.int16)}
 
     def _parted(self, matrix: Tensor, decompose: Decompose) -> PartedFactors:
         rank = self.rank((matrix.shape[0], matrix.shape[1]))
