@@ -139,3 +139,8 @@ def test_what_cannot_be_asked_is_refused(
     scaled = Recipe.of(model, [SpectrumScaling(SITE)], tensors=[{"change": torch.zeros(32)}])
     with pytest.raises(UsageError, match="The recipe reduces no matrix to a lower rank"):
         removed_components(model, small_tokenizer, worded, scaled)
+    parted = Recipe.of(model, [RankReduction(SITE, 0.1, subspaces=4)])
+    with pytest.raises(
+        UsageError, match=r"up was parted into 4 subspaces, .*: give a recipe of a search with --subspaces 1\."
+    ):
+        removed_components(model, small_tokenizer, worded, parted)

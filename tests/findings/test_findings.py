@@ -194,6 +194,7 @@ def test_a_sweep_is_laid_out_by_matrix_type_share_and_layer() -> None:
         ),
         trial_of("rank_reduction", 0.0, layer=1, matrix_type="up", rank_fraction=0.1, examples=8),  # a screening
         trial_of("rank_reduction", 0.0, layer=1, matrix_type="up", rank_fraction=0.1, round=2),
+        trial_of("rank_reduction", 0.0, layer=1, matrix_type="up", rank_fraction=0.1, subspaces=2, axis="output"),
     ]
     found = loss_by_layer_and_rank(trials)
     assert found is not None

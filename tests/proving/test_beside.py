@@ -78,8 +78,13 @@ def test_the_spectra_of_edited_matrices_are_those_of_the_base_and_of_the_edited_
     change = torch.linspace(-0.5, 0.5, 32)
     start = Recipe.of(
         model,
-        [RankReduction(sites[0], 0.5), SingularValuePruning(sites[1], (0, 3)), SpectrumScaling(sites[2])],
-        tensors=[{}, {}, {"change": change}],
+        [
+            RankReduction(sites[0], 0.5),
+            SingularValuePruning(sites[1], (0, 3)),
+            SpectrumScaling(sites[2]),
+            RankReduction(WeightSite(0, MatrixType.KEY), 0.5, subspaces=2),  # scales no singular values
+        ],
+        tensors=[{}, {}, {"change": change}, {}],
     )
     plan = SearchPlan(strategy="exhaustive", layers=(2,), rank_fractions=(0.99,), matrix_types=(MatrixType.UP,))
     search(model, small_tokenizer, task, plan, RunOptions(out=tmp_path / "run", after=start, rivals=False))

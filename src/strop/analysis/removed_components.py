@@ -131,6 +131,11 @@ def _reduction_of(recipe: Recipe, site: WeightSite | None) -> RankReduction:
     if len(chosen) != 1:
         named = ", ".join(str(entry.site) for entry in reductions)
         raise UsageError(f"The recipe reduces {named}: name one of them as site.")
+    if chosen[0].subspaces > 1:
+        raise UsageError(
+            f"{chosen[0].site} was parted into {chosen[0].subspaces} subspaces, so what was removed is no singular value of "
+            "it: give a recipe of a search with --subspaces 1."
+        )
     return chosen[0]
 
 

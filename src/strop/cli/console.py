@@ -253,6 +253,16 @@ def parse_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         raise UsageError(f"{option} is a comma-separated list of numbers, not '{text}'.") from None
 
 
+def parse_whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Return the whole numbers of a comma-separated option, in order, none twice."""
+    from strop.errors import UsageError
+
+    try:
+        return None if text is None else tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(f"{option} is a comma-separated list of whole numbers, not '{text}'.") from None
+
+
 def parse_matrix_types(text: str | None) -> "tuple[MatrixType, ...] | None":
     """Return the matrix types of a comma-separated option, in order, none twice."""
     from strop.anatomy import MatrixType

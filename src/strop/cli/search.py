@@ -4,7 +4,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from strop.cli.console import MatrixTypesOption, PriceWeightOption, given_only, parse_matrix_types, parse_numbers
+from strop.cli.console import (
+    MatrixTypesOption,
+    PriceWeightOption,
+    given_only,
+    parse_matrix_types,
+    parse_numbers,
+    parse_whole_numbers,
+)
 from strop.cli.method import MethodCall, method_command
 
 
@@ -28,6 +35,21 @@ def search(
             help="Shares of the rank to keep, such as 0.01,0.1.",
             show_default="around the prediction, what the spectrum says, or LASER's grid",
         ),
+    ] = None,
+    subspaces: Annotated[
+        str | None,
+        typer.Option(
+            help="Into how many subspaces to part matrices, such as 1,2,4,8; factors stay of one size.",
+            show_default="1",
+        ),
+    ] = None,
+    axis: Annotated[
+        Literal["output", "input"] | None,
+        typer.Option(help="Which side's features are parted into subspaces.", show_default="output"),
+    ] = None,
+    partition: Annotated[
+        Literal["block", "subspace"] | None,
+        typer.Option(help="Part neighbours together, or what lies near one subspace.", show_default="block"),
     ] = None,
     max_edits: Annotated[
         int | None, typer.Option(help="Most edits that are added.", show_default="1; 6 with greedy")
@@ -59,6 +81,7 @@ def search(
     [bold]strop search smollm2-135m --task world-facts --out RUN --guard notes.txt:2%[/bold]
 
     [bold]strop search smollm2-135m --strategy data-free --text notes.txt --out RUN[/bold]
+    [bold]strop search smollm2-135m --task world-facts --out RUN --subspaces 1,2,4,8[/bold]
     """
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
@@ -70,6 +93,9 @@ def search(
             compose=compose,
             matrix_types=parse_matrix_types(matrix_types),
             rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
+            subspaces=parse_whole_numbers(subspaces, "--subspaces"),
+            axis=axis,
+            partition=partition,
             max_edits=max_edits,
             gradient_examples=gradient_examples,
             top_matrices=top_matrices,

@@ -33,7 +33,7 @@ class SweepTable:
 def loss_by_layer_and_rank(trials: Sequence[KeptTrial]) -> SweepTable | None:
     """Return the losses of single rank reductions by matrix type, share kept and layer (LASER, arXiv 2312.13558, Figure 2).
 
-    Those of the first round count, on as many examples as most of them were scored on.
+    Those of whole matrices in the first round count, on as many examples as most of them were scored on.
 
     Args:
         trials: of a search.
@@ -52,6 +52,7 @@ def loss_by_layer_and_rank(trials: Sequence[KeptTrial]) -> SweepTable | None:
     tried = [
         own for own in trials
         if own.method == "rank_reduction" and own.round == 1 and {"layer", "matrix_type"} <= set(own.candidate)
+        and "subspaces" not in own.candidate
     ]  # fmt: skip
     if len(tried) < 3:
         return None

@@ -1,6 +1,6 @@
 """What every method asks of the tensors it is given."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,13 +40,27 @@ def refuse_no_components(
         where: the intervention's address.
         tolerance: how far they may be off, as a share of the matrix's norm.
     """
+    left, right = tensors["left"], tensors["right"]
+    refuse_factors_unless(
+        lambda: are_components(matrix, left, right, indices, tolerance=tolerance), tensors, where=where
+    )
+
+
+def refuse_factors_unless(fit: Callable[[], bool], tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Raise InterventionError if factors `left` and `right` are too coarse to be compared, or do not fit.
+
+    Args:
+        fit: whether they do.
+        tensors: with both of them among it.
+        where: the intervention's address.
+    """
     narrow = next((tensors[name].dtype for name in ("left", "right") if tensors[name].element_size() < 4), None)
     if narrow is not None:
         raise InterventionError(
             f"{where}: the recipe's left and right are in {str(narrow).removeprefix('torch.')}, too coarse to be this matrix's "
             "components; keep factors in float32, or write them anew by with_factors."
         )
-    if not are_components(matrix, tensors["left"], tensors["right"], indices, tolerance=tolerance):
+    if not fit():
         raise InterventionError(
             f"{where}: the recipe's left and right are not the components of this matrix that it speaks of; write its "
             "factors anew by with_factors, or delete tensors.safetensors if it holds nothing else."

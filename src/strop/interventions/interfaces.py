@@ -242,8 +242,8 @@ class Additive(Protocol):
 class ScalesSpectrum(Protocol):
     """A WeightIntervention that multiplies the matrix's singular values, each by a number of its own."""
 
-    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Return by what each is multiplied, (min(out, in),): 1 where it stays, 0 where it is removed.
+    def spectrum_scales(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor | None:
+        """Return by what each is multiplied, (min(out, in),): 1 where it stays, 0 where it is removed; None if it does otherwise.
 
         Args:
             tensors: its own, which have passed `check`.

@@ -1,8 +1,12 @@
 """The one place where a share of a matrix's rank becomes a whole number."""
 
 import math
+from typing import Literal
 
 from strop.errors import UsageError
+
+Axis = Literal["output", "input"]
+"""Which side's features of a matrix are parted: its rows, or its columns."""
 
 
 def rank_for_fraction(rank_fraction: float, shape: tuple[int, int]) -> int:
@@ -68,3 +72,30 @@ def rank_for_laser_rate(rate: float, shape: tuple[int, int]) -> int:
     if not 0 <= rate <= 10:
         raise UsageError(f"LASER's rate lies in 0 to 10, not {rate}.")
     return int(min(shape) * ((10 - rate) * 0.1))
+
+
+def rank_per_subspace(rank: int, shape: tuple[int, int], *, subspaces: int, axis: Axis) -> int:
+    """Return the rank of each of k subspaces whose factors are no larger than the two of one reduction to `rank`.
+
+    j = floor(r · (N + D) / (N + k · D)), of N features parted into clusters and D on the other side: N · j coordinates and
+    k bases of j · D numbers take the place of r · (N + D).
+
+    Args:
+        rank: r, of the one reduction.
+        shape: (out, in) of the matrix.
+        subspaces: k, from 1 to N.
+        axis: which side is parted: `output`, N = out, or `input`, N = in.
+
+    Raises:
+        UsageError: there are fewer features than subspaces, or no subspaces.
+
+    >>> [rank_per_subspace(28, (1536, 576), subspaces=k, axis="output") for k in (1, 2, 4, 8)]
+    [28, 22, 15, 9]
+    """
+    parted, other = shape if axis == "output" else shape[::-1]
+    if not 1 <= subspaces <= parted:
+        raise UsageError(
+            f"A {shape[0]} x {shape[1]} matrix has {parted} {axis} features, which make 1 to {parted} subspaces, not "
+            f"{subspaces}."
+        )
+    return rank * (parted + other) // (parted + subspaces * other)

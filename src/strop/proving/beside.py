@@ -94,9 +94,11 @@ def edited_matrices(given: Assignment, choice: Choice) -> list[EditedMatrix]:
     for entry, own in zip(choice.edits.interventions, choice.edits.tensors, strict=True):
         if entry.kind == "weight" and isinstance(entry, ScalesSpectrum):
             shape = given.anatomy.read_weight(given.model, entry.site).shape
-            scales = entry.spectrum_scales(own, (shape[0], shape[1])).cpu()
+            scales = entry.spectrum_scales(own, (shape[0], shape[1]))
+            if scales is None:
+                continue
             alone = sum(other.site == entry.site for other in choice.edits.interventions) == 1
-            found.append((entry, scales, alone and "left" not in own))  # else what it scales is not at hand
+            found.append((entry, scales.cpu(), alone and "left" not in own))  # else what it scales is not at hand
     found.sort(key=lambda each: -_change(each[1]))
     return [
         _edited(given, entry, scales, values=place < MOST_SPECTRA and at_hand)

@@ -28,8 +28,8 @@ MOST_BYTES = 64 * 2**20
 LINE = 240
 """Characters of a line of recipe.json: an entry of a matrix fits."""
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8)
-"""What tensors may be made of; the last is for the levels of a spectrum alone."""
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16)
+"""What tensors may be made of; the last two are for the levels of a spectrum, and for the clusters of a reduction, alone."""
 
 Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Digits = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]

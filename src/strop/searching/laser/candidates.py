@@ -1,8 +1,9 @@
 """Which single edits to try."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import torch
@@ -10,7 +11,7 @@ import torch
 from strop.anatomy import MatrixType, Stack, WeightSite
 from strop.errors import DecompositionError
 from strop.interventions import RankReduction
-from strop.linalg import fraction_for_rank, loss_change_by_rank, rank_for_fraction
+from strop.linalg import Axis, Partition, fraction_for_rank, loss_change_by_rank, rank_for_fraction
 from strop.proving import CandidateSpace, Trial
 from strop.proving.trials import Setting
 from strop.searching.effects import Effects
@@ -20,6 +21,9 @@ LADDER = (0.25, 1.0, 4.0, 16.0)
 
 ALWAYS = (0.01, 0.8)
 """Shares of the rank that are tried whatever is predicted: the deepest cut worth a look, and the mildest."""
+
+PARTED = ("subspaces", "axis", "partition")
+"""The settings that only a reduction in several subspaces has."""
 
 Shapes = Mapping[WeightSite, tuple[int, int]]
 
@@ -79,6 +83,43 @@ def predicted_candidates(
     return [RankReduction(site, fraction) for _, site, fractions in best[:top_matrices] for fraction in fractions]
 
 
+def in_subspaces(
+    candidates: Sequence[RankReduction],
+    shapes: Shapes,
+    *,
+    subspaces: Sequence[int],
+    axis: Axis,
+    partition: Partition,
+) -> list[RankReduction]:
+    """Return each candidate once for every number of subspaces, with factors as large as its own, or a little smaller.
+
+    Left out are those that would keep nothing, those of equal ranks but for the first, and those that would cut nothing off
+    clusters of equal size.
+
+    Args:
+        candidates: plain reductions.
+        shapes: of the matrices, by site.
+        subspaces: how many clusters to try; 1 stands for the candidate itself.
+        axis: which side's features are parted.
+        partition: how.
+
+    Raises:
+        UsageError: a matrix has fewer features than there are to be subspaces.
+    """
+    found: dict[tuple[WeightSite, int, int], RankReduction] = {}
+    for candidate in candidates:
+        shape = shapes[candidate.site]
+        features = shape[0] if axis == "output" else shape[1]
+        for count in subspaces:
+            parted = candidate
+            if count > 1:
+                parted = dataclasses.replace(candidate, subspaces=count, axis=axis, partition=partition)
+            rank = parted.rank(shape)
+            if count == 1 or 0 < rank < math.ceil(features / count):
+                found.setdefault((candidate.site, count, rank), parted)
+    return list(found.values())
+
+
 def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
     """Return how single rank reductions are kept in a study.
 
@@ -91,10 +132,12 @@ def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
     def spell(candidate: RankReduction) -> dict[str, Setting]:
         site = candidate.site
         rank = candidate.rank(shapes[site])
-        return {**site.to_json(), "rank": rank, "rank_fraction": candidate.rank_fraction}
+        plain = {**site.to_json(), "rank": rank, "rank_fraction": candidate.rank_fraction}
+        return plain if candidate.subspaces == 1 else plain | {name: getattr(candidate, name) for name in PARTED}
 
     def read(settings: Mapping[str, Any]) -> RankReduction:
-        return RankReduction(WeightSite.from_json(settings), settings["rank_fraction"])
+        parted = {name: settings[name] for name in PARTED if name in settings}
+        return RankReduction(WeightSite.from_json(settings), settings["rank_fraction"], **parted)
 
     return CandidateSpace(
         RankReduction.method,
@@ -105,6 +148,9 @@ def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
             "stack": distributions.CategoricalDistribution([str(stack) for stack in Stack]),
             "rank": distributions.IntDistribution(0, max(min(shape) for shape in shapes.values())),
             "rank_fraction": distributions.FloatDistribution(0.0, 1.0),
+            "subspaces": distributions.IntDistribution(1, max(max(shape) for shape in shapes.values())),
+            "axis": distributions.CategoricalDistribution(get_args(Axis)),
+            "partition": distributions.CategoricalDistribution(get_args(Partition)),
         },
         spell,
         read,

@@ -14,7 +14,14 @@ from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
-from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
+from strop.searching.laser.candidates import (
+    Shapes,
+    all_candidates,
+    best_of,
+    in_subspaces,
+    predicted_candidates,
+    space_of,
+)
 from strop.searching.laser.data_free import spectral_candidates
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.sweep import sweep
@@ -63,6 +70,7 @@ class ReductionChooser:
     Raises:
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
+        UsageError: a matrix has fewer features than there are to be subspaces.
     """
 
     def __init__(self, given: Assignment, plan: SearchPlan) -> None:
@@ -71,6 +79,7 @@ class ReductionChooser:
         self.shapes: Shapes = editable_shapes(
             given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
         )
+        self._in_subspaces([RankReduction(site, 0.0) for site in self.shapes])  # refuses what no matrix has room for
         self.select = SelectExamples.of(given, plan)
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
@@ -159,14 +168,19 @@ class ReductionChooser:
 
     def _try_all(self, number: int, shapes: Shapes) -> dict[RankReduction, Trial]:
         if self.plan.strategy == "exhaustive":
-            everything = all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
+            everything = self._in_subspaces(all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS))
             return self._try(number, everything, self.select.every, "trying")
-        proposed = self._propose(number, shapes)
+        proposed = self._in_subspaces(self._propose(number, shapes))
         screen, every = self.select.screen, self.select.every
         if len(proposed) > self.plan.finalists and 2 * screen.example_count <= every.example_count:
             screened = self._try(number, proposed, screen, "screening")
             proposed = best_of(screened, self.plan.finalists) if len(screened) == len(proposed) else []
         return self._try(number, proposed, every, "trying")
+
+    def _in_subspaces(self, candidates: Sequence[RankReduction]) -> list[RankReduction]:
+        """Return plain candidates at every number of subspaces the plan asks for."""
+        plan = self.plan
+        return in_subspaces(candidates, self.shapes, subspaces=plan.subspaces, axis=plan.axis, partition=plan.partition)
 
     def _propose(self, number: int, shapes: Shapes) -> list[RankReduction]:
         """Return what the gradient or the spectra propose, or nothing where the budget is spent before they were asked."""

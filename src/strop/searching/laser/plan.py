@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from strop.anatomy import MatrixType, Stack
 from strop.errors import UsageError
-from strop.linalg import rank_for_fraction
+from strop.linalg import Axis, Partition, rank_for_fraction
 from strop.statistics import ObjectiveName
 
 Strategy = Literal["gradient", "exhaustive", "data-free"]
@@ -40,6 +40,12 @@ class SearchPlan:
     rank_fractions: tuple[float, ...] | None = None
     """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `data-free` the one
     that its threshold leaves, `exhaustive` LASER's grid."""
+    subspaces: tuple[int, ...] = (1,)
+    """Into how many subspaces matrices are parted, each number tried at every rank fraction with factors of one size."""
+    axis: Axis = "output"
+    """Which side's features are parted into several subspaces: the matrix's outputs (its rows) or its inputs."""
+    partition: Partition = "block"
+    """How they are parted: `block`, neighbours together, or `subspace`, each with those that lie near one subspace."""
     max_edits: int | None = None
     """Most interventions that are added; by default 1 without composition and 6 with it."""
     select_limit: int | None = 1000
@@ -64,6 +70,8 @@ class SearchPlan:
             ("strategy", get_args(Strategy)),
             ("compose", get_args(Compose)),
             ("objective", get_args(ObjectiveName)),
+            ("axis", get_args(Axis)),
+            ("partition", get_args(Partition)),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
@@ -84,11 +92,25 @@ class SearchPlan:
             )
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")
+        self._check_subspaces()
         for name in ("matrix_types", "layers", "rank_fractions"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise UsageError(f"{name} is empty; leave it out to consider all.")
         for fraction in self.rank_fractions or ():
             rank_for_fraction(fraction, (1, 1))
+
+    def _check_subspaces(self) -> None:
+        if not self.subspaces:
+            raise UsageError("subspaces is empty; leave it out to part nothing.")
+        for count in self.subspaces:
+            if type(count) is not int or count < 1:
+                raise UsageError(
+                    f"subspaces are whole numbers, 1 or more, such as 1,2,4,8 (--subspaces), not {count!r}."
+                )
+        if set(self.subspaces) == {1} and (self.axis, self.partition) != ("output", "block"):
+            raise UsageError(
+                "axis and partition say how features are parted into several subspaces: give subspaces as well (--subspaces 1,2,4)."
+            )
 
     @property
     def edit_limit(self) -> int:
@@ -105,7 +127,7 @@ class SearchPlan:
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
-        for name, default in (("objective", "average"), ("price_weight", 0.0), ("stack", None)):
-            if settings[name] == default:
+        for name in ("objective", "price_weight", "stack", "subspaces", "axis", "partition"):
+            if settings[name] == getattr(type(self), name):
                 del settings[name]
         return settings

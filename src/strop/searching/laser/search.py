@@ -42,8 +42,8 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: there is no task and the strategy needs one, the model is not of the kind the task is for, or that lacks
-            the categories that `macro` averages over.
+        UsageError: there is no task and the strategy needs one, the model is not of the kind the task is for or has a matrix of
+            fewer features than there are to be subspaces, or the task lacks the categories that `macro` averages over.
     """
     plan, options = plan or SearchPlan(), options or RunOptions()
     if task is None:

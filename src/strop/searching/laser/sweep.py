@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from strop.interventions import WeightIntervention, applied_interventions
@@ -58,13 +59,15 @@ def _scoring(
 
 @contextlib.contextmanager
 def _decomposed_once(decompose: Decompose) -> Iterator[Decompose]:
-    """Yield a `decompose` for candidates of one matrix: the first call decomposes, the others are given the same."""
-    held: list[SingularValueDecomposition] = []
+    """Yield a `decompose` for candidates of one matrix: what is asked again, the matrix or a block of it, is given the same."""
+    held: list[tuple[Tensor, SingularValueDecomposition]] = []
 
     def first_time_only(matrix: Tensor) -> SingularValueDecomposition:
-        if not held:
-            held.append(decompose(matrix))
-        return held[0]
+        for known, found in held:
+            if known.shape == matrix.shape and torch.equal(known, matrix):
+                return found
+        held.append((matrix.clone(), decompose(matrix)))
+        return held[-1][1]
 
     yield first_time_only
     held.clear()
