@@ -27,7 +27,7 @@ class Budget:
     seconds: float | None = None
     """From the run's beginning, sittings added up."""
     evaluations: int | None = None
-    """Finished trials."""
+    """Finished trials; those on a part of the select examples count for that part where methods say so."""
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 < self.seconds < math.inf:
@@ -40,7 +40,7 @@ class Budget:
         """Whether there is a limit at all."""
         return self.seconds is not None or self.evaluations is not None
 
-    def is_spent(self, *, seconds: float, evaluations: int) -> bool:
+    def is_spent(self, *, seconds: float, evaluations: float) -> bool:
         """Return whether nothing further may begin.
 
         Args:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import torch
@@ -22,6 +22,7 @@ ALWAYS = (0.01, 0.8)
 """Shares of the rank that are tried whatever is predicted: the deepest cut worth a look, and the mildest."""
 
 Shapes = Mapping[WeightSite, tuple[int, int]]
+K = TypeVar("K")
 
 
 def all_candidates(shapes: Shapes, rank_fractions: Sequence[float]) -> list[RankReduction]:
@@ -111,7 +112,7 @@ def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
     )
 
 
-def best_of(trials: Mapping[RankReduction, Trial], count: int) -> list[RankReduction]:
+def best_of(trials: Mapping[K, Trial], count: int) -> list[K]:
     """Return the candidates that did best in a screening, half of them by accuracy and half by loss.
 
     Few examples tell little about accuracy, and loss, which they tell more about, is not what is wanted: so both speak.

@@ -9,7 +9,7 @@ from strop.errors import UsageError
 from strop.linalg import rank_for_fraction
 from strop.statistics import ObjectiveName
 
-Strategy = Literal["gradient", "exhaustive"]
+Strategy = Literal["gradient", "exhaustive", "race"]
 Compose = Literal["none", "greedy"]
 
 LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
@@ -28,7 +28,8 @@ class SearchPlan:
     """
 
     strategy: Strategy = "gradient"
-    """`gradient` asks one backward pass which few candidates to try; `exhaustive` tries all."""
+    """`gradient` asks one backward pass which few candidates to try; `exhaustive` tries all; `race` tries all on a few select
+    examples, and on more only those that a paired test does not rule out."""
     compose: Compose = "none"
     """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
     matrix_types: tuple[MatrixType, ...] | None = None
@@ -38,7 +39,7 @@ class SearchPlan:
     stack: Stack | None = None
     """Which list of blocks, of a model that has several; the main one by default."""
     rank_fractions: tuple[float, ...] | None = None
-    """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `exhaustive` LASER's grid."""
+    """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, the others LASER's grid."""
     max_edits: int | None = None
     """Most interventions that are added; by default 1 without composition and 6 with it."""
     select_limit: int | None = 1000
@@ -77,8 +78,10 @@ class SearchPlan:
             )
         if not 0 <= self.price_weight < math.inf:
             raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
-        if self.price_weight and self.strategy == "exhaustive":
-            raise UsageError("price_weight goes with strategy 'gradient': 'exhaustive' tries all and ranks nothing.")
+        if self.price_weight and self.strategy != "gradient":
+            raise UsageError(
+                f"price_weight goes with strategy 'gradient': '{self.strategy}' tries all and ranks nothing."
+            )
         if self.seed < 0:
             raise UsageError(f"seed is 0 or more, not {self.seed}.")
         for name in ("matrix_types", "layers", "rank_fractions"):
