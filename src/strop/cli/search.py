@@ -12,8 +12,11 @@ from strop.cli.method import MethodCall, method_command
 def search(
     call: MethodCall,
     strategy: Annotated[
-        Literal["gradient", "exhaustive"] | None,
-        typer.Option(help="Ask the gradient which few edits to try, or try all.", show_default="gradient"),
+        Literal["gradient", "exhaustive", "race"] | None,
+        typer.Option(
+            help="Ask the gradient which few edits to try; try all; or try all on few examples and the best on more.",
+            show_default="gradient",
+        ),
     ] = None,
     compose: Annotated[
         Literal["none", "greedy"] | None,
@@ -48,6 +51,8 @@ def search(
     [bold]strop search smollm2-135m --task world-facts --out RUN[/bold]
 
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
+
+    [bold]strop search smollm2-135m --task world-facts --out RUN --strategy race --layers 20-29[/bold]
 
     [bold]strop search smollm2-135m --task world-facts --out RUN --guard notes.txt:2%[/bold]
     """
