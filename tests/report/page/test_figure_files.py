@@ -1,20 +1,24 @@
 """Figures as files of their own: a sweep as LASER's Figure 2, SVG and PNG, from a run that is finished and from one that is not."""
 
-import json
 import xml.etree.ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure as Canvas
-from tests.fixtures.reported import write_full_run
+from tests.fixtures.reported import write_study
 
 from strop.errors import UsageError
-from strop.findings import SweepTable
+from strop.files import write_json
+from strop.findings import SweepTable, loss_by_layer_and_rank
 from strop.report import write_report
 from strop.report.page import charts
+from strop.report.page.document import Chapter, Document, Section
 from strop.report.page.drawing import PLACEHOLDERS, PRINTED
+from strop.report.page.figure_files import figure_files
 from strop.report.sweep import sweep_table
+from strop.runs import read_trials
 
 SHARES = (0.005, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 SWEEP = SweepTable(
@@ -25,6 +29,23 @@ SWEEP = SweepTable(
         for up, kind in enumerate(("down", "up"))
     },
 )
+
+
+@pytest.fixture
+def going_on(tmp_path: Path) -> Path:
+    """The folder of a search that is not finished."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_json(folder / "config.json", {"run": "abc", "command": "search"})
+    write_study(folder / "study.db")
+    return folder
+
+
+def loss_of(run: Path) -> SweepTable:
+    """Return the sweep that a run holds."""
+    found = loss_by_layer_and_rank(read_trials(run))
+    assert found is not None
+    return found
 
 
 def panels_of(table: SweepTable) -> list[Any]:
@@ -60,29 +81,26 @@ def test_the_table_beside_it_holds_the_best_layer_of_each_cell() -> None:
     assert table.rows[0][:3] == ("down", "2.505 (0)", "2.510 (0)")
 
 
-def test_every_figure_is_written_twice_and_stands_alone(tmp_path: Path) -> None:
-    run, folder = write_full_run(tmp_path / "run"), tmp_path / "figures"
-    written = write_report(run, out=tmp_path / "page.html", figures=folder)
-    assert sorted(written.figures) == sorted(folder.iterdir())
-    names = {path.stem for path in written.figures}
-    assert len(written.figures) == 2 * len(names)
-    assert {"sweep", "gain", "how-the-choice-went"} <= names
-    for path in written.figures:
-        content = path.read_bytes()
-        if path.suffix == ".png":
-            assert content.startswith(b"\x89PNG\r\n")
-            continue
-        assert xml.etree.ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
-        text = content.decode().lower()
-        assert not any(colour in text for colour in PLACEHOLDERS.values())
-        assert any(colour in text for colour in PRINTED.values())
-        assert "var(--" not in text
-        assert "<text" not in text  # letters are drawn, the same everywhere
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "var(--accent)" in page  # its own colours are the page's still
-    before = (folder / "sweep.svg").read_bytes()
-    write_report(run, out=tmp_path / "again.html", figures=tmp_path / "again")
-    assert (tmp_path / "again" / "sweep.svg").read_bytes() == before
+def test_every_figure_is_written_twice_and_stands_alone(going_on: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    written = write_report(going_on, out=tmp_path / "page.html", figures=folder)
+    assert {path.name for path in written.figures} == {path.name for path in folder.iterdir()}
+    assert {path.name for path in written.figures} == {
+        f"{name}.{kind}" for name in ("sweep", "how-the-choice-went") for kind in ("svg", "png")
+    }
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
+    content = (folder / "sweep.svg").read_bytes()
+    assert xml.etree.ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+    text = content.decode().lower()
+    assert not any(colour in text for colour in PLACEHOLDERS.values())
+    assert any(colour in text for colour in PRINTED.values())
+    assert "var(--" not in text
+    assert "<text" not in text  # letters are drawn, the same everywhere
+    assert "var(--six)" in (tmp_path / "page.html").read_text(
+        encoding="utf-8"
+    )  # the page's own colours are its own still
+    charts.sweep(loss_of(going_on), finished=False).write(tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_bytes() == content
 
 
 def test_the_printed_colours_are_the_light_pages() -> None:
@@ -92,30 +110,36 @@ def test_the_printed_colours_are_the_light_pages() -> None:
     assert all(f"--{name}: {colour};" in light for name, colour in PRINTED.items())
 
 
-def test_of_several_runs_each_figure_is_named_after_its_run(tmp_path: Path) -> None:
-    runs = [write_full_run(tmp_path / name) for name in ("one", "two")]
-    written = write_report(*runs, out=tmp_path / "both.md", format="md", figures=tmp_path / "figures")
-    names = {path.name for path in written.figures}
-    assert {"comparison.svg", "one-sweep.svg", "two-sweep.png"} <= names
+def test_of_several_runs_each_figure_is_named_after_its_run() -> None:
+    drawn = charts.sweep(SWEEP)
+    chapters = [
+        Chapter(name, "", "", "neutral", (), None, (Section("How it Went", (drawn, drawn)),)) for name in ("One", "two")
+    ]
+    document = Document("both", tuple(chapters), (drawn,))
+    assert [path.name for path in figure_files(document, Path("figures"), force=False) if path.suffix == ".svg"] == [
+        "comparison.svg", "one-how-it-went.svg", "one-how-it-went-2.svg", "two-how-it-went.svg", "two-how-it-went-2.svg",
+    ]  # fmt: skip
 
 
-def test_a_figure_that_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    run, folder = write_full_run(tmp_path / "run"), tmp_path / "figures"
+def test_a_figure_that_is_there_is_not_overwritten_unasked(going_on: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
     folder.mkdir()
     (folder / "sweep.svg").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match=r"sweep.svg is there already: name another file, or overwrite it by --force"):
-        write_report(run, out=tmp_path / "page.html", figures=folder)
+        write_report(going_on, out=tmp_path / "page.html", figures=folder)
     assert not (tmp_path / "page.html").exists()
     assert [path.name for path in folder.iterdir()] == ["sweep.svg"]
 
 
-def test_a_search_that_is_not_finished_is_drawn_and_said_to_go_on(tmp_path: Path) -> None:
-    run = write_full_run(tmp_path / "run", leaderboard=False)
-    (run / "result.json").unlink()
-    written = write_report(run, out=tmp_path / "page.md", format="md", figures=tmp_path / "figures")
-    assert {path.stem for path in written.figures} >= {"sweep"}
-    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+def test_a_search_that_is_not_finished_is_drawn_and_said_to_go_on(
+    strop_command: Callable[..., Any], going_on: Path, tmp_path: Path
+) -> None:
+    page, folder = tmp_path / "page.md", tmp_path / "figures"
+    found = strop_command("report", going_on, "--out", page, "--figures", folder)
+    assert found.out.splitlines()[-1] == (
+        f"Its figures are in {folder}, as SVG and PNG: sweep.svg, how-the-choice-went.svg."
+    )
+    text = page.read_text(encoding="utf-8")
     assert "The search is not finished: 20 edits were tried so far." in text
-    assert charts.sweep(SWEEP, finished=False).title == "Loss against layer and rank, on 40 examples, unfinished"
     assert "Lowest loss, and of which layer" in text
-    assert json.dumps(written.to_json())
+    assert charts.sweep(SWEEP, finished=False).title == "Loss against layer and rank, on 40 examples, unfinished"
