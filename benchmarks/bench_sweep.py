@@ -96,39 +96,47 @@ def main() -> None:
     published = time_published(model, tokenizer, task, plan, given.published)
     found: dict[str, RunOutcome] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("exhaustive", "gradient", "race"):
-            own = dataclasses.replace(plan, strategy=name)
-            found[name] = run(model, tokenizer, task, own, Path(scratch) / name)
-        tenth = max(4, int(TENTH * len(found["exhaustive"].trials)))
-        budget = strop.Budget(evaluations=tenth)
-        own = dataclasses.replace(plan, strategy="race")
-        found["race within a tenth"] = run(model, tokenizer, task, own, Path(scratch) / "tenth", budget=budget)
-        write_report(Path(scratch) / "exhaustive", out=Path(scratch) / "page.html", figures=Path(scratch) / "figures")
-        for suffix in (".svg", ".png"):
-            shutil.copy(Path(scratch) / "figures" / f"sweep{suffix}", RESULTS)
+        for name in ("exhaustive", "gradient", "race", "race within a tenth"):
+            own = dataclasses.replace(plan, strategy=name.partition(" ")[0])
+            budget = strop.Budget()
+            if name.endswith("tenth"):
+                budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))
+            found[name] = run(model, tokenizer, task, own, Path(scratch) / name.replace(" ", "-"), budget=budget)
+            write_result("sweep", figures_of(given, published, found))  # each as soon as it is there
+            if name == "exhaustive":
+                draw(Path(scratch) / name)
+
+
+def draw(run_folder: Path) -> None:
+    """Write the sweep's figure beside the results."""
+    drawn = run_folder.with_name("figures")
+    write_report(run_folder, out=drawn / "page.html", figures=drawn)
+    for suffix in (".svg", ".png"):
+        shutil.copy(drawn / f"sweep{suffix}", RESULTS)
+
+
+def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict[str, RunOutcome]) -> dict[str, Any]:
+    """Return all that was measured so far; the sweep is among it."""
     strategies = {name: described(own) for name, own in found.items()}
-    swept = strategies["exhaustive"]
+    swept, counts = strategies["exhaustive"], found["exhaustive"].result.task.counts
     each = swept["cost"]["seconds"] / (swept["cost"]["trials"] - 1)
-    write_result(
-        "sweep",
-        {
-            "model": given.model,
-            "task": given.task,
-            "layers": given.layers,
-            "matrix_types": given.matrix_types,
-            "rank_fractions": LASER_RANK_FRACTIONS,
-            "select": found["exhaustive"].result.task.counts["select"],
-            "test": found["exhaustive"].result.task.counts["test"],
-            "published": published,
-            "exhaustive_seconds_per_intervention": each,
-            "ratio_published_to_exhaustive_per_intervention": published["seconds_per_intervention"] / each,
-            "strategies": strategies,
-            "share_of_the_sweeps_evaluations": {
-                name: own["cost"]["evaluations"] / swept["cost"]["evaluations"] for name, own in strategies.items()
-            },
-            "finds_the_sweeps_edit": {name: own["recipe"] == swept["recipe"] for name, own in strategies.items()},
+    return {
+        "model": given.model,
+        "task": given.task,
+        "layers": given.layers,
+        "matrix_types": given.matrix_types,
+        "rank_fractions": LASER_RANK_FRACTIONS,
+        "select": counts["select"],
+        "test": counts["test"],
+        "published": published,
+        "exhaustive_seconds_per_intervention": each,
+        "ratio_published_to_exhaustive_per_intervention": published["seconds_per_intervention"] / each,
+        "strategies": strategies,
+        "share_of_the_sweeps_evaluations": {
+            name: own["cost"]["evaluations"] / swept["cost"]["evaluations"] for name, own in strategies.items()
         },
-    )
+        "finds_the_sweeps_edit": {name: own["recipe"] == swept["recipe"] for name, own in strategies.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class Budget:
     """Seconds or evaluations a run may spend, charged where a trial is recorded; without limits by default.
 
     A trial that has begun is finished, so a run overruns by one unit of work at most. Measuring the choice on test is not
-    part of it.
+    part of it, but for a race, which leaves room for that.
 
     Raises:
         UsageError: a limit that is not positive.

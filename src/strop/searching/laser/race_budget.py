@@ -7,7 +7,7 @@ from strop.searching.laser.plan import SearchPlan
 from strop.searching.laser.shares import Shares
 
 HELD_OUT_PASSES = 2
-"""Over the test examples: of the model as it was and of the choice."""
+"""Over the test examples: of the model as it was and of the choice; one more of what a run begins with."""
 
 
 class Means:
@@ -28,6 +28,7 @@ class Means:
         self._journal, self._shares, self._number = journal, shares, number
         self._races = max(1, plan.edit_limit - number + 1)
         """This one, and those that may follow."""
+        self._passes = HELD_OUT_PASSES + bool(given.start)
         test = given.task.counts.get("test", 0)
         self._test_share = (test if plan.test_limit is None else min(test, plan.test_limit)) / shares.count
 
@@ -65,7 +66,7 @@ class Means:
         """Return how many passes over all select examples this race may still take from a share on."""
         budget, lefts = self._journal.budget, []
         if budget.evaluations is not None:
-            lefts.append(budget.evaluations - HELD_OUT_PASSES - self._journal.evaluations)
+            lefts.append(budget.evaluations - self._passes - self._journal.evaluations)
         if budget.seconds is not None:
             left = budget.seconds - self._journal.stopwatch.seconds - self._held_out_passes * self._seconds_of_pass
             lefts.append(left / self._seconds_on_share(place))
@@ -73,7 +74,7 @@ class Means:
 
     @property
     def _held_out_passes(self) -> float:
-        return HELD_OUT_PASSES * self._test_share
+        return self._passes * self._test_share
 
     @functools.cached_property
     def _seconds_of_pass(self) -> float:
