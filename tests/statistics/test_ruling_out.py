@@ -43,6 +43,17 @@ def test_a_lower_loss_does_not_rule_out_who_has_the_higher_figure() -> None:
     assert ruled_out(losses, [0.5, 0.6], level=0.01).tolist() == [False, False]
 
 
+def test_a_lower_loss_does_not_rule_out_who_is_surer_of_what_is_right() -> None:
+    """One raises the loss of the many answers that are wrong anyway, and makes a few right ones likely."""
+    plain = np.full(40, 4.0) + 0.01 * np.sin(np.arange(40))
+    edited = plain + 1.0
+    edited[:3] = 0.1
+    losses = np.stack([plain, edited])
+    assert scipy.stats.ttest_rel(plain, edited, alternative="less").pvalue < 0.005
+    assert ruled_out(losses, [0.0, 0.0], level=0.005).tolist() == [False, True]
+    assert ruled_out(losses, [0.0, 0.0], level=0.005, by_answers=True).tolist() == [False, False]
+
+
 def test_answers_speak_where_losses_do_not() -> None:
     losses = np.repeat(losses_of(1, 40), 2, axis=0)
     answers = np.zeros((2, 40))

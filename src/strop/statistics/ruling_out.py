@@ -16,21 +16,25 @@ def ruled_out(
     figures: Sequence[float],
     *,
     level: float,
+    by_answers: bool = False,
     answers: Floats | None = None,
     groups: Indices | None = None,
 ) -> NDArray[np.bool_]:
     """Return which models the data rule out as the best, (models,).
 
-    A model is out where another one surely has the lower loss, p < level by `p_values_of_lower`, and no lower figure on these
-    examples; and, by right and wrong answers, where the one with the highest figure surely has more right, p < level by the exact
-    test that turns the signs of groups. With level = 0.05 / (models − 1) the test of losses rules out the model whose loss is truly
-    the lowest in one of twenty cases at most, and that of answers the one that truly answers most (Bonferroni). A model that truly
-    answers most although its loss is higher is kept by its figure alone, where it shows on these examples.
+    A model is out where another one surely has the lower loss, p < level by `p_values_of_lower`, and on these examples no lower
+    figure and, where answers count, no lower mean probability exp(−loss) of what is right; and, by right and wrong answers, where
+    the one with the highest figure surely has more right, p < level by the exact test that turns the signs of groups. With
+    level = 0.05 / (models − 1) the test of losses rules out the model whose loss is truly the lowest in one case of twenty at most,
+    that of answers the one that truly answers most (Bonferroni). The loss is not what answers are: an edit may raise it by what
+    it makes of answers that are wrong anyway, and still answer more. Such a one is kept by the figure and the probability, which
+    such answers hardly move.
 
     Args:
         losses: (models, examples), paired.
         figures: (models,), what is to be maximised, such as accuracy; all 0 where it is the loss.
         level: of a single test.
+        by_answers: the figure counts answers that are right.
         answers: (models, examples), 1 where right and 0 where wrong; None where the figure is no mean of such.
         groups: (examples,), the number of each example's group; None where each stands alone.
 
@@ -42,6 +46,9 @@ def ruled_out(
     """
     figure = np.asarray(figures, dtype=np.float64)
     no_lower = figure[:, None] >= figure[None, :]
+    if by_answers:
+        right = np.exp(-losses).mean(axis=1)
+        no_lower &= right[:, None] >= right[None, :]
     lower = p_values_of_lower(losses, groups=groups) < level
     out: NDArray[np.bool_] = (lower & no_lower).any(axis=0)
     if answers is not None:

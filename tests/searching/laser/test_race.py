@@ -88,6 +88,7 @@ def test_whoever_goes_on_is_not_beaten_and_whoever_is_left_is(run: Run) -> None:
             assert trial.each is not None
             beaten = any(
                 rival.merit[0] >= trial.merit[0]
+                and np.exp(-np.array(rival.each.loss)).mean() >= np.exp(-np.array(trial.each.loss)).mean()
                 and scipy.stats.ttest_rel(rival.each.loss, trial.each.loss, alternative="less").pvalue < level
                 for other, rival in trials.items()
                 if other != own and rival.each is not None

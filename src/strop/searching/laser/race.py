@@ -167,6 +167,7 @@ class Race:
             np.array([own.loss for own in each]),
             [trial.merit[0] for trial in alive.values()],
             level=level,
+            by_answers=each[0].correct is not None,
             answers=self._answers(list(alive.values())),
             groups=self._shares.groups[: len(each[0].loss)],
         )
