@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fixtures.reported import write_full_run
+from tests.fixtures.reported import write_full_run, write_study
 from tests.fixtures.results import result_of, write_run
 
 WITHOUT_TORCH = """
@@ -41,6 +41,17 @@ def test_a_report_is_written_and_told(strop_command: Callable[..., Any], run: Pa
     assert out.read_text(encoding="utf-8").startswith("# tiny on small-facts\n")
     quiet = strop_command("report", run, "--out", out, "--force", "--quiet")
     assert quiet.out.splitlines() == [lines[0], lines[2]]
+
+
+def test_figures_are_written_beside_it_and_told(strop_command: Callable[..., Any], run: Path, tmp_path: Path) -> None:
+    (run / "result.json").unlink()
+    write_study(run / "study.db")
+    folder = tmp_path / "figures"
+    given = ("report", run, "--out", tmp_path / "report.md", "--figures", folder)
+    told = strop_command(*given).out.splitlines()[-1]
+    assert told == f"Its figures are in {folder}, as SVG and PNG: sweep.svg, how-the-choice-went.svg."
+    as_json = strop_command(*given, "--force", "--json").json
+    assert sorted(as_json["figures"]) == sorted(str(path) for path in folder.iterdir())
 
 
 def test_the_result_as_json(strop_command: Callable[..., Any], run: Path, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_call_that_does_not_parse_exits_with_two(strop_command: Any, call: lis
 def test_a_value_that_does_not_fit_its_option_is_one_sentence(refused: Any) -> None:
     for options, said in (
         (["--stack", "sideways"], "'--stack': 'sideways' is not one of 'encoder', 'decoder', 'cross', 'vision'."),
-        (["--strategy", "guess"], "'--strategy': 'guess' is not one of 'gradient', 'exhaustive', 'data-free'."),
+        (["--strategy", "guess"], "'--strategy': 'guess' is not one of 'gradient', 'exhaustive', 'race', 'data-free'."),
         (
             ["--max-edits", "many"],
             "'--max-edits': Input should be a valid integer, unable to parse string as an integer.",

@@ -203,6 +203,7 @@ def test_a_sweep_is_laid_out_by_matrix_type_share_and_layer() -> None:
     assert list(found.losses["up"]) == [0.1, 0.5]
     assert found.losses["up"][0.5] == {0: 0.5, 1: 1.5, 2: 2.5}
     assert found.lowest == ("key", 0.1, 0, 0.1)
+    assert found.count == 12
     assert loss_by_layer_and_rank(trials[:3]) is None
 
 
@@ -229,6 +230,18 @@ def test_a_race_tells_how_each_stood_in_each_round_beside_the_model_as_it_was() 
     losses = {name: {number: own.loss for number, own in stood.items()} for name, stood in found.candidates.items()}
     assert losses == {"LASER": {1: 3.0, 2: 2.0}, "bias": {1: 3.5}}
     assert race_curve(trials[:4]) is None
+
+
+def test_of_a_race_the_first_share_is_laid_out_beside_no_edit_on_it() -> None:
+    share = [
+        trial_of("rank_reduction", 2.0 + layer, layer=layer, matrix_type="up", rank_fraction=0.1, examples=16)
+        for layer in range(4)
+    ]
+    longer = trial_of("rank_reduction", 9.0, layer=0, matrix_type="up", rank_fraction=0.1)
+    no_edit = trial_of("rank_reduction", 3.5, examples=16)
+    found = loss_by_layer_and_rank([trial_of("base", 4.0, round=0), no_edit, *share, longer])
+    assert found is not None
+    assert (found.base, found.examples, found.count) == (3.5, 16, 4)
 
 
 def test_a_curve_tells_what_was_best_when() -> None:

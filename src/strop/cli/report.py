@@ -21,6 +21,10 @@ def report(
         Literal["html", "md"] | None,
         typer.Option("--format", help="A page that stands alone, or Markdown.", show_default="as the file's name ends"),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="FOLDER", help="Write each figure as SVG and PNG too.", show_default="none"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
     analyse: Annotated[
         bool,
@@ -56,6 +60,7 @@ def report(
     [bold]strop report runs/laser runs/sharpened --out both.md[/bold]
 
     [bold]strop report runs/laser --analyse[/bold]
+    [bold]strop report runs/sweep --figures figures[/bold]
     """
     from strop.report import write_report
 
@@ -65,7 +70,7 @@ def report(
     else:
         _refuse_without_analyse({"--task": task_name, "--model": model_name, "--family": family_file})
     kind: Literal["html", "md"] = format or ("md" if out is not None and out.suffix.lower() == ".md" else "html")
-    written = write_report(*runs, out=out, format=kind, force=force)
+    written = write_report(*runs, out=out, format=kind, figures=figures, force=force)
     if as_json:
         print_json({**written.to_json(), **({"left_out": left_out} if analyse else {})})
         return
@@ -76,6 +81,9 @@ def report(
             print_line(line)
     beside = f", and all changed examples in {written.examples_path}" if written.examples_path is not None else ""
     print_line(f"The report is in {written.path} ({written.bytes / 1000:,.0f} kB){beside}.")
+    if figures is not None:
+        drawn = [path.name for path in written.figures if path.suffix == ".svg"]
+        print_line(f"Its figures are in {figures}, as SVG and PNG: {', '.join(drawn) or 'there are none yet'}.")
 
 
 def _refuse_without_analyse(options: dict[str, object]) -> None:

@@ -19,9 +19,10 @@ from strop.cli.method import MethodCall, method_command
 def search(
     call: MethodCall,
     strategy: Annotated[
-        Literal["gradient", "exhaustive", "data-free"] | None,
+        Literal["gradient", "exhaustive", "race", "data-free"] | None,
         typer.Option(
-            help="Ask the gradient which few edits to try, or the spectra alone, or try all.", show_default="gradient"
+            help="Ask the gradient, or the spectra alone, which few edits to try; try all; or all on few examples, the best on more.",
+            show_default="gradient",
         ),
     ] = None,
     compose: Annotated[
@@ -77,6 +78,8 @@ def search(
     [bold]strop search smollm2-135m --task world-facts --out RUN[/bold]
 
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
+
+    [bold]strop search smollm2-135m --task world-facts --out RUN --strategy race --layers 20-29[/bold]
 
     [bold]strop search smollm2-135m --task world-facts --out RUN --guard notes.txt:2%[/bold]
 

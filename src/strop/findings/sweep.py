@@ -19,6 +19,11 @@ class SweepTable:
     """matrix type → share of the rank that is kept → layer → loss in nats per token."""
 
     @property
+    def count(self) -> int:
+        """How many edits were tried."""
+        return sum(len(layers) for shares in self.losses.values() for layers in shares.values())
+
+    @property
     def lowest(self) -> tuple[str, float, int, float]:
         """The matrix type, share, layer and loss of the trial with the lowest loss."""
         every = (
@@ -33,7 +38,8 @@ class SweepTable:
 def loss_by_layer_and_rank(trials: Sequence[KeptTrial]) -> SweepTable | None:
     """Return the losses of single rank reductions by matrix type, share kept and layer (LASER, arXiv 2312.13558, Figure 2).
 
-    Those of whole matrices in the first round count, on as many examples as most of them were scored on.
+    Those of whole matrices in the first round count, on as many examples as most of them were scored on: of a race, on its first
+    share.
 
     Args:
         trials: of a search.
@@ -63,9 +69,14 @@ def loss_by_layer_and_rank(trials: Sequence[KeptTrial]) -> SweepTable | None:
         if own.examples == examples:
             share = round(float(own.candidate["rank_fraction"]), 6)
             losses[str(own.candidate["matrix_type"])][share][int(own.candidate["layer"])] = own.loss
-    before = {own.method: own.loss for own in trials if own.method in ("base", "start") and own.examples == examples}
+    before = {
+        own.method: own.loss
+        for own in trials
+        if own.examples == examples and (own.method in ("base", "start") or (not own.candidate and own.round == 1))
+    }
     ordered = {
         name: {share: dict(sorted(losses[name][share].items())) for share in sorted(losses[name])}
         for name in sorted(losses)
     }
-    return SweepTable(base=before.get("start", before.get("base")), examples=examples, losses=ordered)
+    base = before.get("start", before.get("base", before.get("rank_reduction")))  # of a race, "no edit" on a share
+    return SweepTable(base=base, examples=examples, losses=ordered)

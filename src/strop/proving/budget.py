@@ -15,7 +15,7 @@ class Budget:
     """Seconds or evaluations a run may spend, charged where a trial is recorded; without limits by default.
 
     A trial that has begun is finished, so a run overruns by one unit of work at most. Measuring the choice on test is not
-    part of it.
+    part of it, but for a race, which leaves room for that.
 
     Raises:
         UsageError: a limit that is not positive.
@@ -27,7 +27,7 @@ class Budget:
     seconds: float | None = None
     """From the run's beginning, sittings added up."""
     evaluations: int | None = None
-    """Finished trials."""
+    """Finished trials; those on a part of the select examples count for that part where methods say so."""
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 < self.seconds < math.inf:
@@ -40,7 +40,7 @@ class Budget:
         """Whether there is a limit at all."""
         return self.seconds is not None or self.evaluations is not None
 
-    def is_spent(self, *, seconds: float, evaluations: int) -> bool:
+    def is_spent(self, *, seconds: float, evaluations: float) -> bool:
         """Return whether nothing further may begin.
 
         Args:

@@ -88,5 +88,7 @@ class Choice:
     """The model with that, on select; None where the run began with nothing."""
     guards: tuple[GuardReading, ...] = ()
     """What the guards measured of base and choice."""
+    cut_short: bool = False
+    """Whoever chose left something out for the budget's sake, though some of it may be left."""
     shots: int | None = None
     """How many solved train rows the choice puts before each prompt; None for what the task's own prompts have."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -172,7 +173,7 @@ def _lead(
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
         journal = _journal(chooser, settings, options, study, ready, run, sitting)
         choice = _choose(chooser, journal)
-        spent = journal.is_spent  # measuring the choice is no part of the budget
+        spent = journal.is_spent or choice.cut_short  # measuring the choice is no part of the budget
         measured = prove(given, choice, test, progress=options.progress)
         priced = _price(given, choice, options, ready, base.fingerprint)
         rivals = _rivals(given, choice, measured, test, settings, options)
@@ -186,7 +187,7 @@ def _lead(
             task=given.task,
             seed=settings.seed,
             wall_seconds=journal.stopwatch.seconds,
-            evaluations=len(study.trials()),
+            evaluations=math.ceil(journal.evaluations),
         )
         result = rivals.added_to(result)
         if options.budget.is_limited:  # no part of the config: whoever resumes may spend more

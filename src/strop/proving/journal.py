@@ -10,6 +10,7 @@ from strop.errors import NotFiniteError, RunError
 from strop.progress import Progress
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.guards import Guards
+from strop.proving.per_example import PerExample
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.runs import GuardReading, RunFolder, Stopwatch
@@ -73,13 +74,23 @@ class Journal:
         """Put trials into the queue in this order; those that are in it already stay."""
         self.study.enqueue(keys)
 
-    def measure(self, key: TrialKey, evaluate: Callable[[], Evaluation], *, begun: bool = False) -> Trial:
+    def measure(
+        self,
+        key: TrialKey,
+        evaluate: Callable[[], Evaluation],
+        *,
+        begun: bool = False,
+        evaluations: float = 1.0,
+        keep_each: bool = False,
+    ) -> Trial:
         """Return a trial: one that is finished as it is, else claimed, scored, written down and charged.
 
         Args:
             key: of the trial.
             evaluate: scores the candidate, which is on the model while it runs.
             begun: it ends a unit of work, such as an epoch, that began within the budget, and so is finished.
+            evaluations: what it is charged, in passes over all examples the choice is made by.
+            keep_each: keep what every example scored.
 
         Raises:
             NotFiniteError: the model before any candidate has probabilities that are not finite.
@@ -96,20 +107,28 @@ class Journal:
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
-            figures = self._figures(key, evaluate)
-            trial = Trial.of(key, figures, elapsed_seconds=self.stopwatch.seconds, objective=self.objective)
+            evaluation = self._evaluation(key, evaluate)
+            none = Figures(accuracy=None, loss=math.nan, count=key.examples)
+            trial = Trial.of(
+                key,
+                none if evaluation is None else evaluation.figures,
+                elapsed_seconds=self.stopwatch.seconds,
+                objective=self.objective,
+                evaluations=evaluations,
+                each=PerExample.of(evaluation) if keep_each and evaluation is not None else None,
+            )
             claim.finish(trial)
         return trial
 
-    def _figures(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Figures:
+    def _evaluation(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Evaluation | None:
         """Return what a model scored; a candidate whose probabilities are not finite scores nothing, and is told."""
         try:
-            return evaluate().figures
+            return evaluate()
         except NotFiniteError as error:
             if key.method in (BASE, START):
                 raise
             self.say(f"refused, for what it makes of the model is no number: {error}")
-            return Figures(accuracy=None, loss=math.nan, count=key.examples)
+            return None
 
     def measure_without_candidate(self, scorer: Scorer | ClassScorer, *, started: bool = False) -> Trial:
         """Return the trial of the model as it stands, before any candidate, and tell it.
@@ -129,8 +148,13 @@ class Journal:
     def is_spent(self) -> bool:
         """Whether the budget allows nothing further to begin."""
         return self.budget.is_limited and self.budget.is_spent(
-            seconds=self.stopwatch.seconds, evaluations=len(self.study.trials())
+            seconds=self.stopwatch.seconds, evaluations=self.evaluations
         )
+
+    @property
+    def evaluations(self) -> float:
+        """What all trials of the study have cost, in passes over all examples the choice is made by."""
+        return round(math.fsum(trial.evaluations for trial in self.study.trials()), 9)
 
     def admits(self, key: TrialKey) -> bool:
         """Return whether no guard speaks against the candidate that is on the model; one that does is told.

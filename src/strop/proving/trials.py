@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import optuna
 
 from strop.errors import UsageError
+from strop.proving.per_example import PerExample
 from strop.statistics import Figures, Merit, ObjectiveName
 
 C = TypeVar("C")
@@ -98,10 +99,21 @@ class Trial:
     """Mean over the task's categories of the accuracy in each, 0 to 1; None where it has none."""
     objective: ObjectiveName = "average"
     """Which accuracy the run maximises."""
+    evaluations: float = 1.0
+    """What it cost, in passes over all examples the choice is made by: less where it was scored on the rest of a share only."""
+    each: PerExample | None = None
+    """What every example scored, where trials are to be paired."""
 
     @classmethod
     def of(
-        cls, key: TrialKey, figures: Figures, *, elapsed_seconds: float = 0.0, objective: ObjectiveName = "average"
+        cls,
+        key: TrialKey,
+        figures: Figures,
+        *,
+        elapsed_seconds: float = 0.0,
+        objective: ObjectiveName = "average",
+        evaluations: float = 1.0,
+        each: PerExample | None = None,
     ) -> "Trial":
         """Return the trial of a key that scored these figures.
 
@@ -110,8 +122,20 @@ class Trial:
             figures: of the candidate.
             elapsed_seconds: from the run's beginning, sittings added up.
             objective: which accuracy the run maximises.
+            evaluations: what it cost, in passes over all examples the choice is made by.
+            each: what every example scored, where that is kept.
         """
-        return cls(key, figures.accuracy, figures.loss, figures.metric, elapsed_seconds, figures.macro, objective)
+        return cls(
+            key,
+            figures.accuracy,
+            figures.loss,
+            figures.metric,
+            elapsed_seconds,
+            figures.macro,
+            objective,
+            evaluations,
+            each,
+        )
 
     @property
     def figures(self) -> Figures:
@@ -124,9 +148,11 @@ class Trial:
         return self.figures.merit_by(self.objective)
 
     def scores(self) -> dict[str, Any]:
-        """Return all but the key as JSON can hold it; what a run without categories has not is left out."""
+        """Return all but the key as JSON can hold it; what a trial has not, or as every other has it, is left out."""
         spread: dict[str, Any] = {} if self.macro is None else {"macro": float(self.macro)}
         spread |= {} if self.objective == "average" else {"objective": self.objective}
+        spread |= {} if self.evaluations == 1 else {"evaluations": float(self.evaluations)}
+        spread |= {} if self.each is None else {"each": self.each.to_json()}
         return {
             "accuracy": None if self.accuracy is None else float(self.accuracy),
             "loss": float(self.loss),
@@ -152,6 +178,8 @@ class Trial:
             elapsed_seconds=scores["elapsed_seconds"],
             macro=scores.get("macro"),
             objective=scores.get("objective", "average"),
+            evaluations=scores.get("evaluations", 1.0),
+            each=PerExample.from_json(scores["each"]) if "each" in scores else None,
         )
 
 

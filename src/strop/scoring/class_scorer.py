@@ -59,7 +59,8 @@ class ClassScorer:
         self._examples = examples
         form = label_form(model, self.anatomy, tokenizer, examples, labels)
         encoded = form.encode(examples)
-        self._actual = np.array([own.target for own in encoded])
+        self.actual: NDArray[np.float64] = np.array([own.target for own in encoded])
+        """(examples,): the right labels' indices, or the right numbers."""
         self._groups, self._categories = group_indices(examples), categories_of(examples)
         self.batches = form.batches(encoded, limit=Resources.of(model).batch_tokens)
 
@@ -108,14 +109,14 @@ class ClassScorer:
             "label",
             loss,
             np.ones(self.example_count, dtype=np.int64),
-            predicted == self._actual if self.labels.names else None,
+            predicted == self.actual if self.labels.names else None,
             groups=self._groups,
             categories=self._categories,
-            actual=self._actual,
+            actual=self.actual,
             predicted=predicted,
             labels=self.labels,
             said=self._in_words(predicted),
-            wanted=self._in_words(self._actual),
+            wanted=self._in_words(self.actual),
         )
 
     def _in_words(self, values: NDArray[np.float64]) -> tuple[str, ...] | None:

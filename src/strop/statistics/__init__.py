@@ -8,6 +8,7 @@ from strop.statistics.intervals import interval_from_json, mean_interval
 from strop.statistics.merit import Merit, ObjectiveName, merit_of
 from strop.statistics.metrics import METRICS
 from strop.statistics.rivals import Answer, MostSaid, Rival, Rivals
+from strop.statistics.ruling_out import ruled_out
 from strop.statistics.spread import CategoryGain, Spread, spread_of
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "interval_from_json",
     "mean_interval",
     "merit_of",
+    "ruled_out",
     "spell_p_value",
     "spread_of",
 ]

@@ -12,7 +12,7 @@ from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"strategy": "guess"}, "strategy is one of gradient, exhaustive, data-free, not 'guess'"),
+        ({"strategy": "guess"}, "strategy is one of gradient, exhaustive, race, data-free, not 'guess'"),
         ({"compose": "all"}, "compose is one of none, greedy, not 'all'"),
         ({"max_edits": 0}, "max_edits is 1 or more, not 0"),
         ({"select_limit": 0}, "select_limit is 1 or more, not 0"),

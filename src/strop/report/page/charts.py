@@ -211,19 +211,19 @@ def _spectrum(axes: Any, own: EditedMatrix) -> None:
     axes.legend(loc="best", handletextpad=0.1)
 
 
-def sweep(table: SweepTable) -> Figure:
+def sweep(table: SweepTable, *, finished: bool = True) -> Figure:
     """Return the loss after single edits against their layer: a panel for each matrix type, a line for each share kept.
 
-    Where few layers were tried at a share, there are dots and no lines.
+    Where few layers were tried at a share, there are dots and no lines. Of more than twelve shares twelve are drawn.
 
     Args:
         table: of a search.
+        finished: the search is; else the figure says that it goes on.
     """
     names = list(table.losses)
     shares = sorted({share for own in table.losses.values() for share in own})
-    shown = shares if len(shares) <= len(SERIES) else [shares[round(n * (len(shares) - 1) / 5)] for n in range(6)]
-    apart = (len(SERIES) - 1) / max(1, len(shown) - 1)
-    colours = {share: COLOURS[SERIES[round(place * apart)]] for place, share in enumerate(shown)}
+    most = 2 * len(SERIES)
+    shown = shares if len(shares) <= most else [shares[round(n * (len(shares) - 1) / (most - 1))] for n in range(most)]
     columns = 2 if len(names) > 1 else 1
     rows = -(-len(names) // columns)
     lowest, highest = _range_of_losses(table)
@@ -232,11 +232,11 @@ def sweep(table: SweepTable) -> Figure:
     def panel(axes: Any, name: str) -> None:
         if table.base is not None:
             axes.axhline(table.base, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        for share in shown:
+        for (colour, style), share in zip(_styles(len(shown)), shown, strict=True):
             tried = table.losses[name].get(share, {})
             axes.plot(
-                list(tried), list(tried.values()), ".-" if len(tried) > 3 else ".", color=colours[share],
-                label=f"{100 * share:.3g} %",
+                list(tried), list(tried.values()), marker=".", linestyle=style if len(tried) > 3 else "none",
+                color=COLOURS[colour], label=f"{100 * share:.3g} %",
             )  # fmt: skip
         axes.set_title(name)
         axes.set_ylim(lowest, highest)
@@ -259,14 +259,27 @@ def sweep(table: SweepTable) -> Figure:
     kind, share, layer, loss = table.lowest
     base = f", and {table.base:.3f} without an edit (the dashed line)" if table.base is not None else ""
     told = f"The lowest loss is {loss:.3f}, of layer {layer} {kind} at {100 * share:.3g} % of its rank{base}."
+    going_on = "" if finished else f" The search is not finished: {table.count} edits were tried so far."
     return Figure(
         draw=draw,
-        title=f"Loss against layer and rank, on {table.examples} examples",
-        description=told,
-        height=0.95 + 1.45 * rows,
+        title=f"Loss against layer and rank, on {table.examples} examples" + ("" if finished else ", unfinished"),
+        description=told + going_on,
+        height=0.95 + 1.45 * rows + (0.2 if len(shown) > len(SERIES) else 0),
         rows=rows,
         columns=columns,
     )
+
+
+def _styles(count: int) -> list[tuple[str, str]]:
+    """Return a colour and a kind of line for each of some series, from light to dark; more than six come in pairs of one colour.
+
+    >>> _styles(2), _styles(7)[:3]
+    ([('one', '-'), ('six', '-')], [('one', '-'), ('one', ':'), ('two', '-')])
+    """
+    if count > len(SERIES):
+        return [(SERIES[place // 2], ":" if place % 2 else "-") for place in range(count)]
+    apart = (len(SERIES) - 1) / max(1, count - 1)
+    return [(SERIES[round(place * apart)], "-") for place in range(count)]
 
 
 def _range_of_losses(table: SweepTable) -> tuple[float, float]:

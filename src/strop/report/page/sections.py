@@ -23,6 +23,7 @@ from strop.report.page.run_files import RunFiles
 from strop.report.price import price_lines
 from strop.report.rivals import rival_lines
 from strop.report.run import budget_lines, gain_sentence, gain_spelling, intervention_lines, run_table
+from strop.report.sweep import sweep_table
 from strop.runs import RunResult
 from strop.statistics import Comparison
 from strop.tables import Table
@@ -271,8 +272,8 @@ def _sweep(run: RunFiles) -> list[Part]:
     found = loss_by_layer_and_rank(run.trials)
     if found is None:
         return []
-    figure = charts.sweep(found)
-    return [figure, figure.description]
+    figure = charts.sweep(found, finished=run.result is not None)
+    return [figure, figure.description, sweep_table(found)]
 
 
 def _curve(run: RunFiles) -> list[Part]:

@@ -14,6 +14,7 @@ from strop.report.page.comparison import comparison_of
 from strop.report.page.decision import decision_sentences, headline_of, verdict_of
 from strop.report.page.document import Chapter, Document, Section
 from strop.report.page.drawing import Figure
+from strop.report.page.figure_files import figure_files
 from strop.report.page.html import to_page
 from strop.report.page.markdown import to_text
 from strop.report.page.run_files import RunFiles
@@ -39,15 +40,21 @@ class WrittenReport:
     """The decision of each run, in a few words."""
     missing: tuple[str, ...]
     """What the report would show and cannot."""
+    figures: tuple[Path, ...] = ()
+    """The files of single figures, where they were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        content = {**dataclasses.asdict(self), "path": str(self.path)}
+        content = {**dataclasses.asdict(self), "path": str(self.path), "figures": [str(own) for own in self.figures]}
         return {**content, "examples_path": str(self.examples_path) if self.examples_path is not None else None}
 
 
 def write_report(
-    *runs: str | Path, out: str | Path | None = None, format: ReportFormat = "html", force: bool = False
+    *runs: str | Path,
+    out: str | Path | None = None,
+    format: ReportFormat = "html",
+    figures: str | Path | None = None,
+    force: bool = False,
 ) -> WrittenReport:
     """Write a report of one run, or of several with a comparison first, as one page that stands alone.
 
@@ -57,6 +64,7 @@ def write_report(
         runs: their folders.
         out: the file to write; `report.html` or `report.md` in the folder you are in by default.
         format: html or md.
+        figures: a folder for every figure as a file of its own, as SVG and as PNG; none by default.
         force: overwrite a file that is there.
 
     Raises:
@@ -73,15 +81,19 @@ def write_report(
     refuse_written(beside, force=force)
     found = [RunFiles.read(Path(run)) for run in runs]
     document = document_of(found, examples_file=beside.name)
+    drawn = figure_files(document, Path(figures), force=force) if figures is not None else {}
     text = to_text(document, version=__version__) if format == "md" else _page(document)
     has_examples = _write_examples(beside, found)
     write_text(path, text)
+    for file, figure in drawn.items():
+        figure.write(file)
     return WrittenReport(
         path,
         beside if has_examples else None,
         len(text.encode("utf-8")),
         tuple(chapter.verdict for chapter in document.chapters),
         tuple(line for run in found for line in run.missing),
+        tuple(drawn),
     )
 
 

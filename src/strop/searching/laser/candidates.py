@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import optuna
 import torch
@@ -26,6 +26,7 @@ PARTED = ("subspaces", "axis", "partition")
 """The settings that only a reduction in several subspaces has."""
 
 Shapes = Mapping[WeightSite, tuple[int, int]]
+K = TypeVar("K")
 
 
 def all_candidates(shapes: Shapes, rank_fractions: Sequence[float]) -> list[RankReduction]:
@@ -157,7 +158,7 @@ def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
     )
 
 
-def best_of(trials: Mapping[RankReduction, Trial], count: int) -> list[RankReduction]:
+def best_of(trials: Mapping[K, Trial], count: int) -> list[K]:
     """Return the candidates that did best in a screening, half of them by accuracy and half by loss.
 
     Few examples tell little about accuracy, and loss, which they tell more about, is not what is wanted: so both speak.

@@ -24,6 +24,7 @@ from strop.searching.laser.candidates import (
 )
 from strop.searching.laser.data_free import spectral_candidates
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
+from strop.searching.laser.race import Race
 from strop.searching.laser.sweep import sweep
 
 
@@ -81,6 +82,7 @@ class ReductionChooser:
         )
         self._in_subspaces([RankReduction(site, 0.0) for site in self.shapes])  # refuses what no matrix has room for
         self.select = SelectExamples.of(given, plan)
+        self._race = Race(given, plan) if plan.strategy == "race" else None
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
 
@@ -113,6 +115,7 @@ class ReductionChooser:
             tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
+            cut_short=self._race is not None and self._race.cut_short,
         )
 
     def _add_edits(self, best: Trial) -> tuple[list[RankReduction], Trial]:
@@ -159,6 +162,8 @@ class ReductionChooser:
         select, rounds = self.select, set()
 
         def tokens(key: TrialKey) -> int:
+            if self._race is not None and key.method == RankReduction.method:
+                return self._race.tokens(key)
             if key.candidate:
                 rounds.add(key.round)
             return (select.every if key.examples == select.every.example_count else select.screen).tokens
@@ -167,8 +172,10 @@ class ReductionChooser:
         return of_trials + (len(rounds) * select.guide.tokens if self.plan.strategy == "gradient" else 0)
 
     def _try_all(self, number: int, shapes: Shapes) -> dict[RankReduction, Trial]:
-        if self.plan.strategy == "exhaustive":
+        if self.plan.strategy in ("exhaustive", "race"):
             everything = self._in_subspaces(all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS))
+            if self._race is not None:
+                return self._race.run(self.journal, everything, number=number)
             return self._try(number, everything, self.select.every, "trying")
         proposed = self._in_subspaces(self._propose(number, shapes))
         screen, every = self.select.screen, self.select.every

@@ -9,7 +9,7 @@ from strop.errors import UsageError
 from strop.linalg import Axis, Partition, rank_for_fraction
 from strop.statistics import ObjectiveName
 
-Strategy = Literal["gradient", "exhaustive", "data-free"]
+Strategy = Literal["gradient", "exhaustive", "race", "data-free"]
 Compose = Literal["none", "greedy"]
 
 LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
@@ -28,7 +28,8 @@ class SearchPlan:
     """
 
     strategy: Strategy = "gradient"
-    """`gradient` asks one backward pass which few candidates to try, `data-free` the spectra alone; `exhaustive` tries all."""
+    """`gradient` asks one backward pass which few candidates to try, `data-free` the spectra alone; `exhaustive` tries all; `race`
+    tries all on a few select examples, and on more only those that a paired test does not rule out."""
     compose: Compose = "none"
     """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
     matrix_types: tuple[MatrixType, ...] | None = None
@@ -39,7 +40,7 @@ class SearchPlan:
     """Which list of blocks, of a model that has several; the main one by default."""
     rank_fractions: tuple[float, ...] | None = None
     """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `data-free` the one
-    that its threshold leaves, `exhaustive` LASER's grid."""
+    that its threshold leaves, the others LASER's grid."""
     subspaces: tuple[int, ...] = (1,)
     """Into how many subspaces matrices are parted, each number tried at every rank fraction with factors of one size."""
     axis: Axis = "output"
@@ -55,9 +56,9 @@ class SearchPlan:
     gradient_examples: int = 100
     """How many select examples the gradient is taken over, `gradient` only, and candidates are screened on."""
     top_matrices: int = 12
-    """How many of the matrices the gradient, or the ratio of signal to noise, ranks highest are tried; not of `exhaustive`."""
+    """How many of the matrices the gradient, or the ratio of signal to noise, ranks highest are tried; not of `exhaustive` and `race`."""
     finalists: int = 8
-    """How many candidates the screening leaves to be scored on all select examples; not of `exhaustive`."""
+    """How many candidates the screening leaves to be scored on all select examples; not of `exhaustive` and `race`."""
     price_weight: float = 0.0
     """Nats of the task's loss that a nat of drift from the base is worth where the gradient ranks candidates: above 0 by the
     predicted change of the loss + weight · ½ Σ F_i over what is cut, F the Fisher information of the base's own text."""

@@ -1,0 +1,143 @@
+"""The whole sweep beside the published procedure, intervention by intervention; and what gradient and race find, for how much.
+
+The published procedure (LASER's repository) decomposes a matrix and evaluates the whole model for each intervention anew; it is
+timed on a sample of them (see `bench_laser_search.py`). Strop's exhaustive search tries the whole grid: matrix types x layers x
+rank fractions, the prefix reused and each matrix decomposed once. Then gradient (at its own ranks), race and a race held to a tenth
+of the sweep's evaluations choose among the same matrices, and all choices are measured on the same held-out examples. The sweep's
+figure, the loss against layer and rank, is drawn beside the results.
+
+Made small by `--layers 26-29 --matrix-types up,down --select-limit 150 --test-limit 150 --published 2`.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import strop
+from bench_laser_search import published_intervention
+from common import RESULTS, seconds_of, write_result
+from strop.anatomy import Anatomy, MatrixType, editable_shapes
+from strop.linalg import DecompositionCache
+from strop.proving import RunOutcome
+from strop.report import write_report
+from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
+
+TENTH = 0.1
+"""Of the sweep's evaluations, for the race that is held to a budget."""
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """Read `26-29` or `1,5,9`."""
+    first, _, last = text.partition("-")
+    return tuple(range(int(first), int(last) + 1)) if last else tuple(int(own) for own in text.split(","))
+
+
+def time_published(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, count: int) -> dict[str, Any]:
+    """Time a sample of the published procedure's interventions, spread over the grid."""
+    examples = task.examples("select", limit=plan.select_limit)
+    sites = list(
+        editable_shapes(model, Anatomy.of(model), layers=plan.layers, matrix_types=plan.matrix_types, stack=None)
+    )
+    grid = [(site, share) for site in sites for share in LASER_RANK_FRACTIONS]
+    seconds = []
+    for index in range(count):
+        site, share = grid[int((index + 0.5) * len(grid) / count)]
+        seconds.append(seconds_of(partial(published_intervention, model, tokenizer, examples, site, share)))
+        print(f"published: {site} at {share:.1%}: {seconds[-1]:.1f} s", flush=True)
+    return {"timed": count, "seconds_per_intervention": sorted(seconds)[count // 2], "interventions": len(grid)}
+
+
+def described(found: RunOutcome) -> dict[str, Any]:
+    """Return what a strategy chose, what that gains, and what it took to choose it."""
+    base, compared = found.trials[0], found.result.comparison["test"]
+    return {
+        "recipe": found.recipe.describe(),
+        "select": found.result.edited["select"].to_json(),
+        "test": compared.to_json(),
+        "cost": {
+            "trials": len(found.trials),
+            "evaluations": round(sum(trial.evaluations for trial in found.trials), 2),
+            "seconds": round(max(trial.elapsed_seconds for trial in found.trials) - base.elapsed_seconds, 1),
+            "tokens": found.result.cost.tokens,
+        },
+    }
+
+
+def run(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, out: Path, **options: Any) -> RunOutcome:
+    """Run a search in a folder, with decompositions of its own."""
+    cache = DecompositionCache(out.with_suffix(".svd"))
+    found = strop.search(
+        model, tokenizer, task, plan, strop.RunOptions(out=out, decompositions=cache, rivals=False, **options)
+    )
+    print(f"{out.name}: {found.result.cost.wall_seconds:.0f} s, {found.recipe}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="a name or a folder")
+    parser.add_argument("--task", default="world-facts", help="a built-in name or a task file")
+    parser.add_argument("--layers", type=numbers_of, default=None, help="such as 26-29; all by default")
+    parser.add_argument("--matrix-types", default=None, help="such as up,down; all by default")
+    parser.add_argument("--select-limit", type=int, default=300, help="select examples")
+    parser.add_argument("--test-limit", type=int, default=None, help="held-out examples; all by default")
+    parser.add_argument("--published", type=int, default=4, help="how many published interventions to time")
+    given = parser.parse_args()
+    model, tokenizer = strop.load(given.model)
+    task = strop.load_task(given.task)
+    types = given.matrix_types and tuple(MatrixType(own) for own in given.matrix_types.split(","))
+    plan = SearchPlan(
+        layers=given.layers, matrix_types=types, select_limit=given.select_limit, test_limit=given.test_limit
+    )
+    published = time_published(model, tokenizer, task, plan, given.published)
+    found: dict[str, RunOutcome] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("exhaustive", "gradient", "race", "race within a tenth"):
+            own = dataclasses.replace(plan, strategy=name.partition(" ")[0])
+            budget = strop.Budget()
+            if name.endswith("tenth"):
+                budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))
+            found[name] = run(model, tokenizer, task, own, Path(scratch) / name.replace(" ", "-"), budget=budget)
+            write_result("sweep", figures_of(given, published, found))  # each as soon as it is there
+            if name == "exhaustive":
+                draw(Path(scratch) / name)
+
+
+def draw(run_folder: Path) -> None:
+    """Write the sweep's figure beside the results."""
+    drawn = run_folder.with_name("figures")
+    write_report(run_folder, out=drawn / "page.html", figures=drawn)
+    for suffix in (".svg", ".png"):
+        shutil.copy(drawn / f"sweep{suffix}", RESULTS)
+
+
+def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict[str, RunOutcome]) -> dict[str, Any]:
+    """Return all that was measured so far; the sweep is among it."""
+    strategies = {name: described(own) for name, own in found.items()}
+    swept, counts = strategies["exhaustive"], found["exhaustive"].result.task.counts
+    each = swept["cost"]["seconds"] / (swept["cost"]["trials"] - 1)
+    return {
+        "model": given.model,
+        "task": given.task,
+        "layers": given.layers,
+        "matrix_types": given.matrix_types,
+        "rank_fractions": LASER_RANK_FRACTIONS,
+        "select": counts["select"],
+        "test": counts["test"],
+        "published": published,
+        "exhaustive_seconds_per_intervention": each,
+        "ratio_published_to_exhaustive_per_intervention": published["seconds_per_intervention"] / each,
+        "strategies": strategies,
+        "share_of_the_sweeps_evaluations": {
+            name: own["cost"]["evaluations"] / swept["cost"]["evaluations"] for name, own in strategies.items()
+        },
+        "finds_the_sweeps_edit": {name: own["recipe"] == swept["recipe"] for name, own in strategies.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()
