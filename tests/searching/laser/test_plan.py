@@ -13,7 +13,7 @@ from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
     ("settings", "said"),
     [
         ({"strategy": "guess"}, "strategy is one of gradient, exhaustive, not 'guess'"),
-        ({"compose": "all"}, "compose is one of none, greedy, not 'all'"),
+        ({"compose": "all"}, "compose is one of none, greedy, beam, ordered, not 'all'"),
         ({"max_edits": 0}, "max_edits is 1 or more, not 0"),
         ({"select_limit": 0}, "select_limit is 1 or more, not 0"),
         ({"test_limit": -5}, "test_limit is 1 or more, not -5"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import torch
@@ -21,6 +21,7 @@ LADDER = (0.25, 1.0, 4.0, 16.0)
 ALWAYS = (0.01, 0.8)
 """Shares of the rank that are tried whatever is predicted: the deepest cut worth a look, and the mildest."""
 
+C = TypeVar("C")
 Shapes = Mapping[WeightSite, tuple[int, int]]
 
 
@@ -111,7 +112,7 @@ def space_of(shapes: Shapes, layer_count: int) -> CandidateSpace[RankReduction]:
     )
 
 
-def best_of(trials: Mapping[RankReduction, Trial], count: int) -> list[RankReduction]:
+def best_of(trials: Mapping[C, Trial], count: int) -> list[C]:
     """Return the candidates that did best in a screening, half of them by accuracy and half by loss.
 
     Few examples tell little about accuracy, and loss, which they tell more about, is not what is wanted: so both speak.

@@ -2,19 +2,23 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
-from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
+from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey
 from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
+from strop.searching.laser.beam import beam
 from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
+from strop.searching.laser.composition import Composition, Trying
+from strop.searching.laser.greedy import greedy
+from strop.searching.laser.ordered import ordered
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.sweep import sweep
 
@@ -73,6 +77,8 @@ class ReductionChooser:
         self.select = SelectExamples.of(given, plan)
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
+        self._asked = 0
+        """How often the gradient was asked."""
 
     @property
     def space(self) -> CandidateSpace[RankReduction]:
@@ -85,7 +91,7 @@ class ReductionChooser:
         Args:
             journal: where finished trials and decisions are kept.
         """
-        self.journal = journal
+        self.journal, self._asked = journal, 0
         given = self.given
         unedited = journal.measure_without_candidate(self.select.every)
         own = OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress) if self.plan.price_weight else None
@@ -95,66 +101,58 @@ class ReductionChooser:
                 sites = list(self.shapes)
                 held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
                 self._fisher = fisher_information(given, own, sites, decompositions=held, progress=journal.progress)
-            chosen, best = self._add_edits(started or unedited)
+            found = self._compose(Composition((), started or unedited))
         return Choice(
-            given.start.then(chosen),
+            given.start.then(found.edits),
             unedited,
-            best,
+            found.trial,
             tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
         )
 
-    def _add_edits(self, best: Trial) -> tuple[list[RankReduction], Trial]:
-        """Add edits to the model as it stands, the best of a round first, until nothing beats what there is."""
-        chosen: list[RankReduction] = []
-        for number in range(1, self.plan.edit_limit + 1):
-            free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
-            if not free:
-                break
-            given = self.given
-            with applied_interventions(given.model, chosen, anatomy=given.anatomy, decompose=given.decompose):
-                found = self._winner(self._try_all(number, free), best)
-            if found is None:
-                spent = f"the budget of {self.journal.budget} is spent"
-                why = spent if self.journal.is_spent else "nothing tried beats what there is"
-                self.journal.say(f"edit {number}: {why}; stopping")
-                break
-            edit, best = found
-            chosen.append(edit)
-            rank = edit.rank(self.shapes[edit.site])
-            self.journal.say(f"edit {number}: {edit} (rank {rank}): {describe_trial(best)}")
-        return chosen, best
+    def _compose(self, begin: Composition) -> Composition:
+        """Return the best composition of edits on the model as it stands, nothing added where nothing helps."""
+        select = self.select
+        trying = Trying(
+            plan=self.plan,
+            shapes=self.shapes,
+            journal=self.journal,
+            every=select.every,
+            screen=select.screen,
+            on=self._on,
+            propose=self._considered,
+            try_all=self._try_all,
+            try_each=self._try,
+        )
+        composers = {"none": greedy, "greedy": greedy, "beam": beam, "ordered": ordered}
+        return composers[self.plan.compose](trying, begin)
 
-    def _winner(self, trials: Mapping[RankReduction, Trial], best: Trial) -> tuple[RankReduction, Trial] | None:
-        """Return the best candidate that beats what there is and that no guard refuses."""
+    @contextlib.contextmanager
+    def _on(self, edits: Sequence[RankReduction]) -> Iterator[None]:
+        """Have edits on the model for a block, beneath whatever is tried in it."""
         given, journal = self.given, self.journal
-        for place, candidate in enumerate(sorted(trials, key=lambda edit: trials[edit].merit, reverse=True)):
-            if trials[candidate].merit <= best.merit:
-                return None
-            if not journal.guards:
-                return candidate, trials[candidate]
-            if place > 0 and journal.is_spent:  # those before it were refused
-                journal.say(
-                    f"the budget of {journal.budget} is spent, and the guards refused all they were asked about"
-                )
-                return None
-            with applied_interventions(given.model, [candidate], anatomy=given.anatomy, decompose=given.decompose):
-                if journal.admits(trials[candidate].key):
-                    return candidate, trials[candidate]
-        return None
+        with applied_interventions(given.model, edits, anatomy=given.anatomy, decompose=given.decompose):
+            self.journal = dataclasses.replace(journal, below=tuple(edits))
+            try:
+                yield
+            finally:
+                self.journal = journal
 
     def _tokens(self) -> int:
         """Return the tokens of all trials and of the gradient's samples, as if each had run the whole model."""
-        select, rounds = self.select, set()
+        select = self.select
 
         def tokens(key: TrialKey) -> int:
-            if key.candidate:
-                rounds.add(key.round)
             return (select.every if key.examples == select.every.example_count else select.screen).tokens
 
-        of_trials = self.journal.tokens_of(tokens)
-        return of_trials + (len(rounds) * select.guide.tokens if self.plan.strategy == "gradient" else 0)
+        return self.journal.tokens_of(tokens) + self._asked * select.guide.tokens
+
+    def _considered(self) -> list[RankReduction]:
+        """Return all edits of the model as it stands that the strategy would try."""
+        if self.plan.strategy == "exhaustive":
+            return all_candidates(self.shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS)
+        return self._propose(1, self.shapes)
 
     def _try_all(self, number: int, shapes: Shapes) -> dict[RankReduction, Trial]:
         if self.plan.strategy == "exhaustive":
@@ -172,6 +170,7 @@ class ReductionChooser:
         name = f"candidates of edit {number}"
         kept = self.journal.recall(name)
         if kept is not None:
+            self._asked += 1
             return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
         if self.journal.is_spent:
             return []
@@ -187,6 +186,7 @@ class ReductionChooser:
         proposed = predicted_candidates(
             effects, shapes, top_matrices=self.plan.top_matrices, rank_fractions=self.plan.rank_fractions
         )
+        self._asked += 1
         self.journal.remember(name, [[c.site.to_json(), c.rank_fraction] for c in proposed])
         return proposed
 

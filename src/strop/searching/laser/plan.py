@@ -10,13 +10,16 @@ from strop.linalg import rank_for_fraction
 from strop.statistics import ObjectiveName
 
 Strategy = Literal["gradient", "exhaustive"]
-Compose = Literal["none", "greedy"]
+Compose = Literal["none", "greedy", "beam", "ordered"]
 
 LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 """The union of the grids in LASER's paper (table 5) and in its repository."""
 
 GREEDY_EDITS = 6
-"""Most edits a composition adds unless it is told otherwise."""
+"""Most edits that `greedy` and `beam` add unless they are told otherwise."""
+
+BEAM_WIDTH = 3
+"""How many partial compositions `beam` goes on from unless it is told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class SearchPlan:
     strategy: Strategy = "gradient"
     """`gradient` asks one backward pass which few candidates to try; `exhaustive` tries all."""
     compose: Compose = "none"
-    """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
+    """`none` finds one edit; `greedy` goes on from the edited model until nothing improves, and revises what it took; `beam` goes
+    on from the best few at once; `ordered` walks from the last layer down as LASER's paper does, the smallest rank first."""
     matrix_types: tuple[MatrixType, ...] | None = None
     """Which matrices to consider; all by default."""
     layers: tuple[int, ...] | None = None
@@ -40,7 +44,10 @@ class SearchPlan:
     rank_fractions: tuple[float, ...] | None = None
     """Shares of the rank to try; by default `gradient` tries ranks around the predicted one, `exhaustive` LASER's grid."""
     max_edits: int | None = None
-    """Most interventions that are added; by default 1 without composition and 6 with it."""
+    """Most interventions that are added; by default 1 without composition, 6 with `greedy` and `beam`, and any number with
+    `ordered`."""
+    beam: int | None = None
+    """How many partial compositions `beam` goes on from, `beam` only; 3 by default."""
     select_limit: int | None = 1000
     """Most select examples to choose by; None for all."""
     test_limit: int | None = None
@@ -66,7 +73,8 @@ class SearchPlan:
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
-        for name in ("max_edits", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists"):
+        counts = ("max_edits", "beam", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is 1 or more, not {value}.")
@@ -74,6 +82,10 @@ class SearchPlan:
             raise UsageError(
                 f"{self.max_edits} edits (max_edits, --max-edits) need compose 'greedy' (--compose greedy); "
                 "a search without it finds one edit."
+            )
+        if self.beam is not None and self.compose != "beam":
+            raise UsageError(
+                f"beam (--beam {self.beam}) goes with compose 'beam' (--compose beam), not '{self.compose}'."
             )
         if not 0 <= self.price_weight < math.inf:
             raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
@@ -88,16 +100,21 @@ class SearchPlan:
             rank_for_fraction(fraction, (1, 1))
 
     @property
-    def edit_limit(self) -> int:
-        """Most interventions that are added, the default worked out."""
+    def edit_limit(self) -> int | None:
+        """Most interventions that are added, the default worked out; None for any number."""
         if self.max_edits is not None:
             return self.max_edits
-        return 1 if self.compose == "none" else GREEDY_EDITS
+        return {"none": 1, "ordered": None}.get(self.compose, GREEDY_EDITS)
+
+    @property
+    def beam_width(self) -> int:
+        """How many partial compositions `beam` goes on from, the default worked out."""
+        return self.beam if self.beam is not None else BEAM_WIDTH
 
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
-        for name, default in (("objective", "average"), ("price_weight", 0.0), ("stack", None)):
+        for name, default in (("objective", "average"), ("price_weight", 0.0), ("stack", None), ("beam", None)):
             if settings[name] == default:
                 del settings[name]
         return settings
