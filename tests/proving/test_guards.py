@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.judging import Scripted
 from tests.fixtures.runs import Notes, figures_of, reduction_of
 
 import strop
 from strop.anatomy import Anatomy
 from strop.errors import StropError, TaskError, UsageError
-from strop.interventions import Positions, RankReduction, applied_interventions, attachments_of
+from strop.interventions import Positions, RankReduction, applied_interventions
 from strop.proving import Guard, Measure, RunOptions, TaskAccuracy, TextPerplexity, Trial
 from strop.recipe import Recipe
 from strop.runs import GuardReading, RunResult
@@ -27,29 +28,6 @@ TRAIN = TrainPlan(
     rank=2, layers=(1,), positions=Positions(1, 1), epochs=3, batch_size=6, accumulate=1, learning_rate=0.02
 )
 PROSE = "The city of Lyon is in France and the city of Curitiba is in Brazil. The capital of France is Paris. " * 6
-
-
-@dataclasses.dataclass(frozen=True)
-class Scripted:
-    """A measure that reads what a script says of the interventions on the model, and counts its readings."""
-
-    script: Callable[[tuple[Any, ...]], float]
-    readings: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
-    name: str = "scripted"
-    unit: str = "points"
-    bound_unit: Any = "points"
-    fingerprint: str = "scripted"
-
-    def harm(self, base: float, edited: float) -> float:
-        return edited - base
-
-    def reader(self, base: Any) -> Callable[[], float]:
-        def read() -> float:
-            edits = tuple(edit for attachment in attachments_of(base.model) for edit in attachment.interventions)
-            self.readings.append(edits)
-            return self.script(edits)
-
-        return read
 
 
 def other_task(task: Task) -> Task:

@@ -21,6 +21,11 @@ from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
         ({"top_matrices": -1}, "top_matrices is 1 or more, not -1"),
         ({"finalists": 0}, "finalists is 1 or more, not 0"),
         ({"max_edits": 3}, r"3 edits \(max_edits, --max-edits\) need compose 'greedy'"),
+        ({"beam": 0, "compose": "beam"}, "beam is 1 or more, not 0"),
+        (
+            {"beam": 4, "compose": "greedy"},
+            r"beam \(--beam 4\) goes with compose 'beam' \(--compose beam\), not 'greedy'",
+        ),
         ({"seed": -1}, "seed is 0 or more, not -1"),
         ({"layers": ()}, "layers is empty; leave it out to consider all"),
         ({"matrix_types": ()}, "matrix_types is empty"),
