@@ -77,7 +77,8 @@ def _label(trial: KeptTrial) -> str:
     if "epoch" in candidate:
         return "average of late steps" if candidate.get("averaged") else f"epoch {candidate['epoch']}"
     if "layer" in candidate:
-        return f"layer {candidate['layer']} {candidate.get('matrix_type', '')} {100 * candidate['rank_fraction']:.3g} %"
+        more = f", {len(trial.below)} more below" if trial.below else ""
+        return f"layer {candidate['layer']} {candidate.get('matrix_type', '')} {100 * candidate['rank_fraction']:.3g} %{more}"
     if "size" in candidate:
         return f"step {trial.round}, size {candidate['size']:.3g}"
     return ", ".join(

@@ -1,6 +1,7 @@
 """Compositions on models that are run: the gradient asked of each, what is begun with, classifiers, prices, and the cost."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from strop.anatomy import WeightSite
 from strop.interventions import RankReduction, applied_interventions
 from strop.proving import RunOptions
 from strop.recipe import Recipe
+from strop.runs import read_trials
 from strop.scoring import Scorer
 from strop.searching import SearchPlan
 from strop.searching.laser import chooser, search
@@ -33,6 +35,7 @@ def test_every_trial_scores_what_a_whole_pass_of_the_composition_scores_and_all_
     laser: Recipe,
     bits: Any,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     compose: str,
 ) -> None:
     model = answering()
@@ -50,7 +53,8 @@ def test_every_trial_scores_what_a_whole_pass_of_the_composition_scores_and_all_
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "evaluate", watched)
         patch.setattr(chooser, "effects_on", asking)
-        found = search(model, small_tokenizer, task, COMPOSED[compose], RunOptions(after=laser))
+        options = RunOptions(after=laser, out=tmp_path / "run")
+        found = search(model, small_tokenizer, task, COMPOSED[compose], options)
     assert bits(model) == before
     assert found.result.cost.evaluations == len(counted)
     assert found.result.cost.tokens == sum(counted) + sum(asked) + read_for_the_price(found)
@@ -58,6 +62,11 @@ def test_every_trial_scores_what_a_whole_pass_of_the_composition_scores_and_all_
     assert found.recipe.interventions[:begun] == laser.interventions
     assert len(found.recipe.interventions) > begun
     scorer = Scorer(model, small_tokenizer, task.examples("select"), task.score)
+    kept = read_trials(tmp_path / "run")
+    assert [[dict(each) for each in trial.below] for trial in kept] == [
+        json.loads(trial.key.text).get("below", []) for trial in found.trials
+    ]
+    assert found.to_pandas()["below"].tolist() == [trial.key.below for trial in found.trials]
     whole = [trial for trial in found.trials if trial.key.examples == scorer.example_count and trial.key.candidate]
     assert len({len(trial.key.below) for trial in whole}) > 1
     for trial in whole[:: max(1, len(whole) // 12)]:
