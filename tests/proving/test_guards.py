@@ -14,7 +14,8 @@ import strop
 from strop.anatomy import Anatomy
 from strop.errors import StropError, TaskError, UsageError
 from strop.interventions import Positions, RankReduction, applied_interventions
-from strop.proving import Guard, Measure, RunOptions, TaskAccuracy, TextPerplexity, Trial
+from strop.proving import Guard, Measure, RunOptions, Study, TaskAccuracy, TextPerplexity, Trial, TrialKey
+from strop.proving.guards import Guards
 from strop.recipe import Recipe
 from strop.runs import GuardReading, RunResult
 from strop.scoring import text_scorer
@@ -315,3 +316,24 @@ def test_a_guard_on_other_text_is_refused_where_a_bias_holds_for_one_length_only
             UsageError, match=rf"the guard on {guard.measure.name} reads other text; prune with --bias mean"
         ):
             prune(answering(), small_tokenizer, task, plan, RunOptions(guards=(guard,)))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_guards_say_is_known_once_one_has_refused_or_all_were_asked(refused: bool) -> None:
+    figures = iter([0.0, 0.0, float(refused), 0.0])  # of the base, then of the candidate
+    read: list[str] = []
+
+    def reader(name: str) -> Callable[[], float]:
+        return lambda: read.append(name) or next(figures)  # type: ignore[func-returns-value]
+
+    study = Study(None, name="guards")
+    bounds = [Guard(Scripted(lambda _: 0.0, fingerprint=name), 0.5) for name in "ab"]
+    guards = Guards([(guard, reader(guard.measure.fingerprint)) for guard in bounds], study=study)
+    guards.read_base()
+    key = TrialKey("cut", "choice", 1, "select", 9, {"layer": 1})
+    assert not guards.has_read(key)
+    assert (guards.broken_by(key) is not None) is refused
+    assert guards.has_read(key)
+    assert read == (["a", "b", "a"] if refused else ["a", "b", "a", "b"])
+    study.remember(f"guard a of {(other := dataclasses.replace(key, round=2)).text}", 0.0)
+    assert not guards.has_read(other)
