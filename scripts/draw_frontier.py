@@ -1,6 +1,6 @@
-"""Draw gain against drift from the base: of each method as docs/frontier.svg, of compositions as docs/compositions.svg.
+"""Draw what each method gains against how far it drifts from the base, as docs/frontier.svg; --check says if it is current.
 
-The figures are those of benchmarks/results/evidence.json and compose.json; --check says if the drawings are current.
+The figures are those of benchmarks/results/evidence.json.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from svg import line, sheet, text
 
 ROOT = Path(__file__).parents[1]
-RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
+FIGURES, PICTURE = ROOT / "benchmarks" / "results" / "evidence.json", ROOT / "docs" / "frontier.svg"
 TASK = "world-facts"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 480, 70, 190, 30, 60
 LEAST, MOST = 0.005, 1.0
@@ -31,19 +31,12 @@ NAMES: Mapping[str, str] = {
     "spectrum": "spectrum",
     "bias": "bias",
     "lora": "LoRA (PEFT)",
-    "single": "one edit",
-    "greedy": "greedy",
-    "greedy_guarded": "greedy, guarded",
-    "greedy_priced": "greedy, priced and guarded",
-    "beam": "beam",
-    "beam_priced": "beam, priced and guarded",
-    "ordered": "ordered",
 }
 LINES: Mapping[str, str] = {"shots_1": "1 example in the prompt", "shots_5": "5 examples", "shots_8": "8 examples"}
 
 
 def picture(rows: Mapping[str, Any]) -> str:
-    """Return the drawing as SVG: a filled mark is kept to the base by a penalty or a bound, or needs no keeping."""
+    """Return the drawing as SVG: a filled mark is kept to the base, or needs no keeping."""
     highest = 110 * max(float(row["gain"]) for row in rows.values())
     ceiling = 5 * math.ceil(highest / 5)
 
@@ -72,11 +65,7 @@ def picture(rows: Mapping[str, Any]) -> str:
         method = name.removesuffix("_kept")
         if method not in NAMES or row.get("drift") is None:
             continue
-        filled = (
-            name.endswith(("_kept", "_guarded"))
-            or method.startswith("sharpen")
-            or name in ("greedy_priced", "beam_priced")
-        )
+        filled = name.endswith("_kept") or method.startswith("sharpen")
         x, y = across(row["drift"]["kl"]), up(100 * row["gain"])
         low, high = (up(100 * bound) for bound in row["gain_ci95"])
         lines.append(line(x, low, x, high, "#9fb4cc"))
@@ -94,14 +83,11 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 where the picture is not current"
     )
-    check = parser.parse_args().check
-    evidence, compose = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in ("evidence", "compose"))
-    for name, rows in (("frontier", evidence["tasks"][TASK]["rows"]), ("compositions", compose["rows"])):
-        path, drawn = DOCS / f"{name}.svg", picture(rows)
-        if not check:
-            path.write_text(drawn, encoding="utf-8")
-        elif not path.is_file() or path.read_text(encoding="utf-8") != drawn:
-            sys.exit(f"{path.relative_to(ROOT)} is not current: run python scripts/draw_frontier.py.")
+    rows = json.loads(FIGURES.read_text(encoding="utf-8"))["tasks"][TASK]["rows"]
+    if parser.parse_args().check:
+        current = PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == picture(rows)
+        sys.exit(0 if current else f"{PICTURE.relative_to(ROOT)} is not current: run python scripts/draw_frontier.py.")
+    PICTURE.write_text(picture(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
