@@ -51,7 +51,11 @@ def spelled(option: str, plan: Any) -> str | bool:
     if option == "prefix_budget_mb":
         return str(round(value / 1e6))
     if option == "max_edits":
-        return f"{plan.edit_limit}; {dataclasses.replace(plan, compose='greedy').edit_limit} with greedy"
+        limits = [dataclasses.replace(plan, compose=name).edit_limit for name in ("greedy", "beam", "ordered")]
+        assert limits[0] == limits[1]
+        return f"{plan.edit_limit}; {limits[0]} with greedy and beam; {limits[2] or 'any'} with ordered"
+    if option == "beam":
+        return f"{plan.beam_width} with beam"
     if option == "fraction":
         return f"a ladder, {min(value):.5f} to {max(value):g}"
     if option == "test_limit" and isinstance(plan, ImprovePlan):

@@ -259,4 +259,10 @@ def test_a_curve_tells_what_was_best_when() -> None:
     cut = choice_curve([epochs[0], trial_of("rank_reduction", 2.0, layer=1, matrix_type="up", rank_fraction=0.1)])
     assert cut is not None
     assert cut.points[1].label == "layer 1 up 10 %"
+    on_two = dataclasses.replace(
+        trial_of("rank_reduction", 1.0, layer=1, matrix_type="up", rank_fraction=0.1), below=({}, {})
+    )
+    composed = choice_curve([epochs[0], on_two])
+    assert composed is not None
+    assert composed.points[1].label == "layer 1 up 10 %, 2 more below"
     assert not cut.by_epoch

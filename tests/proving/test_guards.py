@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.judging import Scripted
 from tests.fixtures.runs import Notes, figures_of, reduction_of
 
 import strop
 from strop.anatomy import Anatomy
 from strop.errors import StropError, TaskError, UsageError
-from strop.interventions import Positions, RankReduction, applied_interventions, attachments_of
-from strop.proving import Guard, Measure, RunOptions, TaskAccuracy, TextPerplexity, Trial
+from strop.interventions import Positions, RankReduction, applied_interventions
+from strop.proving import Guard, Measure, RunOptions, Study, TaskAccuracy, TextPerplexity, Trial, TrialKey
+from strop.proving.guards import Guards
 from strop.recipe import Recipe
 from strop.runs import GuardReading, RunResult
 from strop.scoring import text_scorer
@@ -27,29 +29,6 @@ TRAIN = TrainPlan(
     rank=2, layers=(1,), positions=Positions(1, 1), epochs=3, batch_size=6, accumulate=1, learning_rate=0.02
 )
 PROSE = "The city of Lyon is in France and the city of Curitiba is in Brazil. The capital of France is Paris. " * 6
-
-
-@dataclasses.dataclass(frozen=True)
-class Scripted:
-    """A measure that reads what a script says of the interventions on the model, and counts its readings."""
-
-    script: Callable[[tuple[Any, ...]], float]
-    readings: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
-    name: str = "scripted"
-    unit: str = "points"
-    bound_unit: Any = "points"
-    fingerprint: str = "scripted"
-
-    def harm(self, base: float, edited: float) -> float:
-        return edited - base
-
-    def reader(self, base: Any) -> Callable[[], float]:
-        def read() -> float:
-            edits = tuple(edit for attachment in attachments_of(base.model) for edit in attachment.interventions)
-            self.readings.append(edits)
-            return self.script(edits)
-
-        return read
 
 
 def other_task(task: Task) -> Task:
@@ -337,3 +316,24 @@ def test_a_guard_on_other_text_is_refused_where_a_bias_holds_for_one_length_only
             UsageError, match=rf"the guard on {guard.measure.name} reads other text; prune with --bias mean"
         ):
             prune(answering(), small_tokenizer, task, plan, RunOptions(guards=(guard,)))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_guards_say_is_known_once_one_has_refused_or_all_were_asked(refused: bool) -> None:
+    figures = iter([0.0, 0.0, float(refused), 0.0])  # of the base, then of the candidate
+    read: list[str] = []
+
+    def reader(name: str) -> Callable[[], float]:
+        return lambda: read.append(name) or next(figures)  # type: ignore[func-returns-value]
+
+    study = Study(None, name="guards")
+    bounds = [Guard(Scripted(lambda _: 0.0, fingerprint=name), 0.5) for name in "ab"]
+    guards = Guards([(guard, reader(guard.measure.fingerprint)) for guard in bounds], study=study)
+    guards.read_base()
+    key = TrialKey("cut", "choice", 1, "select", 9, {"layer": 1})
+    assert not guards.has_read(key)
+    assert (guards.broken_by(key) is not None) is refused
+    assert guards.has_read(key)
+    assert read == (["a", "b", "a"] if refused else ["a", "b", "a", "b"])
+    study.remember(f"guard a of {(other := dataclasses.replace(key, round=2)).text}", 0.0)
+    assert not guards.has_read(other)

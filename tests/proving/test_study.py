@@ -288,6 +288,15 @@ def test_candidates_that_fit_no_space_are_refused_and_nothing_is_written(address
     assert study.unfinished() == ()
 
 
+def test_long_names_of_what_is_remembered_fit_the_tables_and_stay_apart(address: str | None) -> None:
+    study = opened(address)
+    names = ["x" * 512, "x" * 513, "x" * 600 + "a", "x" * 600 + "b"]
+    for index, name in enumerate(names):
+        study.remember(name, index)
+    assert [study.recall(name) for name in names] == [0, 1, 2, 3]
+    assert max(len(name) for name in study._study.user_attrs) == 512
+
+
 def test_values_are_remembered_beside_the_trials_as_json(address: str | None) -> None:
     study = opened(address)
     study.remember("candidates", [(1, "up", 0.25)])

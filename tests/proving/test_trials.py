@@ -62,6 +62,27 @@ def test_a_key_comes_back_from_its_text_from_a_copy_and_from_another_process() -
         assert again.candidate == KEY.candidate
 
 
+def test_a_key_says_what_its_candidate_stands_on_in_whatever_order_and_nothing_where_that_is_nothing() -> None:
+    lower, upper = (1, 0.5), (3, 1.0)
+    one, other = (
+        SPACE.key((2, 0.25), stage="search", round=3, split="select", examples=24, below=below)
+        for below in ([lower, upper], [upper, lower])
+    )
+    assert one == other
+    assert one.text.endswith(
+        '"candidate":{"layer":2,"rank_fraction":0.25},"below":[{"layer":1,"rank_fraction":0.5},{"layer":3,"rank_fraction":1}]}'
+    )
+    assert TrialKey.read(one.text) == one == pickle.loads(pickle.dumps(one))
+    assert "below" not in KEY.text
+    assert len({one, *one.other_orders()}) == 3
+    assert {frozenset(str(dict(each)) for each in (key.candidate, *key.below)) for key in one.other_orders()} == {
+        frozenset(str(dict(each)) for each in (one.candidate, *one.below))
+    }
+    assert one in {again for key in one.other_orders() for again in key.other_orders()}
+    with pytest.raises(UsageError, match="setting layer of a candidate must be text or a finite number"):
+        TrialKey("cut", "search", 2, "select", 24, {"layer": 1}, [{"layer": math.nan}])
+
+
 def test_a_key_cannot_be_changed_through_its_settings() -> None:
     settings: dict[str, str | int | float] = {"layer": 2}
     kept = TrialKey("cut", "search", 1, "select", 24, settings)

@@ -21,13 +21,19 @@ def search(
     strategy: Annotated[
         Literal["gradient", "exhaustive", "race", "data-free"] | None,
         typer.Option(
-            help="Ask the gradient, or the spectra alone, which few edits to try; try all; or all on few examples, the best on more.",
+            help="Ask the gradient, or the spectra alone, which few edits to try; or try all, at once or in a race.",
             show_default="gradient",
         ),
     ] = None,
     compose: Annotated[
-        Literal["none", "greedy"] | None,
-        typer.Option(help="One edit, or one after the other while they help.", show_default="none"),
+        Literal["none", "greedy", "beam", "ordered"] | None,
+        typer.Option(
+            help="One edit; one after the other while they help; the best few at once; or from the last layer down.",
+            show_default="none",
+        ),
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(help="How many compositions beam goes on from.", show_default="3 with beam")
     ] = None,
     matrix_types: MatrixTypesOption = None,
     rank_fractions: Annotated[
@@ -53,7 +59,8 @@ def search(
         typer.Option(help="Part neighbours together, or what lies near one subspace.", show_default="block"),
     ] = None,
     max_edits: Annotated[
-        int | None, typer.Option(help="Most edits that are added.", show_default="1; 6 with greedy")
+        int | None,
+        typer.Option(help="Most edits that are added.", show_default="1; 6 with greedy and beam; any with ordered"),
     ] = None,
     gradient_examples: Annotated[
         int | None, typer.Option(help="Examples the gradient is taken over.", show_default="100")
@@ -80,6 +87,7 @@ def search(
     [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose greedy --max-edits 6[/bold]
 
     [bold]strop search smollm2-135m --task world-facts --out RUN --strategy race --layers 20-29[/bold]
+    [bold]strop search ./my-model --task my-facts.yaml --out RUN --compose beam --beam 4 --guard drift:0.05[/bold]
 
     [bold]strop search smollm2-135m --task world-facts --out RUN --guard notes.txt:2%[/bold]
 
@@ -94,6 +102,7 @@ def search(
             price_weight=price_weight,
             strategy=strategy,
             compose=compose,
+            beam=beam,
             matrix_types=parse_matrix_types(matrix_types),
             rank_fractions=parse_numbers(rank_fractions, "--rank-fractions"),
             subspaces=parse_whole_numbers(subspaces, "--subspaces"),

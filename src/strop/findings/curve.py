@@ -78,7 +78,8 @@ def _label(trial: KeptTrial) -> str:
         return "average of late steps" if candidate.get("averaged") else f"epoch {candidate['epoch']}"
     if "layer" in candidate:
         parted = f" in {candidate['subspaces']}" if "subspaces" in candidate else ""
-        share = f"{100 * candidate['rank_fraction']:.3g} %{parted}"
+        more = f", {len(trial.below)} more below" if trial.below else ""
+        share = f"{100 * candidate['rank_fraction']:.3g} %{parted}{more}"
         return f"layer {candidate['layer']} {candidate.get('matrix_type', '')} {share}"
     if "size" in candidate:
         return f"step {trial.round}, size {candidate['size']:.3g}"

@@ -129,6 +129,20 @@ class Guards:
         for guard, reader in self._ready:
             self._figure(guard, reader, "base")
 
+    def has_read(self, key: TrialKey) -> bool:
+        """Return whether what the guards say of a candidate is known, so that asking costs nothing.
+
+        Args:
+            key: of the candidate.
+        """
+        for guard, reader in self._ready:
+            edited = self._study.recall(_name_of(guard.measure.fingerprint, key.text))
+            if edited is None:
+                return False
+            if not guard.read(self._figure(guard, reader, "base"), float(edited)).holds:
+                return True  # those behind it are not asked
+        return True
+
     def broken_by(self, key: TrialKey) -> GuardReading | None:
         """Return the first guard that speaks against a candidate; those behind it are not read.
 

@@ -46,6 +46,8 @@ class Journal:
     """What trials without a candidate are of, where that is not the run's own model and prompts."""
     about: str = ""
     """Begins each line that is told, where several methods share a run."""
+    below: tuple[Any, ...] = ()
+    """Candidates of this run that are on the model beneath whatever is tried."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
@@ -55,8 +57,13 @@ class Journal:
             self.run.log(line)
 
     def key(self, candidate: object, *, round: int, examples: int, split: str = "select") -> TrialKey:
-        """Return the key of a candidate's trial in a round."""
-        return self.space.key(candidate, stage=self.stage, round=round, split=split, examples=examples)
+        """Return the key of a candidate's trial in a round, on top of what is below.
+
+        Where the same model was scored already, its edits put on in another order, it is the key of that trial.
+        """
+        below = self.below
+        key = self.space.key(candidate, stage=self.stage, round=round, split=split, examples=examples, below=below)
+        return next((same for same in (key, *key.other_orders()) if below and self.find(same) is not None), key)
 
     def unedited_key(self, *, examples: int, started: bool = False) -> TrialKey:
         """Return the key of a trial without a candidate, the same for every method: of the model as it was, or as begun."""
@@ -168,12 +175,19 @@ class Journal:
         return broken is None
 
     def remember(self, name: str, value: Any) -> None:
-        """Keep a value beside the trials, under this method and stage."""
-        self.study.remember(f"{self.space.method} {self.stage} {name}", value)
+        """Keep a value beside the trials, under this method and stage, and what is below."""
+        self.study.remember(self._named(name), value)
 
     def recall(self, name: str) -> Any:
         """Return a value kept earlier, or None."""
-        return self.study.recall(f"{self.space.method} {self.stage} {name}")
+        return self.study.recall(self._named(name))
+
+    def _named(self, name: str) -> str:
+        own = f"{self.space.method} {self.stage} {name}"
+        if not self.below:
+            return own
+        below = self.space.key(None, stage=self.stage, round=0, split="select", examples=1, below=self.below)
+        return f"{own} of {below.text}"
 
     def tokens_of(self, tokens: Callable[[TrialKey], int]) -> int:
         """Return the tokens all trials of this method, and those without a candidate, have read.

@@ -61,11 +61,13 @@ class RunOutcome:
         Raises:
             UsageError: pandas is not installed.
         """
+        composed = any(trial.key.below for trial in self.trials)
         return data_frame(
             [
                 {
                     **{name: getattr(trial.key, name) for name in ("method", "stage", "round", "split", "examples")},
                     **trial.key.candidate,
+                    **({"below": trial.key.below} if composed else {}),
                     **trial.scores(),
                 }
                 for trial in self.trials

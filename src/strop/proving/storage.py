@@ -1,6 +1,7 @@
 """Opening a study's storage so that several processes may share it, and saying in one sentence what is wrong with it."""
 
 import contextlib
+import hashlib
 import os
 import random
 import sqlite3
@@ -25,8 +26,23 @@ ATTEMPTS = 5
 BUSY_SECONDS = 60
 """How long a process waits for another that is writing to the same SQLite file."""
 
+LONGEST_NAME = 512
+"""Characters of the name of what is kept beside the trials that Optuna's tables have room for."""
+
 _EMPTY_FILE: list[bytes] = []
 """What the first SQLite file that this process made held before its first trial, once there was one."""
+
+
+def fitting_name(name: str) -> str:
+    """Return a name, the end of one that is too long given by a digest of all of it.
+
+    Args:
+        name: of what is kept beside the trials.
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name[: LONGEST_NAME - len(digest) - 1]} {digest}"
 
 
 def open_database(address: str, heartbeat_seconds: int, grace_seconds: int) -> optuna.storages.RDBStorage:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import UsageError
 from strop.proving.record import Record
-from strop.proving.storage import hang_up, in_one_sentence, open_database, quiet_optuna
+from strop.proving.storage import fitting_name, hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 
 HEARTBEAT_SECONDS = 20
@@ -205,7 +205,7 @@ class Study:
         except (TypeError, ValueError) as error:
             raise UsageError(f"A study cannot remember {key!r} as JSON: {error}.") from None
         with self._at_work():
-            self._study.set_user_attr(key, kept)
+            self._study.set_user_attr(fitting_name(key), kept)
 
     def recall(self, key: str) -> Any:
         """Return a value kept earlier, or None.
@@ -214,7 +214,7 @@ class Study:
             key: its name.
         """
         with self._at_work():
-            return self._study.user_attrs.get(key)
+            return self._study.user_attrs.get(fitting_name(key))
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:

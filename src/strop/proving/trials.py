@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -44,24 +44,38 @@ class TrialKey:
     """How many examples it was scored on."""
     candidate: Mapping[str, Setting] = dataclasses.field(default_factory=dict)
     """The candidate's settings by name; none is "no edit"."""
+    below: Sequence[Mapping[str, Setting]] = ()
+    """The settings of the candidates it was tried on top of, in an order that says nothing; kept in the one they are written in."""
 
     def __post_init__(self) -> None:
         if self.round < 0 or self.examples < 1:
             raise UsageError(
                 f"A trial is of round 0 or later and on 1 example or more: round {self.round}, {self.examples} examples."
             )
-        for name, value in self.candidate.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number and not isinstance(value, str):
-                raise UsageError(f"The setting {name} of a candidate must be text or a finite number: {value!r}.")
-        object.__setattr__(self, "candidate", MappingProxyType(dict(sorted(self.candidate.items()))))
+        object.__setattr__(self, "candidate", _checked(self.candidate))
+        below = sorted((_checked(settings) for settings in self.below), key=_spelled)
+        object.__setattr__(self, "below", tuple(below))
 
     @functools.cached_property
     def text(self) -> str:
         """The one way to write it: JSON, settings in alphabetical order, whole numbers without a point."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["candidate"] = {name: _whole(value) for name, value in self.candidate.items()}
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        fields["candidate"] = _whole(self.candidate)
+        fields["below"] = [_whole(settings) for settings in self.below]
+        if not self.below:
+            del fields["below"]
+        return _json(fields)
+
+    def other_orders(self) -> Iterator["TrialKey"]:
+        """Yield the keys under which the same model is reached otherwise: with each candidate below as the one that came last.
+
+        >>> key = TrialKey("cut", "search", 2, "select", 24, {"layer": 2}, [{"layer": 1}])
+        >>> [(dict(other.candidate), [dict(below) for below in other.below]) for other in key.other_orders()]
+        [({'layer': 1}, [{'layer': 2}])]
+        """
+        for index, last in enumerate(self.below):
+            below = (*self.below[:index], self.candidate, *self.below[index + 1 :])
+            yield dataclasses.replace(self, candidate=last, below=below)
 
     @classmethod
     def read(cls, text: str) -> "TrialKey":
@@ -203,7 +217,9 @@ class CandidateSpace(Generic[C]):
     read: Callable[[Mapping[str, Any]], C]
     """Returns the candidate of such settings."""
 
-    def key(self, candidate: C | None, *, stage: str, round: int, split: str, examples: int) -> TrialKey:
+    def key(
+        self, candidate: C | None, *, stage: str, round: int, split: str, examples: int, below: Sequence[C] = ()
+    ) -> TrialKey:
         """Return the key of a candidate's trial.
 
         Args:
@@ -212,9 +228,10 @@ class CandidateSpace(Generic[C]):
             round: which addition to the recipe is being looked for.
             split: where the examples are from.
             examples: how many.
+            below: the candidates it is tried on top of.
         """
         settings = {} if candidate is None else self.spell(candidate)
-        return TrialKey(self.method, stage, round, split, examples, settings)
+        return TrialKey(self.method, stage, round, split, examples, settings, [self.spell(each) for each in below])
 
     def candidate(self, key: TrialKey) -> C | None:
         """Return the candidate of a key; None is "no edit".
@@ -255,5 +272,25 @@ class CandidateSpace(Generic[C]):
         return {f"{self.method}.{name}": self.distributions[name] for name in key.candidate}
 
 
-def _whole(value: Setting) -> Setting:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _checked(settings: Mapping[str, Setting]) -> Mapping[str, Setting]:
+    """Return settings in alphabetical order that nobody can change."""
+    for name, value in settings.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number and not isinstance(value, str):
+            raise UsageError(f"The setting {name} of a candidate must be text or a finite number: {value!r}.")
+    return MappingProxyType(dict(sorted(settings.items())))
+
+
+def _whole(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in settings.items()
+    }
+
+
+def _spelled(settings: Mapping[str, Setting]) -> str:
+    return _json(_whole(settings))
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

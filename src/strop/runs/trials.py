@@ -45,6 +45,8 @@ class KeptTrial:
     macro: float | None = None
     elapsed_seconds: float = 0.0
     """From the run's beginning, sittings added up."""
+    below: tuple[Mapping[str, Any], ...] = ()
+    """The settings of the candidates it was tried on top of."""
 
     @classmethod
     def of(cls, study: str, key: Mapping[str, Any], scores: Mapping[str, Any]) -> "KeptTrial":
@@ -62,6 +64,7 @@ class KeptTrial:
             metric=None if metric is None else (str(metric[0]), float(metric[1])),
             macro=scores.get("macro"),
             elapsed_seconds=scores.get("elapsed_seconds", 0.0),
+            below=tuple(key.get("below", ())),
         )
 
 

@@ -13,7 +13,7 @@ from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
     ("settings", "said"),
     [
         ({"strategy": "guess"}, "strategy is one of gradient, exhaustive, race, data-free, not 'guess'"),
-        ({"compose": "all"}, "compose is one of none, greedy, not 'all'"),
+        ({"compose": "all"}, "compose is one of none, greedy, beam, ordered, not 'all'"),
         ({"max_edits": 0}, "max_edits is 1 or more, not 0"),
         ({"select_limit": 0}, "select_limit is 1 or more, not 0"),
         ({"test_limit": -5}, "test_limit is 1 or more, not -5"),
@@ -21,6 +21,11 @@ from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
         ({"top_matrices": -1}, "top_matrices is 1 or more, not -1"),
         ({"finalists": 0}, "finalists is 1 or more, not 0"),
         ({"max_edits": 3}, r"3 edits \(max_edits, --max-edits\) need compose 'greedy'"),
+        ({"beam": 0, "compose": "beam"}, "beam is 1 or more, not 0"),
+        (
+            {"beam": 4, "compose": "greedy"},
+            r"beam \(--beam 4\) goes with compose 'beam' \(--compose beam\), not 'greedy'",
+        ),
         ({"seed": -1}, "seed is 0 or more, not -1"),
         ({"layers": ()}, "layers is empty; leave it out to consider all"),
         ({"matrix_types": ()}, "matrix_types is empty"),

@@ -2,18 +2,19 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
-from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
+from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey
 from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
+from strop.searching.laser.beam import beam
 from strop.searching.laser.candidates import (
     Shapes,
     all_candidates,
@@ -22,7 +23,10 @@ from strop.searching.laser.candidates import (
     predicted_candidates,
     space_of,
 )
+from strop.searching.laser.composition import Composition, Trying
 from strop.searching.laser.data_free import spectral_candidates
+from strop.searching.laser.greedy import greedy
+from strop.searching.laser.ordered import ordered
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.race import Race
 from strop.searching.laser.sweep import sweep
@@ -85,6 +89,8 @@ class ReductionChooser:
         self._race = Race(given, plan) if plan.strategy == "race" else None
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
+        self._asked = 0
+        """How often the gradient was asked."""
 
     @property
     def space(self) -> CandidateSpace[RankReduction]:
@@ -97,7 +103,7 @@ class ReductionChooser:
         Args:
             journal: where finished trials and decisions are kept.
         """
-        self.journal = journal
+        self.journal, self._asked = journal, 0
         given = self.given
         unedited = journal.measure_without_candidate(self.select.every)
         own = OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress) if self.plan.price_weight else None
@@ -107,76 +113,73 @@ class ReductionChooser:
                 sites = list(self.shapes)
                 held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
                 self._fisher = fisher_information(given, own, sites, decompositions=held, progress=journal.progress)
-            chosen, best = self._add_edits(started or unedited)
+            found = self._compose(Composition((), started or unedited))
         return Choice(
-            given.start.then(chosen),
+            given.start.then(found.edits),
             unedited,
-            best,
+            found.trial,
             tokens=self._tokens() + (own.tokens if own is not None else 0),
             start=given.start,
             started=started,
             cut_short=self._race is not None and self._race.cut_short,
         )
 
-    def _add_edits(self, best: Trial) -> tuple[list[RankReduction], Trial]:
-        """Add edits to the model as it stands, the best of a round first, until nothing beats what there is."""
-        chosen: list[RankReduction] = []
-        for number in range(1, self.plan.edit_limit + 1):
-            free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
-            if not free:
-                break
-            given = self.given
-            with applied_interventions(given.model, chosen, anatomy=given.anatomy, decompose=given.decompose):
-                found = self._winner(self._try_all(number, free), best)
-            if found is None:
-                spent = f"the budget of {self.journal.budget} is spent"
-                why = spent if self.journal.is_spent else "nothing tried beats what there is"
-                self.journal.say(f"edit {number}: {why}; stopping")
-                break
-            edit, best = found
-            chosen.append(edit)
-            rank = edit.rank(self.shapes[edit.site])
-            self.journal.say(f"edit {number}: {edit} (rank {rank}): {describe_trial(best)}")
-        return chosen, best
+    def _compose(self, begin: Composition) -> Composition:
+        """Return the best composition of edits on the model as it stands, nothing added where nothing helps."""
+        select = self.select
+        trying = Trying(
+            plan=self.plan,
+            shapes=self.shapes,
+            journal=self.journal,
+            every=select.every,
+            screen=select.screen,
+            on=self._on,
+            propose=self._considered,
+            try_all=self._try_all,
+            try_each=self._try,
+        )
+        composers = {"none": greedy, "greedy": greedy, "beam": beam, "ordered": ordered}
+        return composers[self.plan.compose](trying, begin)
 
-    def _winner(self, trials: Mapping[RankReduction, Trial], best: Trial) -> tuple[RankReduction, Trial] | None:
-        """Return the best candidate that beats what there is and that no guard refuses."""
+    @contextlib.contextmanager
+    def _on(self, edits: Sequence[RankReduction]) -> Iterator[None]:
+        """Have edits on the model for a block, beneath whatever is tried in it."""
         given, journal = self.given, self.journal
-        for place, candidate in enumerate(sorted(trials, key=lambda edit: trials[edit].merit, reverse=True)):
-            if trials[candidate].merit <= best.merit:
-                return None
-            if not journal.guards:
-                return candidate, trials[candidate]
-            if place > 0 and journal.is_spent:  # those before it were refused
-                journal.say(
-                    f"the budget of {journal.budget} is spent, and the guards refused all they were asked about"
-                )
-                return None
-            with applied_interventions(given.model, [candidate], anatomy=given.anatomy, decompose=given.decompose):
-                if journal.admits(trials[candidate].key):
-                    return candidate, trials[candidate]
-        return None
+        with applied_interventions(given.model, edits, anatomy=given.anatomy, decompose=given.decompose):
+            self.journal = dataclasses.replace(journal, below=tuple(edits))
+            try:
+                yield
+            finally:
+                self.journal = journal
 
     def _tokens(self) -> int:
         """Return the tokens of all trials and of the gradient's samples, as if each had run the whole model."""
-        select, rounds = self.select, set()
+        select = self.select
 
         def tokens(key: TrialKey) -> int:
-            if self._race is not None and key.method == RankReduction.method:
-                return self._race.tokens(key)
-            if key.candidate:
-                rounds.add(key.round)
+            of_race = self._race.tokens(key) if self._race is not None else None
+            if of_race is not None:
+                return of_race
             return (select.every if key.examples == select.every.example_count else select.screen).tokens
 
-        of_trials = self.journal.tokens_of(tokens)
-        return of_trials + (len(rounds) * select.guide.tokens if self.plan.strategy == "gradient" else 0)
+        return self.journal.tokens_of(tokens) + self._asked * select.guide.tokens
+
+    def _considered(self) -> list[RankReduction]:
+        """Return all edits of the model as it stands that the strategy would try."""
+        return self._everything(self.shapes) if self._tries_all else self._in_subspaces(self._propose(1, self.shapes))
+
+    @property
+    def _tries_all(self) -> bool:
+        return self.plan.strategy in ("exhaustive", "race")
+
+    def _everything(self, shapes: Shapes) -> list[RankReduction]:
+        return self._in_subspaces(all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS))
 
     def _try_all(self, number: int, shapes: Shapes) -> dict[RankReduction, Trial]:
-        if self.plan.strategy in ("exhaustive", "race"):
-            everything = self._in_subspaces(all_candidates(shapes, self.plan.rank_fractions or LASER_RANK_FRACTIONS))
-            if self._race is not None:
-                return self._race.run(self.journal, everything, number=number)
-            return self._try(number, everything, self.select.every, "trying")
+        if self._race is not None:
+            return self._race.run(self.journal, self._everything(shapes), number=number)
+        if self._tries_all:
+            return self._try(number, self._everything(shapes), self.select.every, "trying")
         proposed = self._in_subspaces(self._propose(number, shapes))
         screen, every = self.select.screen, self.select.every
         if len(proposed) > self.plan.finalists and 2 * screen.example_count <= every.example_count:
@@ -193,11 +196,13 @@ class ReductionChooser:
         """Return what the gradient or the spectra propose, or nothing where the budget is spent before they were asked."""
         name = f"candidates of edit {number}"
         kept = self.journal.recall(name)
+        data_free = self.plan.strategy == "data-free"
         if kept is not None:
+            self._asked += not data_free
             return [RankReduction(WeightSite.from_json(site), share) for site, share in kept]
         if self.journal.is_spent:
             return []
-        data_free = self.plan.strategy == "data-free"
+        self._asked += not data_free
         proposed = self._of_spectra(number, shapes) if data_free else self._of_gradient(number, shapes)
         self.journal.remember(name, [[c.site.to_json(), c.rank_fraction] for c in proposed])
         return proposed

@@ -10,13 +10,16 @@ from strop.linalg import Axis, Partition, rank_for_fraction
 from strop.statistics import ObjectiveName
 
 Strategy = Literal["gradient", "exhaustive", "race", "data-free"]
-Compose = Literal["none", "greedy"]
+Compose = Literal["none", "greedy", "beam", "ordered"]
 
 LASER_RANK_FRACTIONS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 """The union of the grids in LASER's paper (table 5) and in its repository."""
 
 GREEDY_EDITS = 6
-"""Most edits a composition adds unless it is told otherwise."""
+"""Most edits that `greedy` and `beam` add unless they are told otherwise."""
+
+BEAM_WIDTH = 3
+"""How many partial compositions `beam` goes on from unless it is told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class SearchPlan:
     """`gradient` asks one backward pass which few candidates to try, `data-free` the spectra alone; `exhaustive` tries all; `race`
     tries all on a few select examples, and on more only those that a paired test does not rule out."""
     compose: Compose = "none"
-    """`none` finds one edit; `greedy` goes on from the edited model until nothing improves."""
+    """`none` finds one edit; `greedy` goes on from the edited model until nothing improves, and revises what it took; `beam` goes
+    on from the best few at once; `ordered` walks from the last layer down as LASER's paper does, the smallest rank first."""
     matrix_types: tuple[MatrixType, ...] | None = None
     """Which matrices to consider; all by default."""
     layers: tuple[int, ...] | None = None
@@ -48,7 +52,10 @@ class SearchPlan:
     partition: Partition = "block"
     """How they are parted: `block`, neighbours together, or `subspace`, each with those that lie near one subspace."""
     max_edits: int | None = None
-    """Most interventions that are added; by default 1 without composition and 6 with it."""
+    """Most interventions that are added; by default 1 without composition, 6 with `greedy` and `beam`, and any number with
+    `ordered`."""
+    beam: int | None = None
+    """How many partial compositions `beam` goes on from, `beam` only; 3 by default."""
     select_limit: int | None = 1000
     """Most select examples to choose by; None for all."""
     test_limit: int | None = None
@@ -56,9 +63,9 @@ class SearchPlan:
     gradient_examples: int = 100
     """How many select examples the gradient is taken over, `gradient` only, and candidates are screened on."""
     top_matrices: int = 12
-    """How many of the matrices the gradient, or the ratio of signal to noise, ranks highest are tried; not of `exhaustive` and `race`."""
+    """How many of the matrices the gradient, or the ratio of signal to noise, ranks highest are tried, where not all are."""
     finalists: int = 8
-    """How many candidates the screening leaves to be scored on all select examples; not of `exhaustive` and `race`."""
+    """How many candidates the screening leaves to be scored on all select examples, where not all are tried."""
     price_weight: float = 0.0
     """Nats of the task's loss that a nat of drift from the base is worth where the gradient ranks candidates: above 0 by the
     predicted change of the loss + weight · ½ Σ F_i over what is cut, F the Fisher information of the base's own text."""
@@ -76,7 +83,8 @@ class SearchPlan:
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'.")
-        for name in ("max_edits", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists"):
+        counts = ("max_edits", "beam", "select_limit", "test_limit", "gradient_examples", "top_matrices", "finalists")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is 1 or more, not {value}.")
@@ -84,6 +92,10 @@ class SearchPlan:
             raise UsageError(
                 f"{self.max_edits} edits (max_edits, --max-edits) need compose 'greedy' (--compose greedy); "
                 "a search without it finds one edit."
+            )
+        if self.beam is not None and self.compose != "beam":
+            raise UsageError(
+                f"beam (--beam {self.beam}) goes with compose 'beam' (--compose beam), not '{self.compose}'."
             )
         if not 0 <= self.price_weight < math.inf:
             raise UsageError(f"price_weight is 0 or more, not {self.price_weight}.")
@@ -114,11 +126,16 @@ class SearchPlan:
             )
 
     @property
-    def edit_limit(self) -> int:
-        """Most interventions that are added, the default worked out."""
+    def edit_limit(self) -> int | None:
+        """Most interventions that are added, the default worked out; None for any number."""
         if self.max_edits is not None:
             return self.max_edits
-        return 1 if self.compose == "none" else GREEDY_EDITS
+        return {"none": 1, "ordered": None}.get(self.compose, GREEDY_EDITS)
+
+    @property
+    def beam_width(self) -> int:
+        """How many partial compositions `beam` goes on from, the default worked out."""
+        return self.beam if self.beam is not None else BEAM_WIDTH
 
     @property
     def needs_task(self) -> bool:
@@ -128,7 +145,7 @@ class SearchPlan:
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds, but for settings that older runs do not know and that change nothing."""
         settings = {**dataclasses.asdict(self), "max_edits": self.edit_limit}
-        for name in ("objective", "price_weight", "stack", "subspaces", "axis", "partition"):
+        for name in ("objective", "price_weight", "stack", "subspaces", "axis", "partition", "beam"):
             if settings[name] == getattr(type(self), name):
                 del settings[name]
         return settings

@@ -45,16 +45,17 @@ class Race:
     def __init__(self, given: Assignment, plan: SearchPlan) -> None:
         self._given, self._plan = given, plan
         self._shares = Shares(given, given.task.examples("select", limit=plan.select_limit), seed=plan.seed)
+        self._keys: set[TrialKey] = set()
         self.cut_short = False
         """Whether one that was not ruled out was left for the budget's sake."""
 
-    def tokens(self, key: TrialKey) -> int:
-        """Return the tokens that were read for a trial.
+    def tokens(self, key: TrialKey) -> int | None:
+        """Return the tokens that were read for a trial of a race; None where it is of none.
 
         Args:
-            key: of a race.
+            key: of the trial.
         """
-        return self._shares.tokens(key.examples)
+        return self._shares.tokens(key.examples) if key in self._keys else None
 
     def run(self, journal: Journal, candidates: Sequence[RankReduction], *, number: int) -> dict[RankReduction, Trial]:
         """Return the trials, on all select examples, of the candidates that nothing ruled out before.
@@ -83,7 +84,7 @@ class Race:
 
     def _drawn(self, candidates: Sequence[RankReduction], means: Means) -> list[Runner]:
         """Return "no edit" and all candidates up the layers, or as many as the budget reaches for, drawn at random."""
-        in_order: list[Runner] = sorted(candidates, key=lambda own: (own.site, own.rank_fraction))
+        in_order: list[Runner] = [*sorted(candidates, key=lambda own: (own.site, own.rank_fraction))]
         room = means.room(0, len(in_order) + 1) - 1
         if room < len(in_order):
             self.cut_short = True
@@ -108,6 +109,7 @@ class Race:
         """
         journal, shares = self._journal, self._shares
         keys = {own: journal.key(own, round=self._number, examples=shares.ends[place]) for own in racing}
+        self._keys.update(keys.values())
         finished = {own: trial for own in racing if (trial := journal.find(keys[own])) is not None}
         waiting = [own for own in racing if own not in finished]
         if waiting:

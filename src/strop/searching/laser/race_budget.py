@@ -26,7 +26,7 @@ class Means:
 
     def __init__(self, given: Assignment, plan: SearchPlan, journal: Journal, shares: Shares, *, number: int) -> None:
         self._journal, self._shares, self._number = journal, shares, number
-        self._races = max(1, plan.edit_limit - number + 1)
+        self._races = max(1, (plan.edit_limit or number) - number + 1)
         """This one, and those that may follow."""
         self._passes = HELD_OUT_PASSES + bool(given.start)
         test = given.task.counts.get("test", 0)
