@@ -50,7 +50,7 @@ def ruled_out(
         right = np.exp(-losses).mean(axis=1)
         no_lower &= right[:, None] >= right[None, :]
     lower = p_values_of_lower(losses, groups=groups) < level
-    out: NDArray[np.bool_] = (lower & no_lower).any(axis=0)
+    out: NDArray[np.bool_] = np.logical_or.reduce(lower & no_lower, axis=0)
     if answers is not None:
         leader, index = answers[int(figure.argmax())], number_groups(groups, losses.shape[1])
         for place in np.flatnonzero(~out & (answers.sum(1) < leader.sum())):
