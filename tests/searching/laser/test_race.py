@@ -255,5 +255,5 @@ def test_a_classifier_races_too(
 
 
 def test_what_only_ranks_does_not_go_with_a_race() -> None:
-    with pytest.raises(UsageError, match="price_weight goes with strategy 'gradient': 'race' tries all"):
+    with pytest.raises(UsageError, match="price_weight goes with strategy 'gradient': 'race' asks no gradient"):
         SearchPlan(strategy="race", price_weight=1.0)

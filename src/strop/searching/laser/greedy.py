@@ -15,7 +15,7 @@ def greedy(trying: Trying, begin: Composition) -> Composition:
         trying: what tries edits.
         begin: the model as it stands.
     """
-    best, revises = begin, trying.plan.compose == "greedy"
+    best, revises = begin, trying.plan.moves_ranks
     while True:
         added = _added(trying, best)
         best = added or best

@@ -20,7 +20,7 @@ def grown(trying: Trying, composition: Composition) -> list[Composition]:
     left, plan = trying.left(edits), trying.plan
     with trying.on(edits):
         trials = trying.try_all(number, left)
-        if plan.compose != "none":
+        if plan.moves_ranks:
             trials = look_closer(
                 trials,
                 left,

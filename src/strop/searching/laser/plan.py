@@ -133,6 +133,11 @@ class SearchPlan:
         return {"none": 1, "ordered": None}.get(self.compose, GREEDY_EDITS)
 
     @property
+    def moves_ranks(self) -> bool:
+        """Whether the ranks of edits are moved up and down once they are found; a race parts its budget among edits alone."""
+        return self.compose != "none" and self.strategy != "race"
+
+    @property
     def beam_width(self) -> int:
         """How many partial compositions `beam` goes on from, the default worked out."""
         return self.beam if self.beam is not None else BEAM_WIDTH
