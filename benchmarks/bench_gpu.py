@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import functools
 import os
 import statistics
 import tempfile
@@ -157,7 +158,8 @@ def log_probabilities(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Return what a model says next at each place, on the CPU in float32."""
     with torch.no_grad(), prompt_lengths([ids.shape[1]] * len(ids)):
         logits = model(ids.to(model.device)).logits
-    return logits.float().cpu().log_softmax(-1)
+    said: Tensor = logits.float().cpu().log_softmax(-1)
+    return said
 
 
 def carried(entry: Intervention, shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -271,7 +273,12 @@ class Large:
         sites = [site for site in self.anatomy.sites() if site.layer < 4]
         cache = DecompositionCache()
         held = {site: cache.decompose(self.anatomy.read_weight(self.model, site)) for site in sites}
-        plain = self.where.median(lambda: [self.plain(batch.input_ids) for batch in scorer.batches])
+
+        def plain_passes() -> None:
+            for batch in scorer.batches:
+                self.plain(batch.input_ids)
+
+        plain = self.where.median(plain_passes)
         taken = self.where.median(
             lambda: measure_effects(scorer, sites, decompose=cache.decompose, decompositions=held.__getitem__)
         )
@@ -301,7 +308,7 @@ class Large:
         for batch, tokens in (SHORT, LONG):
             ids = torch.randint(10, 1000, (batch, tokens), generator=torch.Generator().manual_seed(0))
             ids = ids.to(self.where.device)
-            plain = self.where.median(lambda ids=ids: self.plain(ids))
+            plain = self.where.median(functools.partial(self.plain, ids))
             self.note(f"plain forward and backward, {batch} x {tokens}", plain)
             for name, entries in learned.items():
                 self.note(f"{name} step over plain, {batch} x {tokens}", self.step_of(entries, ids) / plain)
@@ -343,7 +350,8 @@ class Large:
 @contextlib.contextmanager
 def counting() -> Iterator[dict[str, int]]:
     """Count the bytes that are hashed and the decompositions that are made within the block."""
-    hashing, cache = import_module("strop.linalg.fingerprint"), import_module("strop.linalg.cache")
+    hashing: Any = import_module("strop.linalg.fingerprint")
+    cache: Any = import_module("strop.linalg.cache")
     counts = {"bytes hashed": 0, "decompositions made": 0}
     plain_hash, one, several = hashing._hashed, cache.decompose, cache.decompose_together
 

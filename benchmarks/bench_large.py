@@ -1,11 +1,13 @@
 """What a large model pays beside its forward passes: its identity, decompositions, and the frames of all layers."""
 
+import functools
 import hashlib
 import statistics
 import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +98,7 @@ def writing() -> dict[str, float]:
     """Time what whoever asks for a decomposition waits for, beside what writing it takes."""
     matrix = noise(768, 768)
     made = decompose(matrix)
-    room = import_module("strop.linalg.cache")
+    room: Any = import_module("strop.linalg.cache")
     plain, room.decompose = room.decompose, lambda _matrix: made
     asked, written = [], []
     try:
@@ -104,7 +106,7 @@ def writing() -> dict[str, float]:
             with tempfile.TemporaryDirectory() as folder:
                 cache, own = DecompositionCache(Path(folder)), matrix + run
                 fingerprint(own)
-                asked.append(seconds_of(lambda cache=cache, own=own: cache.decompose(own)))
+                asked.append(seconds_of(functools.partial(cache.decompose, own)))
                 written.append(seconds_of(cache.flush))
     finally:
         room.decompose = plain

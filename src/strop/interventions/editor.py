@@ -263,7 +263,7 @@ class _EditedModule:
         tokens = _tokens(its_pass, edit.entry.positions, states.shape[:-1])
         if tokens is not None and tokens.shape[0] == 0 and not torch.is_grad_enabled():
             return states  # where gradients are added up over processes each edit must take part
-        compute = edit.on(states.device, replica=replica)
+        compute: Callable[..., Tensor] = edit.on(states.device, replica=replica)
         made = its_pass.frames.get(edit.module) if its_pass is not None and compute is edit.module else None
         if made is not None:
             compute = functools.partial(compute, rows=made[0].to(states.device))
