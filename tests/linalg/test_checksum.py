@@ -41,6 +41,7 @@ CHANGES = {
     "heads exchanged": lambda own: own.copy_(own.roll(64, 1)),
     "rows and columns exchanged": lambda own: own.copy_(own.flip(0, 1)),
     "two values exchanged": lambda own: own[2, 8:10].copy_(own[2, 8:10].flip(0)),
+    "two values of two rows exchanged crosswise": lambda own: own[:2, :512].copy_(own[:2, :512].flip(0)),
     "halved": lambda own: own.mul_(0.5),
 }  # fmt: skip
 
@@ -53,6 +54,11 @@ def test_what_people_do_to_weights_changes_it(change, dtype: torch.dtype) -> Non
     assert before == checksum(matrix.clone())
     change(matrix)
     assert checksum(matrix) != before
+
+
+def test_permutations_are_told_apart_though_all_rows_and_columns_have_the_same_sum() -> None:
+    orders = [torch.randperm(WORDS, generator=torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert len({checksum(torch.eye(WORDS, dtype=torch.float64)[order]) for order in orders}) == len(orders)
 
 
 def test_dtype_and_shape_change_it_and_layout_does_not() -> None:
