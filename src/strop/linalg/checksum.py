@@ -45,13 +45,12 @@ def checksum(tensor: Tensor) -> str:
 
 def _sums(words: Tensor) -> list[Any]:
     """Return the weighted sums of integers, (rows, `WORDS`), modulo 2⁶⁴: by NumPy on the CPU, which leaves other threads alone."""
-    on_cpu = words.device.type == "cpu"
+    step, on_cpu = PART_ROWS[words.device.type], words.device.type == "cpu"
     summed: Any = words.numpy() if on_cpu else words
     factors: Any = _FACTORS if on_cpu else torch.from_numpy(_FACTORS).to(words.device)
     rows, halves = [], []
-    step = PART_ROWS[words.device.type]
     for start in range(0, len(summed), step):
         part = summed[start : start + step]
-        rows.append((part * factors).sum(1))
-        halves.append(((part >> 32) * factors).sum(1))
+        for sums, own in ((rows, part), (halves, part >> 32)):
+            sums.append(np.einsum("ij,j->i", own, factors) if on_cpu else (own * factors).sum(1))
     return [*rows, *halves]
