@@ -24,7 +24,12 @@ from strop.anatomy import Anatomy, MatrixType, editable_shapes
 from strop.linalg import DecompositionCache
 from strop.proving import RunOutcome
 from strop.report import write_report
-from strop.searching import LASER_RANK_FRACTIONS, SearchPlan
+from strop.searching import LASER_RANK_FRACTIONS, SearchPlan, Strategy
+
+RUNS: dict[str, Strategy] = {
+    "exhaustive": "exhaustive", "gradient": "gradient", "race": "race", "race within a tenth": "race",
+}  # fmt: skip
+"""Strategies, by what their runs are called."""
 
 TENTH = 0.1
 """Of the sweep's evaluations, for the race that is held to a budget."""
@@ -96,8 +101,8 @@ def main() -> None:
     published = time_published(model, tokenizer, task, plan, given.published)
     found: dict[str, RunOutcome] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("exhaustive", "gradient", "race", "race within a tenth"):
-            own = dataclasses.replace(plan, strategy=name.partition(" ")[0])
+        for name, strategy in RUNS.items():
+            own = dataclasses.replace(plan, strategy=strategy)
             budget = strop.Budget()
             if name.endswith("tenth"):
                 budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))

@@ -48,7 +48,8 @@ def _sums(words: Tensor) -> list[Any]:
     step, on_cpu = PART_ROWS[words.device.type], words.device.type == "cpu"
     summed: Any = words.numpy() if on_cpu else words
     factors: Any = _FACTORS if on_cpu else torch.from_numpy(_FACTORS).to(words.device)
-    rows, halves = [], []
+    rows: list[Any] = []
+    halves: list[Any] = []
     for start in range(0, len(summed), step):
         part = summed[start : start + step]
         for sums, own in ((rows, part), (halves, part >> 32)):

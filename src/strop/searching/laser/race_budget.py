@@ -60,7 +60,8 @@ class Means:
     def _cost(self, count: int, place: int) -> float:
         """Return what so many take from a share on, in passes over all select examples, if each share halves them."""
         new = [self._shares.new(later) for later in range(place, len(self._shares.ends))]
-        return sum(-(-count // 2**step) * examples for step, examples in enumerate(new)) / self._shares.count
+        total: int = sum(-(-count // 2**step) * examples for step, examples in enumerate(new))
+        return total / self._shares.count
 
     def _left(self, place: int) -> float:
         """Return how many passes over all select examples this race may still take from a share on."""
