@@ -1,8 +1,10 @@
 """Choosing apart from proving: the study, its journal and budget, guards, and the one look at test."""
 
 from strop.proving.assignment import Assignment
+from strop.proving.board import Batch, Board
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.choice import Choice, Start
+from strop.proving.claim import Claim
 from strop.proving.compare import RecipePair, compare_recipes
 from strop.proving.conduct import Chooser, RunSettings, conduct
 from strop.proving.drift import DriftFromBase, DriftReader, DriftText, texts_beside_drift
@@ -14,12 +16,15 @@ from strop.proving.outcome import RunOutcome
 from strop.proving.price import price_of
 from strop.proving.prove import Measurement, prove, states_below, unproved_recipe
 from strop.proving.rivals import free_rivals, measure_rivals
-from strop.proving.study import Claim, Study
+from strop.proving.study import Study
 from strop.proving.together import Together, change_of
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
+from strop.proving.turns import Turns
 
 __all__ = [
     "Assignment",
+    "Batch",
+    "Board",
     "Budget",
     "BudgetSpentError",
     "CandidateSpace",
@@ -45,6 +50,7 @@ __all__ = [
     "Together",
     "Trial",
     "TrialKey",
+    "Turns",
     "change_of",
     "compare_recipes",
     "conduct",

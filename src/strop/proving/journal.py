@@ -2,20 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from strop.errors import NotFiniteError, RunError
 from strop.progress import Progress
+from strop.proving.board import Board
 from strop.proving.budget import Budget, BudgetSpentError
+from strop.proving.claim import Claim
 from strop.proving.guards import Guards
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
+from strop.proving.turns import Turns
 from strop.runs import GuardReading, RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
 from strop.statistics import Figures, ObjectiveName
 
+T = TypeVar("T")
 BASE, START = "base", "start"
 """The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
 
@@ -45,6 +49,8 @@ class Journal:
     """What trials without a candidate are of, where that is not the run's own model and prompts."""
     about: str = ""
     """Begins each line that is told, where several methods share a run."""
+    board: Board | None = None
+    """Where others see what they may help with; None where nobody may."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
@@ -96,10 +102,54 @@ class Journal:
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
-            figures = self._figures(key, evaluate)
-            trial = Trial.of(key, figures, elapsed_seconds=self.stopwatch.seconds, objective=self.objective)
-            claim.finish(trial)
+            return self.finish(claim, evaluate)
+
+    def finish(self, claim: Claim, evaluate: Callable[[], Evaluation]) -> Trial:
+        """Score a trial that is held, and write it down.
+
+        Args:
+            claim: on the trial.
+            evaluate: scores the candidate, which is on the model while it runs.
+
+        Raises:
+            NotFiniteError: the model before any candidate has probabilities that are not finite.
+        """
+        figures = self._figures(claim.key, evaluate)
+        trial = Trial.of(claim.key, figures, elapsed_seconds=self.stopwatch.seconds, objective=self.objective)
+        claim.finish(trial)
         return trial
+
+    def affordable(self, candidates: Sequence[T]) -> Sequence[T]:
+        """Return as many of some candidates, the first ones first, as the budget of evaluations still allows."""
+        most = self.budget.evaluations
+        return candidates if most is None else candidates[: max(0, most - len(self.study.trials()))]
+
+    def in_turn(
+        self,
+        keys: Sequence[TrialKey],
+        *,
+        portion: Callable[[TrialKey], Hashable],
+        edits: Sequence[Mapping[str, Any]] = (),
+    ) -> Turns:
+        """Put trials into the queue, let others help with them, and return what hands them out one by one.
+
+        Args:
+            keys: of the trials, which differ in the candidate alone.
+            portion: those of one portion are best scored by one worker.
+            edits: what is on the model beside what the run begins with, as entries of a recipe.
+        """
+        self.enqueue(keys)
+        if self.board is not None and keys:
+            self.board.post(keys[0].alike, edits=edits, seconds=self.stopwatch.seconds)
+        return Turns(
+            self.study,
+            keys,
+            portion=portion,
+            finish=self.finish,
+            over=lambda: self.is_spent,
+            withdraw=self.board.clear if self.board is not None else None,
+            done=self.progress.advance,
+        )
 
     def _figures(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Figures:
         """Return what a model scored; a candidate whose probabilities are not finite scores nothing, and is told."""

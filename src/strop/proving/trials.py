@@ -62,6 +62,11 @@ class TrialKey:
         fields["candidate"] = {name: _whole(value) for name, value in self.candidate.items()}
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
+    @property
+    def alike(self) -> str:
+        """How the texts of all keys begin that differ from this one in the candidate alone."""
+        return self.text.partition('"candidate":')[0]
+
     @classmethod
     def read(cls, text: str) -> "TrialKey":
         """Return the key of a text.

@@ -1,6 +1,5 @@
 """Choose rank reductions, one after the other, while the select split says they help."""
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +8,14 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
-from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
+from strop.proving import Assignment, CandidateSpace, Choice, Journal, Trial, TrialKey, describe_trial
 from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
 from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information, priced
 from strop.searching.laser.candidates import Shapes, all_candidates, best_of, predicted_candidates, space_of
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
-from strop.searching.laser.sweep import sweep
+from strop.searching.laser.together import layer_of, score_in_turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +50,10 @@ class SelectExamples:
         every = scorer_of(model, tokenizer, task, select, anatomy=anatomy)
         return cls(every, screen, guide)
 
+    def of_size(self, examples: int) -> Scorer | ClassScorer:
+        """Return the examples that a trial on so many was scored on."""
+        return self.every if examples == self.every.example_count else self.screen
+
 
 class ReductionChooser:
     """Adds one rank reduction after the other while the select split says it helps.
@@ -71,6 +74,8 @@ class ReductionChooser:
             given.model, given.anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=plan.stack
         )
         self.select = SelectExamples.of(given, plan)
+        self._on_model: tuple[RankReduction, ...] = ()
+        """What was added so far: it is on the model while a round's candidates are tried."""
         self._fisher: dict[WeightSite, Tensor] | None = None
         """What removing each component costs elsewhere, where that counts."""
 
@@ -112,7 +117,7 @@ class ReductionChooser:
             free = {site: shape for site, shape in self.shapes.items() if site not in {e.site for e in chosen}}
             if not free:
                 break
-            given = self.given
+            given, self._on_model = self.given, tuple(chosen)
             with applied_interventions(given.model, chosen, anatomy=given.anatomy, decompose=given.decompose):
                 found = self._winner(self._try_all(number, free), best)
             if found is None:
@@ -151,7 +156,7 @@ class ReductionChooser:
         def tokens(key: TrialKey) -> int:
             if key.candidate:
                 rounds.add(key.round)
-            return (select.every if key.examples == select.every.example_count else select.screen).tokens
+            return select.of_size(key.examples).tokens
 
         of_trials = self.journal.tokens_of(tokens)
         return of_trials + (len(rounds) * select.guide.tokens if self.plan.strategy == "gradient" else 0)
@@ -197,13 +202,12 @@ class ReductionChooser:
         journal = self.journal
         in_order = sorted(candidates, key=lambda candidate: (candidate.site, candidate.rank_fraction))
         keys = {c: journal.key(c, round=number, examples=scorer.example_count) for c in in_order}
-        finished = {c: trial for c in in_order if (trial := journal.find(keys[c])) is not None}
-        waiting = [c for c in in_order if c not in finished]
+        finished = journal.study.finished(keys.values())
+        waiting = journal.affordable([c for c in in_order if keys[c] not in finished])
         if waiting and not journal.is_spent:
-            journal.enqueue(keys[c] for c in waiting)
             journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
-            with contextlib.suppress(BudgetSpentError):  # then those that are finished are all there are
-                for candidate, score in sweep(scorer, waiting, decompose=self.given.decompose):
-                    finished[candidate] = journal.measure(keys[candidate], score)
-                    journal.progress.advance()
-        return {c: finished[c] for c in in_order if c in finished}  # the same after a resume
+            edits = [edit.to_json(self.shapes[edit.site]) for edit in self._on_model]
+            with journal.in_turn([keys[c] for c in waiting], portion=layer_of, edits=edits) as turns:
+                score_in_turn(turns, {keys[c]: c for c in waiting}, scorer, decompose=self.given.decompose)
+            finished = journal.study.finished(keys.values())
+        return {c: finished[keys[c]] for c in in_order if keys[c] in finished}  # the same after a resume
