@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from strop.proving.study import HEARTBEAT_SECONDS, Study
+from strop.proving.trials import TrialKey
 
 ASSIGNMENT, BATCH, LIFE = "strop assignment", "strop batch", "strop life"
 """What is written: what the run is about, which trials may be done now, and that whoever decides is there."""
@@ -23,6 +24,8 @@ class Batch:
     """How their keys begin; None where nothing is to be done just now."""
     edits: Sequence[Mapping[str, Any]] = ()
     """What is on the model beside what the run begins with, as entries of a recipe."""
+    only: Sequence[str] | None = None
+    """The keys of those among them that the budget allows; None for all."""
     seconds: float = 0.0
     """From the run's beginning to that of the batch."""
     over: bool = False
@@ -59,15 +62,19 @@ class Board:
             with contextlib.suppress(Exception):  # what went wrong before is what is to be told
                 self._write(None, over=True)
 
-    def post(self, alike: str, *, edits: Sequence[Mapping[str, Any]], seconds: float) -> None:
+    def post(
+        self, keys: Sequence[TrialKey], *, edits: Sequence[Mapping[str, Any]], all_alike: bool, seconds: float
+    ) -> None:
         """Let helpers do trials that are in the queue.
 
         Args:
-            alike: how their keys begin.
+            keys: of the trials, one or more, which differ in the candidate alone.
             edits: what is on the model beside what the run begins with, as entries of a recipe.
+            all_alike: others of the queue whose keys begin as theirs may be done as well.
             seconds: from the run's beginning.
         """
-        self._write(alike, edits=list(edits), seconds=seconds)
+        only = None if all_alike else [key.text for key in keys]
+        self._write(keys[0].alike, edits=list(edits), only=only, seconds=seconds)
 
     def clear(self) -> None:
         """Let helpers begin nothing further for now."""
@@ -87,6 +94,20 @@ def batch_of(study: Study) -> Batch | None:
     """
     kept = study.recall(BATCH, hidden=True)
     return None if kept is None else Batch(**kept)
+
+
+def waiting_of(study: Study, batch: Batch) -> tuple[TrialKey, ...]:
+    """Return those trials of a batch that are not finished, where some of them wait; else nothing.
+
+    Args:
+        study: of the run.
+        batch: that may be done now.
+    """
+    if batch.alike is None:
+        return ()
+    only = None if batch.only is None else [TrialKey.read(text) for text in batch.only]
+    unfinished = study.unfinished(only, alike=batch.alike)
+    return unfinished if study.waiting(unfinished) else ()
 
 
 def life_of(study: Study) -> object:

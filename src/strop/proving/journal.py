@@ -140,7 +140,8 @@ class Journal:
         """
         self.enqueue(keys)
         if self.board is not None and keys:
-            self.board.post(keys[0].alike, edits=edits, seconds=self.stopwatch.seconds)
+            limited = self.budget.evaluations is not None
+            self.board.post(keys, edits=edits, all_alike=not limited, seconds=self.stopwatch.seconds)
         return Turns(
             self.study,
             keys,

@@ -76,10 +76,13 @@ class Study:
         grace_seconds: int = GRACE_SECONDS,
     ) -> None:
         self.worker = worker if worker is not None else uuid.uuid4().hex
+        self.name = name
+        """Of the study."""
+        self.address = storage
+        """Of the database it is in; None where it is in memory."""
         self._spaces = {space.method: space for space in spaces}
         if len(self._spaces) < len(spaces):
             raise UsageError(f"Two spaces of a study are of one method: {', '.join(space.method for space in spaces)}.")
-        self._address = storage
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.RLock()
         self._records: list[Record] = []
@@ -266,7 +269,7 @@ class Study:
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        with self._lock, in_one_sentence(self._address, "read or written", OptunaError, SQLAlchemyError):
+        with self._lock, in_one_sentence(self.address, "read or written", OptunaError, SQLAlchemyError):
             yield
 
     def _read_new(self) -> None:

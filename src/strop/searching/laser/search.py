@@ -44,5 +44,5 @@ def search(
     refuse_objective(task, plan.objective)
     with options.in_force():
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings.of("search", plan)
+        settings = RunSettings.of("search", plan, shared=True)
         return conduct(chooser, settings, options)
