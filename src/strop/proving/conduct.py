@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from strop.errors import RunError
+from strop.errors import RunError, UsageError
 from strop.files import remove_leftovers
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
@@ -138,7 +138,12 @@ def conduct(
     Raises:
         RunError: the folder is in use, is being worked on, or was begun with other settings.
         TaskError: a row does not fit the model.
+        UsageError: there are to be several workers, and each trial depends on the one before.
     """
+    if options.workers > 1 and not settings.shared:
+        raise UsageError(
+            f"Only a search has work for several workers: {settings.command} works alone; leave workers out."
+        )
     if not settings.together:
         return _lead(chooser, settings, options, check_test, finishing)
     if process_index() == 0:

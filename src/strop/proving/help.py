@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.anatomy import input_device
-from strop.errors import UsageError
 from strop.proving.assignment import Assignment
 from strop.proving.board import Board
 from strop.proving.hiring import hired
@@ -30,12 +29,7 @@ def helped(
 
     Yields:
         None where nobody may help.
-
-    Raises:
-        UsageError: there are to be several workers, and nobody can help.
     """
-    if plan is None and options.workers > 1:
-        raise UsageError(f"Only a search has work for several workers: {command} works alone; leave workers out.")
     uncalled = given.task.shows_images and options.workers == 1  # images may be too many to send for nobody
     if plan is None or study.address is None or uncalled:
         yield None
