@@ -1,9 +1,9 @@
 """Workers on one search: how much faster two are on this machine, and what sharing itself costs with 64 of them.
 
 The second is a simulated cluster: each worker is a thread with a connection, a queue and a heartbeat of its own, as a machine
-would have it, and its trials only sleep. Its overhead is 1 − trials · seconds of a trial / (workers · wall seconds): all that is not
-sleeping, from the first trial enqueued to the last one finished, the starts of the workers, waiting at the end and this machine's
-own load included. The ideal is what remains of it where nothing but the last, unequal round of trials is lost.
+would have it, and its trials only sleep. Its overhead is 1 − trials · seconds of a trial / (workers · wall seconds): all that
+is not sleeping, from the first trial enqueued to the last one finished, waiting at the end and this machine's own load
+included; not the start of the workers. The ideal is what remains of it where only the last, unequal round of trials is lost.
 """
 
 import argparse
@@ -129,10 +129,9 @@ def simulate(address: str, *, workers: int, trials: int, seconds: float, process
         for helper in helpers:
             helper.start()
         time.sleep(20)  # they load the library, which a worker does once in its life
-        enqueued = time.perf_counter()
-        study.enqueue(keys)
         began = time.perf_counter()
         turns = _journal(study, board).in_turn(keys, portion=_layer_of)
+        enqueued = time.perf_counter()
         _sleep_through(turns, seconds)
         wall = time.perf_counter() - began
     for helper in helpers:
@@ -145,7 +144,7 @@ def simulate(address: str, *, workers: int, trials: int, seconds: float, process
         "seconds_a_trial": seconds,
         "helper_processes": processes,
         "database": address.split(":", 1)[0],
-        "enqueue_seconds": round(began - enqueued, 2),
+        "enqueue_seconds": round(enqueued - began, 2),
         "wall_seconds": round(wall, 2),
         "overhead": round(1 - trials * seconds / (workers * wall), 4),
         "ideal_overhead": round(1 - trials / (workers * math.ceil(trials / workers)), 4),

@@ -138,10 +138,10 @@ class Journal:
             portion: those of one portion are best scored by one worker.
             edits: what is on the model beside what the run begins with, as entries of a recipe.
         """
-        self.enqueue(keys)
-        if self.board is not None and keys:
+        if self.board is not None and keys:  # first, so that others begin while the last ones are still written
             limited = self.budget.evaluations is not None
             self.board.post(keys, edits=edits, all_alike=not limited, seconds=self.stopwatch.seconds)
+        self.enqueue(keys)
         return Turns(
             self.study,
             keys,
