@@ -181,7 +181,8 @@ def _lead(
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
         journal = _journal(chooser, settings, options, study, ready, run, sitting)
-        with helped(given, study, options, command=settings.command, plan=plan if settings.shared else None) as board:
+        shared = settings.plan if settings.shared else None
+        with helped(given, study, options, command=settings.command, plan=shared) as board:
             choice = _choose(chooser, dataclasses.replace(journal, board=board))
         spent = journal.is_spent  # measuring the choice is no part of the budget
         measured = prove(given, choice, test, progress=options.progress)

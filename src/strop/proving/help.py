@@ -25,7 +25,7 @@ def helped(
         study: its queue.
         options: of the run, which say how many workers it begins.
         command: that was called.
-        plan: all settings, as config.json holds them; None where nobody can help, for each trial depends on the one before.
+        plan: its settings, as config.json holds them; None where nobody can help, for each trial depends on the one before.
 
     Yields:
         None where nobody may help.

@@ -56,7 +56,7 @@ class Notice:
         Args:
             given: what it is about.
             command: search, or another whose trials others can do.
-            plan: all settings, as config.json holds them.
+            plan: its settings, as config.json holds them.
             options: of the run.
         """
         base, folder = given.base, Path(given.base.id).expanduser()
