@@ -197,13 +197,12 @@ def test_of_a_budget_of_evaluations_helpers_do_no_more_than_it_allows(tmp_path: 
     assert waiting_of(study, batch_of(study)) == ()  # type: ignore[arg-type]
 
 
-def test_a_budget_of_seconds_that_is_spent_is_told_to_helpers(tmp_path: Path) -> None:
+def test_a_budget_that_is_spent_is_told_to_helpers(tmp_path: Path) -> None:
     study = opened(f"sqlite:///{tmp_path / 'study.db'}")
     board = Board(study, {})
     with board.held():
         begun: list[TrialKey] = []
-        turns = journal(study, board, Budget(seconds=0.05)).in_turn(KEYS, portion=layer_of)
-        do(turns, begun, seconds=0.06)
+        do(journal(study, board, Budget(evaluations=1)).in_turn(KEYS, portion=layer_of), begun)
         assert begun == KEYS[:1]
         assert batch_of(study).alike is None  # type: ignore[union-attr]
 

@@ -15,8 +15,10 @@ from strop.tasks.pictures import Picture
 def test_a_built_in_task_is_what_it_was(name: str) -> None:
     task = load_task(name)
     again = task_from_json(json.loads(json.dumps(task_to_json(task))))
-    assert again == task
     assert again.fingerprint == task.fingerprint
+    assert (again.name, again.score, again.counts) == (task.name, task.score, task.counts)
+    for one, other in zip(again.examples("test"), task.examples("test"), strict=True):
+        assert (one.group, one.category, one.row) == (other.group, other.category, other.row)
 
 
 def test_shots_labels_chats_pairs_choices_and_generation_are_kept(cities: Callable[..., Path], facts: Path) -> None:

@@ -60,7 +60,7 @@ class Board:
             stop.set()
             heart.join()
             with contextlib.suppress(Exception):  # what went wrong before is what is to be told
-                self._write(None, over=True)
+                self.end()
 
     def post(
         self, keys: Sequence[TrialKey], *, edits: Sequence[Mapping[str, Any]], all_alike: bool, seconds: float
@@ -79,6 +79,10 @@ class Board:
     def clear(self) -> None:
         """Let helpers begin nothing further for now."""
         self._write(None)
+
+    def end(self) -> None:
+        """Let helpers leave."""
+        self._write(None, over=True)
 
     def _write(self, alike: str | None, **more: Any) -> None:
         self._number += 1

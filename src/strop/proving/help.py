@@ -45,3 +45,4 @@ def helped(
     )
     with board.held(), hiring:
         yield board
+        board.end()  # those that were started leave by themselves
