@@ -96,7 +96,8 @@ def supervise(parent: Path, kills: int) -> None:
             hit += [struck] if struck else []
             if "search" not in people:
                 people["search"] = forked(lambda out=out: search(out, "--resume"))  # type: ignore[misc]
-            people.setdefault("worker 1", forked(lambda out=out: help_always(out)))  # type: ignore[misc]
+            if "worker 1" not in people:
+                people["worker 1"] = forked(lambda out=out: help_always(out))  # type: ignore[misc]
             assert os.waitpid(people["search"], 0)[1] == 0
         for name in ("worker 1", "worker 2"):
             if name in people:
