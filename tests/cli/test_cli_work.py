@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def test_a_search_with_two_workers_starts_the_other_by_the_same_door(
             self.terminate = self.kill = self._process.kill
             self.wait = self._process.wait
 
-    monkeypatch.setattr(subprocess, "Popen", Warm)
+    own = types.SimpleNamespace(Popen=Warm, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(hiring, "subprocess", own)  # others start processes too
     call = [
         "search",
         tiny_folder,
