@@ -29,7 +29,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from sybil.parsers.rest import DocTestParser
 from tests.fixtures.few import few_own_texts
 
-FIXTURES = ("tests.fixtures.judging", "tests.fixtures.runs", "tests.fixtures.task_files")
+FIXTURES = ("tests.fixtures.judging", "tests.fixtures.postgresql", "tests.fixtures.runs", "tests.fixtures.task_files")
 LOADS_THE_REAL_MODEL = re.compile(r'strop\.load(_classifier)?\("smollm2-135m"')
 MOST_EXAMPLES = {
     "train_limit": 24, "select_limit": 8, "test_limit": 12, "gradient_examples": 8, "effect_examples": 8,

@@ -44,6 +44,7 @@ from .searching import SharpenPlan as SharpenPlan
 from .searching import prune as prune
 from .searching import search as search
 from .searching import sharpen as sharpen
+from .searching import work as work
 from .statistics import Comparison as Comparison
 from .tasks import Example as Example
 from .tasks import Task as Task

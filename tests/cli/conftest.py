@@ -13,7 +13,7 @@ START = "from strop.cli import main; main()"
 
 SLOWLY = """
 import time
-from strop.proving.study import Claim
+from strop.proving.claim import Claim
 finish = Claim.finish
 Claim.finish = lambda claim, trial: (time.sleep(0.1), finish(claim, trial))[1]
 """

@@ -70,8 +70,9 @@ def test_a_key_says_what_its_candidate_stands_on_in_whatever_order_and_nothing_w
     )
     assert one == other
     assert one.text.endswith(
-        '"candidate":{"layer":2,"rank_fraction":0.25},"below":[{"layer":1,"rank_fraction":0.5},{"layer":3,"rank_fraction":1}]}'
+        '"below":[{"layer":1,"rank_fraction":0.5},{"layer":3,"rank_fraction":1}],"candidate":{"layer":2,"rank_fraction":0.25}}'
     )
+    assert one.alike == other.alike != KEY.alike  # what stands on other edits is other work
     assert TrialKey.read(one.text) == one == pickle.loads(pickle.dumps(one))
     assert "below" not in KEY.text
     assert len({one, *one.other_orders()}) == 3

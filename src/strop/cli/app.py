@@ -27,6 +27,7 @@ from strop.cli.search import search
 from strop.cli.sharpen import sharpen
 from strop.cli.task import task_app
 from strop.cli.train import train
+from strop.cli.work import work
 from strop.errors import StropWarning, UsageError
 
 
@@ -82,6 +83,7 @@ for _command, _name in (
     (prune, "prune"),
     (sharpen, "sharpen"),
     (train, "train"),
+    (work, "work"),
     (compare, "compare"),
     (report, "report"),
     (bake, "bake"),

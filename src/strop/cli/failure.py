@@ -182,12 +182,14 @@ def report(error: BaseException) -> str:
     Args:
         error: what a command raised.
     """
+    from strop.runs import without_password
+
     lines = [
         f"strop {__version__}, Python {platform.python_version()}, {platform.platform()}",
         *(f"{name} {sys.modules[name].__version__}" for name in ("torch", "transformers") if name in sys.modules),
-        f"$ strop {shlex.join(sys.argv[1:])}",
+        f"$ strop {shlex.join(map(without_password, sys.argv[1:]))}",
         "",
-        "".join(traceback.format_exception(error)),
+        without_password("".join(traceback.format_exception(error))),
     ]
     try:
         descriptor, name = tempfile.mkstemp(prefix="strop-bug-", suffix=".txt")

@@ -92,13 +92,14 @@ class MethodCall:
     began: float | None = None
     """When the command did, by `time.monotonic`, where all it takes counts: loading the model too."""
 
-    def run(self, method: Callable[..., "RunOutcome"], plan: Any, *, new_head: bool = True) -> None:
+    def run(self, method: Callable[..., "RunOutcome"], plan: Any, *, new_head: bool = True, **more: Any) -> None:
         """Run a method and print what it found.
 
         Args:
             method: `search`, `prune` or `train`.
             plan: its settings; the shared ones that were given replace its defaults.
             new_head: let a classifier's head be drawn where the checkpoint has none, and the recipe to begin with has none either.
+            more: options of the run that only some commands take, where they were given.
         """
         from strop.anatomy import Stack
         from strop.scoring import refuse_changed
@@ -110,7 +111,7 @@ class MethodCall:
         refuse_objective(task, plan.objective)
         if self.show_changes is not None:
             refuse_changed(task, self.show_changes)
-        options = self._options()
+        options = self._options(**more)
         with showing_progress(quiet=self.quiet) as progress, resumable(self.out):
             model, tokenizer = load_for_command(
                 self.model_name,
@@ -146,7 +147,7 @@ class MethodCall:
         on = functools.partial(applied, model, found.recipe, family=anatomy.family)
         return changed_answers(model, tokenizer, examples, found.test_evaluations, after=on, most=self.show_changes)
 
-    def _options(self) -> "RunOptions":
+    def _options(self, **more: Any) -> "RunOptions":
         from strop.proving import Budget, Guard, RunOptions
         from strop.recipe import Recipe
 
@@ -162,6 +163,7 @@ class MethodCall:
             resume=self.resume,
             with_factors=self.with_factors,
             rivals=not self.no_rivals,
+            **more,
         )
 
     def _print(self, found: "RunOutcome", task: "Task", changed: "ChangedAnswers | None", plan: Any) -> None:

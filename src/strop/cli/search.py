@@ -75,6 +75,16 @@ def search(
         int | None, typer.Option(help="How many candidates go on from the screening.", show_default="8")
     ] = None,
     price_weight: PriceWeightOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Score candidates in N processes, each with the model in memory.", show_default="1"
+        ),
+    ] = None,
+    executor: Annotated[
+        Literal["processes", "ray"] | None,
+        typer.Option(help="Start the workers on this machine, or on a Ray cluster.", show_default="processes"),
+    ] = None,
 ) -> None:
     """Find the rank reductions that help a model at a task, and prove the gain on held-out examples (LASER).
 
@@ -93,6 +103,8 @@ def search(
 
     [bold]strop search smollm2-135m --strategy data-free --text notes.txt --out RUN[/bold]
     [bold]strop search smollm2-135m --task world-facts --out RUN --subspaces 1,2,4,8[/bold]
+
+    [bold]strop search smollm2-135m --task world-facts --out RUN --strategy exhaustive --workers 2[/bold]
     """
     from strop.searching import SearchPlan
     from strop.searching import search as run_search
@@ -114,4 +126,4 @@ def search(
             finalists=finalists,
         )
     )
-    call.run(run_search, plan, new_head=False)
+    call.run(run_search, plan, new_head=False, **given_only(workers=workers, executor=executor))

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from strop.errors import RunError
+from strop.errors import RunError, UsageError
 from strop.files import remove_leftovers
 from strop.progress import SILENT
 from strop.proving.assignment import Assignment
@@ -18,6 +18,7 @@ from strop.proving.beside import write_beside
 from strop.proving.budget import Budget
 from strop.proving.choice import Choice
 from strop.proving.guards import Guards, Ready, ready_guards
+from strop.proving.help import helped
 from strop.proving.journal import Journal
 from strop.proving.measures import Base
 from strop.proving.options import RunOptions
@@ -72,16 +73,19 @@ class RunSettings:
     """Most test examples to measure the choice on; None for all."""
     objective: ObjectiveName = "average"
     """Which accuracy the choice maximises."""
+    shared: bool = False
+    """Its trials wait in the study until someone does them, and so others may."""
     together: bool = False
     """Several processes work on it, and all of them take part in the choice."""
 
     @classmethod
-    def of(cls, command: Command, plan: Plan, *, together: bool = False) -> "RunSettings":
+    def of(cls, command: Command, plan: Plan, *, shared: bool = False, together: bool = False) -> "RunSettings":
         """Return those of a command with a plan.
 
         Args:
             command: search, prune, sharpen or train.
             plan: its settings.
+            shared: others may do its trials.
             together: several processes take part in the choice.
         """
         return cls(
@@ -90,6 +94,7 @@ class RunSettings:
             seed=plan.seed,
             test_limit=plan.test_limit,
             objective=plan.objective,
+            shared=shared,
             together=together,
         )
 
@@ -134,7 +139,12 @@ def conduct(
     Raises:
         RunError: the folder is in use, is being worked on, or was begun with other settings.
         TaskError: a row does not fit the model.
+        UsageError: there are to be several workers, and each trial depends on the one before.
     """
+    if options.workers > 1 and not settings.shared:
+        raise UsageError(
+            f"Only a search has work for several workers: {settings.command} works alone; leave workers out."
+        )
     if not settings.together:
         return _lead(chooser, settings, options, check_test, finishing)
     if process_index() == 0:
@@ -172,7 +182,9 @@ def _lead(
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
         journal = _journal(chooser, settings, options, study, ready, run, sitting)
-        choice = _choose(chooser, journal)
+        shared = settings.plan if settings.shared else None
+        with helped(given, study, options, command=settings.command, plan=shared) as board:
+            choice = _choose(chooser, dataclasses.replace(journal, board=board))
         spent = journal.is_spent or choice.cut_short  # measuring the choice is no part of the budget
         measured = prove(given, choice, test, progress=options.progress)
         priced = _price(given, choice, options, ready, base.fingerprint)

@@ -2,21 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from strop.errors import NotFiniteError, RunError
 from strop.progress import Progress
+from strop.proving.board import Board
 from strop.proving.budget import Budget, BudgetSpentError
+from strop.proving.claim import Claim
 from strop.proving.guards import Guards
 from strop.proving.per_example import PerExample
 from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
+from strop.proving.turns import Turns
 from strop.runs import GuardReading, RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
 from strop.statistics import Figures, ObjectiveName
 
+T = TypeVar("T")
 BASE, START = "base", "start"
 """The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
 
@@ -48,6 +52,8 @@ class Journal:
     """Begins each line that is told, where several methods share a run."""
     below: tuple[Any, ...] = ()
     """Candidates of this run that are on the model beneath whatever is tried."""
+    board: Board | None = None
+    """Where others see what they may help with; None where nobody may."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
@@ -114,18 +120,67 @@ class Journal:
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
-            evaluation = self._evaluation(key, evaluate)
-            none = Figures(accuracy=None, loss=math.nan, count=key.examples)
-            trial = Trial.of(
-                key,
-                none if evaluation is None else evaluation.figures,
-                elapsed_seconds=self.stopwatch.seconds,
-                objective=self.objective,
-                evaluations=evaluations,
-                each=PerExample.of(evaluation) if keep_each and evaluation is not None else None,
-            )
-            claim.finish(trial)
+            return self.finish(claim, evaluate, evaluations=evaluations, keep_each=keep_each)
+
+    def finish(
+        self, claim: Claim, evaluate: Callable[[], Evaluation], *, evaluations: float = 1.0, keep_each: bool = False
+    ) -> Trial:
+        """Score a trial that is held, and write it down.
+
+        Args:
+            claim: on the trial.
+            evaluate: scores the candidate, which is on the model while it runs.
+            evaluations: what it costs, in passes over all select examples.
+            keep_each: keep what every example scored, so that the trial can be paired with others.
+
+        Raises:
+            NotFiniteError: the model before any candidate has probabilities that are not finite.
+        """
+        evaluation = self._evaluation(claim.key, evaluate)
+        none = Figures(accuracy=None, loss=math.nan, count=claim.key.examples)
+        trial = Trial.of(
+            claim.key,
+            none if evaluation is None else evaluation.figures,
+            elapsed_seconds=self.stopwatch.seconds,
+            objective=self.objective,
+            evaluations=evaluations,
+            each=PerExample.of(evaluation) if keep_each and evaluation is not None else None,
+        )
+        claim.finish(trial)
         return trial
+
+    def affordable(self, candidates: Sequence[T]) -> Sequence[T]:
+        """Return as many of some candidates, the first ones first, as the budget of evaluations still allows."""
+        most = self.budget.evaluations
+        return candidates if most is None else candidates[: max(0, math.ceil(most - self.evaluations))]
+
+    def in_turn(
+        self,
+        keys: Sequence[TrialKey],
+        *,
+        portion: Callable[[TrialKey], Hashable],
+        edits: Sequence[Mapping[str, Any]] = (),
+    ) -> Turns:
+        """Put trials into the queue, let others help with them, and return what hands them out one by one.
+
+        Args:
+            keys: of the trials, which differ in the candidate alone.
+            portion: those of one portion are best scored by one worker.
+            edits: what is on the model beside what the run begins with, as entries of a recipe.
+        """
+        if self.board is not None and keys:  # first, so that others begin while the last ones are still written
+            limited = self.budget.evaluations is not None
+            self.board.post(keys, edits=edits, all_alike=not limited, seconds=self.stopwatch.seconds)
+        self.enqueue(keys)
+        return Turns(
+            self.study,
+            keys,
+            portion=portion,
+            finish=self.finish,
+            over=lambda: self.is_spent,
+            withdraw=self.board.clear if self.board is not None else None,
+            done=self.progress.advance,
+        )
 
     def _evaluation(self, key: TrialKey, evaluate: Callable[[], Evaluation]) -> Evaluation | None:
         """Return what a model scored; a candidate whose probabilities are not finite scores nothing, and is told."""

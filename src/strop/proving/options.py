@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from strop.anatomy import Family
 from strop.errors import UsageError
@@ -15,6 +16,9 @@ from strop.proving.guards import Guard
 from strop.recipe import Recipe
 from strop.runs import moment_of
 from strop.scoring import Resources, dated, telling_once, using
+
+Executor = Literal["processes", "ray"]
+"""Who starts a run's workers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,10 +58,22 @@ class RunOptions:
     """What batches and what is kept in memory may take; what suits the model's device by default."""
     progress: Progress = dataclasses.field(default_factory=shown_here)
     """Told how far it is: bars where a person watches, in a notebook or at a terminal; `strop.progress.SILENT` shows nothing."""
+    workers: int = 1
+    """How many processes score a search's candidates, this one among them; each loads the model by its name or folder."""
+    executor: Executor = "processes"
+    """Where the others are: `processes` of this machine, or actors of `ray`."""
     rivals: bool = True
     """Measure, once the choice is made, what a user would do instead; see `strop.statistics.Rivals`."""
 
     def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError(f"workers is 1 or more, not {self.workers}.")
+        if self.executor not in get_args(Executor):
+            raise UsageError(f"executor is one of {', '.join(get_args(Executor))}, not '{self.executor}'.")
+        if self.workers > 1 and self.out is None and self.storage is None:
+            raise UsageError(
+                "Several workers meet in a study: name its folder with out=, or its database with storage=."
+            )
         if self.out is None and self.resume:
             raise UsageError("Only a run with a folder can be resumed; name it with out=.")
 

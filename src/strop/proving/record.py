@@ -1,44 +1,50 @@
 """A trial's record in the storage, as it was last read."""
 
-from optuna.trial import FrozenTrial, TrialState
+import functools
+
+from optuna.trial import TrialState
 
 from strop.errors import RunError
+from strop.proving.rows import Row
 from strop.proving.trials import Trial, TrialKey
 
 
 class Record:
     """A record of the storage as it was last read; one that is over never changes."""
 
-    def __init__(self, kept: FrozenTrial) -> None:
-        self.trial_id = kept._trial_id
-        if "key" not in kept.user_attrs:
+    def __init__(self, row: Row) -> None:
+        self.trial_id = row.trial_id
+        if "key" not in row.attributes:
             raise RunError(
                 "The study holds trials of another version of Strop, which this one cannot go on with: choose another --out."
             )
-        self.key = TrialKey.read(kept.user_attrs["key"])
+        self.text: str = row.attributes["key"]
+        """Of its key."""
         self.finished: Trial | None = None
-        self.note(kept)
+        self.note(row)
 
-    def note(self, kept: FrozenTrial) -> None:
+    @functools.cached_property
+    def key(self) -> TrialKey:
+        """Which trial it is of."""
+        return TrialKey.read(self.text)
+
+    def note(self, row: Row) -> None:
         """Take up how it is now."""
-        self.kept = kept
-        if kept.state is TrialState.COMPLETE and self.finished is None:
-            self.finished = Trial.read(self.key, kept.user_attrs["scores"])
-
-    @property
-    def worker(self) -> str | None:
+        self._state = row.state
+        self.worker: str | None = row.attributes.get("worker")
         """Who holds it, or held it last."""
-        return self.kept.user_attrs.get("worker")
+        if row.state is TrialState.COMPLETE and self.finished is None:
+            self.finished = Trial.read(self.key, row.attributes["scores"])
 
     @property
     def waits(self) -> bool:
         """Whether it can be claimed."""
-        return self.finished is None and self.kept.state is TrialState.WAITING
+        return self.finished is None and self._state is TrialState.WAITING
 
     @property
     def runs(self) -> bool:
         """Whether someone holds it."""
-        return self.finished is None and self.kept.state is TrialState.RUNNING
+        return self.finished is None and self._state is TrialState.RUNNING
 
     @property
     def failed(self) -> bool:
@@ -48,4 +54,4 @@ class Record:
     @property
     def is_over(self) -> bool:
         """Whether it never changes any more."""
-        return self.finished is not None or self.kept.state.is_finished()
+        return self.finished is not None or self._state.is_finished()

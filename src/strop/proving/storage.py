@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import RunError, reason_in
 from strop.files import PARTIAL, to_disk
+from strop.proving.rows import READS
 from strop.runs.environment import without_password
 
 ATTEMPTS = 5
@@ -169,9 +170,9 @@ def quiet_optuna() -> Iterator[None]:
 def _begin_immediate(connection: sqlalchemy.Connection) -> None:
     """Lock the file before a state is read that is to be changed: SQLite has no SELECT … FOR UPDATE.
 
-    Left alone, two processes may both read that a trial waits, and both let it run.
+    Left alone, two processes may both read that a trial waits, and both let it run. Who only reads locks nobody out.
     """
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")
 
 
 def _write_ahead(connection: sqlite3.Connection, record: object) -> None:

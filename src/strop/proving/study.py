@@ -6,6 +6,7 @@ the first that has not failed is the trial, and a second one, which two processe
 """
 
 import contextlib
+import functools
 import json
 import threading
 import uuid
@@ -17,13 +18,16 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from strop.errors import UsageError
+from strop.proving.claim import Claim
 from strop.proving.record import Record
+from strop.proving.rows import Row, read_attribute, read_rows
 from strop.proving.storage import fitting_name, hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
+from strop.proving.workers import is_gone, is_helper
 
 HEARTBEAT_SECONDS = 20
 """How often whoever holds a trial says so."""
@@ -72,10 +76,13 @@ class Study:
         grace_seconds: int = GRACE_SECONDS,
     ) -> None:
         self.worker = worker if worker is not None else uuid.uuid4().hex
+        self.name = name
+        """Of the study."""
+        self.address = storage
+        """Of the database it is in; None where it is in memory."""
         self._spaces = {space.method: space for space in spaces}
         if len(self._spaces) < len(spaces):
             raise UsageError(f"Two spaces of a study are of one method: {', '.join(space.method for space in spaces)}.")
-        self._address = storage
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.RLock()
         self._records: list[Record] = []
@@ -104,6 +111,11 @@ class Study:
             if self._hang_up is not None:
                 self._hang_up()
 
+    def release(self) -> None:
+        """Let go of what this thread holds of the storage, where the thread ends before the study is closed."""
+        if self._database is not None:
+            self._database.remove_session()
+
     def enqueue(self, keys: Iterable[TrialKey]) -> None:
         """Put trials at the end of the queue, in this order; those that wait, run or are finished stay where they are.
 
@@ -120,7 +132,7 @@ class Study:
             ]
             self._add([(key, *self._parameters_of(key)) for key in new])
 
-    def claim(self, keys: Iterable[TrialKey] | None = None) -> "Claim | None":
+    def claim(self, keys: Iterable[TrialKey] | None = None) -> Claim | None:
         """Return the next trial that waits, from now on running and held by this worker, or None where none waits.
 
         Args:
@@ -131,10 +143,18 @@ class Study:
             for text in list(self._by_key) if keys is None else [key.text for key in keys]:
                 for record in self._by_key.get(text, ()):
                     if not record.failed and self._take(record):
-                        return Claim(self, record)
+                        return self._claim_of(record)
                     if not record.failed:
                         break  # it runs or is finished; only where it has failed the next record is the trial
         return None
+
+    def _claim_of(self, record: Record) -> Claim:
+        return Claim(
+            record.key,
+            beat=functools.partial(self._beat, record),
+            finish=functools.partial(self._finish, record),
+            put_back=functools.partial(self._put_back, record),
+        )
 
     def find(self, key: TrialKey) -> Trial | None:
         """Return a finished trial, or None where it is not finished.
@@ -154,11 +174,23 @@ class Study:
             every = (record.finished for records in self._by_key.values() for record in records)
             return tuple(trial for trial in every if trial is not None)
 
-    def unfinished(self, keys: Iterable[TrialKey] | None = None) -> tuple[TrialKey, ...]:
+    def finished(self, keys: Iterable[TrialKey]) -> dict[TrialKey, Trial]:
+        """Return those of some trials that are finished, in this order.
+
+        Args:
+            keys: of the trials.
+        """
+        with self._at_work():
+            self._read_all()
+            found = ((key, record.finished) for key in keys for record in self._by_key.get(key.text, ()))
+            return {key: trial for key, trial in found if trial is not None}
+
+    def unfinished(self, keys: Iterable[TrialKey] | None = None, *, alike: str = "") -> tuple[TrialKey, ...]:
         """Return the trials that wait or run, here or elsewhere, in the order of the queue.
 
         Args:
             keys: of the trials to look at; by default the whole queue.
+            alike: how their keys' texts begin; see `TrialKey.alike`.
         """
         wanted = None if keys is None else {key.text for key in keys}
         with self._at_work():
@@ -166,20 +198,32 @@ class Study:
             return tuple(
                 records[0].key
                 for text, records in self._by_key.items()
-                if (wanted is None or text in wanted) and not any(record.finished for record in records)
+                if (text.startswith(alike) if wanted is None else text in wanted)
+                and not any(record.finished for record in records)
             )
+
+    def waiting(self, keys: Iterable[TrialKey]) -> tuple[TrialKey, ...]:
+        """Return those of some trials that nobody holds yet, in this order.
+
+        Args:
+            keys: of the trials to look at.
+        """
+        with self._at_work():
+            self._read_all()
+            return tuple(key for key in keys if any(record.waits for record in self._by_key.get(key.text, ())))
 
     def requeue_abandoned(self, *, dead_workers: Collection[str] = (), alone: bool = False) -> tuple[TrialKey, ...]:
         """Put trials back whose holder is dead, at once where that is known, else after the grace; return which.
 
         Args:
             dead_workers: names of workers that are known to be dead.
-            alone: nobody else works on the study, as whoever holds its run folder's lock knows: all others are dead.
+            alone: nobody else decides, as whoever holds the run folder's lock knows: all others are dead, but for helpers, of
+                whom only those are that ended on this machine.
         """
         with self._at_work():
             self._read_all()
             for record in self._records:
-                if record.runs and (record.worker in dead_workers or (alone and record.worker != self.worker)):
+                if record.runs and (record.worker in dead_workers or self._is_dead(record.worker, alone=alone)):
                     self._fail(record)
             if self._database is not None:
                 with warnings.catch_warnings():
@@ -187,15 +231,20 @@ class Study:
                     optuna.storages.fail_stale_trials(self._study)
             self._read_all()
             lost = [records[0] for records in self._by_key.values() if all(record.failed for record in records)]
-            self._add([(record.key, record.kept.params, record.kept.distributions) for record in lost])
+            kept = [(record.key, self._storage.get_trial(record.trial_id)) for record in lost]
+            self._add([(key, trial.params, trial.distributions) for key, trial in kept])
             return tuple(record.key for record in lost)
 
-    def remember(self, key: str, value: object) -> None:
+    def _is_dead(self, worker: str | None, *, alone: bool) -> bool:
+        return is_gone(worker) or (alone and worker != self.worker and not is_helper(worker))
+
+    def remember(self, key: str, value: object, *, hidden: bool = False) -> None:
         """Keep a value beside the trials.
 
         Args:
             key: its name.
             value: anything JSON can hold.
+            hidden: it is not for people who look at the study.
 
         Raises:
             UsageError: JSON cannot hold it.
@@ -205,49 +254,51 @@ class Study:
         except (TypeError, ValueError) as error:
             raise UsageError(f"A study cannot remember {key!r} as JSON: {error}.") from None
         with self._at_work():
-            self._study.set_user_attr(fitting_name(key), kept)
+            keep = self._storage.set_study_system_attr if hidden else self._storage.set_study_user_attr
+            keep(self._id, fitting_name(key), kept)
 
-    def recall(self, key: str) -> Any:
+    def recall(self, key: str, *, hidden: bool = False) -> Any:
         """Return a value kept earlier, or None.
 
         Args:
             key: its name.
+            hidden: it is not for people who look at the study.
         """
         with self._at_work():
-            return self._study.user_attrs.get(fitting_name(key))
+            return read_attribute(self._storage, self._id, fitting_name(key), hidden=hidden)
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        with self._lock, in_one_sentence(self._address, "read or written", OptunaError, SQLAlchemyError):
+        with self._lock, in_one_sentence(self.address, "read or written", OptunaError, SQLAlchemyError):
             yield
 
     def _read_new(self) -> None:
-        """Read the records written since, one by one: reading all reads every trial that waits once more."""
-        if not self._records:
-            self._read_all()
-            return
-        while True:
-            try:
-                trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, len(self._records))
-            except KeyError:
-                return
-            self._note(self._storage.get_trial(trial_id))
+        """Read the records written since."""
+        self._read_beyond(self._records[-1].trial_id if self._records else -1)
 
     def _read_all(self) -> None:
         """Read the records written since, and anew those that waited or ran."""
-        for kept in self._study.get_trials(deepcopy=False):
-            self._note(kept)
+        first = next((record.trial_id - 1 for record in self._records if not record.is_over), None)
+        if first is None:
+            self._read_new()
+        else:
+            self._read_beyond(first)
 
-    def _note(self, kept: FrozenTrial) -> None:
-        if kept.number < len(self._records):
-            self._records[kept.number].note(kept)
+    def _read_beyond(self, trial_id: int) -> None:
+        for row in read_rows(self._storage, self._id, beyond=trial_id):
+            self._note(row)
+
+    def _note(self, row: Row) -> None:
+        if row.number < len(self._records):
+            self._records[row.number].note(row)
             return
-        record = Record(kept)
+        record = Record(row)
         self._records.append(record)
-        self._by_key.setdefault(record.key.text, []).append(record)
+        self._by_key.setdefault(record.text, []).append(record)
 
     def _refresh(self, record: Record) -> None:
-        record.note(self._storage.get_trial(record.trial_id))
+        (row,) = read_rows(self._storage, self._id, only=record.trial_id)
+        record.note(row)
 
     def _record_of(self, text: str) -> Record | None:
         """Return the record that is the trial of a key, as it is now."""
@@ -283,9 +334,7 @@ class Study:
         if added:
             self._read_new()
         for record in self._records if added else ():
-            if record.trial_id in added and record is not next(
-                r for r in self._by_key[record.key.text] if not r.failed
-            ):
+            if record.trial_id in added and record is not next(r for r in self._by_key[record.text] if not r.failed):
                 self._fail(record)
 
     def _take(self, record: Record) -> bool:
@@ -333,50 +382,4 @@ class Study:
         while not stop.wait(self._heartbeat_seconds):
             with contextlib.suppress(Exception):  # the next beat may get through, or finishing will say what is wrong
                 self._database.record_heartbeat(record.trial_id)
-        self._database.remove_session()
-
-
-class Claim:
-    """A trial that runs and is held: `with claim: ... claim.finish(trial)`.
-
-    Leaving without having finished it, by an exception too, puts it back where it was in the queue. Whoever is killed leaves
-    it to `Study.requeue_abandoned`.
-
-    Args:
-        study: it is of.
-        record: that it holds.
-    """
-
-    def __init__(self, study: Study, record: Record) -> None:
-        self.key = record.key
-        """Of the trial."""
-        self._study, self._record = study, record
-        self._finished = False
-        self._stop = threading.Event()
-        self._heart = threading.Thread(target=study._beat, args=(record, self._stop), daemon=True)
-
-    def finish(self, trial: Trial) -> None:
-        """Write what the trial scored, all of it or nothing.
-
-        It is dropped where the trial was taken to be abandoned meanwhile, for whoever took it over finishes it.
-
-        Args:
-            trial: of this key.
-
-        Raises:
-            UsageError: it is of another key.
-        """
-        if trial.key != self.key:
-            raise UsageError(f"This claim is on {self.key.text}, and it cannot be finished by {trial.key.text}.")
-        self._study._finish(self._record, trial)
-        self._finished = True
-
-    def __enter__(self) -> "Claim":
-        self._heart.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._heart.join()
-        if not self._finished:
-            self._study._put_back(self._record)
+        self.release()

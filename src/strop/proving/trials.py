@@ -60,11 +60,10 @@ class TrialKey:
     def text(self) -> str:
         """The one way to write it: JSON, settings in alphabetical order, whole numbers without a point."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["candidate"] = _whole(self.candidate)
-        fields["below"] = [_whole(settings) for settings in self.below]
-        if not self.below:
-            del fields["below"]
-        return _json(fields)
+        del fields["candidate"], fields["below"]
+        if self.below:
+            fields["below"] = [_whole(settings) for settings in self.below]
+        return _json({**fields, "candidate": _whole(self.candidate)})
 
     def other_orders(self) -> Iterator["TrialKey"]:
         """Yield the keys under which the same model is reached otherwise: with each candidate below as the one that came last.
@@ -76,6 +75,11 @@ class TrialKey:
         for index, last in enumerate(self.below):
             below = (*self.below[:index], self.candidate, *self.below[index + 1 :])
             yield dataclasses.replace(self, candidate=last, below=below)
+
+    @property
+    def alike(self) -> str:
+        """How the texts of all keys begin that differ from this one in the candidate alone."""
+        return self.text.partition('"candidate":')[0]
 
     @classmethod
     def read(cls, text: str) -> "TrialKey":

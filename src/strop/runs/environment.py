@@ -46,8 +46,11 @@ def without_password(address: str) -> str:
 
     >>> without_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
+    >>> without_password("postgresql:///studies?host=/run/pg&password=secret")
+    'postgresql:///studies?host=/run/pg&password=***'
     """
-    return re.sub(r"(://[^/@\s:]*:)\S*@", r"\1***@", address)
+    hidden = re.sub(r"(://[^/@\s:]*:)\S*@", r"\1***@", address)
+    return re.sub(r"([?&]\w*pass\w*=)[^&#\s]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
 def peak_rss_bytes() -> int:

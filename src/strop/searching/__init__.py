@@ -13,6 +13,7 @@ from strop.searching.laser import (
     sweep,
 )
 from strop.searching.sharpening import Preconditioner, Sharpener, SharpenPlan, sharpen
+from strop.searching.work import work
 
 __all__ = [
     "LASER_RANK_FRACTIONS",
@@ -34,4 +35,5 @@ __all__ = [
     "search",
     "sharpen",
     "sweep",
+    "work",
 ]

@@ -1,6 +1,7 @@
 """Data: files, rows, prompts, splits, groups, categories; it knows no model."""
 
 from strop.tasks.check import TaskCheck, check_task
+from strop.tasks.document import task_from_json, task_to_json
 from strop.tasks.examples import Example, Shot
 from strop.tasks.labels import Labels
 from strop.tasks.loading import TaskSource, builtin_tasks, load_task
@@ -29,5 +30,7 @@ __all__ = [
     "load_task",
     "read_task_file",
     "refuse_objective",
+    "task_from_json",
+    "task_to_json",
     "text_task",
 ]

@@ -257,3 +257,11 @@ def test_a_classifier_races_too(
 def test_what_only_ranks_does_not_go_with_a_race() -> None:
     with pytest.raises(UsageError, match="price_weight goes with strategy 'gradient': 'race' asks no gradient"):
         SearchPlan(strategy="race", price_weight=1.0)
+
+
+def test_a_race_has_no_work_for_several_workers(
+    answering: Callable[..., Any], small_tokenizer: Any, many: Task, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="has no work for several workers: leave workers out"):
+        search(answering(), small_tokenizer, many, RACE, RunOptions(out=tmp_path / "run", workers=2))
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.anatomy import WeightSite, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
-from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, TrialKey
+from strop.proving import Assignment, CandidateSpace, Choice, Journal, Trial, TrialKey
 from strop.scoring import ClassScorer, Scorer, scorer_of
 from strop.searching.asking import effects_on
 from strop.searching.decompositions import HeldDecompositions
@@ -29,7 +29,7 @@ from strop.searching.laser.greedy import greedy
 from strop.searching.laser.ordered import ordered
 from strop.searching.laser.plan import LASER_RANK_FRACTIONS, SearchPlan
 from strop.searching.laser.race import Race
-from strop.searching.laser.sweep import sweep
+from strop.searching.laser.together import layer_of, score_in_turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,10 @@ class SelectExamples:
         guide = Scorer(model, tokenizer, sample, "exact", anatomy=anatomy) if by_answers else screen
         every = scorer_of(model, tokenizer, task, select, anatomy=anatomy)
         return cls(every, screen, guide)
+
+    def of_size(self, examples: int) -> Scorer | ClassScorer:
+        """Return the examples that a trial on so many was scored on."""
+        return self.every if examples == self.every.example_count else self.screen
 
 
 class ReductionChooser:
@@ -158,9 +162,7 @@ class ReductionChooser:
 
         def tokens(key: TrialKey) -> int:
             of_race = self._race.tokens(key) if self._race is not None else None
-            if of_race is not None:
-                return of_race
-            return (select.every if key.examples == select.every.example_count else select.screen).tokens
+            return select.of_size(key.examples).tokens if of_race is None else of_race
 
         return self.journal.tokens_of(tokens) + self._asked * select.guide.tokens
 
@@ -243,13 +245,12 @@ class ReductionChooser:
         journal = self.journal
         in_order = sorted(candidates, key=lambda candidate: (candidate.site, candidate.rank_fraction))
         keys = {c: journal.key(c, round=number, examples=scorer.example_count) for c in in_order}
-        finished = {c: trial for c in in_order if (trial := journal.find(keys[c])) is not None}
-        waiting = [c for c in in_order if c not in finished]
+        finished = journal.study.finished(keys.values())
+        waiting = journal.affordable([c for c in in_order if keys[c] not in finished])
         if waiting and not journal.is_spent:
-            journal.enqueue(keys[c] for c in waiting)
             journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
-            with contextlib.suppress(BudgetSpentError):  # then those that are finished are all there are
-                for candidate, score in sweep(scorer, waiting, decompose=self.given.decompose):
-                    finished[candidate] = journal.measure(keys[candidate], score)
-                    journal.progress.advance()
-        return {c: finished[c] for c in in_order if c in finished}  # the same after a resume
+            edits = [edit.to_json(self.shapes[edit.site]) for edit in journal.below]
+            with journal.in_turn([keys[c] for c in waiting], portion=layer_of, edits=edits) as turns:
+                score_in_turn(turns, {keys[c]: c for c in waiting}, scorer, decompose=self.given.decompose)
+            finished = journal.study.finished(keys.values())
+        return {c: finished[keys[c]] for c in in_order if keys[c] in finished}  # the same after a resume

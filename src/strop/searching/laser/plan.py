@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from strop.anatomy import MatrixType, Stack
@@ -124,6 +125,26 @@ class SearchPlan:
             raise UsageError(
                 "axis and partition say how features are parted into several subspaces: give subspaces as well (--subspaces 1,2,4)."
             )
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> "SearchPlan":
+        """Return the plan that `to_json` wrote, after it went through a file or not.
+
+        Args:
+            settings: as it was written.
+
+        >>> plan = SearchPlan(matrix_types=(MatrixType.UP,), layers=(1, 2))
+        >>> SearchPlan.from_json(plan.to_json()) == dataclasses.replace(plan, max_edits=1)
+        True
+        """
+        read: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
+        if read.get("matrix_types") is not None:
+            read["matrix_types"] = tuple(map(MatrixType, read["matrix_types"]))
+        if read.get("stack") is not None:
+            read["stack"] = Stack(read["stack"])
+        return cls(**read)
 
     @property
     def edit_limit(self) -> int | None:

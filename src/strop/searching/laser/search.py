@@ -42,8 +42,9 @@ def search(
         BaseMismatchError: the recipe to begin with was made for another model.
         TaskError: a row does not fit the model.
         SiteError: the model has no such layer or matrix type.
-        UsageError: there is no task and the strategy needs one, the model is not of the kind the task is for or has a matrix of
-            fewer features than there are to be subspaces, or the task lacks the categories that `macro` averages over.
+        UsageError: a race is to have several workers, the strategy needs a task and there is none, the model is not of the kind
+            the task is for or has a matrix of fewer features than there are to be subspaces, or the task lacks the categories
+            that `macro` averages over.
     """
     plan, options = plan or SearchPlan(), options or RunOptions()
     if task is None:
@@ -51,9 +52,15 @@ def search(
         task, options = _own_text(model, tokenizer, plan, options)
     task = load_task(task)
     refuse_objective(task, plan.objective)
+    races = plan.strategy == "race"
+    if races and options.workers > 1:
+        raise UsageError(
+            "A race goes on with what it rules out, and has no work for several workers: leave workers out (--workers), or search "
+            "with strategy 'gradient' or 'exhaustive'."
+        )
     with options.in_force():
         chooser = ReductionChooser(Assignment.of(model, tokenizer, task, options), plan)
-        settings = RunSettings.of("search", plan)
+        settings = RunSettings.of("search", plan, shared=not races)
         return conduct(chooser, settings, options)
 
 

@@ -1,13 +1,12 @@
 """Score many single edits on the same examples, going up the layers and reusing the prefix."""
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from strop.anatomy import WeightSite
 from strop.interventions import WeightIntervention, applied_interventions
 from strop.interventions.interfaces import Decompose
 from strop.linalg import SingularValueDecomposition
@@ -17,7 +16,7 @@ W = TypeVar("W", bound=WeightIntervention)
 
 
 def sweep(
-    scorer: Scorer | ClassScorer, candidates: Sequence[W], *, decompose: Decompose
+    scorer: Scorer | ClassScorer, candidates: Iterable[W], *, decompose: Decompose
 ) -> Iterator[tuple[W, Callable[[], Evaluation]]]:
     """Yield each candidate with what scores it alone on the model as it stands, in the order of layers.
 
@@ -28,19 +27,56 @@ def sweep(
 
     Args:
         scorer: the examples, on the model as it stands.
-        candidates: each is applied, scored and taken off.
+        candidates: each is applied, scored and taken off. A sequence is put in the order of layers; anything else is asked for
+            one at a time, and costs a pass over the blocks below wherever it goes down.
         decompose: how to come by decompositions.
     """
-    states: list[Tensor] | None = None
-    reached = 0
-    in_order = sorted(candidates, key=lambda entry: entry.site)
-    for site, at_site in itertools.groupby(in_order, key=lambda entry: entry.site):
-        if site.layer > reached and isinstance(scorer, Scorer) and scorer.anatomy.family.resumes:
-            states = scorer.states_entering(site.layer, start=reached, states=states)
-            reached = site.layer
-        with _decomposed_once(decompose) as held:
-            for candidate in at_site:
-                yield candidate, _scoring(scorer, candidate, held, reached, states)
+    prefix = _Prefix(scorer)
+    held = _DecomposedOnce(decompose)
+    in_order = sorted(candidates, key=lambda entry: entry.site) if isinstance(candidates, Sequence) else candidates
+    for candidate in in_order:
+        prefix.go_to(candidate.site.layer)
+        held.come_to(candidate.site)
+        yield candidate, _scoring(scorer, candidate, held, prefix.layer, prefix.states)
+
+
+class _Prefix:
+    """The hidden states that enter one layer, moved up as layers are gone through."""
+
+    def __init__(self, scorer: Scorer | ClassScorer) -> None:
+        self._scorer = scorer
+        self.layer = 0
+        self.states: list[Tensor] | None = None
+
+    def go_to(self, layer: int) -> None:
+        scorer = self._scorer
+        if layer == self.layer or not isinstance(scorer, Scorer) or not scorer.anatomy.family.resumes:
+            return
+        if layer < self.layer:
+            self.layer, self.states = 0, None
+        if layer > 0:
+            self.states = scorer.states_entering(layer, start=self.layer, states=self.states)
+        self.layer = layer
+
+
+class _DecomposedOnce:
+    """A way to come by decompositions for candidates of one site: what is asked again, the matrix or a block of it, is the same."""
+
+    def __init__(self, decompose: Decompose) -> None:
+        self._decompose = decompose
+        self._site: WeightSite | None = None
+        self._held: list[tuple[Tensor, SingularValueDecomposition]] = []
+
+    def come_to(self, site: WeightSite) -> None:
+        if site != self._site:
+            self._site, self._held = site, []
+
+    def __call__(self, matrix: Tensor) -> SingularValueDecomposition:
+        for known, found in self._held:
+            if known.shape == matrix.shape and torch.equal(known, matrix):
+                return found
+        self._held.append((matrix.clone(), self._decompose(matrix)))
+        return self._held[-1][1]
 
 
 def _scoring(
@@ -55,19 +91,3 @@ def _scoring(
             return scorer.evaluate(start=start, states=states)
 
     return score
-
-
-@contextlib.contextmanager
-def _decomposed_once(decompose: Decompose) -> Iterator[Decompose]:
-    """Yield a `decompose` for candidates of one matrix: what is asked again, the matrix or a block of it, is given the same."""
-    held: list[tuple[Tensor, SingularValueDecomposition]] = []
-
-    def first_time_only(matrix: Tensor) -> SingularValueDecomposition:
-        for known, found in held:
-            if known.shape == matrix.shape and torch.equal(known, matrix):
-                return found
-        held.append((matrix.clone(), decompose(matrix)))
-        return held[-1][1]
-
-    yield first_time_only
-    held.clear()
