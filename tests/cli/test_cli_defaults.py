@@ -28,7 +28,7 @@ WORDS: dict[str, Any] = {
     "step": "0.006 for fisher-sign, 0.004 for sign, else 0.002",
 }
 """What is shown where the plan has None, and it is not `all`."""
-NO_SETTINGS = {"compat"}
+NO_SETTINGS = {"compat", "workers", "executor"}
 WITHOUT_OPTION = {"max_grad_norm", "edits"}
 OF_GUARDS = {"improve": {"drift"}}
 """Settings that `--guard` says."""
@@ -120,3 +120,6 @@ def test_the_options_of_the_run_show_what_the_run_does(command: str) -> None:
     assert shown["storage"].show_default == "RUN/study.db"
     assert "with_factors" not in taken or shown["with_factors"].default is RunOptions().with_factors is False
     assert shown["resume"].default is RunOptions().resume is False
+    if command == "search":
+        own = RunOptions()
+        assert [shown[name].show_default for name in ("workers", "executor")] == [str(own.workers), own.executor]

@@ -70,7 +70,7 @@ def kept_in(study: Path) -> int:
 
 
 def kill_at(process: WarmProcess, study: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while kept_in(study) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -85,7 +85,7 @@ def test_a_race_killed_at_random_moments_chooses_as_one_that_was_left_alone(star
     whole, run = json.loads(out), tmp_path / "run"
     assert whole["leaderboard"]["standings"][0]["name"] == "eigenpruning"
     everything = kept_in(tmp_path / "whole" / "study.db")
-    for count in sorted(random.Random(0).sample(range(2, everything), KILLS)):
+    for count in sorted(random.Random(0).sample(range(2, 3 * everything // 4), KILLS)):
         kill_at(start(run, "--resume", slowly=True), run / "study.db", count)
         assert not (run / "result.json").exists()
     out, err = start(run, "--resume").communicate()
