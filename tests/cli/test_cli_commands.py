@@ -269,8 +269,8 @@ def test_a_parquet_task_is_read_without_a_word(
 
 
 COMMANDS = [
-    "pull", "inspect", "eval", "improve", "search", "prune", "sharpen", "train", "compare", "report", "bake", "export", "demo",
-    "task check",
+    "pull", "inspect", "eval", "improve", "search", "work", "prune", "sharpen", "train", "compare", "report", "bake", "export",
+    "demo", "task check",
 ]  # fmt: skip
 
 
