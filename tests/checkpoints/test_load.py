@@ -3,11 +3,14 @@
 import json
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
@@ -157,6 +160,26 @@ def test_a_model_that_ties_its_head_is_not_taken_for_one_that_lacks_it(tiny, sma
     assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
     model, _ = load(str(tmp_path / "tied"))
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_threads_load_one_after_the_other(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = [], []
+    read = transformers.AutoModelForCausalLM.from_pretrained
+
+    def slowly(*arguments, **settings):
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.05)
+        model = read(*arguments, **settings)
+        inside.pop()
+        return model
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", slowly)
+    ties = transformers.PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(3) as pool:
+        assert len(list(pool.map(load, [str(copied)] * 3))) == 3
+    assert most == [1, 1, 1]
+    assert transformers.PreTrainedModel.tie_weights is ties
 
 
 def test_a_folder_without_a_tokenizer_is_one_sentence(copied: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _MERGE = "merge it first, by merge_and_unload() of PEFT, save the model that returns, and load that folder"
 """What to do about an adapter."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a model is read: transformers takes methods off its classes meanwhile, and of two threads the second would leave
+them off."""
 
 
 def load(
@@ -93,7 +98,7 @@ def read_pretrained(
 
     own = {"revision": revision, "trust_remote_code": False}
     try:
-        with quiet_transformers():
+        with _ONE_AT_A_TIME, quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(folder, **own)
             _refuse_other_inputs(name, config, images=kind == IMAGE_CLASSIFIER)
             chosen = kind or ("AutoModel" if headless and _is_body(config) else _language_model_of(config))
