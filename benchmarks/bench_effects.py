@@ -1,14 +1,13 @@
 """What the effects of all components of all matrices cost, beside one plain forward and backward pass; SVDs apart."""
 
 import functools
-import statistics
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 import strop
-from common import seconds_of, write_result
+from common import medians_in_turn, write_result
 from strop.anatomy import logits_at
 from strop.linalg import DecompositionCache
 from strop.scoring import Scorer
@@ -55,13 +54,7 @@ def main() -> None:
         actions[name] = functools.partial(
             measure_effects, scorer, sites, decompose=cache.decompose, plan=plan, decompositions=held.__getitem__
         )
-    for action in actions.values():
-        action()
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(RUNS):
-        for name, action in actions.items():
-            seconds[name].append(seconds_of(action))
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    medians = medians_in_turn(actions, runs=RUNS)
     write_result(
         "effects",
         {

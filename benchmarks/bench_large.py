@@ -4,7 +4,6 @@ import functools
 import hashlib
 import statistics
 import tempfile
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import seconds_of, write_result
+from common import medians_in_turn, seconds_of, write_result
 from strop.linalg import DecompositionCache, checksum, decompose, fingerprint, orthonormal_rows
 
 RUNS = 3
@@ -22,28 +21,18 @@ SHAPES = ((576, 576), (576, 1536), (768, 768))
 LAYERS, RANK, HIDDEN = 30, 8, 576
 
 
-def medians(actions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Time actions in turn, several times over, so that a noisy moment hits all alike."""
-    for action in actions.values():
-        action()
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(RUNS):
-        for name, action in actions.items():
-            seconds[name].append(seconds_of(action))
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
 def identity() -> dict[str, float]:
     """Time SHA-256 of a tensor beside what is paid when it was hashed before."""
     tensor = torch.randn(BYTES // 4 // 1024, 1024, generator=torch.Generator().manual_seed(0))
     known = checksum(tensor)
     fingerprint(tensor, checksum=known)
-    found = medians(
+    found = medians_in_turn(
         {
             "SHA-256": lambda: hashlib.sha256(tensor.view(torch.uint8).numpy().data).hexdigest(),
             "checksum": lambda: checksum(tensor),
             "fingerprint, known": lambda: fingerprint(tensor, checksum=known),
-        }
+        },
+        runs=RUNS,
     )
     return {name: round(taken, 5) for name, taken in found.items()}
 
@@ -68,12 +57,13 @@ def decompositions(shape: tuple[int, int]) -> dict[str, object]:
     """
     matrix, plain = noise_with_lost_values(*shape), noise(*shape)
     truth = torch.linalg.svdvals(matrix.double())
-    found = medians(
+    found = medians_in_turn(
         {
             "exact": lambda: decompose(matrix, method="exact"),
             "Gram, completed": lambda: decompose(matrix, method="gram"),
             "Gram, nothing lost": lambda: decompose(plain, method="gram"),
-        }
+        },
+        runs=RUNS,
     )
     made = decompose(matrix, method="gram")
     eye = torch.eye(min(shape))
@@ -117,7 +107,7 @@ def frames() -> dict[str, float]:
     """Time the frames of all layers, forward and backward: one by one and together."""
     raw = torch.randn(LAYERS, RANK, HIDDEN, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     weights = torch.randn(LAYERS, RANK, HIDDEN)
-    found = medians(
+    found = medians_in_turn(
         {
             "one by one": lambda: torch.autograd.backward(
                 torch.stack(
@@ -125,7 +115,8 @@ def frames() -> dict[str, float]:
                 ).sum()
             ),
             "together": lambda: torch.autograd.backward((orthonormal_rows(raw) * weights).sum()),
-        }
+        },
+        runs=RUNS,
     )
     return {name: round(1000 * taken, 3) for name, taken in found.items()}
 

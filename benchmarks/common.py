@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,17 @@ def seconds_of(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
+
+
+def medians_in_turn(actions: Mapping[str, Callable[[], object]], *, runs: int) -> dict[str, float]:
+    """Return the median seconds of actions that are timed in turn, several times over, so that a noisy moment hits all alike."""
+    for action in actions.values():
+        action()
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(runs):
+        for name, action in actions.items():
+            seconds[name].append(seconds_of(action))
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 def write_result(name: str, figures: dict[str, Any]) -> None:
