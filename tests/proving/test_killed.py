@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
+from tests.fixtures.forked import forked
 from tests.fixtures.warm import StartWarm
 
 from strop.cli import main
@@ -42,17 +43,9 @@ def search(out: str, *more: str) -> None:
             raise
 
 
-def forked(out: str) -> int:
+def going_on(out: str) -> int:
     """Return the id of a process that goes on with a search."""
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            search(out, "--resume")
-            status = 0
-        finally:
-            os._exit(status)
-    return process
+    return forked(lambda: search(out, "--resume"))
 
 
 def refused_while_it_runs(out: Path) -> str | None:
@@ -66,7 +59,7 @@ def refused_while_it_runs(out: Path) -> str | None:
 
 def kill_after(seconds: float, out: Path) -> tuple[bool, str | None]:
     """Begin to go on with a run and kill whoever does after so long; return whether it was hit, and what a second was told."""
-    process = forked(out.name)
+    process = going_on(out.name)
     time.sleep(seconds)
     told = None
     with contextlib.suppress(ProcessLookupError):
@@ -82,7 +75,7 @@ def supervise(parent: Path) -> None:
     search("whole")  # in this process, so that no other need load what it has loaded
     gc.collect()  # no connection survives a fork
     began = time.monotonic()
-    assert os.waitpid(forked("alone"), 0)[1] == 0
+    assert os.waitpid(going_on("alone"), 0)[1] == 0
     seconds = time.monotonic() - began
     chance = random.Random(0)
     told: list[str | None] = []
@@ -94,7 +87,7 @@ def supervise(parent: Path) -> None:
             told.append(sentence)
         else:
             out = next(runs)
-    assert os.waitpid(forked(out.name), 0)[1] == 0
+    assert os.waitpid(going_on(out.name), 0)[1] == 0
     (parent / "told.json").write_text(json.dumps(told))
 
 

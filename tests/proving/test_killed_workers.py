@@ -12,12 +12,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from tests.fixtures.forked import forked
 from tests.fixtures.warm import StartWarm
 
 from strop.cli import main
@@ -51,19 +51,6 @@ def help_always(out: str) -> None:
         with contextlib.suppress(RunError):
             work(out, device="cpu", progress=SILENT)
         time.sleep(0.05)
-
-
-def forked(action: Callable[[], None]) -> int:
-    """Return the id of a process that does something and ends."""
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            action()
-            status = 0
-        finally:
-            os._exit(status)
-    return process
 
 
 def killed(process: int) -> bool:

@@ -12,12 +12,12 @@ import random
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
+from tests.fixtures.forked import forked
 from tests.fixtures.warm import StartWarm
 
 from strop.proving import CandidateSpace, Study, Trial, TrialKey
@@ -64,22 +64,6 @@ def resume(folder: Path, tell: Callable[[TrialKey], object]) -> None:
         study = opened(folder)
         study.requeue_abandoned(alone=True)
         work(study, seconds=0.01, tell=tell)
-
-
-def forked(action: Callable[[], None]) -> int:
-    """Return the id of a process that does something and ends."""
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            action()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(status)
-    return process
 
 
 def kill_one(folder: Path, *, trials: int | None) -> None:

@@ -1,6 +1,7 @@
 """The diary of a choice: every trial goes through the study's queue, is charged to the budget, and told."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from strop.runs import GuardReading, RunFolder, Stopwatch
 from strop.scoring import ClassScorer, Evaluation, Scorer
 from strop.statistics import Figures, ObjectiveName
 
+C = TypeVar("C", bound=Hashable)
 T = TypeVar("T")
 BASE, START = "base", "start"
 """The methods of trials without a candidate: the model as it was, and the model with what the run begins with."""
@@ -62,14 +64,24 @@ class Journal:
         if self.run is not None:
             self.run.log(line)
 
-    def key(self, candidate: object, *, round: int, examples: int, split: str = "select") -> TrialKey:
-        """Return the key of a candidate's trial in a round, on top of what is below.
+    def key(self, candidate: Any, *, round: int, examples: int, split: str = "select") -> TrialKey:
+        """Return the key of a candidate's trial in a round, on top of what is below; see `keys`."""
+        return self.keys([candidate], round=round, examples=examples, split=split)[candidate]
+
+    def keys(self, candidates: Iterable[C], *, round: int, examples: int, split: str = "select") -> dict[C, TrialKey]:
+        """Return the keys of candidates' trials in a round, on top of what is below.
 
         Where the same model was scored already, its edits put on in another order, it is the key of that trial.
         """
-        below = self.below
-        key = self.space.key(candidate, stage=self.stage, round=round, split=split, examples=examples, below=below)
-        return next((same for same in (key, *key.other_orders()) if below and self.find(same) is not None), key)
+        key = functools.partial(self.space.key, stage=self.stage, round=round, split=split, examples=examples)
+        own: dict[C, TrialKey] = {candidate: key(candidate, below=self.below) for candidate in candidates}
+        if not self.below:
+            return own
+        orders = {candidate: (key, *key.other_orders()) for candidate, key in own.items()}
+        known = self.study.finished([key for keys in orders.values() for key in keys])
+        return {
+            candidate: next((same for same in keys if same in known), keys[0]) for candidate, keys in orders.items()
+        }
 
     def unedited_key(self, *, examples: int, started: bool = False) -> TrialKey:
         """Return the key of a trial without a candidate, the same for every method: of the model as it was, or as begun."""

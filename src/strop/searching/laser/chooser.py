@@ -244,7 +244,7 @@ class ReductionChooser:
         """Return the trials of candidates, up the layers, as far as the budget reaches."""
         journal = self.journal
         in_order = sorted(candidates, key=lambda candidate: (candidate.site, candidate.rank_fraction))
-        keys = {c: journal.key(c, round=number, examples=scorer.example_count) for c in in_order}
+        keys = journal.keys(in_order, round=number, examples=scorer.example_count)
         finished = journal.study.finished(keys.values())
         waiting = journal.affordable([c for c in in_order if keys[c] not in finished])
         if waiting and not journal.is_spent:

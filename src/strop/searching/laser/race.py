@@ -108,7 +108,7 @@ class Race:
             is_over: whether to stop.
         """
         journal, shares = self._journal, self._shares
-        keys = {own: journal.key(own, round=self._number, examples=shares.ends[place]) for own in racing}
+        keys = journal.keys(racing, round=self._number, examples=shares.ends[place])
         self._keys.update(keys.values())
         finished = {own: trial for own in racing if (trial := journal.find(keys[own])) is not None}
         waiting = [own for own in racing if own not in finished]
