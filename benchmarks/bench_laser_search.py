@@ -47,7 +47,7 @@ def published_intervention(
     edited = copy.deepcopy(model)
     parameter = Anatomy.of(edited).parameter(edited, site)
     matrix = parameter.data
-    u, s, v = torch.svd_lowrank(matrix, q=rank_for_fraction(share, (matrix.shape[0], matrix.shape[1])), niter=2)
+    u, s, v = torch.svd_lowrank(matrix.float(), q=rank_for_fraction(share, (matrix.shape[0], matrix.shape[1])), niter=2)
     parameter.data = (u @ torch.diag(s) @ v.T).to(matrix.dtype)
     right = 0
     with torch.no_grad():

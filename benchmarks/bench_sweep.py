@@ -6,16 +6,20 @@ rank fractions, the prefix reused and each matrix decomposed once. Then gradient
 of the sweep's evaluations choose among the same matrices, and all choices are measured on the same held-out examples. The sweep's
 figure, the loss against layer and rank, is drawn beside the results.
 
+Runs that are finished already are read back, and an interrupted one goes on. On a CPU that multiplies bfloat16 in tiles (AMX) the
+sweep takes a third of the time in `--dtype bfloat16`; the published procedure is timed in the same.
+
 Made small by `--layers 26-29 --matrix-types up,down --select-limit 150 --test-limit 150 --published 2`.
 """
 
 import argparse
 import dataclasses
 import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import strop
 from bench_laser_search import published_intervention
@@ -76,7 +80,11 @@ def run(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, out: Path, **op
     """Run a search in a folder, with decompositions of its own."""
     cache = DecompositionCache(out.with_suffix(".svd"))
     found = strop.search(
-        model, tokenizer, task, plan, strop.RunOptions(out=out, decompositions=cache, rivals=False, **options)
+        model,
+        tokenizer,
+        task,
+        plan,
+        strop.RunOptions(out=out, decompositions=cache, rivals=False, resume=True, **options),
     )
     print(f"{out.name}: {found.result.cost.wall_seconds:.0f} s, {found.recipe}", flush=True)
     return found
@@ -90,9 +98,12 @@ def main() -> None:
     parser.add_argument("--matrix-types", default=None, help="such as up,down; all by default")
     parser.add_argument("--select-limit", type=int, default=300, help="select examples")
     parser.add_argument("--test-limit", type=int, default=None, help="held-out examples; all by default")
+    parser.add_argument("--dtype", help="of the model, such as bfloat16; the checkpoint's own by default")
+    parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
     parser.add_argument("--published", type=int, default=4, help="how many published interventions to time")
     given = parser.parse_args()
-    model, tokenizer = strop.load(given.model)
+    dtype = given.dtype and getattr(torch, given.dtype)
+    model, tokenizer = strop.load(given.model, dtype=dtype)
     task = strop.load_task(given.task)
     types = given.matrix_types and tuple(MatrixType(own) for own in given.matrix_types.split(","))
     plan = SearchPlan(
@@ -100,16 +111,15 @@ def main() -> None:
     )
     published = time_published(model, tokenizer, task, plan, given.published)
     found: dict[str, RunOutcome] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, strategy in RUNS.items():
-            own = dataclasses.replace(plan, strategy=strategy)
-            budget = strop.Budget()
-            if name.endswith("tenth"):
-                budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))
-            found[name] = run(model, tokenizer, task, own, Path(scratch) / name.replace(" ", "-"), budget=budget)
-            write_result("sweep", figures_of(given, published, found))  # each as soon as it is there
-            if name == "exhaustive":
-                draw(Path(scratch) / name)
+    for name, strategy in RUNS.items():
+        own = dataclasses.replace(plan, strategy=strategy)
+        budget = strop.Budget()
+        if name.endswith("tenth"):
+            budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))
+        found[name] = run(model, tokenizer, task, own, given.runs / name.replace(" ", "-"), budget=budget)
+        write_result("sweep", figures_of(given, published, found))  # each as soon as it is there
+        if name == "exhaustive":
+            draw(given.runs / name)
 
 
 def draw(run_folder: Path) -> None:
@@ -128,6 +138,7 @@ def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict
     return {
         "model": given.model,
         "task": given.task,
+        "dtype": given.dtype,
         "layers": given.layers,
         "matrix_types": given.matrix_types,
         "rank_fractions": LASER_RANK_FRACTIONS,
