@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import strop
-from common import write_result
+from common import dtype_named, write_result
 from strop.proving import Budget, Guard, RunOutcome
 from strop.searching import SearchPlan
 
@@ -81,9 +81,12 @@ def main() -> None:
     parser.add_argument("--lowest-layer", type=int, default=15, help="the lowest layer that is edited")
     parser.add_argument("--drift", type=float, default=0.2, help="bound of the guarded lines, nats per token")
     parser.add_argument("--lines", nargs="*", help="which lines; all by default")
+    parser.add_argument(
+        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
+    )
     parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
     given = parser.parse_args()
-    model, tokenizer = strop.load(MODEL)
+    model, tokenizer = strop.load(MODEL, dtype=given.dtype)
     task = strop.load_task(given.task)
     base = SearchPlan(
         layers=tuple(range(given.lowest_layer, model.config.num_hidden_layers)),
@@ -115,8 +118,10 @@ def main() -> None:
         print(name, {key: rows[name][key] for key in ("select", "accuracy", "evaluations", "seconds")}, flush=True)
         print("   ", rows[name]["drift"]["kl"], found.recipe, flush=True)
     settings = {key: value for key, value in vars(given).items() if key not in ("runs", "lines")}
+    settings["dtype"] = str(given.dtype or "the checkpoint's")
     write_result(
-        "compose", {"model": MODEL, "settings": settings, "base": figures, "rows": rows, "frontier": frontier_of(rows)}
+        f"compose_{Path(given.task).stem}",
+        {"model": MODEL, "settings": settings, "base": figures, "rows": rows, "frontier": frontier_of(rows)},
     )
 
 

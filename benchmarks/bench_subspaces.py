@@ -1,4 +1,4 @@
-"""Reduction in several subspaces against plain reduction, at factors of one size, on world-facts and the real SmolLM2-135M.
+"""Reduction in several subspaces against plain reduction, at factors of one size, on a task and the real SmolLM2-135M.
 
 The three matrices the gradient ranks highest are reduced to four rank fractions, plainly and in 2, 4 and 8 subspaces, of rows
 and of columns, of neighbours and of what lies near one subspace; each is scored on the same select examples. The best by
@@ -8,10 +8,11 @@ select of each kind is then scored on the same held-out examples, and compared w
 import argparse
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, get_args
 
 import strop
-from common import write_result
+from common import dtype_named, write_result
 from strop.anatomy import Anatomy, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
 from strop.linalg import Axis, DecompositionCache, Partition
@@ -56,10 +57,14 @@ def main() -> None:
     parser.add_argument("--select", type=int, default=100, help="examples to choose by")
     parser.add_argument("--test", type=int, default=200, help="held-out examples to measure on")
     parser.add_argument("--matrices", type=int, default=3, help="how many matrices to try")
+    parser.add_argument("--task", default="world-facts", help="a built-in task, or a task file")
+    parser.add_argument(
+        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
+    )
     options = parser.parse_args()
     started = time.perf_counter()
-    model, tokenizer = strop.load("smollm2-135m")
-    task = strop.load_task("world-facts")
+    model, tokenizer = strop.load("smollm2-135m", dtype=options.dtype)
+    task = strop.load_task(options.task)
     anatomy, cache = Anatomy.of(model), DecompositionCache()
     shapes = editable_shapes(model, anatomy, layers=None, matrix_types=None)
     select, test = (
@@ -111,8 +116,9 @@ def main() -> None:
             }
         )  # fmt: skip
     write_result(
-        "subspaces",
+        f"subspaces_{Path(options.task).stem}",
         {
+            "dtype": str(options.dtype or "the checkpoint's"),
             "rank_fractions": RANK_FRACTIONS,
             "matrices": list(dict.fromkeys(str(edit.site) for edit in plain)),
             "base_test": base.figures.to_json(),

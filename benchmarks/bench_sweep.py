@@ -19,11 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import strop
 from bench_laser_search import published_intervention
-from common import RESULTS, seconds_of, write_result
+from common import RESULTS, dtype_named, seconds_of, write_result
 from strop.anatomy import Anatomy, MatrixType, editable_shapes
 from strop.linalg import DecompositionCache
 from strop.proving import RunOutcome
@@ -98,12 +96,13 @@ def main() -> None:
     parser.add_argument("--matrix-types", default=None, help="such as up,down; all by default")
     parser.add_argument("--select-limit", type=int, default=300, help="select examples")
     parser.add_argument("--test-limit", type=int, default=None, help="held-out examples; all by default")
-    parser.add_argument("--dtype", help="of the model, such as bfloat16; the checkpoint's own by default")
+    parser.add_argument(
+        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
+    )
     parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
     parser.add_argument("--published", type=int, default=4, help="how many published interventions to time")
     given = parser.parse_args()
-    dtype = given.dtype and getattr(torch, given.dtype)
-    model, tokenizer = strop.load(given.model, dtype=dtype)
+    model, tokenizer = strop.load(given.model, dtype=given.dtype)
     task = strop.load_task(given.task)
     types = given.matrix_types and tuple(MatrixType(own) for own in given.matrix_types.split(","))
     plan = SearchPlan(
@@ -138,7 +137,7 @@ def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict
     return {
         "model": given.model,
         "task": given.task,
-        "dtype": given.dtype,
+        "dtype": str(given.dtype or "the checkpoint's"),
         "layers": given.layers,
         "matrix_types": given.matrix_types,
         "rank_fractions": LASER_RANK_FRACTIONS,

@@ -48,3 +48,15 @@ def write_result(name: str, figures: dict[str, Any]) -> None:
     text = json.dumps({"benchmark": name, **figures, "environment": environment}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """Read `bfloat16`, for a command line.
+
+    Raises:
+        ValueError: torch has no such type.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(name)
+    return found
