@@ -6,6 +6,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # A file's tests stay together: pages share a namespace and a working folder. Two processes of one thread each are
 # faster than one of two threads, which wait for each other longer than either computes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Bytecode is kept, whatever the caller's environment says: without it each process that a test starts compiles all it
+# imports anew, some twenty seconds for PyTorch and Transformers.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check bench docs clean
 .DEFAULT_GOAL := demo
