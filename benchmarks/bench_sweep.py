@@ -15,18 +15,22 @@ Made small by `--layers 26-29 --matrix-types up,down --select-limit 150 --test-l
 import argparse
 import dataclasses
 import shutil
+import statistics
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import spearmanr
 
 import strop
 from bench_laser_search import published_intervention
 from common import RESULTS, dtype_named, seconds_of, write_result
 from strop.anatomy import Anatomy, MatrixType, editable_shapes
-from strop.linalg import DecompositionCache
+from strop.linalg import DecompositionCache, loss_change_by_rank
 from strop.proving import RunOutcome
 from strop.report import write_report
-from strop.searching import LASER_RANK_FRACTIONS, SearchPlan, Strategy
+from strop.scoring import Scorer
+from strop.searching import LASER_RANK_FRACTIONS, SearchPlan, Strategy, measure_effects
 
 RUNS: dict[str, Strategy] = {
     "exhaustive": "exhaustive", "gradient": "gradient", "race": "race", "race within a tenth": "race",
@@ -110,15 +114,80 @@ def main() -> None:
     )
     published = time_published(model, tokenizer, task, plan, given.published)
     found: dict[str, RunOutcome] = {}
+    first_order: dict[str, Any] = {}
     for name, strategy in RUNS.items():
         own = dataclasses.replace(plan, strategy=strategy)
         budget = strop.Budget()
         if name.endswith("tenth"):
             budget = strop.Budget(evaluations=max(4, int(TENTH * len(found["exhaustive"].trials))))
         found[name] = run(model, tokenizer, task, own, given.runs / name.replace(" ", "-"), budget=budget)
-        write_result("sweep", figures_of(given, published, found))  # each as soon as it is there
         if name == "exhaustive":
             draw(given.runs / name)
+            first_order = foresight(model, tokenizer, task, plan, found[name])
+        write_result(
+            "sweep", {**figures_of(given, published, found), "first_order": first_order}
+        )  # as soon as it is there
+
+
+def foresight(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, swept: RunOutcome) -> dict[str, Any]:
+    """Return how well the gradient, which is of first order, foresees what the sweep measured of each cut.
+
+    A matrix stands for its best cut: the one of the lowest predicted loss, or of the lowest measured one.
+    """
+    anatomy = Anatomy.of(model)
+    shapes = editable_shapes(model, anatomy, layers=plan.layers, matrix_types=plan.matrix_types, stack=None)
+    examples = task.examples("select", limit=plan.gradient_examples)
+    scorer = Scorer(model, tokenizer, examples, task.score, anatomy=anatomy)
+    effects = measure_effects(scorer, list(shapes), decompose=DecompositionCache())
+    by_place = {(site.layer, str(site.matrix_type)): site for site in shapes}
+    unedited, *trials = swept.trials
+    predicted, measured, gains, shares, sites = [], [], [], [], []
+    for trial in trials:
+        settings = trial.key.candidate
+        site = by_place[int(settings["layer"]), str(settings["matrix_type"])]
+        predicted.append(float(loss_change_by_rank(effects[site].loss_change)[int(settings["rank"])]))
+        measured.append(trial.loss - unedited.loss)
+        gains.append((trial.accuracy or 0.0) - (unedited.accuracy or 0.0))
+        shares.append(round(float(settings["rank_fraction"]), 3))
+        sites.append(site)
+    foreseen, found, best_gain = (
+        {site: pick(own for own, where in zip(values, sites, strict=True) if where == site) for site in set(sites)}
+        for values, pick in ((predicted, min), (measured, min), (gains, max))
+    )
+    ahead = sorted(foreseen, key=foreseen.__getitem__)
+    return {
+        "gradient_examples": len(examples),
+        "cuts": len(trials),
+        "rank_correlation_of_loss_changes": float(spearmanr(predicted, measured).statistic),
+        "by_share_kept": {
+            f"{share:.1%}": {
+                "rank_correlation": float(spearmanr(*of_share(share, shares, predicted, measured)).statistic),
+                "median_measured_over_predicted": median_ratio(*of_share(share, shares, predicted, measured)),
+            }
+            for share in sorted(set(shares))
+        },
+        "cuts_that_lower_the_loss": sum(own < 0 for own in measured) / len(measured),
+        "cuts_predicted_to": sum(own < 0 for own in predicted) / len(predicted),
+        "of_those_predicted_to_these_do": sum(m < 0 for m, p in zip(measured, predicted, strict=True) if p < 0)
+        / max(1, sum(own < 0 for own in predicted)),
+        "rank_correlation_of_matrices": float(
+            spearmanr([foreseen[own] for own in ahead], [found[own] for own in ahead]).statistic
+        ),
+        "place_among_the_foreseen_of_the_best_matrices": {
+            "by loss": [ahead.index(own) + 1 for own in sorted(found, key=found.__getitem__)[:10]],
+            "by accuracy": [ahead.index(own) + 1 for own in sorted(best_gain, key=lambda own: -best_gain[own])[:10]],
+        },
+    }
+
+
+def of_share(share: float, shares: list[float], *columns: list[float]) -> list[list[float]]:
+    """Return of each column what belongs to one share of the rank."""
+    return [[own for own, at in zip(column, shares, strict=True) if at == share] for column in columns]
+
+
+def median_ratio(predicted: list[float], measured: list[float]) -> float:
+    """Return the median of measured changes over predicted ones."""
+    return statistics.median(m / p for m, p in zip(measured, predicted, strict=True) if p)
 
 
 def draw(run_folder: Path) -> None:
