@@ -133,7 +133,7 @@ def test_a_users_text_that_is_too_short_is_refused_before_the_run(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path
 ) -> None:
     options = RunOptions(out=tmp_path / "run", drift_text=DriftText("short.txt", "Lyon"))
-    with pytest.raises(UsageError, match=r"short\.txt has \d tokens, and windows of 96 are read"):
+    with pytest.raises(UsageError, match=r"short\.txt has \d tokens, and windows of 32 are read"):
         search(answering(), small_tokenizer, task, SEARCH, options)
     assert not (tmp_path / "run").exists()
 

@@ -9,12 +9,19 @@ import torch
 
 from strop.errors import UsageError
 from strop.scoring import own_texts, texts_in
-from strop.scoring.own_text import TURN_TOKENS, Texts
+from strop.scoring.own_text import TEXT_TOKENS, TURN_TOKENS, Texts
 
 TEMPLATE = (
     "{% for m in messages %}The {{ m['role'] }} is in {{ m['content'] }} = {% endfor %}"
     "{% if add_generation_prompt %}France is{% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def real_length(few_texts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let texts be as long as they are outside of tests."""
+    monkeypatch.setattr("strop.scoring.own_text.TEXT_TOKENS", TEXT_TOKENS)
+    monkeypatch.setattr("strop.scoring.own_text.TURN_TOKENS", TURN_TOKENS)
 
 
 @pytest.fixture
