@@ -10,16 +10,19 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # imports anew, some twenty seconds for PyTorch and Transformers.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test thorough check bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.runs  ## watch the main job on a real model
 	$(BIN)/strop demo
 
-test: $(VENV)/.develops  ## all tests, the real model included
+test: $(VENV)/.develops  ## the tests, the real model included, in under ten minutes
 	$(PYTEST)
 
-check: $(VENV)/.develops  ## lint, types, walls, docs
+thorough: $(VENV)/.develops  ## what takes long: killed processes, and what is asked of one case above, of all cases
+	$(PYTEST) -m thorough
+
+check: $(VENV)/.develops  ## lint, types, walls, and all that the documents show is run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

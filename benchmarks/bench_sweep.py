@@ -193,7 +193,7 @@ def median_ratio(predicted: list[float], measured: list[float]) -> float:
 def draw(run_folder: Path) -> None:
     """Write the sweep's figure beside the results."""
     drawn = run_folder.with_name("figures")
-    write_report(run_folder, out=drawn / "page.html", figures=drawn)
+    write_report(run_folder, out=drawn / "page.html", figures=drawn, force=True)
     for suffix in (".svg", ".png"):
         shutil.copy(drawn / f"sweep{suffix}", RESULTS)
 

@@ -72,6 +72,19 @@ ENCODERS = ("bert", "roberta")
 THREE_FAMILIES = ("llama", "gpt2", "gpt_neox")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that is marked `first(count)` call those after the first few thorough."""
+    seen: dict[str, int] = {}
+    for item in items:
+        few = item.get_closest_marker("first")
+        if few is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] = seen.get(test, 0) + 1
+            if seen[test] > few.args[0]:
+                item.add_marker("thorough")
+
+
 def make_tiny(model_type: str, **changes: object) -> "torch.nn.Module":
     """Return a tiny random model of a family, the same on every call; an encoder's is a classifier."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification

@@ -226,6 +226,7 @@ def test_a_reader_that_has_left_is_no_traceback(tmp_path: Path) -> None:
     assert b"Exception ignored" not in err
 
 
+@pytest.mark.thorough
 def test_an_early_interruption_of_a_real_process_is_no_traceback(tiny_folder: Path, facts: Path) -> None:
     process = strop_process("eval", tiny_folder, "--task", facts, "--limit", "20")
     time.sleep(1.5)  # while torch is being imported

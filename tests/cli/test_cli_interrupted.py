@@ -106,6 +106,7 @@ def test_a_search_that_was_interrupted_says_how_to_go_on(
     assert "holds a run that was interrupted: go on with it by --resume" in refused.err
 
 
+@pytest.mark.thorough
 def test_three_interruptions_in_a_row_lose_nothing(
     start_strop: Any, strop_command: Any, slow_search: Any, uninterrupted: Any, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def starved_in(start_strop: Any, strop_command: Any) -> dict[str, Callable[..., 
     return {"its own process": own, "this process": this}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("what", ["study", "trials", "recipe"])
 def test_a_disk_that_fills_up_leaves_nothing_half_written_and_the_search_can_go_on(
     starved_in: Any, strop_command: Any, tiny_folder: Path, facts: Path, quick: list[str], tmp_path: Path, what: str

@@ -60,6 +60,7 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
     assert f"eigenpruning stands best, at {after:.3g} % right; no edit is at {before:.3g}." in text
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("seed", range(2))
 def test_where_there_is_nothing_to_know_the_model_stays_as_it_is(
     seed: int, answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
@@ -94,6 +95,7 @@ def test_all_of_a_round_are_judged_on_as_many_examples_and_half_go_on(
     assert {"spectrum", "bias", "LoReFT", "LoRA", "examples in the prompt"} <= left
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_stopped_anywhere_ends_as_it_would_have(
     spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path
 ) -> None:

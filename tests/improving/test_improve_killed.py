@@ -79,6 +79,7 @@ def kill_at(process: WarmProcess, study: Path, count: int) -> None:
     process.wait()
 
 
+@pytest.mark.thorough
 def test_a_race_killed_at_random_moments_chooses_as_one_that_was_left_alone(start: Any, tmp_path: Path) -> None:
     out, err = start(tmp_path / "whole").communicate()
     assert err == ""

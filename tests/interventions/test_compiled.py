@@ -73,6 +73,7 @@ def test_a_model_with_a_compiled_mlp_is_edited(name: str, tiny: Tiny) -> None:
     assert_edited_only_while_it_is_on(name, compiled, model, reference)
 
 
+@pytest.mark.thorough
 def test_a_compiled_function_that_calls_a_model_is_edited(tiny: Tiny) -> None:
     model: Any = tiny("llama", num_hidden_layers=1)
 

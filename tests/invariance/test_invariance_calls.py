@@ -59,6 +59,7 @@ def in_threads(*tasks: Callable[[], Any]) -> list[Any]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model_type", "count", "text"),
     [

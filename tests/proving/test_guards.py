@@ -255,6 +255,7 @@ def test_a_training_keeps_the_best_epoch_that_holds(
     assert all(reading.holds for reading in found.result.guards)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("run", "plan"), [(search, SEARCH), (prune, PRUNE), (train, TRAIN)])
 def test_a_run_that_is_gone_on_with_repeats_no_reading(
     answering: Callable[..., Any],

@@ -129,6 +129,7 @@ def trials_of(run: Path) -> list[Any]:
     return optuna.load_study(study_name=name, storage=storage).trials
 
 
+@pytest.mark.thorough
 def test_many_of_the_killed_had_something_to_go_on_with(killed: list[Path]) -> None:
     resumed = sum((run / "log.txt").read_text().count("resumed on") for run in killed)
     assert resumed > KILLS // 3

@@ -142,6 +142,7 @@ def refuse_differences(parent: Path) -> int:
     return len(runs)
 
 
+@pytest.mark.thorough
 def test_killed_searches_and_workers_leave_what_a_lone_search_leaves(supervised: Path) -> None:
     assert json.loads((supervised / "whole" / "recipe" / "recipe.json").read_text())["interventions"]
     hit = json.loads((supervised / "hit.json").read_text())

@@ -45,6 +45,20 @@ def test_an_outcome_is_kept_shown_and_read(found: RunOutcome, tmp_path: Path) ->
     assert frame["loss"].tolist() == [trial.loss for trial in found.trials]
 
 
+def test_a_finished_run_is_read_back_with_all_it_tried(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path
+) -> None:
+    plan = SearchPlan(strategy="exhaustive", layers=(1,), rank_fractions=(0.5,), select_limit=6, test_limit=6)
+    options = RunOptions(out=tmp_path / "run", resume=True, rivals=False)
+    found, again = (strop.search(answering(), small_tokenizer, task, plan, options) for _ in range(2))
+    assert len(found.trials) > 2
+    assert again.trials == found.trials
+    (tmp_path / "run" / "study.db").unlink()
+    without = strop.search(answering(), small_tokenizer, task, plan, options)
+    assert (without.trials, without.result) == ((), again.result)
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
 def test_evaluations_and_comparisons_are_kept_shown_and_read(found: RunOutcome, tmp_path: Path) -> None:
     assert found.test_evaluations is not None
     base, edited = found.test_evaluations

@@ -165,6 +165,7 @@ def model(tiny: Callable[..., Any]) -> Any:
     return tiny("llama").double()
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize(("steps", "layers"), [(1, [0, 2]), (3, [0]), (3, [1])])
 @pytest.mark.parametrize("counterfactual", COUNTERFACTUALS)
 def test_effects_and_scores_are_those_found_by_hand(

@@ -165,6 +165,7 @@ def test_a_pruning_removes_what_gains_most_beyond_its_price(
     assert removed == expected
 
 
+@pytest.mark.thorough
 def test_what_costs_too_much_is_neither_pruned_nor_cut(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task
 ) -> None:

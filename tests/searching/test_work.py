@@ -93,6 +93,7 @@ def workers_of(address: str) -> collections.Counter[str]:
     return collections.Counter(trial.user_attrs["worker"] for trial in trials)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("workers", [2, 4])
 def test_several_workers_find_what_one_finds(
     found: Callable[..., RunOutcome], in_threads: list[InThread], tmp_path: Path, workers: int
@@ -116,6 +117,7 @@ def test_workers_meet_in_a_postgresql_database(
     assert (together.recipe, trials_of(together)) == (alone.recipe, trials_of(alone))
 
 
+@pytest.mark.thorough
 def test_a_search_after_a_recipe_with_a_gradient_is_helped_too(
     found: Callable[..., RunOutcome], in_threads: list[InThread]
 ) -> None:

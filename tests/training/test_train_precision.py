@@ -32,6 +32,7 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     return found
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("family", "loaded"),
     [
@@ -63,6 +64,7 @@ def test_bfloat16_computes_other_numbers_than_float32(training: Any, seen: Any, 
     assert narrow == pytest.approx(wide, rel=0.05)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("family", "stream"),
     [*(("llama", stream) for stream in Stream), ("gpt2", Stream.ATTENTION), ("gpt_neox", Stream.BLOCK)],

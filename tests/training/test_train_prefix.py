@@ -30,6 +30,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[PrefixStates]:
     return found
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 @pytest.mark.parametrize("layers", [(1,), (2,)])
 def test_the_losses_are_those_of_the_whole_model(

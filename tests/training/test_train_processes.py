@@ -106,6 +106,7 @@ def same_tensors(one: Any, two: Any) -> bool:
     )
 
 
+@pytest.mark.thorough
 def test_two_processes_learn_what_one_does_and_the_first_writes(
     whole: Any, two_processes: Found, plan: TrainPlan
 ) -> None:

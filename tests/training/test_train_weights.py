@@ -26,6 +26,7 @@ LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, epochs=1)
 SITE = WeightSite(1, MatrixType.UP)
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("family", "plan"),
     [

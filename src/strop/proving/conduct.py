@@ -29,9 +29,9 @@ from strop.proving.prove import Measurement, prove, provenance_of, result_of, un
 from strop.proving.reads import what_is_read
 from strop.proving.rivals import MeasuredRivals, measure_rivals
 from strop.proving.study import Study
-from strop.proving.trials import CandidateSpace
+from strop.proving.trials import CandidateSpace, Trial
 from strop.recipe import Recipe
-from strop.runs import BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
+from strop.runs import STUDY_FILE, BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
 from strop.scoring import ClassScorer, Scorer, asks_for_the_time, now, scorer_of
 from strop.statistics import ObjectiveName, Rivals
 
@@ -178,7 +178,8 @@ def _lead(
             earlier = run.result()
             if not _goes_on(earlier, options.budget):
                 options.progress.note(f"{run.path} is finished already; nothing was repeated")
-                return RunOutcome(Recipe.load(run.recipe_folder), earlier, (), run.path)
+                trials = _finished_trials(settings.command, options.storage, run, chooser.space)
+                return RunOutcome(Recipe.load(run.recipe_folder), earlier, trials, run.path)
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
         journal = _journal(chooser, settings, options, study, ready, run, sitting)
@@ -369,3 +370,14 @@ def _open_study(command: Command, storage: str | None, run: RunFolder | None, sp
         if run is not None:
             run.discard_if_empty()
         raise
+
+
+def _finished_trials(
+    command: Command, storage: str | None, run: RunFolder, space: CandidateSpace[Any]
+) -> tuple[Trial, ...]:
+    """Return what a finished run tried; nothing where its study is gone, which its answer does not need any more."""
+    if storage is None and not (run.path / STUDY_FILE).is_file():
+        return ()
+    with contextlib.suppress(RunError), contextlib.closing(_open_study(command, storage, run, space)) as study:
+        return study.trials()
+    return ()

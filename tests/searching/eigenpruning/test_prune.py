@@ -157,6 +157,7 @@ def test_attention_is_decomposed_head_by_head_or_whole(
     assert {site.layer for site in removed_by(found)} <= {1, 2}
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("counterfactual", ["zero", "mean", "roll", "pairs"])
 def test_effects_are_estimated_with_the_counterfactual_that_is_asked_for(
     answering: Callable[..., Any],

@@ -127,6 +127,7 @@ def test_a_recipe_with_factors_needs_no_decomposition(
     assert_figures_are_those_of(evaluated(model, small_tokenizer, recipe, task), found.result.edited["test"])
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("family", "bias"),
     [("llama", "none"), ("llama", "mean"), ("gpt2", "mean"), ("gpt_neox", "position")],

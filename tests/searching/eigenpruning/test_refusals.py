@@ -33,6 +33,7 @@ QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=2)
 BIASES = ["none", "mean", "position"]
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("moment", ["scoring a step", "measuring", "asking the gradient"])
 def test_a_pruning_that_fails_leaves_the_model_as_it_was(

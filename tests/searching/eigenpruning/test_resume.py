@@ -47,6 +47,7 @@ def whole(
     return find
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("bias", "stop"),
     [
@@ -106,6 +107,7 @@ def test_a_pruning_interrupted_while_it_asks_the_gradient_goes_on(
     assert (figures_of(again), again.recipe) == (figures_of(expected), expected.recipe)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("stop", [1, 4 + A_ROUND])
 def test_a_pruning_after_a_recipe_goes_on_too(
     answering: Callable[..., Any],

@@ -41,6 +41,7 @@ def test_the_same_seed_finds_the_same_twice(
     assert len(ids) == 2  # a run's name is its own
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(("strategy", "stop"), [("gradient", 2), ("gradient", 9), ("exhaustive", 12), ("data-free", 5)])
 def test_a_search_that_was_interrupted_goes_on_and_repeats_nothing(
     answering: Callable[..., Any],

@@ -215,6 +215,7 @@ def test_the_models_bits_are_untouched_by_a_search(
     assert attachments_of(model) == ()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
 @pytest.mark.parametrize("after", [1, 4, 12])
 def test_the_models_bits_are_untouched_by_a_search_that_was_cut_short(
