@@ -47,6 +47,10 @@ from strop.recipe import Recipe, applied
 from strop.scoring.forms import form_of
 from strop.searching import measure_effects
 
+pytestmark = (
+    pytest.mark.thorough
+)  # a hundred architectures; the other tests ask the same of the few that are most in use
+
 NEAR = {"atol": 2e-4, "rtol": 2e-4}
 POSITIONS, NEW = "f1+l2", 3
 SHARE = 0.25

@@ -150,6 +150,7 @@ def test_a_classifier_learns_and_says_who_is_left_out(
     assert by_name["spectrum"].drift is None
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of PEFT
 def test_a_lora_that_wins_is_saved_as_an_adapter(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], tmp_path: Path,

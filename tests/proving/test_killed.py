@@ -25,6 +25,8 @@ from strop.errors import RunError
 from strop.proving import TrialKey
 from strop.runs import locked
 
+pytestmark = pytest.mark.thorough
+
 RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 KILLS = 12
 SETTINGS = (
@@ -129,7 +131,6 @@ def trials_of(run: Path) -> list[Any]:
     return optuna.load_study(study_name=name, storage=storage).trials
 
 
-@pytest.mark.thorough
 def test_many_of_the_killed_had_something_to_go_on_with(killed: list[Path]) -> None:
     resumed = sum((run / "log.txt").read_text().count("resumed on") for run in killed)
     assert resumed > KILLS // 3

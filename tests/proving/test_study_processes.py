@@ -30,6 +30,8 @@ LAYERS: CandidateSpace[int] = CandidateSpace(
     lambda settings: settings["layer"],
 )
 KEYS = [LAYERS.key(layer, stage="search", round=1, split="select", examples=24) for layer in range(80)]
+pytestmark = pytest.mark.thorough
+
 RUN = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 KILLS = 12
 """In mid-trial; a whole search is killed twenty times in test_killed.py."""

@@ -18,7 +18,7 @@ LEARNS = TrainPlan(
 )
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("family", "method"), [("llama", "direft"), ("gpt2", "loreft"), ("gpt_neox", "direft")])
 def test_a_planted_task_is_learned(training: Any, family: str, method: str) -> None:
     found = training(dataclasses.replace(LEARNS, method=method), family=family)

@@ -131,6 +131,7 @@ def test_two_processes_learn_what_one_does_and_the_first_writes(
     assert "Traceback" not in two_processes.said
 
 
+@pytest.mark.thorough
 def test_two_processes_stop_at_one_step_and_go_on_to_the_last_bit(two_processes: Found) -> None:
     """And both read back a run that is finished."""
     first, second = two_processes.first[1:], two_processes.second[1:]
