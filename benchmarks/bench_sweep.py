@@ -104,6 +104,7 @@ def main() -> None:
         "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
     )
     parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
+    parser.add_argument("--lines", nargs="*", default=list(RUNS), help="which strategies; all by default")
     parser.add_argument("--published", type=int, default=4, help="how many published interventions to time")
     given = parser.parse_args()
     model, tokenizer = strop.load(given.model, dtype=given.dtype)
@@ -116,6 +117,8 @@ def main() -> None:
     found: dict[str, RunOutcome] = {}
     first_order: dict[str, Any] = {}
     for name, strategy in RUNS.items():
+        if name not in given.lines and name != "exhaustive":
+            continue
         own = dataclasses.replace(plan, strategy=strategy)
         budget = strop.Budget()
         if name.endswith("tenth"):
