@@ -19,7 +19,7 @@ demo: $(VENV)/.runs  ## watch the main job on a real model
 test: $(VENV)/.develops  ## the tests, the real model included, in under ten minutes
 	$(PYTEST)
 
-thorough: $(VENV)/.develops  ## what takes long: killed processes, and what is asked of one case above, of all cases
+thorough: $(VENV)/.develops  ## what takes long: runs killed and gone on with, every architecture, every case
 	$(PYTEST) -m thorough
 
 check: $(VENV)/.develops  ## lint, types, walls, and all that the documents show is run

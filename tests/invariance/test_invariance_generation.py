@@ -13,6 +13,8 @@ from strop.errors import InterventionError
 from strop.interventions import LowRankEdit, Positions, applied_interventions, prompt_lengths
 from strop.recipe import Recipe, applied
 
+pytestmark = pytest.mark.thorough
+
 POSITIONS = ["f2+l3", "f3", "l1", "prompt", "all"]
 NEW = 6
 every_position = pytest.mark.parametrize("text", POSITIONS)

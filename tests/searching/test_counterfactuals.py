@@ -19,6 +19,8 @@ from strop.searching import EffectPlan, Effects, measure_effects
 from strop.searching.averages import mean_inputs
 from strop.tasks import Example
 
+pytestmark = pytest.mark.thorough
+
 COUNTERFACTUALS = ["zero", "mean", "roll", "pairs"]
 REDUCTIONS = ["sum", "max", "mean-abs"]
 EXAMPLES = [  # no two of one length
@@ -165,7 +167,6 @@ def model(tiny: Callable[..., Any]) -> Any:
     return tiny("llama").double()
 
 
-@pytest.mark.first(6)
 @pytest.mark.parametrize(("steps", "layers"), [(1, [0, 2]), (3, [0]), (3, [1])])
 @pytest.mark.parametrize("counterfactual", COUNTERFACTUALS)
 def test_effects_and_scores_are_those_found_by_hand(

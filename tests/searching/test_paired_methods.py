@@ -22,6 +22,8 @@ from strop.searching import EffectPlan, measure_effects
 from strop.tasks import Example, Task
 from strop.training.objective import objective_of
 
+pytestmark = pytest.mark.thorough
+
 TOKENIZER = paired_tokenizer()
 EXAMPLES = [
     Example("The city of Lyon is in", " France"),

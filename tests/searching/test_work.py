@@ -19,6 +19,8 @@ from strop.proving import ASSIGNMENT, Board, Budget, RunOptions, RunOutcome, Stu
 from strop.searching import PrunePlan, SearchPlan, prune, search, work
 from strop.tasks import load_task
 
+pytestmark = pytest.mark.thorough
+
 PLAN = SearchPlan(
     strategy="exhaustive", compose="greedy", max_edits=2, layers=(1, 2), rank_fractions=(0.1, 0.5),
     matrix_types=(MatrixType.UP, MatrixType.DOWN, MatrixType.VALUE),
@@ -93,7 +95,6 @@ def workers_of(address: str) -> collections.Counter[str]:
     return collections.Counter(trial.user_attrs["worker"] for trial in trials)
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("workers", [2, 4])
 def test_several_workers_find_what_one_finds(
     found: Callable[..., RunOutcome], in_threads: list[InThread], tmp_path: Path, workers: int
@@ -117,7 +118,6 @@ def test_workers_meet_in_a_postgresql_database(
     assert (together.recipe, trials_of(together)) == (alone.recipe, trials_of(alone))
 
 
-@pytest.mark.thorough
 def test_a_search_after_a_recipe_with_a_gradient_is_helped_too(
     found: Callable[..., RunOutcome], in_threads: list[InThread]
 ) -> None:

@@ -14,6 +14,8 @@ from strop.training import TrainPlan
 from strop.training.averaging import averaged, late_steps, note_step
 from strop.training.watch import Watch
 
+pytestmark = pytest.mark.thorough
+
 SPECTRUM = TrainPlan(
     method="spectrum", layers=(1, 2), epochs=3, batch_size=4, accumulate=1, learning_rate=0.05, keep_base=0
 )

@@ -25,6 +25,8 @@ from strop.training.state import (
     write_randomness,
 )
 
+pytestmark = pytest.mark.thorough
+
 FILES = {
     "README.md",
     "optimizer.json",
@@ -112,7 +114,6 @@ def put_other_indices(path: Path) -> None:
     save_file({f"9{name}": own for name, own in load_file(path).items()}, path)
 
 
-@pytest.mark.first(6)
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -150,7 +151,6 @@ def test_one_checkpoint_is_kept(stopped: Path, training: Any, plan: TrainPlan) -
     assert [path.name for path in checkpoints_in(stopped / "checkpoints")] == ["checkpoint-48"]
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "trainer_state.json"])
 def test_a_full_disk_leaves_the_checkpoint_before_whole(
     training: Any, whole: Any, figures: Any, plan: TrainPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str

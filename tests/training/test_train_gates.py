@@ -16,6 +16,8 @@ from strop.training import TrainPlan
 from strop.training.gates import Gates, as_prunings
 from strop.training.watch import Watch
 
+pytestmark = pytest.mark.thorough
+
 PLAN = TrainPlan(
     method="spectrum", layers=(1, 2), sparsity=0.9, epochs=3, batch_size=8, accumulate=1, keep_base=0, train_limit=32
 )

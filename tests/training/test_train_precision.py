@@ -11,6 +11,8 @@ from strop.anatomy import Stream
 from strop.training import TrainPlan
 from strop.training.trainer import EditTrainer
 
+pytestmark = pytest.mark.thorough
+
 
 def dtypes_of(recipe: Any) -> set[torch.dtype]:
     return {tensor.dtype for tensors in recipe.tensors for tensor in tensors.values()}
@@ -32,7 +34,6 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     return found
 
 
-@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("family", "loaded"),
     [
@@ -64,7 +65,6 @@ def test_bfloat16_computes_other_numbers_than_float32(training: Any, seen: Any, 
     assert narrow == pytest.approx(wide, rel=0.05)
 
 
-@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("family", "stream"),
     [*(("llama", stream) for stream in Stream), ("gpt2", Stream.ATTENTION), ("gpt_neox", Stream.BLOCK)],

@@ -12,6 +12,8 @@ from strop.scoring import Resources
 from strop.training import TrainPlan
 from strop.training.prefix_states import PrefixStates, worth_keeping
 
+pytestmark = pytest.mark.thorough
+
 EXAMPLES = 48
 TOKEN_BYTES = 32 * 4
 
@@ -30,7 +32,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[PrefixStates]:
     return found
 
 
-@pytest.mark.first(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 @pytest.mark.parametrize("layers", [(1,), (2,)])
 def test_the_losses_are_those_of_the_whole_model(

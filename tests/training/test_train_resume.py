@@ -23,6 +23,8 @@ from strop.training.checkpoints import checkpoints_in
 from strop.training.prefix_states import PrefixStates
 from strop.training.trainer import EditTrainer
 
+pytestmark = pytest.mark.thorough
+
 STEPS_OF_EPOCH = 12
 CONDUCT = importlib.import_module("strop.proving.conduct")  # the room lists a function of that name
 
@@ -46,7 +48,6 @@ def same_tensors(one: Recipe, two: Recipe) -> bool:
     )
 
 
-@pytest.mark.first(2)
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_a_training_stopped_within_an_epoch_goes_on_to_the_last_bit(
     training: Any, seen: Any, stopped_after: Any, figures: Any, plan: TrainPlan, tmp_path: Path, changes: dict[str, Any]
@@ -70,7 +71,6 @@ def test_a_training_stopped_within_an_epoch_goes_on_to_the_last_bit(
     assert figures(again) == figures(whole)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_other_families_go_on_to_the_last_bit_too(
     training: Any, tiny: Any, seen: Any, stopped_after: Any, figures: Any, plan: TrainPlan, tmp_path: Path, family: str
@@ -88,7 +88,6 @@ def test_other_families_go_on_to_the_last_bit_too(
     assert (figures(again), again.recipe) == (figures(whole), whole.recipe)
 
 
-@pytest.mark.thorough
 def test_several_sittings_are_as_good_as_one(
     training: Any,
     whole: Any,
@@ -129,7 +128,6 @@ def test_a_training_stopped_at_an_epochs_last_step_has_scored_it(
     assert (figures(again), again.recipe) == (figures(expected.outcome), expected.outcome.recipe)
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("moment", ["trial", "best", "checkpoint"])
 def test_a_training_that_dies_between_an_epochs_score_and_its_checkpoint_goes_on(
     training: Any,
@@ -223,7 +221,6 @@ train(make_tiny("llama"), AutoTokenizer.from_pretrained({tokenizer!r}), load_tas
 """
 
 
-@pytest.mark.thorough
 def test_a_training_killed_goes_on_from_the_last_epoch(
     training: Any,
     whole: Any,

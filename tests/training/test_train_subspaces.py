@@ -12,6 +12,8 @@ from strop.interventions import LowRankEdit, RankReduction
 from strop.recipe import Recipe
 from strop.training import TrainPlan
 
+pytestmark = pytest.mark.thorough
+
 TONGUES = (("french", 1), ("danish", 3))
 
 
@@ -20,7 +22,6 @@ def rows(recipe: Recipe, name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(tensors[name][:1], tensors[name][1:]) for tensors in recipe.tensors]
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("method", ["loreft", "direft", "noreft"])
 def test_one_subspace_learns_and_the_others_stay_to_the_last_bit(training: Any, plan: TrainPlan, method: str) -> None:
     plan = dataclasses.replace(plan, method=method, subspaces=TONGUES, epochs=2)

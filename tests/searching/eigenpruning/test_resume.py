@@ -21,6 +21,8 @@ from strop.searching import PrunePlan
 from strop.searching.eigenpruning import prune
 from strop.tasks import Task
 
+pytestmark = pytest.mark.thorough
+
 QUICK = PrunePlan(fractions=(0.02, 0.05, 0.1), iterate=3, patience=3)
 A_ROUND = 5
 """Its trials: three screened on train, two of them scored on select."""
@@ -47,7 +49,6 @@ def whole(
     return find
 
 
-@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("bias", "stop"),
     [
@@ -107,7 +108,6 @@ def test_a_pruning_interrupted_while_it_asks_the_gradient_goes_on(
     assert (figures_of(again), again.recipe) == (figures_of(expected), expected.recipe)
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("stop", [1, 4 + A_ROUND])
 def test_a_pruning_after_a_recipe_goes_on_too(
     answering: Callable[..., Any],

@@ -19,6 +19,8 @@ from strop.searching import SearchPlan
 from strop.searching.laser import chooser, search
 from strop.tasks import Task, load_task
 
+pytestmark = pytest.mark.thorough
+
 PLAN = SearchPlan(layers=(1, 2), gradient_examples=8, top_matrices=2, finalists=2, max_edits=None)
 COMPOSED = {
     "greedy": dataclasses.replace(PLAN, compose="greedy", max_edits=2),
