@@ -20,6 +20,8 @@ from strop.searching import PrunePlan, SearchPlan, prune, search
 from strop.tasks import Task
 from strop.training import TrainPlan, train
 
+pytestmark = pytest.mark.thorough
+
 SEARCH = SearchPlan(strategy="exhaustive", layers=(1,), rank_fractions=(0.1, 0.5))
 GREEDY = SearchPlan(
     compose="greedy", max_edits=3, rank_fractions=(0.1, 0.5), gradient_examples=8, top_matrices=3, finalists=2,
@@ -150,7 +152,6 @@ def test_an_epoch_that_began_in_time_is_finished_and_scored(
     assert steps.done == len(task.examples("train"))
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize(("method", "limit"), [("search", 9), ("prune", 10), ("train", 3)])
 def test_a_run_killed_as_its_budget_was_spent_ends_as_if_it_had_not_been(
     answering: Callable[..., Any],
@@ -169,7 +170,6 @@ def test_a_run_killed_as_its_budget_was_spent_ends_as_if_it_had_not_been(
     assert again.recipe == whole.recipe
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize(("method", "limit"), [("search", 9), ("prune", 5), ("train", 2)])
 def test_a_larger_budget_goes_on_to_the_answer_of_a_run_that_had_it_from_the_start(
     answering: Callable[..., Any],

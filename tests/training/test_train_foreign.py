@@ -18,6 +18,8 @@ from strop.interventions import LowRankEdit, Positions
 from strop.recipe import Recipe
 from strop.training import InterventionCheckpoints
 
+pytestmark = pytest.mark.thorough
+
 OLD_NAME = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning")
 """The name peft and trl call activation checkpointing by."""
 

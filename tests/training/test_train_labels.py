@@ -20,6 +20,8 @@ from strop.progress import Progress
 from strop.runs import TrainedHead
 from strop.tasks import load_task
 
+pytestmark = pytest.mark.thorough
+
 FAMILIES = ["llama", "gpt2", "bert", "roberta"]
 Cities = Callable[..., Path]
 Classifier = Callable[..., Any]
@@ -83,7 +85,6 @@ def trained(learned: Callable[[str], Learned]) -> tuple[Any, Any, Any]:
     return copy.deepcopy(llama.model), llama.task, llama.found
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_planted_task_is_learned_saved_and_reloaded_with_the_same_answers(
     learned: Callable[[str], Learned], tiny_classifier: Classifier, small_tokenizer: Any, model_type: str
@@ -299,7 +300,6 @@ def test_a_model_of_the_wrong_kind_is_not_trained(
         strop.train(tiny_classifier("bert"), small_tokenizer, load_task(facts), QUICK)
 
 
-@pytest.mark.thorough
 @pytest.mark.real
 def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
     rows = [{"text": f"{a} + {b} = {a + b}", "kind": "sum"} for a in range(2, 7) for b in range(3, 7)]
@@ -327,7 +327,6 @@ def test_the_real_model_learns_to_tell_sums_from_cities(tmp_path: Path) -> None:
     assert said(evaluation) == said(found.test_evaluations[1])
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("family", "method"),
     [("bert", "spectrum"), ("bert", "bias"), ("gpt2", "spectrum"), ("gpt2", "bias"), ("gpt2", "lora")],

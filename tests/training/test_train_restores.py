@@ -16,6 +16,8 @@ from strop.training import TrainPlan
 from strop.training.state import randomness
 from strop.training.trainer import EditTrainer
 
+pytestmark = pytest.mark.thorough
+
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "bfloat16": {"precision": "bfloat16"},

@@ -18,6 +18,8 @@ from strop.recipe import Recipe, applied
 from strop.searching import SharpenPlan, sharpen
 from strop.training import TrainPlan
 
+pytestmark = pytest.mark.thorough
+
 SPECTRUM = TrainPlan(
     method="spectrum", layers=(1, 2), epochs=3, batch_size=4, accumulate=1, learning_rate=0.06, keep_base=0
 )
@@ -26,7 +28,6 @@ LORA = dataclasses.replace(SPECTRUM, method="lora", rank=4, epochs=1)
 SITE = WeightSite(1, MatrixType.UP)
 
 
-@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("family", "plan"),
     [

@@ -15,6 +15,8 @@ from strop.anatomy import MatrixType
 from strop.proving import Budget, Guard, Study, Trial
 from strop.searching import SearchPlan
 
+pytestmark = pytest.mark.thorough
+
 RANKS = (0.25, 0.5, 0.75)
 PLAN = SearchPlan(
     strategy="exhaustive", compose="greedy", matrix_types=(MatrixType.UP,), layers=(0, 1, 2), rank_fractions=RANKS
