@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import strop
-from common import dtype_named, write_result
+from common import add_dtype, breadth_of, write_result
 from strop.proving import Budget, Guard, RunOutcome
 from strop.searching import SearchPlan
 
@@ -51,6 +51,7 @@ def row_of(found: RunOutcome, seconds: float) -> dict[str, Any]:
         "accuracy": result.edited["test"].accuracy,
         "gain": comparison.gain,
         "gain_ci95": list(comparison.ci95),
+        **breadth_of(result),
         "drift": result.price.drift.to_json(),
         "evaluations": len(found.trials),
         "tokens": result.cost.tokens,
@@ -81,10 +82,8 @@ def main() -> None:
     parser.add_argument("--lowest-layer", type=int, default=15, help="the lowest layer that is edited")
     parser.add_argument("--drift", type=float, default=0.2, help="bound of the guarded lines, nats per token")
     parser.add_argument("--lines", nargs="*", help="which lines; all by default")
-    parser.add_argument(
-        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
-    )
-    parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
+    add_dtype(parser)
+    parser.add_argument("--runs", type=Path, default=Path("runs/compose"), help="where the runs' folders are kept")
     given = parser.parse_args()
     model, tokenizer = strop.load(MODEL, dtype=given.dtype)
     task = strop.load_task(given.task)
@@ -105,8 +104,8 @@ def main() -> None:
             plan = dataclasses.replace(plan, max_edits=given.edits)
         bounded = name.endswith(("guarded", "priced"))
         options = strop.RunOptions(
-            out=given.runs / name,
-            resume=(given.runs / name).exists(),
+            out=given.runs / Path(given.task).stem / name,
+            resume=True,
             budget=Budget(evaluations=given.evaluations),
             guards=[Guard.parse(f"drift:{given.drift}")] if bounded else [],
             rivals=False,
@@ -118,7 +117,7 @@ def main() -> None:
         print(name, {key: rows[name][key] for key in ("select", "accuracy", "evaluations", "seconds")}, flush=True)
         print("   ", rows[name]["drift"]["kl"], found.recipe, flush=True)
     settings = {key: value for key, value in vars(given).items() if key not in ("runs", "lines")}
-    settings["dtype"] = str(given.dtype or "the checkpoint's")
+    settings["dtype"] = str(model.dtype)
     write_result(
         f"compose_{Path(given.task).stem}",
         {"model": MODEL, "settings": settings, "base": figures, "rows": rows, "frontier": frontier_of(rows)},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import strop
-from common import dtype_named, write_result
+from common import add_dtype, write_result
 from strop.anatomy import Anatomy, editable_shapes
 from strop.interventions import RankReduction, applied_interventions
 from strop.linalg import Axis, DecompositionCache, Partition
@@ -58,9 +58,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=200, help="held-out examples to measure on")
     parser.add_argument("--matrices", type=int, default=3, help="how many matrices to try")
     parser.add_argument("--task", default="world-facts", help="a built-in task, or a task file")
-    parser.add_argument(
-        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
-    )
+    add_dtype(parser)
     options = parser.parse_args()
     started = time.perf_counter()
     model, tokenizer = strop.load("smollm2-135m", dtype=options.dtype)
@@ -118,7 +116,7 @@ def main() -> None:
     write_result(
         f"subspaces_{Path(options.task).stem}",
         {
-            "dtype": str(options.dtype or "the checkpoint's"),
+            "dtype": str(model.dtype),
             "rank_fractions": RANK_FRACTIONS,
             "matrices": list(dict.fromkeys(str(edit.site) for edit in plain)),
             "base_test": base.figures.to_json(),

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 import strop
 from bench_laser_search import published_intervention
-from common import RESULTS, dtype_named, seconds_of, write_result
+from common import RESULTS, add_dtype, breadth_of, seconds_of, write_result
 from strop.anatomy import Anatomy, MatrixType, editable_shapes
 from strop.linalg import DecompositionCache, loss_change_by_rank
 from strop.proving import RunOutcome
@@ -63,12 +63,15 @@ def time_published(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, coun
 
 
 def described(found: RunOutcome) -> dict[str, Any]:
-    """Return what a strategy chose, what that gains, and what it took to choose it."""
+    """Return what a strategy chose, what that gains at what price, and what it took to choose it."""
     base, compared = found.trials[0], found.result.comparison["test"]
+    drift = found.result.price.drift if found.result.price is not None else None
     return {
         "recipe": found.recipe.describe(),
         "select": found.result.edited["select"].to_json(),
         "test": compared.to_json(),
+        "drift": drift.to_json() if drift is not None else None,
+        **breadth_of(found.result),
         "cost": {
             "trials": len(found.trials),
             "evaluations": round(sum(trial.evaluations for trial in found.trials), 2),
@@ -100,11 +103,15 @@ def main() -> None:
     parser.add_argument("--matrix-types", default=None, help="such as up,down; all by default")
     parser.add_argument("--select-limit", type=int, default=300, help="select examples")
     parser.add_argument("--test-limit", type=int, default=None, help="held-out examples; all by default")
+    add_dtype(parser)
+    parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="where the runs' folders are kept")
     parser.add_argument(
-        "--dtype", type=dtype_named, help="of the model, such as bfloat16; the checkpoint's own by default"
+        "--lines",
+        nargs="*",
+        choices=RUNS,
+        default=list(RUNS),
+        help="which; exhaustive is always among them",
     )
-    parser.add_argument("--runs", type=Path, required=True, help="where the runs' folders are kept")
-    parser.add_argument("--lines", nargs="*", default=list(RUNS), help="which strategies; all by default")
     parser.add_argument("--published", type=int, default=4, help="how many published interventions to time")
     given = parser.parse_args()
     model, tokenizer = strop.load(given.model, dtype=given.dtype)
@@ -127,9 +134,8 @@ def main() -> None:
         if name == "exhaustive":
             draw(given.runs / name)
             first_order = foresight(model, tokenizer, task, plan, found[name])
-        write_result(
-            "sweep", {**figures_of(given, published, found), "first_order": first_order}
-        )  # as soon as it is there
+        figures = figures_of(given, str(model.dtype), published, found)
+        write_result("sweep", {**figures, "first_order": first_order})  # as soon as it is there
 
 
 def foresight(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, swept: RunOutcome) -> dict[str, Any]:
@@ -154,7 +160,10 @@ def foresight(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, swept: Ru
         shares.append(round(float(settings["rank_fraction"]), 3))
         sites.append(site)
     foreseen, found, best_gain = (
-        {site: pick(own for own, where in zip(values, sites, strict=True) if where == site) for site in set(sites)}
+        {
+            site: pick(own for own, where in zip(values, sites, strict=True) if where == site)
+            for site in dict.fromkeys(sites)
+        }
         for values, pick in ((predicted, min), (measured, min), (gains, max))
     )
     ahead = sorted(foreseen, key=foreseen.__getitem__)
@@ -178,7 +187,9 @@ def foresight(model: Any, tokenizer: Any, task: Any, plan: SearchPlan, swept: Ru
         ),
         "place_among_the_foreseen_of_the_best_matrices": {
             "by loss": [ahead.index(own) + 1 for own in sorted(found, key=found.__getitem__)[:10]],
-            "by accuracy": [ahead.index(own) + 1 for own in sorted(best_gain, key=lambda own: -best_gain[own])[:10]],
+            "by accuracy": [
+                ahead.index(own) + 1 for own in sorted(best_gain, key=lambda own: (-best_gain[own], found[own]))[:10]
+            ],
         },
     }
 
@@ -194,14 +205,16 @@ def median_ratio(predicted: list[float], measured: list[float]) -> float:
 
 
 def draw(run_folder: Path) -> None:
-    """Write the sweep's figure beside the results."""
+    """Write the sweep's figure beside the results, and in the documents."""
     drawn = run_folder.with_name("figures")
     write_report(run_folder, out=drawn / "page.html", figures=drawn, force=True)
-    for suffix in (".svg", ".png"):
-        shutil.copy(drawn / f"sweep{suffix}", RESULTS)
+    shutil.copy(drawn / "sweep.svg", RESULTS)
+    shutil.copy(drawn / "sweep.png", RESULTS.parents[1] / "docs")
 
 
-def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict[str, RunOutcome]) -> dict[str, Any]:
+def figures_of(
+    given: argparse.Namespace, dtype: str, published: dict[str, Any], found: dict[str, RunOutcome]
+) -> dict[str, Any]:
     """Return all that was measured so far; the sweep is among it."""
     strategies = {name: described(own) for name, own in found.items()}
     swept, counts = strategies["exhaustive"], found["exhaustive"].result.task.counts
@@ -209,7 +222,7 @@ def figures_of(given: argparse.Namespace, published: dict[str, Any], found: dict
     return {
         "model": given.model,
         "task": given.task,
-        "dtype": str(given.dtype or "the checkpoint's"),
+        "dtype": dtype,
         "layers": given.layers,
         "matrix_types": given.matrix_types,
         "rank_fractions": LASER_RANK_FRACTIONS,

@@ -1,5 +1,6 @@
 """What the benchmarks share: timing, and where results go."""
 
+import argparse
 import json
 import statistics
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from strop.runs import describe_environment
+from strop.runs import RunResult, describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,13 +51,21 @@ def write_result(name: str, figures: dict[str, Any]) -> None:
     print(json.dumps(figures, indent=2))
 
 
-def dtype_named(name: str) -> torch.dtype:
-    """Read `bfloat16`, for a command line.
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark's model be loaded in another type."""
+    parser.add_argument("--dtype", type=_dtype_named, help="such as bfloat16; the checkpoint's own by default")
 
-    Raises:
-        ValueError: torch has no such type.
-    """
+
+def _dtype_named(name: str) -> torch.dtype:
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(name)
+        raise argparse.ArgumentTypeError(f"PyTorch has no type '{name}'")
     return found
+
+
+def breadth_of(result: RunResult) -> dict[str, Any]:
+    """Return how a held-out gain is spread over categories; nothing where the task names none, or nothing was edited."""
+    spread = result.categories
+    if spread is None:
+        return {}
+    return {"macro_gain": spread.macro_gain, "macro_ci95": list(spread.macro_ci95), "spread": spread.sentence}

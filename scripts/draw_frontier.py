@@ -37,7 +37,8 @@ NAMES: Mapping[str, str] = {
 PROMPTS: Mapping[str, str] = {"shots_1": "1 example in the prompt", "shots_5": "5 examples", "shots_8": "8 examples"}
 COMPOSITIONS: Mapping[str, str] = {
     "single": "one cut",
-    "greedy": "greedy, beam",
+    "greedy": "greedy",
+    "beam": "beam",
     "ordered": "the paper's order",
     "greedy_guarded": "greedy, guarded",
     "greedy_priced": "greedy, priced",
@@ -78,8 +79,7 @@ def picture(title: str, marks: Sequence[Mark], levels: Mapping[str, float]) -> s
         marks: the edits.
         levels: gains that are had without an edit, by their words.
     """
-    ceiling = 5 * math.ceil(100 * max(1.1 * mark.gain for mark in marks) / 5)
-    ceiling = max(ceiling, 5 * math.ceil(100 * max((1.1 * gain for gain in levels.values()), default=0.0) / 5))
+    ceiling = 5 * math.ceil(110 * max(*(mark.gain for mark in marks), *levels.values()) / 5)
     floor = min(0, 5 * math.floor(100 * min(mark.ci95[0] for mark in marks) / 5))
     highest = max(ceiling, 100 * max(mark.ci95[1] for mark in marks))
 
@@ -128,12 +128,13 @@ def of_methods() -> str:
 def of_compositions() -> str:
     """Draw compositions of rank reductions: a filled mark is on the frontier."""
     found = _read(f"compose_{COMPOSED_TASK}")
-    marks = [
-        Mark.of(words, found["rows"][name], filled=name in found["frontier"])
-        for name, words in COMPOSITIONS.items()
-        if name in found["rows"]
-    ]
-    return picture(f"Compositions of rank reductions on {COMPOSED_TASK}", marks, {})
+    marks: dict[tuple[float, float], Mark] = {}
+    for name, words in COMPOSITIONS.items():
+        if name in found["rows"]:
+            mark = Mark.of(words, found["rows"][name], filled=name in found["frontier"])
+            same = marks.get((mark.drift, mark.gain))
+            marks[mark.drift, mark.gain] = dataclasses.replace(same, words=f"{same.words}, {words}") if same else mark
+    return picture(f"Compositions of rank reductions on {COMPOSED_TASK}", list(marks.values()), {})
 
 
 def _read(name: str) -> Any:

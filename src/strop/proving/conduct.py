@@ -178,7 +178,7 @@ def _lead(
             earlier = run.result()
             if not _goes_on(earlier, options.budget):
                 options.progress.note(f"{run.path} is finished already; nothing was repeated")
-                trials = _finished_trials(settings.command, options.storage, run, chooser.space)
+                trials = _finished_trials(settings.command, run, chooser.space)
                 return RunOutcome(Recipe.load(run.recipe_folder), earlier, trials, run.path)
         study = _open_study(settings.command, options.storage, run, chooser.space)
         study.requeue_abandoned(alone=True)  # whoever held one held the folder too
@@ -372,12 +372,10 @@ def _open_study(command: Command, storage: str | None, run: RunFolder | None, sp
         raise
 
 
-def _finished_trials(
-    command: Command, storage: str | None, run: RunFolder, space: CandidateSpace[Any]
-) -> tuple[Trial, ...]:
-    """Return what a finished run tried; nothing where its study is gone, which its answer does not need any more."""
-    if storage is None and not (run.path / STUDY_FILE).is_file():
+def _finished_trials(command: Command, run: RunFolder, space: CandidateSpace[Any]) -> tuple[Trial, ...]:
+    """Return what a finished run tried; nothing where its study is not in its folder: its answer does not need it any more."""
+    if not (run.path / STUDY_FILE).is_file():
         return ()
-    with contextlib.suppress(RunError), contextlib.closing(_open_study(command, storage, run, space)) as study:
+    with contextlib.suppress(RunError), contextlib.closing(_open_study(command, None, run, space)) as study:
         return study.trials()
     return ()

@@ -110,7 +110,8 @@ class Race:
         journal, shares = self._journal, self._shares
         keys = journal.keys(racing, round=self._number, examples=shares.ends[place])
         self._keys.update(keys.values())
-        finished = {own: trial for own in racing if (trial := journal.find(keys[own])) is not None}
+        known = journal.study.finished(keys.values())
+        finished = {own: known[key] for own, key in keys.items() if key in known}
         waiting = [own for own in racing if own not in finished]
         if waiting:
             journal.enqueue(keys[own] for own in waiting)
