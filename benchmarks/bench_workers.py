@@ -106,7 +106,8 @@ def _help(address: str, seconds: float) -> None:
     study.close()
 
 
-def _help_many(address: str, seconds: float, count: int) -> None:
+def _help_many(address: str, seconds: float, count: int, ready: Any) -> None:
+    ready.release()
     threads = [threading.Thread(target=_help, args=(address, seconds)) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -125,10 +126,13 @@ def simulate(address: str, *, workers: int, trials: int, seconds: float, process
     shares = [(workers - 1) // processes + (own < (workers - 1) % processes) for own in range(processes)]
     with board.held():
         spawn = multiprocessing.get_context("spawn")
-        helpers = [spawn.Process(target=_help_many, args=(address, seconds, share)) for share in shares]
+        ready = spawn.Semaphore(0)
+        helpers = [spawn.Process(target=_help_many, args=(address, seconds, share, ready)) for share in shares]
         for helper in helpers:
             helper.start()
-        time.sleep(20)  # they load the library, which a worker does once in its life
+        for _ in helpers:  # they load the library, which a worker does once in its life
+            ready.acquire()
+        time.sleep(2)  # they open the study
         began = time.perf_counter()
         turns = _journal(study, board).in_turn(keys, portion=_layer_of)
         enqueued = time.perf_counter()

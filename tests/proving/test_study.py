@@ -342,7 +342,7 @@ def test_a_storage_that_fails_later_says_why_in_one_sentence(file: str, tmp_path
     study = opened(file)
     study.enqueue(KEYS)
     with study._database.engine.begin() as connection:  # type: ignore[union-attr]
-        connection.exec_driver_sql("DROP TABLE trial_user_attributes")
+        connection.exec_driver_sql("DROP TABLE trials")
     with pytest.raises(
         RunError, match=r"^The study storage .* cannot be read or written: .*no such table.*--resume\.$"
     ):

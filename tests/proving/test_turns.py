@@ -136,6 +136,7 @@ def test_a_worker_takes_a_portion_nobody_has_begun_else_the_second_half_of_the_l
     assert next_portion(KEYS, sizes, layer_of) == KEYS[:4]
     assert next_portion(KEYS[1:], sizes, layer_of) == KEYS[4:8]
     assert next_portion([*KEYS[1:4], KEYS[7]], sizes, layer_of) == KEYS[2:4]
+    assert next_portion(KEYS[1:], sizes, layer_of, choose=lambda portions: portions[-1]) == KEYS[-4:]
 
 
 def test_whoever_decides_takes_over_what_a_dead_helper_held(tmp_path: Path) -> None:

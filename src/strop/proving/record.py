@@ -36,6 +36,10 @@ class Record:
         if row.state is TrialState.COMPLETE and self.finished is None:
             self.finished = Trial.read(self.key, row.attributes["scores"])
 
+    def may_differ(self, state: TrialState) -> bool:
+        """Whether it may not be what was read before, where it is in this state now: of one that runs, the holder may be new."""
+        return not self.is_over and (state is not self._state or state is TrialState.RUNNING)
+
     @property
     def waits(self) -> bool:
         """Whether it can be claimed."""

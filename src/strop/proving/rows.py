@@ -7,17 +7,21 @@ queue of ten thousand would be busy with that for seconds.
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 READS = "strop_reads"
 """The execution option of a connection that changes nothing."""
 
+AT_ONCE = 500
+"""Records that one query names."""
+
+_STATES = {state.name: state for state in TrialState}
 _TRIALS = models.TrialModel.__table__
 _OF_TRIALS = models.TrialUserAttributeModel.__table__
 _OF_STUDIES = models.StudyUserAttributeModel.__table__
@@ -36,28 +40,63 @@ class Row:
     """What Strop keeps of it: its key, who holds it, and what it scored."""
 
 
-def read_rows(
-    storage: optuna.storages.BaseStorage, study_id: int, *, beyond: int = -1, only: int | None = None
-) -> list[Row]:
+def read_rows(storage: optuna.storages.BaseStorage, study_id: int, *, beyond: int = -1) -> list[Row]:
     """Return records of a study in the order of its queue.
 
     Args:
         storage: it is kept in.
         study_id: of the study.
         beyond: the id of a trial; only later ones are read.
-        only: the id of the one trial to read.
     """
     if not isinstance(storage, optuna.storages.RDBStorage):
-        every = [storage.get_trial(only)] if only is not None else storage.get_all_trials(study_id, deepcopy=False)
-        kept = (Row(trial._trial_id, trial.number, trial.state, dict(trial.user_attrs)) for trial in every)
-        return [row for row in kept if row.trial_id > beyond]
-    wanted = _TRIALS.c.trial_id == only if only is not None else _TRIALS.c.trial_id > beyond
+        every = storage.get_all_trials(study_id, deepcopy=False)
+        return [_row_of(trial) for trial in every if trial._trial_id > beyond]
+    return _read(storage, _TRIALS.c.study_id == study_id, _TRIALS.c.trial_id > beyond)
+
+
+def read_again(storage: optuna.storages.BaseStorage, trial_ids: Sequence[int]) -> list[Row]:
+    """Return records as they are now, in the order of the queue.
+
+    Args:
+        storage: they are kept in.
+        trial_ids: of the trials.
+    """
+    if not isinstance(storage, optuna.storages.RDBStorage):
+        return [_row_of(storage.get_trial(trial_id)) for trial_id in trial_ids]
+    found = []
+    for start in range(0, len(trial_ids), AT_ONCE):
+        found += _read(storage, _TRIALS.c.trial_id.in_(trial_ids[start : start + AT_ONCE]))
+    return found
+
+
+def read_states(storage: optuna.storages.BaseStorage, study_id: int, *, beyond: int) -> dict[int, TrialState]:
+    """Return the states of records, by their places in the queue: a small part of what reading them whole takes.
+
+    Args:
+        storage: they are kept in.
+        study_id: of the study.
+        beyond: the id of a trial; only later ones are read.
+    """
+    if not isinstance(storage, optuna.storages.RDBStorage):
+        every = storage.get_all_trials(study_id, deepcopy=False)
+        return {trial.number: trial.state for trial in every if trial._trial_id > beyond}
+    name = sqlalchemy.type_coerce(_TRIALS.c.state, sqlalchemy.String)
+    query = sqlalchemy.select(_TRIALS.c.number, name).where(_TRIALS.c.study_id == study_id, _TRIALS.c.trial_id > beyond)
+    with storage.engine.connect().execution_options(**{READS: True}) as connection:
+        return {number: _STATES[state] for number, state in connection.execute(query)}
+
+
+def _row_of(trial: FrozenTrial) -> Row:
+    return Row(trial._trial_id, trial.number, trial.state, dict(trial.user_attrs))
+
+
+def _read(storage: optuna.storages.RDBStorage, *wanted: sqlalchemy.ColumnElement[bool]) -> list[Row]:
     query = (
         sqlalchemy.select(
             _TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state, _OF_TRIALS.c.key, _OF_TRIALS.c.value_json
         )
         .outerjoin(_OF_TRIALS, _OF_TRIALS.c.trial_id == _TRIALS.c.trial_id)
-        .where(_TRIALS.c.study_id == study_id, wanted)
+        .where(*wanted)
         .order_by(_TRIALS.c.trial_id)
     )
     with storage.engine.connect().execution_options(**{READS: True}) as connection:

@@ -24,10 +24,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from strop.errors import UsageError
 from strop.proving.claim import Claim
 from strop.proving.record import Record
-from strop.proving.rows import Row, read_attribute, read_rows
+from strop.proving.rows import Row, read_again, read_attribute, read_rows, read_states
 from strop.proving.storage import fitting_name, hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.proving.workers import is_gone, is_helper
+from strop.proving.writes import append_waiting, finish, take
 
 HEARTBEAT_SECONDS = 20
 """How often whoever holds a trial says so."""
@@ -274,19 +275,21 @@ class Study:
 
     def _read_new(self) -> None:
         """Read the records written since."""
-        self._read_beyond(self._records[-1].trial_id if self._records else -1)
+        for row in read_rows(self._storage, self._id, beyond=self._records[-1].trial_id if self._records else -1):
+            self._note(row)
 
     def _read_all(self) -> None:
-        """Read the records written since, and anew those that waited or ran."""
-        first = next((record.trial_id - 1 for record in self._records if not record.is_over), None)
-        if first is None:
-            self._read_new()
-        else:
-            self._read_beyond(first)
-
-    def _read_beyond(self, trial_id: int) -> None:
-        for row in read_rows(self._storage, self._id, beyond=trial_id):
-            self._note(row)
+        """Read the records written since, and anew those that waited or ran where they no longer wait."""
+        first = next((record.trial_id for record in self._records if not record.is_over), None)
+        if first is not None:
+            states = read_states(self._storage, self._id, beyond=first - 1)
+            known = ((self._records[number], state) for number, state in states.items() if number < len(self._records))
+            changed = [record.trial_id for record, state in known if record.may_differ(state)]
+            for row in read_again(self._storage, changed):
+                self._note(row)
+            if max(states) < len(self._records):
+                return
+        self._read_new()
 
     def _note(self, row: Row) -> None:
         if row.number < len(self._records):
@@ -297,7 +300,7 @@ class Study:
         self._by_key.setdefault(record.text, []).append(record)
 
     def _refresh(self, record: Record) -> None:
-        (row,) = read_rows(self._storage, self._id, only=record.trial_id)
+        (row,) = read_again(self._storage, [record.trial_id])
         record.note(row)
 
     def _record_of(self, text: str) -> Record | None:
@@ -319,18 +322,19 @@ class Study:
 
     def _add(self, new: Sequence[tuple[TrialKey, Mapping[str, Any], Mapping[str, BaseDistribution]]]) -> None:
         """Write records that wait, and fail those another process has written at the same moment."""
-        added = set()
+        waiting = []
         for key, params, distributions in new:
-            try:
-                waiting = optuna.trial.create_trial(
-                    state=TrialState.WAITING,
-                    params=dict(params),
-                    distributions=dict(distributions),
-                    user_attrs={"key": key.text},
+            with _refusing(f"{dict(key.candidate)} does not fit its space"):
+                waiting.append(
+                    optuna.trial.create_trial(
+                        state=TrialState.WAITING,
+                        params=dict(params),
+                        distributions=dict(distributions),
+                        user_attrs={"key": key.text},
+                    )
                 )
-                added.add(self._storage.create_new_trial(self._id, waiting))
-            except ValueError as error:
-                raise UsageError(f"{dict(key.candidate)} does not fit its space: {str(error).rstrip('.')}.") from None
+        with _refusing("The candidates do not fit those the study holds"):
+            added = set(append_waiting(self._storage, self._id, waiting))
         if added:
             self._read_new()
         for record in self._records if added else ():
@@ -343,14 +347,7 @@ class Study:
             self._refresh(record)
         if not record.waits:
             return False
-        try:
-            if self._database is not None:  # before it runs: if we are killed in between, it must fall silent
-                self._database.record_heartbeat(record.trial_id)
-            taken = self._storage.set_trial_state_values(record.trial_id, TrialState.RUNNING)
-            if taken:
-                self._storage.set_trial_user_attr(record.trial_id, "worker", self.worker)
-        except UpdateFinishedTrialError:
-            taken = False
+        taken = take(self._storage, record.trial_id, self.worker)
         if not taken:
             self._refresh(record)
         return taken
@@ -363,11 +360,9 @@ class Study:
     def _finish(self, record: Record, trial: Trial) -> None:
         with self._at_work():
             value = trial.merit[1] if trial.metric is None and trial.accuracy is None else trial.merit[0]
-            try:
-                self._storage.set_trial_user_attr(record.trial_id, "scores", trial.scores())
-                self._storage.set_trial_state_values(record.trial_id, TrialState.COMPLETE, [value])
+            if finish(self._storage, record.trial_id, value=value, scores=trial.scores()):
                 record.finished = trial
-            except UpdateFinishedTrialError:  # it was taken to be abandoned
+            else:  # it was taken to be abandoned
                 self._refresh(record)
 
     def _put_back(self, record: Record) -> None:
@@ -383,3 +378,12 @@ class Study:
             with contextlib.suppress(Exception):  # the next beat may get through, or finishing will say what is wrong
                 self._database.record_heartbeat(record.trial_id)
         self.release()
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Raise UsageError where Optuna has an objection."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{what}: {str(error).rstrip('.')}.") from None

@@ -88,7 +88,9 @@ class TrialKey:
         Args:
             text: as `text` wrote it.
         """
-        return cls(**json.loads(text))
+        key = cls(**json.loads(text))
+        vars(key)["text"] = text  # a worker that joins reads thousands of them
+        return key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrialKey) and self.text == other.text

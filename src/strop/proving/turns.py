@@ -1,6 +1,7 @@
 """Trials that several workers do between them: each takes the next portion that nobody has begun, and scores it trial by trial."""
 
 import collections
+import random
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
@@ -44,6 +45,10 @@ class Turns:
     ) -> None:
         self._study, self._keys, self._portion = study, list(keys), portion
         self._finish, self._over, self._withdraw, self._decides, self._done = finish, over, withdraw, decides, done
+        # helpers that see a batch at the same moment would all begin the same portion
+        self._choose: Callable[[Sequence[list[TrialKey]]], list[TrialKey]] = (
+            _first if decides else random.Random().choice
+        )
         self._sizes = collections.Counter(map(portion, self._keys))
         self._mine: list[TrialKey] = []
         self._held: Claim | None = None
@@ -94,7 +99,7 @@ class Turns:
             waiting = self._waiting()
             if not waiting:
                 return None
-            self._mine = next_portion(waiting, self._sizes, self._portion)
+            self._mine = next_portion(waiting, self._sizes, self._portion, choose=self._choose)
 
     def _waiting(self) -> tuple[TrialKey, ...]:
         waiting = self._study.waiting(self._keys)
@@ -126,15 +131,24 @@ class Turns:
             held.__exit__(*error)
 
 
+def _first(portions: Sequence[list[TrialKey]]) -> list[TrialKey]:
+    return portions[0]
+
+
 def next_portion(
-    waiting: Sequence[TrialKey], sizes: Mapping[Hashable, int], portion: Callable[[TrialKey], Hashable]
+    waiting: Sequence[TrialKey],
+    sizes: Mapping[Hashable, int],
+    portion: Callable[[TrialKey], Hashable],
+    *,
+    choose: Callable[[Sequence[list[TrialKey]]], list[TrialKey]] = _first,
 ) -> list[TrialKey]:
-    """Return what a worker does next: the first portion that nobody has begun, else the second half of the longest rest.
+    """Return what a worker does next: a portion that nobody has begun, else the second half of one of the longest rests.
 
     Args:
         waiting: trials, in order.
         sizes: of all portions, by what tells them apart.
         portion: of a trial.
+        choose: one of several that are as good; the first by default.
 
     >>> keys = [TrialKey("cut", "choice", 1, "select", 9, {"layer": layer, "rank": rank}) for layer in (0, 1) for rank in (1, 2, 3)]
     >>> layer = lambda key: key.candidate["layer"]
@@ -146,8 +160,8 @@ def next_portion(
     left: dict[Hashable, list[TrialKey]] = {}
     for key in waiting:
         left.setdefault(portion(key), []).append(key)
-    for name, keys in left.items():
-        if len(keys) == sizes[name]:
-            return keys
-    longest = max(left.values(), key=len)
-    return longest[len(longest) // 2 :]
+    if untouched := [keys for name, keys in left.items() if len(keys) == sizes[name]]:
+        return choose(untouched)
+    longest = max(map(len, left.values()))
+    rest = choose([keys for keys in left.values() if len(keys) == longest])
+    return rest[len(rest) // 2 :]
