@@ -47,6 +47,29 @@ def test_two_runs_are_shown_side_by_side_without_loading_a_model(
     assert (found["command"], found["paired"], found["better"]) == ("compare", False, "b")
 
 
+def test_runs_that_kept_their_answers_are_paired_and_the_better_one_is_baked_next(
+    strop_command: Any, runs: list[Path], tmp_path: Path
+) -> None:
+    from strop.runs import KeptAnswer, write_answers
+
+    for run, right in zip(runs, (0, 1), strict=True):
+        kept = [
+            KeptAnswer(row=n, score="exact", prompt=f"{n}", wanted="x", right_after=n % 4 <= right) for n in range(80)
+        ]
+        write_answers(run, kept)
+    outcome = strop_command("compare", *runs)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "B over A: +25.0 points" in outcome.out
+    assert "B is better on examples like these" in outcome.out
+    assert outcome.out.endswith(f"Next: strop report {runs[0]} {runs[1]}\n")  # nothing was edited that could be baked
+    edits = ({"method": "rank_reduction", "layer": 1, "matrix_type": "up", "rank_fraction": 0.5},)
+    write_run(runs[1], result_of(0.3, price=price_of(SMALL_DRIFT), interventions=edits))
+    following = strop_command("compare", *runs).out.splitlines()[-1]
+    assert following == f"Next: strop bake MODEL --recipe {runs[1] / 'recipe'} --out {runs[1] / 'model'}"
+    found = strop_command("compare", *runs, "--json", "--quiet").json
+    assert (found["paired"], found["better"], found["comparison"]["b_over_a"]["gain"]) == (True, "b", 0.25)
+
+
 def test_the_next_command_needs_no_model_where_the_base_lies_under_its_name(
     strop_command: Any, runs: list[Path], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ from strop.cli.progress import showing_progress
 if TYPE_CHECKING:
     from strop.progress import Progress
     from strop.proving import RecipePair
-    from strop.runs import SideBySide
+    from strop.runs import Side, SideBySide
     from strop.tasks import Task
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a run, or of a recipe.", show_default=False)]
@@ -69,7 +69,7 @@ def compare(
     shots: ShotsOption = None,
     show_changes: ShowChangesOption = None,
 ) -> None:
-    """Put two runs side by side; with a task, score both recipes again and compare them example by example.
+    """Put two runs side by side, by the answers both kept; with a task, score both recipes afresh.
 
     Examples:
     [bold]strop compare runs/laser runs/learned[/bold]
@@ -85,7 +85,7 @@ def compare(
     if task_name is None:
         _refuse_without_task({**loading, **scoring, "--force": force or None, "--family": family_file})
         found = compare_runs(a, b)
-        following = spelt("compare", a, b, options=_asked_of_runs(found))
+        following = _following_runs(found)
     else:
         from strop.proving import compare_recipes
         from strop.scoring import refuse_changed
@@ -130,18 +130,39 @@ def _refuse_without_task(options: dict[str, Any]) -> None:
         raise UsageError(f"{given[0]} is about scoring afresh; give a task with --task, or leave it out.")
 
 
-def _asked_of_runs(found: "SideBySide") -> dict[str, object]:
-    """Return how to ask again what two runs were asked; of files of a user's own the runs know no path."""
+def _following_runs(found: "SideBySide") -> str:
+    """Return how to go on after two runs: score them afresh, or, where their answers were paired, use the better one.
+
+    Of files of a user's own the runs know no path.
+    """
     from strop.checkpoints import ZOO
+    from strop.runs import can_be_baked, finished_run
     from strop.tasks import builtin_tasks
 
     name = found.base_model.id
     known = name in ZOO or "/" in name or (Path(name) / "config.json").is_file()
-    return {
-        "--task": found.task if found.task in builtin_tasks() else "TASK",
-        "--shots": found.shots or None,
-        "--model": None if known else "MODEL",
-    }
+    if found.b_over_a is None:
+        task = found.task if found.task in builtin_tasks() else "TASK"
+        options = {"--task": task, "--shots": found.shots or None, "--model": None if known else "MODEL"}
+        return spelt("compare", found.a.folder, found.b.folder, options=options)
+    side = found.sides[_preferred(found)]
+    result = finished_run(Path(side.folder))
+    recipe = Path(side.folder) / "recipe"
+    if _gained(side) and can_be_baked(result.interventions, head=result.head):
+        out = free_name(recipe.parent / "model")
+        return spelt("bake", name if known else "MODEL", options={"--recipe": recipe, "--out": out})
+    return spelt("report", found.a.folder, found.b.folder)
+
+
+def _preferred(found: "SideBySide") -> Literal["A", "B"]:
+    """Return which of two to go on with: the better one; where neither is, the one that drifts less."""
+    drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]
+    less = drifts[0] is not None and drifts[1] is not None and drifts[0].is_surely_less_than(drifts[1])
+    return found.better or ("A" if less else "B")
+
+
+def _gained(side: "Side") -> bool:
+    return side.over_base.comparison.ci95[0] > 0
 
 
 def _pair(a: Path, b: Path, task: "Task", *, force: bool) -> "RecipePair":
@@ -189,12 +210,9 @@ def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, obje
 
     model = known["--model"] or pair.a.base.id
     loading = {name: value for name, value in known.items() if name != "--model"}
-    drifts = [side.over_base.price.drift if side.over_base.price else None for side in found.sides.values()]
-    less = drifts[0] is not None and drifts[1] is not None and drifts[0].is_surely_less_than(drifts[1])
-    chosen = found.better or ("A" if less else "B")
+    chosen = _preferred(found)
     recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
-    gains = found.sides[chosen].over_base.comparison.ci95[0] > 0
-    if gains and can_be_baked(recipe.describe(), head=recipe.head):
+    if _gained(found.sides[chosen]) and can_be_baked(recipe.describe(), head=recipe.head):
         out = free_name(Path(folder).parent / "model")
         return spelt("bake", model, options={"--recipe": folder, "--out": out, **loading})
     return spelt("inspect", model, options={"--recipe": folder, **loading})

@@ -7,6 +7,7 @@ from strop.runs.find import finished_run, recipe_folder
 from strop.runs.folder import RunFolder, moment_of
 from strop.runs.leaderboard import Leaderboard, Standing, State
 from strop.runs.lock import LOCK_FILE, is_unused, locked
+from strop.runs.pairing import pair_answers, same_examples
 from strop.runs.price import Continuation, Price
 from strop.runs.result import (
     BaseModel,
@@ -58,11 +59,13 @@ __all__ = [
     "locked",
     "moment_of",
     "numbered_groups",
+    "pair_answers",
     "peak_rss_bytes",
     "read_answers",
     "read_spectra",
     "read_trials",
     "recipe_folder",
+    "same_examples",
     "thinned",
     "versions",
     "without_password",

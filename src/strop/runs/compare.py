@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from strop.errors import UsageError
+from strop.runs.answers import read_answers
 from strop.runs.find import finished_run
+from strop.runs.pairing import pair_answers
 from strop.runs.result import RunResult
 from strop.runs.sides import Change, Side, SideBySide
 
@@ -14,7 +16,9 @@ and dtypes make as much of it."""
 
 
 def compare_runs(a: Path, b: Path) -> SideBySide:
-    """Return what two finished runs measured, side by side; only their gains over the base are paired.
+    """Return what two finished runs measured, side by side, and pair by pair where both kept their answers to the same examples.
+
+    Runs of older versions kept none, and of metrics that no single answer has, such as F1, only figures are compared.
 
     Args:
         a: the folder of the first.
@@ -34,6 +38,7 @@ def compare_runs(a: Path, b: Path) -> SideBySide:
         base=first.base["test"],
         a=_side(first, a),
         b=_side(second, b),
+        b_over_a=pair_answers(*map(read_answers, (a, b))) if first.metric in (None, "accuracy") else None,
         shots=first.task.shots,
     )
 

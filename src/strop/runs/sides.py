@@ -58,7 +58,7 @@ class SideBySide:
     a: Side
     b: Side
     b_over_a: Change | None = None
-    """Example by example; None where two finished runs are read, of which only figures are compared."""
+    """Example by example; None where of two finished runs only figures are compared."""
     score: str | None = None
     """How answers were judged; None where two finished runs are read."""
     shots: int = 0

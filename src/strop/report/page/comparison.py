@@ -1,15 +1,13 @@
 """Several runs side by side: their figures, what each gained, and how they do against each other on the same examples."""
 
-import numpy as np
-
 from strop.report.figures import percent
 from strop.report.page import charts
 from strop.report.page.decision import headline_of, verdict_of
 from strop.report.page.document import Part
 from strop.report.page.run_files import RunFiles
 from strop.report.run import gain_spelling
-from strop.runs import RunResult, numbered_groups
-from strop.statistics import compare_differences, spell_p_value
+from strop.runs import RunResult, pair_answers, same_examples
+from strop.statistics import spell_p_value
 from strop.tables import Table
 
 
@@ -61,22 +59,22 @@ def _paired(runs: list[tuple[str, RunFiles]]) -> list[Part]:
     runs = [(name, run) for name, run in runs if run.answers and run.answers[0].right_after is not None]
     if len(runs) < 2:
         return []
-    asked = [[(answer.row, answer.prompt) for answer in run.answers] for _, run in runs]
-    same = [pair for pair, own in zip(runs, asked, strict=True) if own == asked[0]]
+    same = [(name, run) for name, run in runs if same_examples(run.answers, runs[0][1].answers)]
     if len(same) < 2:
         return ["The runs were not measured on the same examples, so they are not compared one by one."]
-    right = {name: np.array([bool(answer.right_after) for answer in run.answers]) for name, run in same}
-    best = max(right, key=lambda name: float(right[name].mean()))
-    groups = np.array(numbered_groups(same[0][1].answers))
+    right = {name: sum(bool(answer.right_after) for answer in run.answers) / len(run.answers) for name, run in same}
+    best = max(right, key=right.__getitem__)
+    of_best = next(run.answers for name, run in same if name == best)
     rows = []
-    for name in right:
-        if name == best:
+    for name, run in same:
+        change = pair_answers(of_best, run.answers) if name != best else None
+        if change is None:
             continue
-        found = compare_differences(right[name].astype(float) - right[best], groups=groups, right_or_wrong=True)
+        found = change.comparison
         low, high = found.ci95
         rows.append(
-            (name, percent(float(right[name].mean())), f"{100 * found.gain:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}",
+            (name, percent(right[name]), f"{100 * found.gain:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}",
              spell_p_value(found.p_value))
         )  # fmt: skip
-    title = f"Against {best} ({percent(float(right[best].mean()))}), on the same {len(groups):,} examples"
+    title = f"Against {best} ({percent(right[best])}), on the same {len(of_best):,} examples"
     return [Table(title, ("run", "right", "points", "95 % interval", "by chance"), tuple(rows))]
