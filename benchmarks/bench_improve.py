@@ -1,20 +1,22 @@
 """What `strop improve` chooses within a budget, beside each family alone for as long; and what it makes of tasks nothing helps.
 
-python bench_improve.py race world-facts int-mult --seconds 300 --runs DIR [--data SHARED]
+python bench_improve.py race world-facts int-mult --seconds 300 --alone sharpen,lora --runs DIR [--data SHARED]
 python bench_improve.py nothing --seconds 120 --seeds 20 --runs DIR
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import strop
 from bench_evidence import MODEL, task_of
-from common import write_result
+from common import RESULTS, breadth_of, write_result
 from strop.improving import FAMILIES, ImprovePlan, improve
 from strop.proving import Budget, RunOptions, RunOutcome
 from strop.tasks import Task
@@ -36,6 +38,7 @@ def row_of(found: RunOutcome, seconds: float) -> dict[str, Any]:
         "count": result.edited["test"].count,
         "gain": result.comparison["test"].gain,
         "gain_ci95": list(result.comparison["test"].ci95),
+        **breadth_of(result),
         "drift": drift.kl if drift is not None else None,
         "tokens_per_request": chosen.tokens_per_request,
         "budget_seconds": found.leaderboard.budget_seconds,
@@ -66,21 +69,24 @@ def raced(task: Task, plan: ImprovePlan, seconds: float, folder: Path) -> dict[s
     return row_of(found, time.monotonic() - started)
 
 
-def race(names: list[str], preset: Any, seconds: float, folder: Path) -> None:
-    """Race all families at each task, then each family alone for as long, and write down all of it."""
-    found: dict[str, Any] = {}
+def race(names: list[str], preset: Any, seconds: float, folder: Path, alone: Sequence[str]) -> None:
+    """Race all families at each task, then some alone for as long, and write down all of it beside what is there."""
     for name in names:
-        task, own = task_of(name), folder / name
-        found[name] = {"all": raced(task, ImprovePlan(preset=preset), seconds, own / "all")}
-        print(name, "all", found[name]["all"]["chosen"], found[name]["all"]["accuracy"], flush=True)
-        for family in ALONE:
+        for family in ("all", *alone):
+            families = tuple(each for each in FAMILIES if family in ("all", each))
+            plan = ImprovePlan(preset=preset, families=families)
             try:
-                plan = ImprovePlan(preset=preset, families=(family,))
-                found[name][family] = raced(task, plan, seconds, own / family)
-                print(name, family, found[name][family]["chosen"], found[name][family]["accuracy"], flush=True)
+                line = raced(task_of(name), plan, seconds, folder / name / family)
+                print(name, family, line["chosen"], line["accuracy"], round(line["seconds"]), flush=True)
             except strop.StropError as error:
-                found[name][family] = {"refused": str(error)}
-        write_result(f"improve_{preset}", {"model": MODEL, "seconds": seconds, "tasks": found})
+                line = {"refused": str(error)}
+            result = f"improve_{preset}"
+            known = (
+                json.loads((RESULTS / f"{result}.json").read_text()) if (RESULTS / f"{result}.json").is_file() else {}
+            )
+            tasks = known.get("tasks", {})
+            tasks.setdefault(name, {})[family] = line
+            write_result(result, {"model": MODEL, "seconds": seconds, "tasks": tasks})
 
 
 def nothing(seeds: int, seconds: float, folder: Path) -> None:
@@ -115,6 +121,7 @@ if __name__ == "__main__":
     parser.add_argument("tasks", nargs="*", default=["world-facts", "int-sum", "int-mult"])
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--alone", default=",".join(ALONE), help="families that race alone too")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--runs", type=Path, default=Path("runs/improve"), help="folder the runs are kept in")
     parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
@@ -122,6 +129,6 @@ if __name__ == "__main__":
     if given.data is not None:
         os.environ["STROP_DATA"] = str(given.data.absolute())
     if given.what == "race":
-        race(given.tasks, given.preset, given.seconds, given.runs)
+        race(given.tasks, given.preset, given.seconds, given.runs, given.alone.split(","))
     else:
         nothing(given.seeds, given.seconds, given.runs)
