@@ -68,7 +68,7 @@ class Judge:
         if known is not None:
             return known
         base = self.base(share.select)
-        scorer = self._scorer(found.shots, share.select)
+        scorer = self._scorer(found.shots, share.select, edited=bool(found.edits))
         evaluation = base
         if found.changes:
             with found.edits.applied(self._given.model, anatomy=self._given.anatomy, decompose=self._given.decompose):
@@ -108,10 +108,10 @@ class Judge:
             self.tokens += scorer.tokens
         return self._base[examples]
 
-    def _scorer(self, shots: int | None, examples: int) -> Scorer | ClassScorer:
+    def _scorer(self, shots: int | None, examples: int, *, edited: bool = False) -> Scorer | ClassScorer:
         given = self._given
         if shots is not None:
-            return scorer_with(given, shots, examples)
+            return scorer_with(given, shots, examples, edited=edited)
         return scorer_of(
             given.model,
             given.tokenizer,

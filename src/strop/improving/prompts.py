@@ -69,7 +69,9 @@ class PromptChooser:
         return journal.measure(key, functools.partial(scorer.evaluate, progress=journal.progress))
 
 
-def scorer_with(given: Assignment, shots: int | None, limit: int | None, *, split: str = "select") -> Scorer:
+def scorer_with(
+    given: Assignment, shots: int | None, limit: int | None, *, split: str = "select", edited: bool = False
+) -> Scorer:
     """Return what scores a split's examples with some solved rows before each.
 
     Args:
@@ -77,6 +79,7 @@ def scorer_with(given: Assignment, shots: int | None, limit: int | None, *, spli
         shots: how many; None for as many as the task has.
         limit: most examples.
         split: select or test.
+        edited: the model will have edits on it, and so reads the solved rows anew with each example.
 
     Raises:
         TaskError: there are too few train rows, or a prompt does not fit the model.
@@ -90,7 +93,7 @@ def scorer_with(given: Assignment, shots: int | None, limit: int | None, *, spli
         task.score,
         generate=task.generate,
         anatomy=given.anatomy,
-        share_prefix=bool(task.shots),
+        share_prefix=bool(task.shots) and not edited,
     )
 
 
