@@ -131,11 +131,11 @@ class MethodCall:
             spent = time.monotonic() - self.began if self.began is not None else 0.0
             options = dataclasses.replace(options, family=anatomy.family, progress=progress, spent_seconds=spent)
             found = method(model, tokenizer, task if task.counts else None, plan, options)
-            changed = self._changed(found, model, tokenizer, task, plan, anatomy)
+            changed = self._changed(found, model, tokenizer, task, anatomy)
         self._print(found, task, changed, plan)
 
     def _changed(
-        self, found: "RunOutcome", model: Any, tokenizer: Any, task: "Task", plan: Any, anatomy: "Anatomy"
+        self, found: "RunOutcome", model: Any, tokenizer: Any, task: "Task", anatomy: "Anatomy"
     ) -> "ChangedAnswers | None":
         """Return answers that the recipe changed, where they are asked for; a finished run that is read back has none."""
         from strop.recipe import applied
@@ -143,7 +143,7 @@ class MethodCall:
 
         if self.show_changes is None or found.test_evaluations is None:
             return None
-        examples = task.examples("test", limit=plan.test_limit)
+        examples = task.examples("test", limit=found.test_evaluations[0].count)  # a race may have measured a sample
         on = functools.partial(applied, model, found.recipe, family=anatomy.family)
         return changed_answers(model, tokenizer, examples, found.test_evaluations, after=on, most=self.show_changes)
 

@@ -60,6 +60,17 @@ class Entry:
         """Of the contender."""
         return self.contender.name
 
+    @property
+    def in_short(self) -> str:
+        """What select says of it, on one line."""
+        figures = self.trial.figures
+        measured = figures.metric[1] if figures.metric is not None else figures.accuracy
+        shown = f"{100 * measured:.1f} %, " if measured is not None else ""
+        gained = f" ({100 * self.gain.gain:+.1f} points)" if measured is not None else f" ({self.gain.gain:+.3f})"
+        drift = f", drift {self.drift.spelt_kl}" if self.drift is not None else ""
+        found = "" if self.found.changes else ", nothing that helps"
+        return f"{shown}loss {figures.loss:.3f} on {figures.count} select examples{gained}{drift}{found}"
+
     def came_late(self, rounds: int) -> bool:
         """Return whether it was found in the last of so many rounds, or after them."""
         return self.trial.key.round >= rounds > 1 and not self.trial.key.candidate.get("carried")

@@ -14,10 +14,12 @@ from strop.checkpoints import takes_names
 from strop.errors import UsageError
 from strop.export import export_peft
 from strop.files import write_text
+from strop.improving.foresight import RaceForesight
 from strop.improving.improver import Improver, refuse_no_contender
 from strop.improving.keeping import LEADERBOARD
-from strop.improving.pace import Pace
+from strop.improving.pace import Pace, Tempo
 from strop.improving.plan import EFFORTS, ImprovePlan
+from strop.improving.reserve import MOST_TO_PROVE, Proof, Reserve
 from strop.proving import Assignment, Budget, DriftFromBase, Guard, RunOptions, RunOutcome, RunSettings, conduct
 from strop.runs import Leaderboard
 from strop.scoring import writes
@@ -27,9 +29,6 @@ ADAPTER = "adapter"
 """What a winning LoRA is saved as, beside the recipe: an adapter that PEFT loads."""
 PROMPTED = "task.yaml"
 """What a winning prompt is saved as, beside the recipe: the task, asked with it."""
-
-MOST_TO_PROVE = 1 / 3
-"""The share of the budget that the look at test may take: beyond it a sample of the split is measured."""
 
 FEWEST_PROVED = 100
 """Test examples that are measured at least, where there are as many."""
@@ -78,19 +77,12 @@ def improve(
     with options.in_force():
         given = Assignment.of(model, tokenizer, task, options)
         options = _guarded(plan, given, options)
-        pace = Pace.measured(given)
-        plan = _resumed(plan, options) or _sized(plan, given, pace, options)
-        seconds = _seconds_to_choose(plan, given, pace, options)
-        improver = Improver(
-            given,
-            plan,
-            pace=pace,
-            seconds=seconds,
-            budget_seconds=options.budget.seconds or plan.effort.seconds,
-            drift_text=options.drift_text,
-        )
+        budget_seconds = options.budget.seconds or plan.effort.seconds
+        tempo = Tempo(Pace.measured(given), budget_seconds=budget_seconds)
+        plan, reserve = _sized(plan, given, tempo, options, budget_seconds)
+        improver = Improver(given, plan, reserve=reserve, drift_text=options.drift_text)
         refuse_no_contender(improver)
-        for line in _expectation(improver, plan, options, seconds):
+        for line in _expectation(improver, plan, reserve):
             options.progress.note(line)
         spent = options.spent_seconds + time.monotonic() - began
         settings = RunSettings.of("improve", plan)
@@ -99,6 +91,7 @@ def improve(
             settings,
             dataclasses.replace(options, spent_seconds=spent, budget=Budget(evaluations=options.budget.evaluations)),
             finishing=lambda outcome: _with_leaderboard(outcome, improver, source),
+            foresight=RaceForesight(improver),
         )
     if found.leaderboard is None and found.folder is not None:  # it was finished already
         return dataclasses.replace(found, leaderboard=Leaderboard.read(found.folder / LEADERBOARD))
@@ -126,40 +119,38 @@ def _resumed(plan: ImprovePlan, options: RunOptions) -> ImprovePlan | None:
     return dataclasses.replace(plan, test_limit=limit) if isinstance(limit, int) else plan
 
 
-def _sized(plan: ImprovePlan, given: Assignment, pace: Pace, options: RunOptions) -> ImprovePlan:
-    """Return a plan whose look at test takes its share of the budget at most: of a large split a sample is measured."""
-    available = len(given.task.examples("test"))
-    seconds = options.budget.seconds
-    if plan.test_limit is not None or seconds is None:
-        return plan
-    most = available
-    while most > FEWEST_PROVED and _proving(most, given, pace, options) > seconds * MOST_TO_PROVE:
-        most = max(FEWEST_PROVED, most * 9 // 10)
-    return plan if most >= available else dataclasses.replace(plan, test_limit=most)
+def _sized(
+    plan: ImprovePlan, given: Assignment, tempo: Tempo, options: RunOptions, budget_seconds: float
+) -> tuple[ImprovePlan, Reserve]:
+    """Return a plan whose look at test takes its share of the budget at most, of a large split on a sample, and what that is."""
+    guarded = any(guard.measure.name == "drift" for guard in options.guards)  # which has read the base's side of it
+    readings = (1 if guarded else 2) if writes(given.model, given.anatomy) else 0
+    asks = options.rivals and given.task.labels is None and given.task.score != "perplexity"
+    available = len(given.task.examples("test", limit=plan.test_limit))
+    proof = Proof(
+        examples=available,
+        fewest=FEWEST_PROVED if plan.test_limit is None else available,
+        drift_readings=readings,
+        rivals=tempo.time_asking(given) if asks else (),
+    )
+    reserve = Reserve(tempo, proof, budget_seconds=budget_seconds)
+    begun = _resumed(plan, options)
+    if begun is None and plan.test_limit is None:
+        most = reserve.fitting(MOST_TO_PROVE * budget_seconds)
+        begun = plan if most >= available else dataclasses.replace(plan, test_limit=most)
+    plan = begun or plan
+    proof = dataclasses.replace(proof, examples=len(given.task.examples("test", limit=plan.test_limit)))
+    return plan, Reserve(tempo, proof, budget_seconds=budget_seconds)
 
 
-def _proving(examples: int, given: Assignment, pace: Pace, options: RunOptions) -> float:
-    return pace.seconds_to_prove(examples, rivals=options.rivals, shots=given.task.labels is None)
-
-
-def _seconds_to_choose(plan: ImprovePlan, given: Assignment, pace: Pace, options: RunOptions) -> float:
-    """Return when all choosing is to be over, in seconds from the run's beginning."""
-    examples = len(given.task.examples("test", limit=plan.test_limit))
-    assert options.budget.seconds is not None  # the preset's, where none was given
-    return options.budget.seconds - _proving(examples, given, pace, options)
-
-
-def _expectation(improver: Improver, plan: ImprovePlan, options: RunOptions, seconds: float) -> Iterator[str]:
+def _expectation(improver: Improver, plan: ImprovePlan, reserve: Reserve) -> Iterator[str]:
     """Say before it begins what fits the budget, what the look at test will take, and what more would add."""
-    budget = options.budget.seconds
-    assert budget is not None  # the preset's, where none was given
-    task = improver.given.task
-    test = len(task.examples("test", limit=plan.test_limit))
+    task, test = improver.given.task, reserve.proof.examples
     names = ", ".join(own.name for own in improver.contenders)
     rounds, most = len(plan.effort.rounds), plan.counts(task.counts["select"])[-1]
-    yield f"in {budget:.0f} s: {names}; in {rounds} rounds of up to {most} select examples"
+    yield f"in {reserve.budget_seconds:.0f} s: {names}; in {rounds} rounds of up to {most} select examples"
     sample = f"a sample of {test} of {task.counts['test']}" if test < task.counts["test"] else f"{test}"
-    yield f"the measurement on {sample} held-out examples will take about {budget - seconds:.0f} s of it"
+    yield f"the measurement on {sample} held-out examples will take about {reserve.seconds():.0f} s of it"
     if plan.drift is not None and writes(improver.given.model, improver.given.anatomy):
         yield f"guard: drift at most {plan.drift:g} nats per token (--guard none lifts it)"
     for name, (_, why) in improver.left_out.items():

@@ -12,11 +12,12 @@ from strop.improving.building import all_names, builders
 from strop.improving.contenders import CONTENDERS, Contender, Share
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
-from strop.improving.judge import Judge
+from strop.improving.judge import Judge, kind_of
 from strop.improving.keeping import Kept
-from strop.improving.pace import Pace
+from strop.improving.pace import EXAMPLES
 from strop.improving.plan import ImprovePlan
 from strop.improving.preparing import MOST_TO_PREPARE, prepare, texts_of
+from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.proving import (
     Assignment,
     Budget,
@@ -37,19 +38,6 @@ FEWEST_KEPT = 2
 """Contenders that go on to the next round at least."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Clock:
-    """When what must be over, in seconds from the run's beginning."""
-
-    begins: float
-    ends: float
-    """All choosing."""
-
-    def after(self, share: float) -> float:
-        """Return when a share of the time between is over."""
-        return self.begins + share * (self.ends - self.begins)
-
-
 NO_TIME = "there was no time left for it; give a longer --time-limit."
 
 
@@ -62,9 +50,7 @@ class Improver:
     Args:
         given: what is to be improved.
         plan: the settings.
-        pace: of this machine, which sizes what each contender reads.
-        seconds: all choosing is to be over by then, from the run's beginning.
-        budget_seconds: all that there is, the look at test included.
+        reserve: what all choosing leaves of the budget; its tempo sizes what each contender reads.
         drift_text: what drift from the base is measured on.
 
     Raises:
@@ -76,15 +62,14 @@ class Improver:
         given: Assignment,
         plan: ImprovePlan,
         *,
-        pace: Pace,
-        seconds: float,
-        budget_seconds: float,
+        reserve: Reserve,
         drift_text: DriftText,
     ) -> None:
         self.given = given
         self.plan = plan
-        self._pace, self._seconds, self._drift_text = pace, seconds, drift_text
-        self._budget_seconds = budget_seconds
+        self._drift_text = drift_text
+        self.reserve = reserve
+        """What all choosing leaves of the budget."""
         self._counts = plan.counts(len(given.task.examples("select")))
         self.left_out: dict[str, tuple[Contender, str]] = {}
         """Who is not in the running, and why."""
@@ -127,19 +112,48 @@ class Improver:
             journal: where finished trials and decisions are kept.
         """
         self._journal, self._kept = journal, Kept(journal)
-        self._judge = Judge(self.given, journal, self._kept, drift_text=self._drift_text, seed=self.plan.seed)
-        began = self._prepared()
-        clock = _Clock(began, max(self._seconds, began))
-        self._unedited = self._judge.unedited(self._counts[-1])
+        self._judge = Judge(
+            self.given,
+            journal,
+            self._kept,
+            tempo=self.reserve.tempo,
+            drift_text=self._drift_text,
+            seed=self.plan.seed,
+        )
+        self._began = self._prepared()
         standing, share = [own for own in self.contenders if own.name not in self.left_out], 0.0
         for number, (own, count) in enumerate(zip(self.plan.effort.rounds, self._counts, strict=True), start=1):
             share += own.time
-            self._round(number, standing, count, until=clock.after(share))
+            if number > 1 and not self._has_time_for(number, standing, count):
+                break
+            self._unedited = self._judge.unedited(count)
+            self._round(number, standing, count, until=self._after(share))
             ranked = by_merit([self._entries[c.name] for c in standing if c.name in self._entries])
             kept = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
             standing = [*kept, *(c for c in standing if c.name in self._waiting)]  # who had no turn was not beaten
-        self._build(until=clock.ends)
+        self._build(until=self._after(1.0))
         return self._choice()
+
+    def _after(self, share: float) -> float:
+        """Return when a share of the time to choose is over, as it is foreseen now, in seconds from the run's beginning."""
+        return self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0)
+
+    @property
+    def _leading(self) -> tuple[str, ...]:
+        """The kind of work that it would be to prove who leads."""
+        leader = self.decision.leader
+        return (kind_of(leader.found, leader.name),) if leader is not None else ()
+
+    @property
+    def chosen_kinds(self) -> tuple[str, ...]:
+        """The kind of work that it is to read an example with the choice on the model; none where the model stays as it is."""
+        chosen = self.decision.chosen
+        return (kind_of(chosen.found, chosen.name),) if chosen is not None else ()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run's beginning."""
+        return self._journal.stopwatch.seconds
 
     @property
     def decision(self) -> Decision:
@@ -148,7 +162,7 @@ class Improver:
             tuple(self._entries.values()),
             dict(self.left_out),
             objective=self.plan.objective,
-            budget_seconds=self._budget_seconds,
+            budget_seconds=self.reserve.budget_seconds,
             rounds=len(self._counts),
         )
 
@@ -158,7 +172,7 @@ class Improver:
         known = journal.recall("prepared")
         if known is None:
             begun = journal.stopwatch.seconds
-            until = begun + MOST_TO_PREPARE * max(self._seconds - begun, 0.0)
+            until = begun + MOST_TO_PREPARE * max(self.reserve.ends() - begun, 0.0)
             texts = prepare(self.given, self.contenders, journal, until=until)
             known = {"texts": texts, "seconds": journal.stopwatch.seconds}
             journal.remember("prepared", known)
@@ -173,7 +187,6 @@ class Improver:
         self._journal.say(
             f"round {number} of {len(self._counts)}: {len(standing)} in the running, {count} select examples"
         )
-        self._judge.unedited(count)
         for own in standing:  # first the cheap look at what there is, so that all are judged on as many
             earlier = self._entries.get(own.name)
             if earlier is not None:
@@ -188,12 +201,27 @@ class Improver:
             self._run(own, number, count, until=until, left=len(turns) - index, given=self.given, basis="")
             self._show()
 
+    def _has_time_for(self, number: int, standing: Sequence[Contender], count: int) -> bool:
+        """Return whether all that there is can be judged on a round's examples, the same after a resume."""
+        known = self._journal.recall(f"round {number} has time")
+        if known is None:
+            entries = [self._entries[own.name] for own in standing if own.name in self._entries]
+            kinds = [kind_of(own.found, own.name) for own in entries if own.found.changes]
+            judging = sum(self.reserve.longest([kind], count) for kind in (EXAMPLES, *kinds))
+            known = self._journal.stopwatch.seconds + judging <= self.reserve.ends(self._leading)
+            self._journal.remember(f"round {number} has time", known)
+        if not known:
+            self._journal.say(f"no time is left to judge anything on {count} select examples")
+        return bool(known)
+
     def _turns(self, number: int, count: int, *, until: float) -> int:
         """Return how many contenders a round has time for, the same after a resume."""
         known = self._journal.recall(f"round {number} turns")
         if known is None:
             seconds = until - self._journal.stopwatch.seconds
-            known = max(1, math.floor(seconds / (PASSES_OF_A_TURN * count * self._pace.seconds_per_example)))
+            known = max(
+                1, math.floor(seconds / (PASSES_OF_A_TURN * count * self.reserve.tempo.pace.seconds_per_example))
+            )
             self._journal.remember(f"round {number} turns", known)
         return int(known)
 
@@ -202,7 +230,8 @@ class Improver:
     ) -> None:
         """Let one contender propose something, and keep the better of that and of what it proposed before."""
         journal = self._journal
-        share = self._share(own, number, count, until=until, left=left)
+        turn = self._turn(own, count, given=given)
+        share = self._share(own, number, count, until=until - left * turn.judging, left=left)
         if share is None:
             if own.name not in self._entries:
                 self.left_out[own.name] = own, NO_TIME
@@ -211,22 +240,36 @@ class Improver:
         before, started = self._entries.get(own.name), journal.stopwatch.seconds
         spent = before.seconds if before is not None else 0.0
         try:
-            found = self._found(own, number, share, given=given, basis=basis)
+            found = self._found(own, number, share, turn, given=given, basis=basis)
+            seconds = journal.recall(f"{own.name} {number} seconds")
+            if seconds is None:
+                seconds = journal.stopwatch.seconds - started
+                journal.remember(f"{own.name} {number} seconds", seconds)
+            entry = self._judge.entry(own, number, share, found, seconds=spent + seconds, check=turn.refuse_to_judge)
         except StropError as error:
             self.left_out[own.name] = own, reason_in(error)
             journal.say(f"{own.name}: {reason_in(error)}")
             return
-        seconds = journal.recall(f"{own.name} {number} seconds")
-        if seconds is None:
-            seconds = journal.stopwatch.seconds - started
-            journal.remember(f"{own.name} {number} seconds", seconds)
-        entry = self._judge.entry(own, number, share, found, seconds=spent + seconds)
-        journal.say(f"{own.name}: {_in_short(entry)}")
+        journal.say(f"{own.name}: {entry.in_short}")
         worse = before is not None and before.trial.merit > entry.trial.merit
         kept = before if worse and before is not None else entry
         every = dataclasses.replace(kept.found, tried=found.tried)  # it was chosen among those of this round too
         self._entries[own.name] = dataclasses.replace(kept, found=every, seconds=spent + seconds)
         self.left_out.pop(own.name, None)
+
+    def _turn(self, own: Contender, count: int, *, given: Assignment) -> Turn:
+        """Return what ends a contender's turn, so that what it finds can still be judged, and proved."""
+        on_prompt = given.task is not self.given.task and given.task.shots is not None
+        plain = own.name if on_prompt else EXAMPLES
+        return Turn(
+            self.reserve,
+            self._journal.stopwatch,
+            kinds=PROMPT_KINDS if own.family == "prompt" else (plain,),
+            leading=self._leading,
+            plain=plain,
+            examples=count,
+            drifts=own.family != "prompt" and self.given.task.labels is None,
+        )
 
     def _share(self, own: Contender, number: int, count: int, *, until: float, left: int) -> Share | None:
         """Return what a contender gets in a round, the same after a resume; None where no time is left."""
@@ -245,12 +288,13 @@ class Improver:
             objective=self.plan.objective,
             seed=self.plan.seed,
         )
-        fits = seconds > 2 * count * self._pace.seconds_per_example  # less than it takes to judge it twice
-        sized = dataclasses.replace(share, train=own.size(share, self._pace)) if fits else None
+        pace = self.reserve.tempo.pace
+        fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
+        sized = dataclasses.replace(share, train=own.size(share, pace)) if fits else None
         self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
         return sized
 
-    def _found(self, own: Contender, number: int, share: Share, *, given: Assignment, basis: str) -> Found:
+    def _found(self, own: Contender, number: int, share: Share, turn: Turn, *, given: Assignment, basis: str) -> Found:
         """Return what a contender proposes in a round, within its time."""
         known = self._kept.found(own.name, number)
         if known is not None:
@@ -275,6 +319,7 @@ class Improver:
                 folder=folder,
                 basis=basis,
                 about=own.name,
+                deadline=turn,
             )
         )
         stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
@@ -332,16 +377,6 @@ class Improver:
         if chosen is None:
             return Choice(Start(), self._unedited, self._unedited, tokens=tokens)
         return Choice(chosen.found.edits, self._unedited, chosen.trial, tokens=tokens, shots=chosen.found.shots)
-
-
-def _in_short(entry: Entry) -> str:
-    figures = entry.trial.figures
-    measured = figures.metric[1] if figures.metric is not None else figures.accuracy
-    shown = f"{100 * measured:.1f} %, " if measured is not None else ""
-    gained = f" ({100 * entry.gain.gain:+.1f} points)" if measured is not None else f" ({entry.gain.gain:+.3f})"
-    drift = f", drift {entry.drift.spelt_kl}" if entry.drift is not None else ""
-    found = "" if entry.found.changes else ", nothing that helps"
-    return f"{shown}loss {figures.loss:.3f} on {figures.count} select examples{gained}{drift}{found}"
 
 
 def refuse_no_contender(improver: Improver) -> None:

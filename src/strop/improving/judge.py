@@ -1,10 +1,12 @@
 """Judge proposals side by side: all of a round on the same select examples, each paired with the model as it is."""
 
 import dataclasses
+from collections.abc import Callable
 
 from strop.improving.contenders import Contender, Share
 from strop.improving.entry import Entry, Found
 from strop.improving.keeping import Kept
+from strop.improving.pace import DRIFT, EXAMPLES, GUARDS, Tempo, asked
 from strop.improving.prompts import scorer_with
 from strop.proving import Assignment, DriftFromBase, DriftReader, DriftText, Journal, Trial, TrialKey, free_rivals
 from strop.runs import GuardReading
@@ -19,13 +21,16 @@ class Judge:
         given: the model and the task.
         journal: of the run.
         kept: where entries are written down.
+        tempo: of the machine, which is told how long everything takes.
         drift_text: what drift from the base is measured on.
         seed: of intervals.
     """
 
-    def __init__(self, given: Assignment, journal: Journal, kept: Kept, *, drift_text: DriftText, seed: int) -> None:
+    def __init__(
+        self, given: Assignment, journal: Journal, kept: Kept, *, tempo: Tempo, drift_text: DriftText, seed: int
+    ) -> None:
         self._given, self._journal, self._kept = given, journal, kept
-        self._seed = seed
+        self._tempo, self._seed = tempo, seed
         self._measure = DriftFromBase(drift_text)
         self._reader = _reader_of(given, self._measure, journal)
         self._base: dict[int, Evaluation] = {}
@@ -52,6 +57,7 @@ class Judge:
         *,
         seconds: float,
         earlier: Entry | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Entry:
         """Return a proposal as it is judged on the examples of a round; what it costs elsewhere is read once.
 
@@ -62,18 +68,21 @@ class Judge:
             found: the proposal.
             seconds: that were spent on it.
             earlier: how it was judged in an earlier round, where it is of one.
+            check: raises where it is too late to judge what has not been.
         """
         key = self.key(contender, number, examples=share.select, carried=earlier is not None)
         known = self._kept.entry(contender, key, found)
         if known is not None:
             return known
+        if found.changes:
+            check()
         base = self.base(share.select)
         scorer = self._scorer(found.shots, share.select, edited=bool(found.edits))
         evaluation = base
         if found.changes:
             with found.edits.applied(self._given.model, anatomy=self._given.anatomy, decompose=self._given.decompose):
                 self._journal.progress.start(f"judging {contender.name}", scorer.steps)
-                said = scorer.evaluate(progress=self._journal.progress)
+                said = self._read(scorer, kind_of(found, contender.name))
                 drift, guards = self._cost(found, key) if earlier is None else (earlier.drift, earlier.guards)
             self.tokens += scorer.tokens
             evaluation = dataclasses.replace(said, tokens=base.tokens)  # an answer may be cut into other tokens
@@ -104,9 +113,16 @@ class Judge:
         if examples not in self._base:
             scorer = self._scorer(None, examples)
             self._journal.progress.start("judging the model as it is", scorer.steps)
-            self._base[examples] = scorer.evaluate(progress=self._journal.progress)
+            self._base[examples] = self._read(scorer, EXAMPLES)
             self.tokens += scorer.tokens
         return self._base[examples]
+
+    def _read(self, scorer: Scorer | ClassScorer, kind: str) -> Evaluation:
+        """Return what the model as it stands says of some examples, and note how long it took."""
+        began = self._journal.stopwatch.seconds
+        said = scorer.evaluate(progress=self._journal.progress)
+        self._tempo.note(kind, scorer.example_count, self._journal.stopwatch.seconds - began)
+        return said
 
     def _scorer(self, shots: int | None, examples: int, *, edited: bool = False) -> Scorer | ClassScorer:
         given = self._given
@@ -141,9 +157,27 @@ class Judge:
             return None, guards.readings(None)
         drift = None
         if self._reader is not None and not found.edits.holds_for_one_length:
+            began = self._journal.stopwatch.seconds
             drift = self._reader.read()
+            self._tempo.note(DRIFT, 1, self._journal.stopwatch.seconds - began)
             guards.take(self._measure.fingerprint, key, drift.kl)
-        return drift, guards.readings(key)
+        began = self._journal.stopwatch.seconds
+        readings = guards.readings(key)
+        self._tempo.note(GUARDS, 1, self._journal.stopwatch.seconds - began)
+        return drift, readings
+
+
+def kind_of(found: Found, name: str) -> str:
+    """Return the kind of work that it is to read an example with a proposal on the model.
+
+    Args:
+        found: the proposal.
+        name: of the contender.
+    """
+    if found.edits:
+        as_fast = found.shots is None and found.edits.head is None
+        return EXAMPLES if as_fast and all(own.kind == "weight" for own in found.edits.interventions) else name
+    return asked(found.shots) if found.shots is not None else EXAMPLES
 
 
 def _reader_of(given: Assignment, measure: DriftFromBase, journal: Journal) -> DriftScorer | None:

@@ -7,6 +7,7 @@ from strop.proving.choice import Choice, Start
 from strop.proving.claim import Claim
 from strop.proving.compare import RecipePair, compare_recipes
 from strop.proving.conduct import Chooser, RunSettings, conduct
+from strop.proving.deadline import Deadline, Foresight
 from strop.proving.drift import DriftFromBase, DriftReader, DriftText, texts_beside_drift
 from strop.proving.find_study import find_study
 from strop.proving.guards import Guard, Guards
@@ -17,7 +18,7 @@ from strop.proving.notice import Notice
 from strop.proving.options import Executor, RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.own_task import own_text_task
-from strop.proving.price import price_of
+from strop.proving.price import price_of, seconds_of_continuations
 from strop.proving.prove import Measurement, prove, states_below, unproved_recipe
 from strop.proving.rivals import free_rivals, measure_rivals
 from strop.proving.study import Study
@@ -37,10 +38,12 @@ __all__ = [
     "Choice",
     "Chooser",
     "Claim",
+    "Deadline",
     "DriftFromBase",
     "DriftReader",
     "DriftText",
     "Executor",
+    "Foresight",
     "Guard",
     "Guards",
     "Journal",
@@ -73,6 +76,7 @@ __all__ = [
     "own_text_task",
     "price_of",
     "prove",
+    "seconds_of_continuations",
     "states_below",
     "texts_beside_drift",
     "unproved_recipe",

@@ -17,7 +17,9 @@ from strop.proving.assignment import Assignment
 from strop.proving.beside import write_beside
 from strop.proving.budget import Budget
 from strop.proving.choice import Choice
+from strop.proving.deadline import UNHURRIED, Foresight
 from strop.proving.guards import Guards, Ready, ready_guards
+from strop.proving.held_out import HeldOut
 from strop.proving.help import helped
 from strop.proving.journal import Journal
 from strop.proving.measures import Base
@@ -32,7 +34,7 @@ from strop.proving.study import Study
 from strop.proving.trials import CandidateSpace, Trial
 from strop.recipe import Recipe
 from strop.runs import STUDY_FILE, BudgetUse, RunFolder, RunResult, Stopwatch, locked, without_password
-from strop.scoring import ClassScorer, Scorer, asks_for_the_time, now, scorer_of
+from strop.scoring import ClassScorer, Scorer, asks_for_the_time, now
 from strop.statistics import ObjectiveName, Rivals
 
 Command = Literal["search", "prune", "sharpen", "train", "improve"]
@@ -124,6 +126,7 @@ def conduct(
     *,
     check_test: Callable[[Scorer | ClassScorer], None] | None = None,
     finishing: Callable[[RunOutcome], RunOutcome] | None = None,
+    foresight: Foresight = UNHURRIED,
 ) -> RunOutcome:
     """Let the select split choose, then measure the choice once on test and write down all of it.
 
@@ -135,6 +138,7 @@ def conduct(
         options: where it writes, and what it may spend.
         check_test: raises, before the choice is made, where it could not be measured on the test examples.
         finishing: writes what else there is beside the recipe, before the result that says the run is finished.
+        foresight: of a budget that holds the proof too.
 
     Raises:
         RunError: the folder is in use, is being worked on, or was begun with other settings.
@@ -146,9 +150,9 @@ def conduct(
             f"Only a search has work for several workers: {settings.command} works alone; leave workers out."
         )
     if not settings.together:
-        return _lead(chooser, settings, options, check_test, finishing)
+        return _lead(chooser, settings, options, check_test, finishing, foresight)
     if process_index() == 0:
-        outcome = _lead(chooser, settings, options, check_test, finishing)
+        outcome = _lead(chooser, settings, options, check_test, finishing, foresight)
         of_all_processes(outcome)
         return outcome
     _follow(chooser, settings, options)
@@ -162,12 +166,12 @@ def _lead(
     options: RunOptions,
     check_test: Callable[[Scorer | ClassScorer], None] | None,
     finishing: Callable[[RunOutcome], RunOutcome] | None,
+    foresight: Foresight,
 ) -> RunOutcome:
     given, sitting = chooser.given, Stopwatch(options.spent_seconds)
-    examples = given.task.examples("test", limit=settings.test_limit)  # what does not fit is told before the choice
-    test = scorer_of(given.model, given.tokenizer, given.task, examples, anatomy=given.anatomy)
+    test = HeldOut.of(given, settings.test_limit)  # what does not fit is told before the choice
     if check_test is not None:
-        check_test(test)
+        check_test(test.scorer)
     options.drift_text.check(given.model, given.tokenizer, anatomy=given.anatomy)
     base = given.base
     ready = ready_guards(options.guards, Base(given.model, given.tokenizer, given.anatomy, base.fingerprint))
@@ -187,9 +191,11 @@ def _lead(
         with helped(given, study, options, command=settings.command, plan=shared) as board:
             choice = _choose(chooser, dataclasses.replace(journal, board=board))
         spent = journal.is_spent or choice.cut_short  # measuring the choice is no part of the budget
-        measured = prove(given, choice, test, progress=options.progress)
+        test = test.in_time(foresight, journal.say)
+        plan = {**plan, "test_limit": test.limit}
+        measured = prove(given, choice, test.scorer, progress=options.progress, foresight=foresight)
         priced = _price(given, choice, options, ready, base.fingerprint)
-        rivals = _rivals(given, choice, measured, test, settings, options)
+        rivals = _rivals(given, choice, measured, test, settings, options, foresight)
         recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
             recipe,
@@ -217,7 +223,9 @@ def _lead(
             outcome = finishing(outcome)
         if run is not None:
             run.finish(
-                recipe.save, result, write_beside=lambda folder: write_beside(folder, given, choice, measured, examples)
+                recipe.save,
+                result,
+                write_beside=lambda folder: write_beside(folder, given, choice, measured, test.examples),
             )
         return outcome
 
@@ -270,20 +278,22 @@ def _rivals(
     given: Assignment,
     choice: Choice,
     measured: Measurement,
-    test: Scorer | ClassScorer,
+    test: HeldOut,
     settings: RunSettings,
     options: RunOptions,
+    foresight: Foresight,
 ) -> MeasuredRivals:
     if not options.rivals:
         return MeasuredRivals(Rivals())
     return measure_rivals(
         given,
         measured,
-        test,
-        test_limit=settings.test_limit,
+        test.scorer,
+        test_limit=test.limit,
         run_tokens=choice.tokens + measured.tokens,
         seed=settings.seed,
         progress=options.progress,
+        foresight=foresight,
     )
 
 

@@ -12,6 +12,7 @@ from strop.progress import Progress
 from strop.proving.board import Board
 from strop.proving.budget import Budget, BudgetSpentError
 from strop.proving.claim import Claim
+from strop.proving.deadline import Deadline
 from strop.proving.guards import Guards
 from strop.proving.per_example import PerExample
 from strop.proving.study import Study
@@ -56,6 +57,8 @@ class Journal:
     """Candidates of this run that are on the model beneath whatever is tried."""
     board: Board | None = None
     """Where others see what they may help with; None where nobody may."""
+    deadline: Deadline | None = None
+    """An end that moves with how fast the machine is, beside the budget's; None for none."""
 
     def say(self, line: str) -> None:
         """Tell a decision to whoever watches, and to the log."""
@@ -125,7 +128,7 @@ class Journal:
         known = self.find(key)
         if known is not None:
             return known
-        if not begun and key.method not in (BASE, START) and self.is_spent:
+        if not begun and key.method not in (BASE, START) and self._is_over_for_trial:
             raise BudgetSpentError(f"The budget of {self.budget} is spent.")
         self.enqueue([key])
         claim = self.study.claim([key])
@@ -148,7 +151,10 @@ class Journal:
         Raises:
             NotFiniteError: the model before any candidate has probabilities that are not finite.
         """
+        began = self.stopwatch.seconds
         evaluation = self._evaluation(claim.key, evaluate)
+        if self.deadline is not None:
+            self.deadline.took(claim.key, self.stopwatch.seconds - began)
         none = Figures(accuracy=None, loss=math.nan, count=claim.key.examples)
         trial = Trial.of(
             claim.key,
@@ -220,7 +226,15 @@ class Journal:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the budget allows nothing further to begin."""
+        """Whether the budget, or the deadline, allows no further unit of work to begin."""
+        return self._is_budget_spent or (self.deadline is not None and self.deadline.is_reached())
+
+    @property
+    def _is_over_for_trial(self) -> bool:
+        return self._is_budget_spent or (self.deadline is not None and self.deadline.is_reached_by_trial())
+
+    @property
+    def _is_budget_spent(self) -> bool:
         return self.budget.is_limited and self.budget.is_spent(
             seconds=self.stopwatch.seconds, evaluations=self.evaluations
         )

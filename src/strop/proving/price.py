@@ -13,11 +13,14 @@ from strop.errors import StropError, reason_in
 from strop.progress import SILENT, Progress
 from strop.proving.drift import DriftFromBase, DriftReader, DriftText
 from strop.proving.guards import Ready
-from strop.runs import Continuation, Price
+from strop.runs import Continuation, Price, Stopwatch
 from strop.scoring import DriftScorer, Texts, generating_by
+from strop.scoring.own_text import TEXT_TOKENS
 
 CONTINUED, CONTINUATION_TOKENS, SHOWN_CHARACTERS = 3, 20, 60
 """How many texts are shown going on before and after, how far, and how much of what comes before."""
+TIMED_TOKENS = 5
+"""How far they go on where it is only to be known how long that takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,34 @@ def prepared_for(text: DriftText, ready: Ready) -> DriftScorer | None:
     return None
 
 
+def seconds_of_continuations(model: PreTrainedModel, anatomy: Anatomy) -> float:
+    """Return how long it takes a model to go on with the texts that are shown; 0 where it does not.
+
+    Args:
+        model: that writes text.
+        anatomy: the model's.
+    """
+    prompts = torch.zeros((CONTINUED, TEXT_TOKENS // 2), dtype=torch.long)
+    times = []
+    try:
+        for tokens in (1, 1, TIMED_TOKENS):  # once to warm up
+            watch = Stopwatch()
+            _continued(model, anatomy, prompts, tokens)
+            times.append(watch.seconds)
+    except Exception:  # its price will say why
+        return 0.0
+    _, first, some = times
+    return first + max(some - first, 0.0) * (CONTINUATION_TOKENS - 1) / (TIMED_TOKENS - 1)
+
+
+def _continued(model: PreTrainedModel, anatomy: Anatomy, prompts: Tensor, tokens: int) -> Tensor:
+    """Return prompts with some tokens more, as far as the model's context reaches."""
+    prompts = prompts.to(input_device(model))
+    most = min(tokens, anatomy.context(model) - prompts.shape[1])
+    with torch.inference_mode(), evaluating(model), generating_by(model, most):
+        return torch.as_tensor(model.generate(input_ids=prompts, attention_mask=torch.ones_like(prompts)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Continuer:
     """A model that goes on with texts, word by likeliest word."""
@@ -99,11 +130,9 @@ class _Continuer:
 
     def continuations(self, texts: Texts) -> list[str]:
         """Return how the first texts' prompts go on."""
-        prompts = texts.ids[:CONTINUED, : texts.prompt_tokens].to(input_device(self.model))
-        tokens = min(CONTINUATION_TOKENS, self.anatomy.context(self.model) - texts.prompt_tokens)
-        with torch.inference_mode(), evaluating(self.model), generating_by(self.model, tokens):
-            written = self.model.generate(input_ids=prompts, attention_mask=torch.ones_like(prompts))
-        return [self._decoded(row[texts.prompt_tokens :]) for row in torch.as_tensor(written)]
+        prompts = texts.ids[:CONTINUED, : texts.prompt_tokens]
+        written = _continued(self.model, self.anatomy, prompts, CONTINUATION_TOKENS)
+        return [self._decoded(row[texts.prompt_tokens :]) for row in written]
 
     def last_words(self, ids: Tensor) -> str:
         """Return how a prompt ends."""

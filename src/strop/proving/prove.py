@@ -10,11 +10,22 @@ from strop.checkpoints import BaseIdentity
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.choice import Choice, Start
+from strop.proving.deadline import UNHURRIED, Foresight
 from strop.proving.gpus import gpu_cost
 from strop.proving.price import Priced
 from strop.recipe import Recipe
-from strop.runs import BaseModel, Cost, PromptUsed, RunResult, TaskUsed, TrainedHead, peak_rss_bytes, versions
-from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, scorer_of, spread
+from strop.runs import (
+    BaseModel,
+    Cost,
+    PromptUsed,
+    RunResult,
+    Stopwatch,
+    TaskUsed,
+    TrainedHead,
+    peak_rss_bytes,
+    versions,
+)
+from strop.scoring import ClassScorer, Evaluation, Resources, Scorer, compare, spread
 from strop.tasks import Task
 
 
@@ -39,7 +50,14 @@ class Measurement:
         return len({id(found) for found in (self.base, self.edited, self.started) if found is not None})
 
 
-def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, progress: Progress = SILENT) -> Measurement:
+def prove(
+    given: Assignment,
+    choice: Choice,
+    test: Scorer | ClassScorer,
+    *,
+    progress: Progress = SILENT,
+    foresight: Foresight = UNHURRIED,
+) -> Measurement:
     """Measure a choice on the test split: base, start and edited model on the same examples, once.
 
     What lies below the lowest edit is computed once for all of them.
@@ -49,18 +67,22 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
         choice: made without a look at test.
         test: the held-out examples.
         progress: told of each batch.
+        foresight: told how long the model as it is took, where it was run whole.
     """
     stages = {"started": choice.start, "edited": choice.edits}
     if choice.best is choice.started:
         del stages["edited"]  # nothing was added to the start, so it is the same model
     stages = {name: edits for name, edits in stages.items() if edits}
     if choice.shots is not None:
-        return _asked_otherwise(given, choice, test, progress)
+        return _asked_otherwise(given, choice, test, progress, foresight)
     lowest = min((edit.site.layer for edit in choice.edits.interventions), default=0)
     progress.start("measuring on held-out examples", (1 + len(stages)) * test.steps)
     states = states_below(test, lowest)
     first = lowest if states is not None else 0
+    watch = Stopwatch()
     found = {"base": test.evaluate(start=first, states=states, progress=progress)}
+    if not first:
+        foresight.took_to_prove(test.example_count, watch.seconds)
     for name, edits in stages.items():
         with edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
             found[name] = test.evaluate(start=first, states=states, progress=progress)
@@ -68,19 +90,30 @@ def prove(given: Assignment, choice: Choice, test: Scorer | ClassScorer, *, prog
     return Measurement(base, found.get("edited", started or base), started, len(found) * test.tokens)
 
 
-def _asked_otherwise(given: Assignment, choice: Choice, test: Scorer | ClassScorer, progress: Progress) -> Measurement:
+def _asked_otherwise(
+    given: Assignment, choice: Choice, test: Scorer | ClassScorer, progress: Progress, foresight: Foresight
+) -> Measurement:
     """Measure a choice that puts solved rows before each prompt: the same examples, asked in other words."""
     assert choice.shots is not None  # who calls has seen to it
     other = given.task.with_shots(choice.shots)
     examples = other.examples("test", limit=test.example_count)
-    asked = scorer_of(given.model, given.tokenizer, other, examples, anatomy=given.anatomy)
+    asked = Scorer(
+        given.model,
+        given.tokenizer,
+        examples,
+        other.score,
+        generate=other.generate,
+        anatomy=given.anatomy,
+        share_prefix=not choice.edits,  # what an edited model reads is not what the base has read
+    )
     progress.start("measuring on held-out examples", test.steps + asked.steps)
+    watch = Stopwatch()
     base = test.evaluate(progress=progress)
+    foresight.took_to_prove(test.example_count, watch.seconds)
     with choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose):
         edited = asked.evaluate(progress=progress)
     edited = dataclasses.replace(edited, tokens=base.tokens)  # an answer may be cut into other tokens
     assert isinstance(test, Scorer)  # a classifier reads no examples in a prompt
-    assert isinstance(asked, Scorer)
     used = PromptUsed(choice.shots, asked.tokens_per_request, test.tokens_per_request)
     return Measurement(base, edited, None, test.tokens + asked.tokens, used)
 

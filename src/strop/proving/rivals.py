@@ -5,6 +5,7 @@ They are measured once, after the choice is made and proved, on the test example
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from strop.errors import TaskError, reason_in
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
+from strop.proving.deadline import UNHURRIED, Foresight
 from strop.proving.prove import Measurement
 from strop.runs import RunResult
 from strop.scoring import ClassScorer, Evaluation, Scorer, compare
@@ -57,6 +59,7 @@ def measure_rivals(
     run_tokens: int,
     seed: int = 0,
     progress: Progress = SILENT,
+    foresight: Foresight = UNHURRIED,
 ) -> MeasuredRivals:
     """Measure a choice's rivals on the model as it is; none where no answer is right or wrong.
 
@@ -68,6 +71,7 @@ def measure_rivals(
         run_tokens: read by the run so far.
         seed: of a sample of test examples, and of the intervals.
         progress: told of each batch.
+        foresight: of a budget that holds this too; what there is no time for is left out.
     """
     examples = given.task.examples("test", limit=test_limit)
     free = free_rivals(given.task, examples, measured.base, measured.edited, tokenizer=given.tokenizer, seed=seed)
@@ -78,7 +82,7 @@ def measure_rivals(
         return MeasuredRivals(dataclasses.replace(free, skipped=reasons))
     most_tokens = int(run_tokens * SHARE_OF_RUN / max(len(SHOT_COUNTS), 1))
     own = measured.prompt.tokens_per_request if measured.prompt is not None else test.tokens_per_request
-    asked = _Asked(given, test_limit, measured.edited, own, most_tokens, seed)
+    asked = _Asked(given, test_limit, measured.edited, own, most_tokens, seed, foresight)
     found, skipped, passes, tokens = dict(free.measured), {}, 0, 0
     for count in SHOT_COUNTS:
         name = f"shots_{count}"
@@ -154,6 +158,7 @@ class _Asked:
     edited_tokens_per_request: float
     most_tokens: int
     seed: int
+    foresight: Foresight
 
     def scorer(self, count: int) -> tuple[Scorer, NDArray[np.int64]]:
         """Return what scores the examples, or a sample of them, with `count` others before each, and their indices."""
@@ -162,11 +167,14 @@ class _Asked:
             raise _NotMeasuredError("the task's own prompts have as many, so that is the base itself.")
         try:
             examples = task.with_shots(count).examples("test", limit=self.test_limit)
+            room = self.foresight.room_for_rival(count)
+            if room < min(FEWEST_SAMPLED, len(examples)):
+                raise _NotMeasuredError("there was no time left for it; give a longer --time-limit.")
             order = np.random.default_rng(self.seed).permutation(len(examples))
-            rows = np.sort(order[:MOST_SAMPLED])
+            rows = np.sort(order[: math.floor(min(MOST_SAMPLED, room))])
             scorer = self._of([examples[row] for row in rows])
             each = scorer.tokens / len(rows)
-            within = max(int(self.most_tokens / each), FEWEST_SAMPLED)
+            within = math.floor(min(max(int(self.most_tokens / each), FEWEST_SAMPLED), room))
             if within < len(rows) or within >= len(examples) > len(rows):
                 rows = np.sort(order[:within])
                 scorer = self._of([examples[row] for row in rows])
