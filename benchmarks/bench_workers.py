@@ -7,11 +7,13 @@ included; not the start of the workers. The ideal is what remains of it where on
 """
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -106,13 +108,15 @@ def _help(address: str, seconds: float) -> None:
     study.close()
 
 
-def _help_many(address: str, seconds: float, count: int, ready: Any) -> None:
+def _help_many(address: str, seconds: float, count: int, ready: Any, spent: Any) -> None:
     ready.release()
+    before = time.process_time()
     threads = [threading.Thread(target=_help, args=(address, seconds)) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    spent.put(time.process_time() - before)
 
 
 def simulate(address: str, *, workers: int, trials: int, seconds: float, processes: int) -> dict[str, Any]:
@@ -126,21 +130,30 @@ def simulate(address: str, *, workers: int, trials: int, seconds: float, process
     shares = [(workers - 1) // processes + (own < (workers - 1) % processes) for own in range(processes)]
     with board.held():
         spawn = multiprocessing.get_context("spawn")
-        ready = spawn.Semaphore(0)
-        helpers = [spawn.Process(target=_help_many, args=(address, seconds, share, ready)) for share in shares]
+        ready, spent = spawn.Semaphore(0), spawn.Queue()
+        helpers = [spawn.Process(target=_help_many, args=(address, seconds, share, ready, spent)) for share in shares]
         for helper in helpers:
             helper.start()
         for _ in helpers:  # they load the library, which a worker does once in its life
             ready.acquire()
         time.sleep(2)  # they open the study
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         turns = _journal(study, board).in_turn(keys, portion=_layer_of)
         enqueued = time.perf_counter()
         _sleep_through(turns, seconds)
-        wall = time.perf_counter() - began
+        wall, own = time.perf_counter() - began, time.process_time() - before
+    cpu = own + sum(spent.get() for _ in helpers)
     for helper in helpers:
         helper.join()
     records = optuna.load_study(study_name="cluster", storage=address).get_trials(deepcopy=False)
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        assert record.datetime_start is not None
+        assert record.datetime_complete is not None
+        own_rows = rows.setdefault(record.user_attrs["worker"], [])
+        own_rows.append((record.datetime_start.timestamp(), record.datetime_complete.timestamp()))
+    first = min(start for each in rows.values() for start, _ in each)
+    pauses = [later[0] - earlier[1] for each in rows.values() for earlier, later in itertools.pairwise(sorted(each))]
     done = [record.user_attrs["key"] for record in records if record.state is optuna.trial.TrialState.COMPLETE]
     return {
         "workers": workers,
@@ -151,6 +164,14 @@ def simulate(address: str, *, workers: int, trials: int, seconds: float, process
         "enqueue_seconds": round(enqueued - began, 2),
         "wall_seconds": round(wall, 2),
         "overhead": round(1 - trials * seconds / (workers * wall), 4),
+        "cpu_seconds": round(cpu, 2),
+        "cpu_count": os.cpu_count(),
+        "all_began_seconds": round(max(min(each)[0] for each in rows.values()) - first, 2),
+        "first_left_seconds": round(
+            max(end for each in rows.values() for _, end in each) - min(max(each)[1] for each in rows.values()), 2
+        ),
+        "mean_pause_seconds": round(statistics.mean(pauses), 4),
+        "overhead_of_pauses": round(1 - seconds / (seconds + statistics.mean(pauses)), 4),
         "ideal_overhead": round(1 - trials / (workers * math.ceil(trials / workers)), 4),
         "every_trial_once": len(done) == len(set(done)) == trials and len(records) == trials,
         "load_average": os.getloadavg()[0],

@@ -111,7 +111,7 @@ def waiting_of(study: Study, batch: Batch) -> tuple[TrialKey, ...]:
         return ()
     only = None if batch.only is None else [TrialKey.read(text) for text in batch.only]
     unfinished = study.unfinished(only, alike=batch.alike)
-    return unfinished if study.waiting(unfinished) else ()
+    return unfinished if study.waiting(unfinished, anew=False) else ()
 
 
 def life_of(study: Study) -> object:

@@ -1,5 +1,6 @@
 """Helping a run: wait for what is to be done, take part in it, and leave when it is over or whoever decides is gone."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,7 @@ def help_with(
     Raises:
         RunError: whoever decides has fallen silent.
     """
+    gc.freeze()  # thousands of trials are read next, and all that was imported would be looked through each time
     life, since, pause = life_of(study), time.monotonic(), SHORTEST_PAUSE
     while (batch := batch_of(study)) is not None and not batch.over:
         if keys := waiting_of(study, batch):

@@ -38,7 +38,7 @@ class Record:
 
     def may_differ(self, state: TrialState) -> bool:
         """Whether it may not be what was read before, where it is in this state now: of one that runs, the holder may be new."""
-        return not self.is_over and (state is not self._state or state is TrialState.RUNNING)
+        return (state is not self._state or state is TrialState.RUNNING) and not self.is_over
 
     @property
     def waits(self) -> bool:

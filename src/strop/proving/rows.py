@@ -21,6 +21,7 @@ READS = "strop_reads"
 AT_ONCE = 500
 """Records that one query names."""
 
+_BEGUN = tuple(state for state in TrialState if state is not TrialState.WAITING)
 _STATES = {state.name: state for state in TrialState}
 _TRIALS = models.TrialModel.__table__
 _OF_TRIALS = models.TrialUserAttributeModel.__table__
@@ -69,8 +70,8 @@ def read_again(storage: optuna.storages.BaseStorage, trial_ids: Sequence[int]) -
     return found
 
 
-def read_states(storage: optuna.storages.BaseStorage, study_id: int, *, beyond: int) -> dict[int, TrialState]:
-    """Return the states of records, by their places in the queue: a small part of what reading them whole takes.
+def read_begun(storage: optuna.storages.BaseStorage, study_id: int, *, beyond: int) -> dict[int, TrialState]:
+    """Return the states of records that do not wait, by their places in the queue: a small part of what reading all whole takes.
 
     Args:
         storage: they are kept in.
@@ -78,10 +79,12 @@ def read_states(storage: optuna.storages.BaseStorage, study_id: int, *, beyond: 
         beyond: the id of a trial; only later ones are read.
     """
     if not isinstance(storage, optuna.storages.RDBStorage):
-        every = storage.get_all_trials(study_id, deepcopy=False)
+        every = storage.get_all_trials(study_id, deepcopy=False, states=_BEGUN)
         return {trial.number: trial.state for trial in every if trial._trial_id > beyond}
     name = sqlalchemy.type_coerce(_TRIALS.c.state, sqlalchemy.String)
-    query = sqlalchemy.select(_TRIALS.c.number, name).where(_TRIALS.c.study_id == study_id, _TRIALS.c.trial_id > beyond)
+    query = sqlalchemy.select(_TRIALS.c.number, name).where(
+        _TRIALS.c.study_id == study_id, _TRIALS.c.trial_id > beyond, _TRIALS.c.state != TrialState.WAITING
+    )
     with storage.engine.connect().execution_options(**{READS: True}) as connection:
         return {number: _STATES[state] for number, state in connection.execute(query)}
 

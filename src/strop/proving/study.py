@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from strop.errors import UsageError
 from strop.proving.claim import Claim
 from strop.proving.record import Record
-from strop.proving.rows import Row, read_again, read_attribute, read_rows, read_states
+from strop.proving.rows import Row, read_again, read_attribute, read_begun, read_rows
 from strop.proving.storage import fitting_name, hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.proving.workers import is_gone, is_helper
@@ -88,6 +88,7 @@ class Study:
         self._lock = threading.RLock()
         self._records: list[Record] = []
         self._by_key: dict[str, list[Record]] = {}
+        self._open: dict[int, Record] = {}  # those that were not over when they were last looked at, by their places
         with in_one_sentence(storage, "opened", Exception), quiet_optuna():  # drivers raise trees of their own
             self._database = open_database(storage, heartbeat_seconds, grace_seconds) if storage is not None else None
             self._storage = self._database if self._database is not None else optuna.storages.InMemoryStorage()
@@ -203,14 +204,16 @@ class Study:
                 and not any(record.finished for record in records)
             )
 
-    def waiting(self, keys: Iterable[TrialKey]) -> tuple[TrialKey, ...]:
+    def waiting(self, keys: Iterable[TrialKey], *, anew: bool = True) -> tuple[TrialKey, ...]:
         """Return those of some trials that nobody holds yet, in this order.
 
         Args:
             keys: of the trials to look at.
+            anew: as they are now, and not as this study last read them.
         """
         with self._at_work():
-            self._read_all()
+            if anew:
+                self._read_all()
             return tuple(key for key in keys if any(record.waits for record in self._by_key.get(key.text, ())))
 
     def requeue_abandoned(self, *, dead_workers: Collection[str] = (), alone: bool = False) -> tuple[TrialKey, ...]:
@@ -279,16 +282,16 @@ class Study:
             self._note(row)
 
     def _read_all(self) -> None:
-        """Read the records written since, and anew those that waited or ran where they no longer wait."""
-        first = next((record.trial_id for record in self._records if not record.is_over), None)
-        if first is not None:
-            states = read_states(self._storage, self._id, beyond=first - 1)
-            known = ((self._records[number], state) for number, state in states.items() if number < len(self._records))
-            changed = [record.trial_id for record, state in known if record.may_differ(state)]
+        """Read the records written since, and anew those that waited or ran where that may have changed."""
+        for number in [number for number, record in self._open.items() if record.is_over]:
+            del self._open[number]
+        if self._open:
+            first = next(iter(self._open.values())).trial_id
+            begun = read_begun(self._storage, self._id, beyond=first - 1)
+            now = ((record, begun.get(number, TrialState.WAITING)) for number, record in self._open.items())
+            changed = [record.trial_id for record, state in now if record.may_differ(state)]
             for row in read_again(self._storage, changed):
                 self._note(row)
-            if max(states) < len(self._records):
-                return
         self._read_new()
 
     def _note(self, row: Row) -> None:
@@ -297,6 +300,7 @@ class Study:
             return
         record = Record(row)
         self._records.append(record)
+        self._open[row.number] = record
         self._by_key.setdefault(record.text, []).append(record)
 
     def _refresh(self, record: Record) -> None:
