@@ -71,8 +71,12 @@ def raced(task: Task, plan: ImprovePlan, seconds: float, folder: Path) -> dict[s
 
 def race(names: list[str], preset: Any, seconds: float, folder: Path, alone: Sequence[str]) -> None:
     """Race all families at each task, then some alone for as long, and write down all of it beside what is there."""
+    result = RESULTS / f"improve_{preset}.json"
     for name in names:
         for family in ("all", *alone):
+            tasks = json.loads(result.read_text())["tasks"] if result.is_file() else {}
+            if family in tasks.get(name, {}):
+                continue  # a run that is read back would seem to take no time
             families = tuple(each for each in FAMILIES if family in ("all", each))
             plan = ImprovePlan(preset=preset, families=families)
             try:
@@ -80,25 +84,22 @@ def race(names: list[str], preset: Any, seconds: float, folder: Path, alone: Seq
                 print(name, family, line["chosen"], line["accuracy"], round(line["seconds"]), flush=True)
             except strop.StropError as error:
                 line = {"refused": str(error)}
-            result = f"improve_{preset}"
-            known = (
-                json.loads((RESULTS / f"{result}.json").read_text()) if (RESULTS / f"{result}.json").is_file() else {}
-            )
-            tasks = known.get("tasks", {})
+            tasks = json.loads(result.read_text())["tasks"] if result.is_file() else {}  # others may write to it too
             tasks.setdefault(name, {})[family] = line
-            write_result(result, {"model": MODEL, "seconds": seconds, "tasks": tasks})
+            write_result(result.stem, {"model": MODEL, "seconds": seconds, "tasks": tasks})
 
 
-def nothing(seeds: int, seconds: float, folder: Path) -> None:
+def nothing(seeds: Sequence[int], seconds: float, folder: Path) -> None:
     """Improve at facts whose answers are shuffled, which nothing helps, and count how often nothing is edited."""
-    lines = []
-    for seed in range(seeds):
+    result = RESULTS / "improve_nothing.json"
+    for seed in seeds:
         task = shuffled(strop.load_task("world-facts"), seed)
         row = raced(task, ImprovePlan(select_limit=100, test_limit=200), seconds, folder / f"nothing-{seed}")
-        lines.append(row)
-        print(seed, row["chosen"], row["gain"], row["gain_ci95"], flush=True)
-        stayed = sum(line["chosen"] == "no edit" for line in lines)
-        write_result("improve_nothing", {"model": MODEL, "seconds": seconds, "unedited": stayed, "runs": lines})
+        print(seed, row["chosen"], row["gain"], row["gain_ci95"], round(row["seconds"]), flush=True)
+        runs = json.loads(result.read_text())["runs"] if result.is_file() else {}  # others may write to it too
+        runs[str(seed)] = row
+        stayed = sum(line["chosen"] == "no edit" for line in runs.values())
+        write_result(result.stem, {"model": MODEL, "seconds": seconds, "unedited": stayed, "runs": runs})
 
 
 def shuffled(task: Task, seed: int) -> Task:
@@ -122,7 +123,8 @@ if __name__ == "__main__":
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--alone", default=",".join(ALONE), help="families that race alone too")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="how many shuffled tasks")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/improve"), help="folder the runs are kept in")
     parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
     given = parser.parse_args()
@@ -131,4 +133,4 @@ if __name__ == "__main__":
     if given.what == "race":
         race(given.tasks, given.preset, given.seconds, given.runs, given.alone.split(","))
     else:
-        nothing(given.seeds, given.seconds, given.runs)
+        nothing(range(given.first_seed, given.first_seed + given.seeds), given.seconds, given.runs)

@@ -188,6 +188,10 @@ def test_what_cannot_be_tried_is_said(
         UsageError, match="Nothing is left to try for task many-facts: spectrum: the task has no train split"
     ):
         improve(answering(), small_tokenizer, without, ImprovePlan(families=("train",)), RunOptions(budget=AMPLE))
+    with pytest.raises(
+        UsageError, match=r"^The preset quick has nothing of the families prune .*: take --preset good,"
+    ):
+        improve(answering(), small_tokenizer, without, ImprovePlan(families=("prune",)), RunOptions(budget=AMPLE))
 
 
 def test_a_budget_too_small_for_anything_leaves_the_model_as_it_is_and_says_why(

@@ -15,7 +15,7 @@ from strop.errors import UsageError
 from strop.export import export_peft
 from strop.files import write_text
 from strop.improving.foresight import RaceForesight
-from strop.improving.improver import Improver, refuse_no_contender
+from strop.improving.improver import Improver
 from strop.improving.keeping import LEADERBOARD
 from strop.improving.pace import Pace, Tempo
 from strop.improving.plan import EFFORTS, ImprovePlan
@@ -81,7 +81,6 @@ def improve(
         tempo = Tempo(Pace.measured(given), budget_seconds=budget_seconds)
         plan, reserve = _sized(plan, given, tempo, options, budget_seconds)
         improver = Improver(given, plan, reserve=reserve, drift_text=options.drift_text)
-        refuse_no_contender(improver)
         for line in _expectation(improver, plan, reserve):
             options.progress.note(line)
         spent = options.spent_seconds + time.monotonic() - began

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import optuna
 
-from strop.errors import StropError, UsageError, reason_in
+from strop.errors import StropError, reason_in
 from strop.improving.building import all_names, builders
 from strop.improving.contenders import CONTENDERS, Contender, Share
 from strop.improving.decision import Decision, by_merit
@@ -16,7 +16,7 @@ from strop.improving.judge import Judge, kind_of
 from strop.improving.keeping import Kept
 from strop.improving.pace import EXAMPLES
 from strop.improving.plan import ImprovePlan
-from strop.improving.preparing import MOST_TO_PREPARE, prepare, texts_of
+from strop.improving.preparing import MOST_TO_PREPARE, prepare, refuse_no_contender, texts_of
 from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.proving import (
     Assignment,
@@ -55,6 +55,7 @@ class Improver:
 
     Raises:
         TaskError: a split is empty, or a row does not fit.
+        UsageError: nobody is in the running.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Improver:
         self.left_out: dict[str, tuple[Contender, str]] = {}
         """Who is not in the running, and why."""
         self.contenders: tuple[Contender, ...] = self._admitted()
+        refuse_no_contender(given.task, plan, self.contenders, self.left_out)
         self._entries: dict[str, Entry] = {}
         """The newest entry of everyone who has one."""
         self._waiting: set[str] = set()
@@ -377,15 +379,3 @@ class Improver:
         if chosen is None:
             return Choice(Start(), self._unedited, self._unedited, tokens=tokens)
         return Choice(chosen.found.edits, self._unedited, chosen.trial, tokens=tokens, shots=chosen.found.shots)
-
-
-def refuse_no_contender(improver: Improver) -> None:
-    """Raise UsageError if nobody is in the running: each that was asked for is left out.
-
-    Args:
-        improver: made ready.
-    """
-    if not improver.contenders:
-        asked = [(name, why) for name, (own, why) in improver.left_out.items() if own.family in improver.plan.families]
-        name, why = asked[0]
-        raise UsageError(f"Nothing is left to try for task {improver.given.task.name}: {name}: {why}")
