@@ -48,7 +48,7 @@ def test_two_runs_are_shown_side_by_side_without_loading_a_model(
 
 
 def test_runs_that_kept_their_answers_are_paired_and_the_better_one_is_baked_next(
-    strop_command: Any, runs: list[Path], tmp_path: Path
+    strop_command: Any, runs: list[Path], tiny_folder: Path
 ) -> None:
     from strop.runs import KeptAnswer, write_answers
 
@@ -64,6 +64,7 @@ def test_runs_that_kept_their_answers_are_paired_and_the_better_one_is_baked_nex
     assert outcome.out.endswith(f"Next: strop report {runs[0]} {runs[1]}\n")  # nothing was edited that could be baked
     edits = ({"method": "rank_reduction", "layer": 1, "matrix_type": "up", "rank_fraction": 0.5},)
     write_run(runs[1], result_of(0.3, price=price_of(SMALL_DRIFT), interventions=edits))
+    Recipe.of(strop.load(str(tiny_folder))[0], [EDITS["up"]]).save(runs[1] / "recipe")
     following = strop_command("compare", *runs).out.splitlines()[-1]
     assert following == f"Next: strop bake MODEL --recipe {runs[1] / 'recipe'} --out {runs[1] / 'model'}"
     found = strop_command("compare", *runs, "--json", "--quiet").json

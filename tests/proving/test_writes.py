@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from strop.errors import UsageError
 from strop.proving import CandidateSpace, Study, Trial, TrialKey
+from strop.proving.writes import append_waiting
 
 CUTS: CandidateSpace[tuple[int, float, str]] = CandidateSpace(
     "cut",
@@ -134,3 +135,28 @@ def test_what_is_finished_elsewhere_stays_as_it_is(address: str) -> None:
     claim.finish(Trial(claim.key, accuracy=0.5, loss=1.0))
     assert [trial.accuracy for trial in other.trials()] == [0.25]
     assert study.find(TrialKey.read(KEYS[0].text)) == other.trials()[0]
+
+
+def test_what_a_killed_process_wrote_twice_is_no_trial_and_nobody_waits_for_it(address: str) -> None:
+    study = opened(address)
+    study.enqueue(KEYS[:2])
+    twice = [
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=trial.user_attrs,
+        )
+        for trial in optuna.load_study(study_name="study", storage=address).trials
+    ]
+    append_waiting(study._storage, study._id, twice)  # and it was killed before it could fail them
+    for _ in range(2):
+        claim = study.claim(KEYS[:2])
+        assert claim is not None
+        claim.finish(Trial(claim.key, accuracy=0.5, loss=1.0))
+    assert study.claim(KEYS[:2]) is None
+    assert study.waiting(KEYS[:2]) == study.unfinished(KEYS[:2]) == ()
+    assert study.requeue_abandoned() == ()
+    assert len(study.trials()) == 2
+    states = [trial.state for trial in optuna.load_study(study_name="study", storage=address).trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL] * 2

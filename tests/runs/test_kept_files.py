@@ -51,6 +51,16 @@ def test_a_folder_without_them_has_none(tmp_path: Path) -> None:
         ("answers.jsonl", '{"row": 1', "is damaged ("),
         ("answers.jsonl", "[1]", "is damaged ("),
         ("answers.jsonl", '{"score": "exact"}', "is damaged ('row')"),
+        (
+            "answers.jsonl",
+            '{"row": 1, "score": "exact", "prompt": "", "wanted": "", "group": ["a"]}',
+            "is damaged (group is ['a'])",
+        ),
+        (
+            "answers.jsonl",
+            '{"row": 1, "score": "exact", "prompt": "", "wanted": "", "right_after": "yes"}',
+            "is damaged (right_after is 'yes')",
+        ),
         ("spectra.json", "{}", "is damaged ('matrices')"),
         ("study.db", "no database at all, and long enough", "cannot be read as a study ("),
     ],

@@ -136,6 +136,7 @@ def _following_runs(found: "SideBySide") -> str:
     Of files of a user's own the runs know no path.
     """
     from strop.checkpoints import ZOO
+    from strop.recipe import Recipe
     from strop.runs import can_be_baked, finished_run
     from strop.tasks import builtin_tasks
 
@@ -150,7 +151,8 @@ def _following_runs(found: "SideBySide") -> str:
     recipe = Path(side.folder) / "recipe"
     if _gained(side) and can_be_baked(result.interventions, head=result.head):
         out = free_name(recipe.parent / "model")
-        return spelt("bake", name if known else "MODEL", options={"--recipe": recipe, "--out": out})
+        baking = {"--recipe": recipe, "--out": out, "--revision": Recipe.load(recipe).base.revision}
+        return spelt("bake", name if known else "MODEL", options=baking)
     return spelt("report", found.a.folder, found.b.folder)
 
 
@@ -210,6 +212,8 @@ def _following(found: "SideBySide", pair: "RecipePair", known: Mapping[str, obje
 
     model = known["--model"] or pair.a.base.id
     loading = {name: value for name, value in known.items() if name != "--model"}
+    if known["--model"] is None:
+        loading["--revision"] = known["--revision"] or pair.a.base.revision
     chosen = _preferred(found)
     recipe, folder = (pair.a, pair.names[0]) if chosen == "A" else (pair.b, pair.names[1])
     if _gained(found.sides[chosen]) and can_be_baked(recipe.describe(), head=recipe.head):

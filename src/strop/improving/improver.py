@@ -1,6 +1,7 @@
 """Let methods race for a task by successive halving, and choose the best of them, or none."""
 
 import dataclasses
+import functools
 import math
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.proving import (
     Assignment,
     Budget,
+    BudgetSpentError,
     CandidateSpace,
     Choice,
     DriftText,
@@ -36,7 +38,6 @@ PASSES_OF_A_TURN = 12
 
 FEWEST_KEPT = 2
 """Contenders that go on to the next round at least."""
-
 
 NO_TIME = "there was no time left for it; give a longer --time-limit."
 
@@ -247,7 +248,8 @@ class Improver:
             if seconds is None:
                 seconds = journal.stopwatch.seconds - started
                 journal.remember(f"{own.name} {number} seconds", seconds)
-            entry = self._judge.entry(own, number, share, found, seconds=spent + seconds, check=turn.refuse_to_judge)
+            check = functools.partial(self._refuse_to_judge, own, number, turn)
+            entry = self._judge.entry(own, number, share, found, seconds=spent + seconds, check=check)
         except StropError as error:
             self.left_out[own.name] = own, reason_in(error)
             journal.say(f"{own.name}: {reason_in(error)}")
@@ -258,6 +260,16 @@ class Improver:
         every = dataclasses.replace(kept.found, tried=found.tried)  # it was chosen among those of this round too
         self._entries[own.name] = dataclasses.replace(kept, found=every, seconds=spent + seconds)
         self.left_out.pop(own.name, None)
+
+    def _refuse_to_judge(self, own: Contender, number: int, turn: Turn) -> None:
+        """Raise BudgetSpentError where there is no time to judge what a contender found, the same after a resume."""
+        name = f"{own.name} {number} is judged"
+        judged = self._journal.recall(name)
+        if judged is None:
+            judged = turn.can_be_judged
+            self._journal.remember(name, judged)
+        if not judged:
+            raise BudgetSpentError("there was no time left to judge what it found; give a longer --time-limit.")
 
     def _turn(self, own: Contender, count: int, *, given: Assignment) -> Turn:
         """Return what ends a contender's turn, so that what it finds can still be judged, and proved."""

@@ -161,9 +161,11 @@ class Judge:
             drift = self._reader.read()
             self._tempo.note(DRIFT, 1, self._journal.stopwatch.seconds - began)
             guards.take(self._measure.fingerprint, key, drift.kl)
+        known = guards.has_read(key)  # by an earlier sitting, or just now: that takes no time
         began = self._journal.stopwatch.seconds
         readings = guards.readings(key)
-        self._tempo.note(GUARDS, 1, self._journal.stopwatch.seconds - began)
+        if not known:
+            self._tempo.note(GUARDS, 1, self._journal.stopwatch.seconds - began)
         return drift, readings
 
 

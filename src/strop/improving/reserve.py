@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from strop.improving.pace import CONTINUATIONS, DRIFT, EXAMPLES, GUARDS, Tempo, asked, made_ready
 from strop.improving.prompts import COUNTS
-from strop.proving import BudgetSpentError, TrialKey
+from strop.proving import TrialKey
 from strop.proving.journal import BASE, START
 from strop.proving.rivals import FEWEST_SAMPLED
 from strop.runs import Stopwatch
@@ -167,6 +167,7 @@ class Turn:
         self._kinds, self._leading, self._plain = kinds, leading, plain
         self._examples, self._drifts = examples, drifts
         self._asked_at: float | None = None
+        self._reached = False
         self._trial_seconds = 0.0
 
     @property
@@ -185,21 +186,19 @@ class Turn:
         now = self._stopwatch.seconds
         unit = now - self._asked_at if self._asked_at is not None else 0.0
         self._asked_at = now
-        return now + unit >= self.ends
+        self._reached = self._reached or now + unit >= self.ends  # who is told so says later why it ended
+        return self._reached
 
     def is_reached_by_trial(self) -> bool:
         """Return whether the next trial alone would end behind it, if it takes as long as the one before."""
         return self._stopwatch.seconds + self._trial_seconds >= self.ends
 
-    def refuse_to_judge(self) -> None:
-        """Make sure that what was found can be judged and, on the fewest test examples, still be proved.
-
-        Raises:
-            BudgetSpentError: the machine has become so slow that it would take far more than the budget.
-        """
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether what was found can be judged and, on the fewest test examples, proved in hardly more than the budget."""
         proof = self._reserve.least_seconds((*self._kinds, *self._leading))
-        if self._stopwatch.seconds + self.judging + proof > (1 + TOLERANCE) * self._reserve.budget_seconds:
-            raise BudgetSpentError("there was no time left to judge what it found; give a longer --time-limit.")
+        within = (1 + TOLERANCE) * self._reserve.budget_seconds
+        return self._stopwatch.seconds + self.judging + proof <= within
 
     def took(self, key: TrialKey, seconds: float) -> None:
         """Take note of how long a trial's examples took to score.

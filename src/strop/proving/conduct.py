@@ -191,7 +191,7 @@ def _lead(
         with helped(given, study, options, command=settings.command, plan=shared) as board:
             choice = _choose(chooser, dataclasses.replace(journal, board=board))
         spent = journal.is_spent or choice.cut_short  # measuring the choice is no part of the budget
-        test = test.in_time(foresight, journal.say)
+        test = test.in_time(foresight, journal)
         plan = {**plan, "test_limit": test.limit}
         measured = prove(given, choice, test.scorer, progress=options.progress, foresight=foresight)
         priced = _price(given, choice, options, ready, base.fingerprint)

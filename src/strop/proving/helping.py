@@ -30,6 +30,15 @@ def help_with(
         RunError: whoever decides has fallen silent.
     """
     gc.freeze()  # thousands of trials are read next, and all that was imported would be looked through each time
+    try:
+        _help(study, take_part, where, patience_seconds)
+    finally:
+        gc.unfreeze()
+
+
+def _help(
+    study: Study, take_part: Callable[[Batch, Sequence[TrialKey]], None], where: str, patience_seconds: float
+) -> None:
     life, since, pause = life_of(study), time.monotonic(), SHORTEST_PAUSE
     while (batch := batch_of(study)) is not None and not batch.over:
         if keys := waiting_of(study, batch):

@@ -128,7 +128,7 @@ class Journal:
         known = self.find(key)
         if known is not None:
             return known
-        if not begun and key.method not in (BASE, START) and self._is_over_for_trial:
+        if not begun and key.method not in (BASE, START) and self.is_over_for_trial:
             raise BudgetSpentError(f"The budget of {self.budget} is spent.")
         self.enqueue([key])
         claim = self.study.claim([key])
@@ -195,7 +195,7 @@ class Journal:
             keys,
             portion=portion,
             finish=self.finish,
-            over=lambda: self.is_spent,
+            over=lambda: self.is_over_for_trial,
             withdraw=self.board.clear if self.board is not None else None,
             done=self.progress.advance,
         )
@@ -230,7 +230,8 @@ class Journal:
         return self._is_budget_spent or (self.deadline is not None and self.deadline.is_reached())
 
     @property
-    def _is_over_for_trial(self) -> bool:
+    def is_over_for_trial(self) -> bool:
+        """Whether the budget, or the deadline, allows no further trial to begin, which may be less than a unit of work."""
         return self._is_budget_spent or (self.deadline is not None and self.deadline.is_reached_by_trial())
 
     @property

@@ -214,7 +214,8 @@ class Study:
         with self._at_work():
             if anew:
                 self._read_all()
-            return tuple(key for key in keys if any(record.waits for record in self._by_key.get(key.text, ())))
+            trials = ((key, next(self._not_failed(key.text), None)) for key in keys)
+            return tuple(key for key, record in trials if record is not None and record.waits)
 
     def requeue_abandoned(self, *, dead_workers: Collection[str] = (), alone: bool = False) -> tuple[TrialKey, ...]:
         """Put trials back whose holder is dead, at once where that is known, else after the grace; return which.
@@ -227,6 +228,8 @@ class Study:
         with self._at_work():
             self._read_all()
             for record in self._records:
+                if record.waits and record is not next(self._not_failed(record.text)):
+                    self._fail(record)  # whoever wrote it was killed before it could
                 if record.runs and (record.worker in dead_workers or self._is_dead(record.worker, alone=alone)):
                     self._fail(record)
             if self._database is not None:
@@ -303,6 +306,10 @@ class Study:
         self._open[row.number] = record
         self._by_key.setdefault(record.text, []).append(record)
 
+    def _not_failed(self, text: str) -> Iterator[Record]:
+        """Yield the records of a key that have not failed: the first is the trial, any other was written at the same moment."""
+        return (record for record in self._by_key.get(text, ()) if not record.failed)
+
     def _refresh(self, record: Record) -> None:
         (row,) = read_again(self._storage, [record.trial_id])
         record.note(row)
@@ -342,7 +349,7 @@ class Study:
         if added:
             self._read_new()
         for record in self._records if added else ():
-            if record.trial_id in added and record is not next(r for r in self._by_key[record.text] if not r.failed):
+            if record.trial_id in added and record is not next(self._not_failed(record.text)):
                 self._fail(record)
 
     def _take(self, record: Record) -> bool:

@@ -36,7 +36,7 @@ _FORGET_BEATS = _HEARTBEATS.delete().where(_HEARTBEATS.c.trial_id == _THIS)
 
 
 def append_waiting(storage: optuna.storages.BaseStorage, study_id: int, waiting: Sequence[FrozenTrial]) -> list[int]:
-    """Put trials at the end of a study, in this order, and return their ids; either all are written or none is.
+    """Put trials at the end of a study, in this order, and return their ids; in a database either all are written or none is.
 
     Args:
         storage: the study is kept in.
@@ -44,7 +44,7 @@ def append_waiting(storage: optuna.storages.BaseStorage, study_id: int, waiting:
         waiting: the trials, with parameters that are in their distributions, and without values.
 
     Raises:
-        ValueError: the study has a parameter of this name with another kind of distribution.
+        ValueError: a database has a parameter of this name with another kind of distribution in the study.
     """
     if not waiting:
         return []

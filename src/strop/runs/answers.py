@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ class KeptAnswer:
 
         Raises:
             KeyError: it lacks what every line has.
-            TypeError: it is no mapping.
+            TypeError: it is no mapping, or a value is of another kind.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: own for name, own in {**content, "row": content["row"]}.items() if name in known})
+        kinds = typing.get_type_hints(cls)
+        fields = {name: own for name, own in {**content, "row": content["row"]}.items() if name in kinds}
+        for name, own in fields.items():
+            kind = kinds[name]
+            if not isinstance(own, kind | int if float in typing.get_args(kind) else kind):
+                raise TypeError(f"{name} is {own!r}")
+        return cls(**fields)
 
 
 def write_answers(folder: Path, answers: Iterable[KeptAnswer]) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from strop.errors import RunError
 
-DAMAGED = "is damaged ({}): remove it, and the report goes without it."
+DAMAGED = "is damaged ({}): remove it to go on without it."
 """What to say of a file that only a report needs."""
 
 

@@ -247,7 +247,7 @@ class ReductionChooser:
         keys = journal.keys(in_order, round=number, examples=scorer.example_count)
         finished = journal.study.finished(keys.values())
         waiting = journal.affordable([c for c in in_order if keys[c] not in finished])
-        if waiting and not journal.is_spent:
+        if waiting and not journal.is_over_for_trial:
             journal.progress.start(f"edit {number}: {verb} {len(waiting)} candidates", len(waiting))
             edits = [edit.to_json(self.shapes[edit.site]) for edit in journal.below]
             with journal.in_turn([keys[c] for c in waiting], portion=layer_of, edits=edits) as turns:
