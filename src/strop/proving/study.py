@@ -214,8 +214,8 @@ class Study:
         with self._at_work():
             if anew:
                 self._read_all()
-            trials = ((key, next(self._not_failed(key.text), None)) for key in keys)
-            return tuple(key for key, record in trials if record is not None and record.waits)
+            each = ((key, self._by_key.get(key.text, ())) for key in keys)
+            return tuple(key for key, own in each if next((r.waits for r in own if r.waits or not r.failed), False))
 
     def requeue_abandoned(self, *, dead_workers: Collection[str] = (), alone: bool = False) -> tuple[TrialKey, ...]:
         """Put trials back whose holder is dead, at once where that is known, else after the grace; return which.
