@@ -14,7 +14,7 @@ from strop.improving.foresight import RaceForesight
 from strop.improving.pace import DRIFT, EXAMPLES, Pace, Tempo, asked
 from strop.improving.prompts import scorer_with
 from strop.improving.reserve import Proof, Reserve
-from strop.proving import Assignment, Budget, RunOptions
+from strop.proving import Assignment, Budget, RunOptions, RunOutcome
 from strop.scoring import DriftScorer, Scorer
 from strop.searching.sharpening.sharpener import Sharpener
 
@@ -84,28 +84,32 @@ def on_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     return start
 
 
+@pytest.fixture
+def improved(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> Callable[[ImprovePlan, RunOptions], RunOutcome]:
+    """Improves a small model at small facts."""
+    return lambda plan, options: improve(answering(), small_tokenizer, many_facts(), plan, options)
+
+
 @pytest.mark.parametrize("slower_from", [1e9, 60.0, 110.0, 150.0, 190.0])
 @pytest.mark.parametrize("families", [("sharpen",), ("prompt", "sharpen")])
 def test_a_machine_that_becomes_twice_as_slow_midway_keeps_the_budget(
-    slower_from: float, families: Any, answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any],
-    on_machine: Callable[..., Machine],
-) -> None:  # fmt: skip
+    slower_from: float, families: Any, improved: Callable[..., RunOutcome], on_machine: Callable[..., Machine]
+) -> None:
     machine = on_machine(slower_from=slower_from, times=2.0)
     options = RunOptions(budget=Budget(seconds=SECONDS), rivals=False)
-    improve(answering(), small_tokenizer, many_facts(), ImprovePlan(families=families), options)
+    improved(ImprovePlan(families=families), options)
     assert machine.now <= 1.05 * SECONDS
 
 
 def test_a_proof_that_no_longer_fits_reads_fewer_examples_and_says_so(
-    answering: Callable[..., Any],
-    small_tokenizer: Any,
-    many_facts: Callable[..., Any],
-    on_machine: Callable[..., Machine],
+    improved: Callable[..., RunOutcome], on_machine: Callable[..., Machine]
 ) -> None:
     on_machine(slower_from=100.0, times=4.0)
     notes = Notes()
     options = RunOptions(budget=Budget(seconds=SECONDS), progress=notes)
-    found = improve(answering(), small_tokenizer, many_facts(), ImprovePlan(families=("sharpen",)), options)
+    found = improved(ImprovePlan(families=("sharpen",)), options)
     count = found.result.base["test"].count
     assert [line for line in notes.lines if line.startswith(f"there is time for {count} of ")]
     assert found.result.task.counts["test"] == count
@@ -113,7 +117,7 @@ def test_a_proof_that_no_longer_fits_reads_fewer_examples_and_says_so(
 
 @pytest.mark.rivals
 def test_a_rival_there_is_no_time_for_is_left_out_and_named(
-    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    improved: Callable[..., RunOutcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tempo = Tempo(Pace(0.1, 10.0), budget_seconds=100.0)
     tempo.note(asked(5), 10, 5.0)
@@ -125,22 +129,19 @@ def test_a_rival_there_is_no_time_for_is_left_out_and_named(
         ImprovePlan(families=("sharpen",), select_limit=20, test_limit=20),
         RunOptions(budget=Budget(seconds=10_000)),
     )
-    rivals = improve(answering(), small_tokenizer, many_facts(), plan, options).result.rivals
+    rivals = improved(plan, options).result.rivals
     assert rivals is not None
     assert set(rivals.measured) == {"constant", "shots_1"}
     assert rivals.skipped == {"shots_5": "there was no time left for it; give a longer --time-limit."}
 
 
 def test_a_test_limit_that_was_asked_for_holds_on_a_slow_machine(
-    answering: Callable[..., Any],
-    small_tokenizer: Any,
-    many_facts: Callable[..., Any],
-    on_machine: Callable[..., Machine],
+    improved: Callable[..., RunOutcome], on_machine: Callable[..., Machine]
 ) -> None:
     on_machine(slower_from=100.0, times=4.0)
     plan = ImprovePlan(families=("sharpen",), test_limit=80)
     options = RunOptions(budget=Budget(seconds=SECONDS), rivals=False)
-    assert improve(answering(), small_tokenizer, many_facts(), plan, options).result.base["test"].count == 80
+    assert improved(plan, options).result.base["test"].count == 80
 
 
 def test_what_was_read_last_and_longest_counts_most() -> None:

@@ -6,7 +6,16 @@ import functools
 import optuna
 
 from strop.errors import TaskError
-from strop.proving import Assignment, BudgetSpentError, CandidateSpace, Choice, Journal, Trial, describe_trial
+from strop.proving import (
+    Assignment,
+    BudgetSpentError,
+    CandidateSpace,
+    Choice,
+    Journal,
+    Trial,
+    describe_trial,
+    prompted_scorer,
+)
 from strop.scoring import Scorer
 
 COUNTS = (1, 2, 5, 8)
@@ -69,32 +78,20 @@ class PromptChooser:
         return journal.measure(key, functools.partial(scorer.evaluate, progress=journal.progress))
 
 
-def scorer_with(
-    given: Assignment, shots: int | None, limit: int | None, *, split: str = "select", edited: bool = False
-) -> Scorer:
-    """Return what scores a split's examples with some solved rows before each.
+def scorer_with(given: Assignment, shots: int | None, limit: int | None, *, edited: bool = False) -> Scorer:
+    """Return what scores select examples with some solved rows before each.
 
     Args:
         given: the model and a language model's task.
         shots: how many; None for as many as the task has.
         limit: most examples.
-        split: select or test.
         edited: the model will have edits on it, and so reads the solved rows anew with each example.
 
     Raises:
         TaskError: there are too few train rows, or a prompt does not fit the model.
     """
     task = given.task if shots is None else given.task.with_shots(shots)
-    examples = task.examples(split, limit=limit)
-    return Scorer(
-        given.model,
-        given.tokenizer,
-        examples,
-        task.score,
-        generate=task.generate,
-        anatomy=given.anatomy,
-        share_prefix=bool(task.shots) and not edited,
-    )
+    return prompted_scorer(given, task.examples("select", limit=limit), edited=edited)
 
 
 def asked_with(given: Assignment, shots: int | None) -> Assignment:

@@ -19,6 +19,7 @@ from strop.proving.options import Executor, RunOptions
 from strop.proving.outcome import RunOutcome
 from strop.proving.own_task import own_text_task
 from strop.proving.price import price_of, seconds_of_continuations
+from strop.proving.prompted import prompted_scorer
 from strop.proving.prove import Measurement, prove, states_below, unproved_recipe
 from strop.proving.rivals import free_rivals, measure_rivals
 from strop.proving.study import Study
@@ -75,6 +76,7 @@ __all__ = [
     "measure_rivals",
     "own_text_task",
     "price_of",
+    "prompted_scorer",
     "prove",
     "seconds_of_continuations",
     "states_below",

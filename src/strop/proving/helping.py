@@ -1,6 +1,5 @@
 """Helping a run: wait for what is to be done, take part in it, and leave when it is over or whoever decides is gone."""
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 
@@ -29,16 +28,6 @@ def help_with(
     Raises:
         RunError: whoever decides has fallen silent.
     """
-    gc.freeze()  # thousands of trials are read next, and all that was imported would be looked through each time
-    try:
-        _help(study, take_part, where, patience_seconds)
-    finally:
-        gc.unfreeze()
-
-
-def _help(
-    study: Study, take_part: Callable[[Batch, Sequence[TrialKey]], None], where: str, patience_seconds: float
-) -> None:
     life, since, pause = life_of(study), time.monotonic(), SHORTEST_PAUSE
     while (batch := batch_of(study)) is not None and not batch.over:
         if keys := waiting_of(study, batch):

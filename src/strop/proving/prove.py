@@ -13,6 +13,7 @@ from strop.proving.choice import Choice, Start
 from strop.proving.deadline import UNHURRIED, Foresight
 from strop.proving.gpus import gpu_cost
 from strop.proving.price import Priced
+from strop.proving.prompted import prompted_scorer
 from strop.recipe import Recipe
 from strop.runs import (
     BaseModel,
@@ -95,17 +96,8 @@ def _asked_otherwise(
 ) -> Measurement:
     """Measure a choice that puts solved rows before each prompt: the same examples, asked in other words."""
     assert choice.shots is not None  # who calls has seen to it
-    other = given.task.with_shots(choice.shots)
-    examples = other.examples("test", limit=test.example_count)
-    asked = Scorer(
-        given.model,
-        given.tokenizer,
-        examples,
-        other.score,
-        generate=other.generate,
-        anatomy=given.anatomy,
-        share_prefix=not choice.edits,  # what an edited model reads is not what the base has read
-    )
+    examples = given.task.with_shots(choice.shots).examples("test", limit=test.example_count)
+    asked = prompted_scorer(given, examples, edited=bool(choice.edits))
     progress.start("measuring on held-out examples", test.steps + asked.steps)
     watch = Stopwatch()
     base = test.evaluate(progress=progress)

@@ -16,6 +16,7 @@ from strop.errors import TaskError, reason_in
 from strop.progress import SILENT, Progress
 from strop.proving.assignment import Assignment
 from strop.proving.deadline import UNHURRIED, Foresight
+from strop.proving.prompted import prompted_scorer
 from strop.proving.prove import Measurement
 from strop.runs import RunResult
 from strop.scoring import ClassScorer, Evaluation, Scorer, compare
@@ -172,12 +173,12 @@ class _Asked:
                 raise _NotMeasuredError("there was no time left for it; give a longer --time-limit.")
             order = np.random.default_rng(self.seed).permutation(len(examples))
             rows = np.sort(order[: math.floor(min(MOST_SAMPLED, room))])
-            scorer = self._of([examples[row] for row in rows])
+            scorer = prompted_scorer(self.given, [examples[row] for row in rows])
             each = scorer.tokens / len(rows)
             within = math.floor(min(max(int(self.most_tokens / each), FEWEST_SAMPLED), room))
             if within < len(rows) or within >= len(examples) > len(rows):
                 rows = np.sort(order[:within])
-                scorer = self._of([examples[row] for row in rows])
+                scorer = prompted_scorer(self.given, [examples[row] for row in rows])
         except TaskError as error:
             raise _NotMeasuredError(str(error)) from None
         return scorer, rows
@@ -193,19 +194,6 @@ class _Asked:
             tokens_per_request=scorer.tokens_per_request,
             edited_tokens_per_request=self.edited_tokens_per_request,
             macro=found.figures.macro,
-        )
-
-    def _of(self, examples: Sequence[Example]) -> Scorer:
-        given = self.given
-        task = given.task
-        return Scorer(
-            given.model,
-            given.tokenizer,
-            examples,
-            task.score,
-            generate=task.generate,
-            anatomy=given.anatomy,
-            share_prefix=True,
         )
 
 
