@@ -44,9 +44,9 @@ class Decision:
 
     @property
     def chosen(self) -> Entry | None:
-        """The best one that may be chosen; None for the model as it is."""
-        last = self.judged_last
-        return next((own for own in last if own.obstacle(rivals=len(self.entries)) is None), None)
+        """The best one that may be chosen, or one as good whose requests are shorter; None for the model as it is."""
+        able = [own for own in self.judged_last if own.obstacle(rivals=len(self.entries)) is None]
+        return next((own for own in able if own.is_as_good_and_asks_less(able[0])), able[0]) if able else None
 
     @property
     def leader(self) -> Entry | None:
@@ -66,9 +66,10 @@ class Decision:
         earlier.sort(key=lambda own: -own.share.select)
         standings = []
         for own in (*last, *earlier):
-            obstacle = own.obstacle(rivals=len(self.entries)) or ""
             state: State = "tried" if own in last else "stopped"
-            why = obstacle if own in last else f"others were better on {own.share.select} select examples."
+            why = (
+                self._reservation(own) if own in last else f"others were better on {own.share.select} select examples."
+            )
             if final and own is chosen:
                 state, why = "chosen", ""
             standings.append(own.standing(state=state, why=why))
@@ -96,6 +97,19 @@ class Decision:
             decision=self.sentence,
         )
 
+    def _reservation(self, own: Entry) -> str:
+        """Return why one of those judged last is not chosen, in a sentence; empty where others are simply better."""
+        obstacle = own.obstacle(rivals=len(self.entries))
+        if obstacle is not None:
+            return obstacle
+        chosen = self.chosen
+        if chosen is None or not chosen.is_as_good_and_asks_less(own):
+            return ""
+        assert own.tokens_per_request is not None
+        assert chosen.tokens_per_request is not None
+        longer = own.tokens_per_request - chosen.tokens_per_request
+        return f"that is within one standard error, for {longer:.0f} more tokens in each request."
+
     @property
     def sentence(self) -> str:
         """What is chosen, and why, in a few sentences."""
@@ -114,15 +128,20 @@ class Decision:
         points = 100 if chosen.trial.accuracy is not None or chosen.trial.metric is not None else 1
         unit = "points" if points == 100 else "nats"
         words = (
-            f"{chosen.name[0].upper()}{chosen.name[1:]} is chosen: {points * chosen.gain.gain:+.1f} {unit} "
+            f"{_upper(chosen.name)} is chosen: {points * chosen.gain.gain:+.1f} {unit} "
             f"({points * low:+.1f} to {points * high:+.1f}) on {chosen.share.select} select examples"
         )
         words += f", at a drift of {chosen.drift.spelt_kl} nats per token." if chosen.drift is not None else "."
         better = [own for own in others if own.trial.merit > chosen.trial.merit]
         if better:
-            words += f" {better[0].name} scored higher, but {better[0].obstacle(rivals=len(self.entries))}"
+            words += f" {_upper(better[0].name)} scored higher, but {self._reservation(better[0])}"
         elif others:
             words += f" The next best is {others[0].name} with {points * others[0].gain.gain:+.1f} {unit}."
         if chosen.came_late(self.rounds):
             words += " It came late: a larger --time-limit may find more."
         return words
+
+
+def _upper(name: str) -> str:
+    """Return a name as a sentence begins with it."""
+    return name[0].upper() + name[1:]

@@ -11,6 +11,8 @@ from strop.statistics import Comparison, Drift
 
 PER_ENTRY_LEVEL = 0.05
 """Most of the chance that the model as it is loses to one that is no better, all that was tried taken together."""
+STANDARD_ERRORS_IN_INTERVAL = 3.92
+"""In a 95 % interval of a normal distribution, from end to end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,6 +101,26 @@ class Entry:
         if self.constant is not None and (self.constant.gain <= 0 or self.constant.p_value >= PER_ENTRY_LEVEL):
             return "it is not surely better than always giving the same answer."
         return None
+
+    @property
+    def standard_error(self) -> float:
+        """Of its gain, in shares of the examples (of the metric, of nats), as its interval has it."""
+        low, high = self.gain.ci95
+        return (high - low) / STANDARD_ERRORS_IN_INTERVAL
+
+    def is_as_good_and_asks_less(self, best: "Entry") -> bool:
+        """Return whether each request has fewer tokens than with the best, and it gains as much within one standard error.
+
+        The one-standard-error rule (Breiman et al. 1984, section 3.4.3): of candidates that the sample can hardly tell apart,
+        the cheaper one.
+
+        Args:
+            best: judged on the same examples.
+        """
+        if self.tokens_per_request is None or best.tokens_per_request is None:
+            return False
+        asks_less = self.tokens_per_request < best.tokens_per_request
+        return asks_less and best.gain.gain - self.gain.gain <= best.standard_error
 
     def standing(self, *, state: State, why: str) -> Standing:
         """Return how it stands in a leaderboard.

@@ -47,7 +47,8 @@ def improve(
     Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): each round has more data, and the better half of those in
     the round before; all of a round are judged on the same select examples. What is chosen is better than the model as it is,
     and than the best constant answer, beyond chance; else nothing is edited. Solved examples in the prompt and a LoRA are in
-    the running too. The test split is scored once, for the one choice. The model is left as it was.
+    the running too; of two that gain as much within one standard error, the one whose requests are shorter is chosen. The test
+    split is scored once, for the one choice. The model is left as it was.
 
     The budget is all of it, in seconds: loading, choosing and the held-out measurement.
 

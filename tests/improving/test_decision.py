@@ -1,0 +1,88 @@
+"""Of candidates that select can hardly tell apart, the one whose requests are shorter is chosen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.fixtures.recipes import EDITS
+
+from strop.improving.contenders import CONTENDERS, Share
+from strop.improving.decision import Decision
+from strop.improving.entry import Entry, Found
+from strop.proving import Trial, TrialKey
+from strop.recipe import Recipe
+from strop.statistics import Comparison
+
+SHARE = Share(select=200, train=100, last=True, seconds=10.0, objective="average", seed=0)
+
+
+UNEDITED = Trial(TrialKey("none", "race", 0, "select", 200), accuracy=0.1, loss=3.0)
+
+
+def entry(
+    name: str, gain: float, *, tokens: float | None, recipe: Recipe | None = None, p_value: float = 1e-6
+) -> Entry:
+    """Return what gained so much, with a standard error of two points."""
+    shots = None if recipe is not None else 8
+    return Entry(
+        contender=CONTENDERS[name],
+        share=SHARE,
+        found=Found(recipe, shots, tried=1, tokens=0),
+        trial=Trial(TrialKey("improve", name, 1, "select", 200, {"name": name}), accuracy=0.1 + gain, loss=3.0 - gain),
+        gain=Comparison(gain=gain, ci95=(gain - 0.0392, gain + 0.0392), p_value=p_value, fixed=40, broken=2),
+        constant=None,
+        drift=None,
+        guards=(),
+        tokens_per_request=tokens,
+        seconds=1.0,
+    )
+
+
+def decision(*entries: Entry) -> Decision:
+    return Decision(entries, {}, objective="average", budget_seconds=300.0, rounds=1)
+
+
+@pytest.fixture
+def edits(tiny: Callable[..., Any]) -> Recipe:
+    return Recipe.of(tiny("llama"), EDITS)
+
+
+def test_of_two_as_good_within_one_standard_error_the_shorter_request_wins(edits: Recipe) -> None:
+    longer = entry("examples in the prompt", 0.145, tokens=90.2)
+    shorter = entry("sharpening", 0.13, tokens=8.1, recipe=edits)
+    found = decision(longer, shorter)
+    assert found.chosen is shorter
+    assert found.leader is shorter
+    assert found.sentence.startswith("Sharpening is chosen: +13.0 points ")
+    assert found.sentence.endswith(
+        " Examples in the prompt scored higher, but that is within one standard error, for 82 more tokens in each request."
+    )
+    board = found.leaderboard(unedited=UNEDITED, spent_seconds=1.0, final=True)
+    whys = {own.name: (own.state, own.why) for own in board.standings}
+    assert whys == {
+        "sharpening": ("chosen", ""),
+        "examples in the prompt": ("tried", "that is within one standard error, for 82 more tokens in each request."),
+        "no edit": ("tried", ""),
+    }
+
+
+def test_beyond_one_standard_error_the_better_wins_whatever_it_asks(edits: Recipe) -> None:
+    longer = entry("examples in the prompt", 0.16, tokens=90.2)
+    shorter = entry("sharpening", 0.13, tokens=8.1, recipe=edits)
+    assert decision(longer, shorter).chosen is longer
+    assert decision(longer, shorter).sentence.endswith(" The next best is sharpening with +13.0 points.")
+
+
+@pytest.mark.parametrize("tokens", [8.1, None])
+def test_requests_that_are_as_long_or_have_no_tokens_leave_the_better_first(
+    edits: Recipe, tokens: float | None
+) -> None:
+    other, better = (entry(*own, tokens=tokens, recipe=edits) for own in (("bias", 0.13), ("spectrum", 0.14)))
+    assert decision(other, better).chosen is better
+
+
+def test_what_may_not_be_chosen_does_not_win_for_being_shorter(edits: Recipe) -> None:
+    longer = entry("examples in the prompt", 0.145, tokens=90.2)
+    by_chance = entry("sharpening", 0.13, tokens=8.1, recipe=edits, p_value=0.2)
+    assert decision(longer, by_chance).chosen is longer
+    assert decision(by_chance).chosen is None
