@@ -103,7 +103,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_it_would_have(
     task = many_facts()
     whole = improve(spoilt(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "whole", budget=AMPLE))
     options = RunOptions(out=tmp_path / "run", budget=AMPLE, resume=True)
-    for step in (3, 60, 40, 50):
+    for step in (3, 40, 25, 20):
         interrupted = dataclasses.replace(options, progress=Interrupting(step))
         with pytest.raises(KeyboardInterrupt):
             improve(spoilt(), small_tokenizer, task, plan, interrupted)

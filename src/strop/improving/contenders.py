@@ -8,6 +8,7 @@ from typing import Any, Literal
 from strop.improving.pace import PASSES_OF_GRADIENT, PASSES_OF_STEP, Pace
 from strop.improving.plan import FamilyName
 from strop.improving.prompts import PromptChooser
+from strop.improving.reserve import DRIFT_TOKENS
 from strop.interventions import FORMULAS
 from strop.proving import Assignment, Chooser
 from strop.scoring import writes
@@ -38,6 +39,8 @@ class Share:
     """That it may take."""
     objective: ObjectiveName
     seed: int
+    goes_on: bool = False
+    """It learns on from what it found in an earlier round."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a study remembers it."""
@@ -57,8 +60,10 @@ class Contender:
     """The setting, in words."""
     size: Callable[[Share, Pace], int] = lambda share, pace: share.train
     """How many examples to learn from fit the time."""
+    least_passes: float = 12.0
+    """Passes over a round's examples that it needs time for: with less it shows nothing, and waits."""
     learns: bool = False
-    """It needs a train split."""
+    """It needs a train split, and in a later round learns on from what it found before."""
     of_labels: bool = False
     """It works for classifiers too."""
     texts: Texts = "none"
@@ -133,6 +138,7 @@ def _laser(name: str, *, edits: int) -> Contender:
         "laser",
         lambda given, share: ReductionChooser(given, plan(share)),
         lambda share: f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient",
+        least_passes=12.0 if edits == 1 else 24.0,
         of_labels=True,
     )
 
@@ -162,8 +168,8 @@ def _eigenpruning() -> Contender:
     )
 
 
-EPOCHS = {False: 2, True: 4}
-"""How often the examples are read, before and in the last round."""
+EPOCHS = {False: 1, True: 2}
+"""How often the examples are read, before and in the last round: what learned before learns on."""
 
 
 def _learned(name: str, method: str, rate: float | None = None, **settings: Any) -> Contender:
@@ -184,19 +190,28 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         )
 
     def size(share: Share, pace: Pace) -> int:
-        return _fitting(EPOCHS[share.last] * PASSES_OF_STEP)(share, pace)
+        look = share.select * pace.seconds_per_example + DRIFT_TOKENS * pace.seconds_per_token
+        left = max(share.seconds - (EPOCHS[share.last] + 1) * look, 0.0)  # each epoch is looked at, and the average
+        return _fitting(EPOCHS[share.last] * PASSES_OF_STEP)(dataclasses.replace(share, seconds=left), pace)
 
     where = ", upper half of the layers" if of_states or method == "lora" else ""
     return Contender(
         name,
         "train",
-        lambda given, share: Fitter(given, plan(given, share)),
-        lambda share: f"{EPOCHS[share.last]} epochs of {share.train} examples, kept to the base{where}",
+        lambda given, share: Fitter(given, plan(given, share), goes_on=share.goes_on),
+        lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{where}",
         size,
+        least_passes=24.0,
         learns=True,
         of_labels=True,
         texts="many",
     )
+
+
+def _epochs(share: Share) -> str:
+    """Return in words how often examples are read."""
+    count = EPOCHS[share.last]
+    return f"{count} {'more ' if share.goes_on else ''}epoch{'s' if count > 1 else ''} of"
 
 
 def _prompts() -> Contender:
@@ -205,6 +220,7 @@ def _prompts() -> Contender:
         "prompt",
         lambda given, share: PromptChooser(given, select_limit=share.select),
         lambda share: "the better of 1, 2, 5 and 8 solved examples before each prompt",
+        least_passes=6.0,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import shutil
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from strop.improving.judge import Judge, kind_of
 from strop.improving.keeping import Kept
 from strop.improving.pace import EXAMPLES
 from strop.improving.plan import ImprovePlan
-from strop.improving.preparing import MOST_TO_PREPARE, prepare, refuse_no_contender, texts_of
+from strop.improving.preparing import MOST_TO_PREPARE, admitted, prepare, texts_of
 from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.proving import (
     Assignment,
@@ -32,9 +33,6 @@ from strop.proving import (
     unproved_recipe,
 )
 from strop.runs import Leaderboard
-
-PASSES_OF_A_TURN = 12
-"""Passes over a round's examples that a contender is given time for at least: with less it shows nothing, and waits."""
 
 FEWEST_KEPT = 2
 """Contenders that go on to the next round at least."""
@@ -73,10 +71,7 @@ class Improver:
         self.reserve = reserve
         """What all choosing leaves of the budget."""
         self._counts = plan.counts(len(given.task.examples("select")))
-        self.left_out: dict[str, tuple[Contender, str]] = {}
-        """Who is not in the running, and why."""
-        self.contenders: tuple[Contender, ...] = self._admitted()
-        refuse_no_contender(given.task, plan, self.contenders, self.left_out)
+        self.contenders, self.left_out = admitted(given.task, plan)
         self._entries: dict[str, Entry] = {}
         """The newest entry of everyone who has one."""
         self._waiting: set[str] = set()
@@ -94,19 +89,6 @@ class Improver:
             spell=lambda own: {"name": own[0], "carried": int(own[1])},
             read=lambda settings: (str(settings["name"]), bool(settings["carried"])),
         )
-
-    def _admitted(self) -> tuple[Contender, ...]:
-        found = []
-        for name in self.plan.effort.contenders:
-            own = CONTENDERS[name]
-            refusal = own.refusal(self.given.task)
-            if own.family not in self.plan.families:
-                refusal = f"the family {own.family} was not asked for."
-            if refusal is None:
-                found.append(own)
-            else:
-                self.left_out[name] = own, refusal
-        return tuple(found)
 
     def choose(self, journal: Journal) -> Choice:
         """Return the best proposal of all, where it is better than the model as it is beyond chance.
@@ -196,12 +178,12 @@ class Improver:
                 share = dataclasses.replace(earlier.share, select=count)
                 again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
                 self._entries[own.name] = again
-        turns = standing[: self._turns(number, count, until=until)]
+        turns = standing[: self._turns(number, standing, count, until=until)]
         self._waiting = {own.name for own in standing[len(turns) :] if own.name not in self._entries}
         for name in self._waiting:
             self.left_out[name] = CONTENDERS[name], NO_TIME
         for index, own in enumerate(turns):
-            self._run(own, number, count, until=until, left=len(turns) - index, given=self.given, basis="")
+            self._run(own, number, count, until=until, left=turns[index:], given=self.given, basis="")
             self._show()
 
     def _has_time_for(self, number: int, standing: Sequence[Contender], count: int) -> bool:
@@ -217,24 +199,32 @@ class Improver:
             self._journal.say(f"no time is left to judge anything on {count} select examples")
         return bool(known)
 
-    def _turns(self, number: int, count: int, *, until: float) -> int:
+    def _turns(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> int:
         """Return how many contenders a round has time for, the same after a resume."""
         known = self._journal.recall(f"round {number} turns")
         if known is None:
             seconds = until - self._journal.stopwatch.seconds
-            known = max(
-                1, math.floor(seconds / (PASSES_OF_A_TURN * count * self.reserve.tempo.pace.seconds_per_example))
-            )
+            passes = seconds / (count * self.reserve.tempo.pace.seconds_per_example)
+            needed = itertools.accumulate(own.least_passes for own in standing)
+            known = max(1, sum(together <= passes for together in needed))
             self._journal.remember(f"round {number} turns", known)
         return int(known)
 
     def _run(
-        self, own: Contender, number: int, count: int, *, until: float, left: int, given: Assignment, basis: str
+        self,
+        own: Contender,
+        number: int,
+        count: int,
+        *,
+        until: float,
+        left: Sequence[Contender],
+        given: Assignment,
+        basis: str,
     ) -> None:
         """Let one contender propose something, and keep the better of that and of what it proposed before."""
         journal = self._journal
         turn = self._turn(own, count, given=given)
-        share = self._share(own, number, count, until=until - left * turn.judging, left=left)
+        share = self._share(own, number, count, until=until - len(left) * turn.judging, left=left)
         if share is None:
             if own.name not in self._entries:
                 self.left_out[own.name] = own, NO_TIME
@@ -285,12 +275,15 @@ class Improver:
             drifts=own.family != "prompt" and self.given.task.labels is None,
         )
 
-    def _share(self, own: Contender, number: int, count: int, *, until: float, left: int) -> Share | None:
+    def _share(
+        self, own: Contender, number: int, count: int, *, until: float, left: Sequence[Contender]
+    ) -> Share | None:
         """Return what a contender gets in a round, the same after a resume; None where no time is left."""
         known = self._journal.recall(f"{own.name} {number} share")
         if known is not None:
             return Share(**known) if known else None
-        seconds = (until - self._journal.stopwatch.seconds) / left
+        part = own.least_passes / sum(each.least_passes for each in left)
+        seconds = (until - self._journal.stopwatch.seconds) * part
         task = self.given.task
         source = "train" if task.counts.get("train") else "select"
         data = self.plan.effort.rounds[min(number, len(self._counts)) - 1].data
@@ -301,6 +294,7 @@ class Improver:
             seconds=round(max(seconds, 0.0), 3),
             objective=self.plan.objective,
             seed=self.plan.seed,
+            goes_on=own.learns and own.name in self._entries and bool(self._entries[own.name].found.edits),
         )
         pace = self.reserve.tempo.pace
         fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
@@ -313,7 +307,9 @@ class Improver:
         known = self._kept.found(own.name, number)
         if known is not None:
             return known
-        journal = self._journal
+        journal, before = self._journal, self._entries.get(own.name)
+        if share.goes_on and before is not None:
+            given = dataclasses.replace(given, start=before.found.edits)
         until = journal.recall(f"{own.name} {number} until")
         if until is None:
             until = journal.stopwatch.seconds + share.seconds
@@ -324,18 +320,20 @@ class Improver:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         journal.say(f"{own.name}: {own.words(share)}, {share.seconds:.0f} s at most")
-        choice = chooser.choose(
-            dataclasses.replace(
-                journal,
-                space=chooser.space,
-                stage=stage,
-                budget=Budget(seconds=until, evaluations=journal.budget.evaluations),
-                folder=folder,
-                basis=basis,
-                about=own.name,
-                deadline=turn,
-            )
+        its = dataclasses.replace(
+            journal,
+            space=chooser.space,
+            stage=stage,
+            budget=Budget(seconds=until, evaluations=journal.budget.evaluations),
+            folder=folder,
+            basis=basis,
+            begins_with=stage if share.goes_on else "",
+            about=own.name,
+            deadline=turn,
         )
+        if share.goes_on and before is not None:
+            its.take_over(its.unedited_key(examples=share.select, started=True), before.trial)
+        choice = chooser.choose(its)
         stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
         tried = sum(trial.key.stage in stages for trial in journal.study.trials())
         shots = given.task.shots.count if basis and given.task is not self.given.task and given.task.shots else None
@@ -360,7 +358,8 @@ class Improver:
         judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
         built = builders(judged, self.given, self.plan.families)
         for index, (own, given) in enumerate(built):
-            self._run(own, number, count, until=until, left=len(built) - index, given=given, basis=own.name)
+            left = [each for each, _ in built[index:]]
+            self._run(own, number, count, until=until, left=left, given=given, basis=own.name)
             self._show()
 
     def _show(self) -> None:

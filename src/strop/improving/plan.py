@@ -48,17 +48,17 @@ _GOOD = (
     "sharpening",
     "examples in the prompt",
     "spectrum",
+    "LoReFT",
     "LASER",
     "eigenpruning",
-    "LASER, composed",
-    "bias",
-    "LoReFT",
     "LoRA",
+    "bias",
+    "LASER, composed",
 )
 
 EFFORTS: dict[Preset, Effort] = {
     "quick": Effort(300.0, 200, (Round(0.5, 0.5), Round(1.0, 0.5)), _QUICK),
-    "good": Effort(1800.0, 400, (Round(0.25, 0.35), Round(0.5, 0.25), Round(1.0, 0.2)), _GOOD),
+    "good": Effort(1800.0, 400, (Round(0.25, 0.3), Round(0.5, 0.25), Round(1.0, 0.3)), _GOOD),
     "best": Effort(
         4 * 3600.0,
         1000,

@@ -8,9 +8,12 @@ from strop.improving.contenders import CONTENDERS, Contender, Texts
 from strop.improving.plan import EFFORTS, ImprovePlan
 from strop.proving import Assignment, Journal, texts_beside_drift
 from strop.scoring import writes
-from strop.searching.fisher import FISHER_TEXTS
+from strop.searching.decompositions import HeldDecompositions
+from strop.searching.fisher import FISHER_TEXTS, OwnTexts, fisher_information
 from strop.tasks import Task
 from strop.training.fitter import KEPT_TEXTS
+from strop.training.keep import KeepToBase, read_by
+from strop.training.plan import TrainPlan
 
 TEXTS: Mapping[Texts, int] = {"none": 0, "few": FISHER_TEXTS, "many": KEPT_TEXTS}
 """How many texts that is."""
@@ -22,7 +25,7 @@ MOST_TO_PREPARE = 0.3
 
 
 def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal, *, until: float) -> int:
-    """Decompose all matrices, and let the base write what methods read; return how many texts there are.
+    """Decompose all matrices, let the base write what methods read, and read it for them; return how many texts there are.
 
     Args:
         given: the model and the task.
@@ -30,8 +33,8 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         journal: of the run.
         until: in seconds from the run's beginning.
     """
+    sites = list(editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None))
     if any(own.family != "prompt" for own in contenders):
-        sites = list(editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None))
         journal.progress.start("decomposing all matrices", len(sites))
         for site in sites:
             if journal.stopwatch.seconds >= until:
@@ -47,6 +50,24 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         texts_beside_drift(
             given.model, given.tokenizer, fingerprint=given.base.fingerprint, count=written, progress=journal.progress
         )
+    if written >= FISHER_TEXTS and any(own.texts == "few" for own in contenders) and journal.stopwatch.seconds < until:
+        fisher_information(
+            given,
+            OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress),
+            sites,
+            decompositions=HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose),
+            progress=journal.progress,
+        )
+    if written >= KEPT_TEXTS and journal.stopwatch.seconds < until:
+        own = OwnTexts.of(given, count=KEPT_TEXTS, progress=journal.progress)
+        KeepToBase(
+            given.model,
+            given.anatomy,
+            own.texts,
+            weight=TrainPlan().keep_base,
+            per_pass=1,
+            read_as=read_by(given.model, own.fingerprint, TrainPlan().precision),
+        )
     return written
 
 
@@ -55,7 +76,30 @@ def texts_of(contender: Contender) -> int:
     return TEXTS[contender.texts]
 
 
-def refuse_no_contender(
+def admitted(task: Task, plan: ImprovePlan) -> tuple[tuple[Contender, ...], dict[str, tuple[Contender, str]]]:
+    """Return who is in the running for a task, in the order of the preset, and who is left out, with the reason.
+
+    Args:
+        task: to be improved at.
+        plan: which families are asked for, and how much is tried.
+
+    Raises:
+        UsageError: nobody is in the running.
+    """
+    found, left_out = [], {}
+    for name in plan.effort.contenders:
+        own = CONTENDERS[name]
+        asked = own.family in plan.families
+        refusal = own.refusal(task) if asked else f"the family {own.family} was not asked for."
+        if refusal is None:
+            found.append(own)
+        else:
+            left_out[name] = own, refusal
+    _refuse_nobody(task, plan, found, left_out)
+    return tuple(found), left_out
+
+
+def _refuse_nobody(
     task: Task, plan: ImprovePlan, contenders: Sequence[Contender], left_out: Mapping[str, tuple[Contender, str]]
 ) -> None:
     """Raise UsageError if nobody is in the running: the preset has nobody of the families, or all of them are left out.

@@ -239,6 +239,20 @@ class Additive(Protocol):
 
 
 @runtime_checkable
+class Lessens(Protocol):
+    """An intervention that learns and can change less: a share of all that it has learned to change."""
+
+    def lessened(self, tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor] | None:
+        """Return the learned tensors of share times its change, for every input; None where its formula holds no such thing.
+
+        Args:
+            tensors: its own, which have passed `check`.
+            share: from 0, nothing, to 1, what there is.
+        """
+        ...
+
+
+@runtime_checkable
 class ScalesSpectrum(Protocol):
     """A WeightIntervention that multiplies the matrix's singular values, each by a number of its own."""
 

@@ -171,6 +171,22 @@ class LowRankEdit:
             if not is_finite(found):
                 raise InterventionError(f"{self.site}: its {name} is not made of finite numbers; train anew.")
 
+    def lessened(self, tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor] | None:
+        """Return share times the edit: b ← share · b and W ← share · W, plus (1 − share) · B where B h is taken away.
+
+        None where something bends W h + b, or where the state's own part is taken away and none read.
+        """
+        if self.activation != "linear" or (self.formula.subtracts and not self.formula.reads):
+            return None
+        lesser = {"basis": tensors["basis"], "bias": share * tensors["bias"]}
+        if self.formula.reads:
+            source = share * tensors["source"]
+            if self.formula.subtracts:
+                rows = tensors["basis"]
+                source = source + (1 - share) * (orthonormal_rows(rows) if self.formula.orthonormal else rows)
+            lesser["source"] = source
+        return {name: lesser[name] for name in self.formula.tensors}
+
     def module(self, tensors: Mapping[str, Tensor], hidden_size: int) -> EditModule:
         """Return the edit with its numbers.
 

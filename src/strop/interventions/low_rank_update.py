@@ -128,6 +128,10 @@ class LowRankUpdate:
         summed = LowRankUpdate(self.site, both.rank, both.scale * both.rank)
         return summed, {"A": both.right, "B": both.left}
 
+    def lessened(self, tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Return A, and share · B."""
+        return {"A": tensors["A"], "B": share * tensors["B"]}
+
     def output_shift(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Return None: nothing is added to the output."""
         return None

@@ -64,6 +64,10 @@ class OutputBias:
         """Return b, (out,)."""
         return tensors["bias"]
 
+    def lessened(self, tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Return share · b."""
+        return {"bias": share * tensors["bias"]}
+
     def precomputed(self, matrix: Tensor, *, decompose: Decompose) -> dict[str, Tensor]:
         """Return nothing: no decomposition is needed."""
         return {}

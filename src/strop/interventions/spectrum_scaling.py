@@ -182,6 +182,10 @@ class SpectrumScaling:
             summed["band"] = mine["band"] + theirs["band"]
         return dataclasses.replace(self, step=None), {**summed, **factors}
 
+    def lessened(self, tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Return share · d and share · B; nothing where d is multiples of a step, and so not learned."""
+        return {name: share * tensors[name] for name in self.learned_tensors}
+
     def held_in_bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return learned tensors with every change moved to the nearest one that is allowed."""
         return {name: own.clamp(LOWEST, HIGHEST) if name == "change" else own for name, own in tensors.items()}

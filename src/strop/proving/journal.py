@@ -51,6 +51,8 @@ class Journal:
     there."""
     basis: str = ""
     """What trials without a candidate are of, where that is not the run's own model and prompts."""
+    begins_with: str = ""
+    """What trials of the recipe to begin with are of, where those of one run begin with several."""
     about: str = ""
     """Begins each line that is told, where several methods share a run."""
     below: tuple[Any, ...] = ()
@@ -88,7 +90,8 @@ class Journal:
 
     def unedited_key(self, *, examples: int, started: bool = False) -> TrialKey:
         """Return the key of a trial without a candidate, the same for every method: of the model as it was, or as begun."""
-        return TrialKey(START if started else BASE, self.basis, 0, "select", examples)
+        stage = self.begins_with or self.basis if started else self.basis
+        return TrialKey(START if started else BASE, stage, 0, "select", examples)
 
     def find(self, key: TrialKey) -> Trial | None:
         """Return a finished trial, or None."""
@@ -136,6 +139,19 @@ class Journal:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
             return self.finish(claim, evaluate, evaluations=evaluations, keep_each=keep_each)
+
+    def take_over(self, key: TrialKey, trial: Trial) -> None:
+        """Take what another trial of the same edits on the same examples scored, so that it is not scored again.
+
+        Args:
+            key: of the trial to have.
+            trial: of another key.
+        """
+        self.enqueue([key])
+        claim = self.study.claim([key])
+        if claim is not None:
+            with claim:
+                claim.finish(dataclasses.replace(trial, key=key, evaluations=0.0))
 
     def finish(
         self, claim: Claim, evaluate: Callable[[], Evaluation], *, evaluations: float = 1.0, keep_each: bool = False
@@ -251,10 +267,18 @@ class Journal:
         Args:
             key: of the candidate.
         """
+        return self.refusal(key) is None
+
+    def refusal(self, key: TrialKey) -> GuardReading | None:
+        """Return the guard that speaks against the candidate that is on the model, and tell it; None where none does.
+
+        Args:
+            key: of the candidate.
+        """
         broken = self.guards.broken_by(key)
         if broken is not None:
             self.say(f"refused by the guard on {broken.name}: {_harm_in_words(broken)}")
-        return broken is None
+        return broken
 
     def remember(self, name: str, value: Any) -> None:
         """Keep a value beside the trials, under this method and stage, and what is below."""

@@ -31,7 +31,7 @@ from strop.recipe import Recipe
 from strop.scoring import scorer_of, writes
 from strop.training.checkpoints import STATE, checkpoints_in, steps_of
 from strop.training.gates import Gates, as_prunings
-from strop.training.keep import KeepToBase
+from strop.training.keep import KeepToBase, read_by
 from strop.training.objective import Objective, objective_of
 from strop.training.plan import WEIGHT_METHODS, Precision, TrainPlan
 from strop.training.state import randomness, refuse_damaged_state, restore_randomness
@@ -48,6 +48,7 @@ class Fitter:
     Args:
         given: what is to be improved, and from where.
         plan: the settings.
+        goes_on: the edits it begins with learn on, and no new ones are added.
 
     Raises:
         TaskError: a row does not fit the model, or there is no train split.
@@ -56,7 +57,7 @@ class Fitter:
             be trained, or losses cannot be reported where they are to be.
     """
 
-    def __init__(self, given: Assignment, plan: TrainPlan) -> None:
+    def __init__(self, given: Assignment, plan: TrainPlan, *, goes_on: bool = False) -> None:
         self.given = given
         model, anatomy = given.model, given.anatomy
         self._objective: Objective = objective_of(
@@ -69,7 +70,7 @@ class Fitter:
             plan.keep_text.check(model, given.tokenizer, anatomy=anatomy)
         self._model, self._anatomy, self._plan, self._start = model, anatomy, plan, given.start
         self._head = given.start.head or self._objective.head_of(model)
-        self._goes_on = _has_subspaces(given.start.interventions, plan.train_subspaces)
+        self._goes_on = goes_on or _has_subspaces(given.start.interventions, plan.train_subspaces)
         new, drawn = ([], []) if self._goes_on else self._new_edits()
         self._interventions: tuple[Intervention, ...] = (*given.start.interventions, *new)
         self._tensors: tuple[Mapping[str, Tensor], ...] = (*given.start.tensors, *drawn)
@@ -101,6 +102,7 @@ class Fitter:
             distributions={
                 "epoch": optuna.distributions.IntDistribution(1, 10**6),
                 "averaged": optuna.distributions.IntDistribution(0, 1),
+                "share": optuna.distributions.FloatDistribution(0.0, 1.0),
             },
             spell=Moment.to_json,
             read=Moment.from_json,
@@ -206,7 +208,14 @@ class Fitter:
             own = plan.keep_text.texts(self._model, given.tokenizer, anatomy=self._anatomy, fingerprint=fingerprint)
             texts = (*texts, *own)
         with _computing_in(plan.precision, input_device(self._model)):
-            return KeepToBase(self._model, self._anatomy, texts, weight=plan.keep_base, per_pass=plan.keep_texts)
+            return KeepToBase(
+                self._model,
+                self._anatomy,
+                texts,
+                weight=plan.keep_base,
+                per_pass=plan.keep_texts,
+                read_as=read_by(self._model, fingerprint, plan.precision),
+            )
 
     def _train(
         self, journal: Journal, attachment: Attachment, recipe: Recipe, unedited: Trial, kept: KeepToBase | None
@@ -224,6 +233,7 @@ class Fitter:
             unedited,
             self._plan.patience,
             averages=self._plan.averages,
+            lessens_from=self._learning if not self._removals and self._plan.train_subspaces is None else None,
         )
         with contextlib.ExitStack() as stack:
             if journal.folder is not None:

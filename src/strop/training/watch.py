@@ -20,8 +20,10 @@ from strop.interventions.learned import LearnedTensors
 from strop.proving import Journal, Trial, TrialKey, describe_trial
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
+from strop.runs import GuardReading
 from strop.scoring import ClassScorer, Evaluation, Scorer
 from strop.training.averaging import averaged, note_step
+from strop.training.lessening import ATTEMPTS, lessened, share_within
 
 BEST = "best"
 
@@ -32,18 +34,22 @@ class Moment:
 
     epoch: int
     averaged: bool = False
+    share: float = 1.0
+    """How much of what the edits change is left: less than all where a guard allows no more."""
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int | float]:
         """Return its settings as a study holds them."""
-        return {"epoch": self.epoch, **({"averaged": 1} if self.averaged else {})}
+        averaged = {"averaged": 1} if self.averaged else {}
+        return {"epoch": self.epoch, **averaged, **({"share": self.share} if self.share < 1 else {})}
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> "Moment":
         """Return the moment of such settings."""
-        return cls(int(settings["epoch"]), bool(settings.get("averaged", 0)))
+        return cls(int(settings["epoch"]), bool(settings.get("averaged", 0)), float(settings.get("share", 1.0)))
 
     def __str__(self) -> str:
-        return "the average of the late steps" if self.averaged else f"epoch {self.epoch}"
+        what = "the average of the late steps" if self.averaged else f"epoch {self.epoch}"
+        return what if self.share == 1 else f"{self.share:.0%} of {what}"
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -59,6 +65,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         unedited: what the epochs compete with: the model before training.
         patience: epochs without a better choice before it stops.
         averages: what was learned late is averaged, and the average is scored after the last epoch.
+        lessens_from: where a guard speaks against a choice that would win, a share of the edits from this one on is tried; None
+            where no share of them can be.
     """
 
     def __init__(
@@ -72,9 +80,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         unedited: Trial,
         patience: int | None,
         averages: bool,
+        lessens_from: int | None = None,
     ) -> None:
         self._journal, self._scorer, self._states, self._lowest = journal, scorer, states, lowest
         self._attachment, self._recipe, self._patience, self._averages = attachment, recipe, patience, averages
+        self._lessens_from = lessens_from
         self.best: Trial = unedited
         """The best of the epochs and the model before training."""
         self.best_tensors: tuple[Mapping[str, Tensor], ...] = ()
@@ -174,17 +184,54 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         learned = self._attachment.tensors
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
             raise TrainingError(f"The edits are no longer made of finite numbers after epoch {moment.epoch}.")
+        trial = self._measured(moment)
+        better = trial.merit > self.best.merit
+        broken = self._journal.refusal(trial.key) if better else None
+        self._tell(moment, trial, best=better and broken is None)
+        if broken is not None:
+            self._judge_less(moment, broken)
+        elif better:
+            self._keep(moment, trial)
+
+    def _judge_less(self, moment: Moment, broken: GuardReading | None) -> None:
+        """Score as much of the edits as a guard allows that speaks against all of them, and keep that if it is the best so far."""
+        if self._lessens_from is None:
+            return
+        harms: list[tuple[float, float]] = []
+        while broken is not None and len(harms) < ATTEMPTS:
+            harms.append((moment.share, broken.harm))
+            share = share_within(broken.bound, harms)
+            if not share:
+                return
+            moment = dataclasses.replace(moment, share=share)
+            with lessened(self._attachment, share, learning_from=self._lessens_from) as possible:
+                if not possible:
+                    return
+                broken = self._journal.refusal(self._key(moment))
+                if broken is not None:
+                    continue
+                trial = self._measured(moment)
+                better = trial.merit > self.best.merit
+                self._tell(moment, trial, best=better)
+                if better:
+                    self._keep(moment, trial)
+
+    def _measured(self, moment: Moment) -> Trial:
+        """Return the trial of the edits as they are."""
         start = self._lowest if self._states is not None else 0
-        trial = self._journal.measure(self._key(moment), lambda: self._evaluated(start), begun=True)
-        better = trial.merit > self.best.merit and self._journal.admits(trial.key)
-        self._journal.say(f"{moment}: {describe_trial(trial)}{', the best so far' if better else ''}")
-        if better:
-            best = self._recipe.learned_by(self._attachment)
-            self.best, self.best_tensors, self.best_head = trial, learned, best.head
-            folder = self._best_folder()
-            if folder is not None:
-                with replacing_folder(folder) as temporary:
-                    best.with_provenance(moment.to_json()).write_files(temporary)
+        return self._journal.measure(self._key(moment), lambda: self._evaluated(start), begun=True)
+
+    def _tell(self, moment: Moment, trial: Trial, *, best: bool) -> None:
+        self._journal.say(f"{moment}: {describe_trial(trial)}{', the best so far' if best else ''}")
+
+    def _keep(self, moment: Moment, trial: Trial) -> None:
+        """Keep the edits as they are: they are the best so far."""
+        best = self._recipe.learned_by(self._attachment)
+        self.best, self.best_tensors, self.best_head = trial, self._attachment.tensors, best.head
+        folder = self._best_folder()
+        if folder is not None:
+            with replacing_folder(folder) as temporary:
+                best.with_provenance(moment.to_json()).write_files(temporary)
 
     def _evaluated(self, start: int) -> Evaluation:
         """Score the edits in the model's own precision, as what they compete with is scored, and the choice after them."""

@@ -126,7 +126,7 @@ class Sharpener:
         for halving in range(HALVINGS + 1):
             after = spectrum.after(direction, size / 2**halving, in_units=self.plan.precondition == "sign")
             with self._applied(after):
-                trial = self._scored(number, size / 2**halving)
+                trial = self._scored(number, size / 2**halving, begun=halving == 0)
                 if trial.loss < loss:
                     lowers = True
                     if self.journal.admits(trial.key):
@@ -135,12 +135,12 @@ class Sharpener:
         self.journal.say(f"step {number}: {why}; stopping")
         return None
 
-    def _scored(self, number: int, size: float) -> Trial:
-        """Return what select says of a step of some size, which is on the model."""
+    def _scored(self, number: int, size: float, *, begun: bool) -> Trial:
+        """Return what select says of a step of some size, which is on the model; the first look ends what its gradient began."""
         select = self.guide.select
         self.journal.progress.start(f"step {number}: trying {size:.2%}", select.steps)
         key = self.journal.key(size, round=number, examples=select.example_count)
-        return self.journal.measure(key, lambda: select.evaluate(progress=self.journal.progress))
+        return self.journal.measure(key, lambda: select.evaluate(progress=self.journal.progress), begun=begun)
 
     def _direction(self, number: int, spectrum: Spectrum) -> dict[WeightSite, Tensor]:
         gradient = self._gradient(number, spectrum)
