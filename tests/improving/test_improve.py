@@ -12,8 +12,8 @@ import torch
 from tests.fixtures.runs import Interrupting, Notes, evaluated
 
 from strop.errors import NotFiniteError, UsageError
-from strop.improving import ImprovePlan, improve
-from strop.improving.contenders import EPOCHS
+from strop.improving import ImprovePlan, contenders, improve, preparing
+from strop.improving.contenders import LEAST_EPOCHS
 from strop.improving.plan import EFFORTS, Effort, Round
 from strop.interventions import attachments_of
 from strop.proving import Budget, Guard, RunOptions
@@ -21,6 +21,7 @@ from strop.recipe import Recipe, applied
 from strop.report import write_report
 from strop.runs import Leaderboard, RunResult
 from strop.scoring import DriftScorer, Scorer
+from strop.training.fitter import Fitter
 
 AMPLE = Budget(seconds=10_000)
 PRUNED = ImprovePlan(preset="good", families=("prune",), select_limit=60, drift=None)
@@ -55,7 +56,7 @@ def test_what_is_surely_better_is_chosen_and_proved_once(
         "Leaderboard", "Gain", "Rivals", "Price and guards", "Examples", "Edited matrices", "The race", "Cost", "To repeat it",
     ]  # fmt: skip
     assert found.leaderboard.decision in text
-    assert "| candidate | round 1, 15 examples | round 2, 30 examples | round 3, 60 examples |" in text
+    assert "| candidate | round 1, 50 examples | round 2, 50 examples | round 3, 60 examples |" in text
     before, after = (100 * own["select"].accuracy for own in (found.result.base, found.result.edited))
     assert f"eigenpruning stands best, at {after:.3g} % right; no edit is at {before:.3g}." in text
 
@@ -77,19 +78,19 @@ def test_all_of_a_round_are_judged_on_as_many_examples_and_half_go_on(
     spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
 ) -> None:
     notes = Notes()
-    plan = dataclasses.replace(PRUNED, families=("laser", "sharpen", "prune"), select_limit=40)
+    plan = dataclasses.replace(PRUNED, families=("laser", "sharpen", "prune"), select_limit=120)
     found = improve(spoilt(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
     assert [line for line in notes.lines if line.startswith("round ")] == [
-        "round 1 of 3: 4 in the running, 10 select examples",
-        "round 2 of 3: 2 in the running, 20 select examples",
-        "round 3 of 3: 2 in the running, 40 select examples",
+        "round 1 of 3: 4 in the running, 50 select examples",
+        "round 2 of 3: 2 in the running, 60 select examples",
+        "round 3 of 3: 2 in the running, 120 select examples",
     ]
     assert found.leaderboard is not None
     judged = {own.name: own.select.count for own in found.leaderboard.standings if own.select is not None}
-    assert sorted(judged.values()) == [10, 10, 40, 40, 40]
+    assert sorted(judged.values()) == [50, 50, 120, 120, 120]
     states = {own.name: own.state for own in found.leaderboard.standings}
     assert {name for name, state in states.items() if state == "stopped"} == {
-        name for name, count in judged.items() if count == 10
+        name for name, count in judged.items() if count == 50
     }
     left = {name for name, state in states.items() if state == "left out"}
     assert {"spectrum", "bias", "LoReFT", "LoRA", "examples in the prompt"} <= left
@@ -158,7 +159,8 @@ def test_a_lora_that_wins_is_saved_as_an_adapter(
 ) -> None:  # fmt: skip
     peft = pytest.importorskip("peft")
     monkeypatch.setitem(EFFORTS, "quick", Effort(300.0, 100, (Round(1.0, 1.0),), ("LoRA",)))
-    monkeypatch.setitem(EPOCHS, True, 25)
+    monkeypatch.setitem(LEAST_EPOCHS, True, 25)
+    monkeypatch.setattr(contenders, "MOST_EPOCHS", 25)
     task, plan = many_facts(), ImprovePlan(drift=None)
     found = improve(answering(), small_tokenizer, task, plan, RunOptions(out=tmp_path / "run", budget=AMPLE))
     assert found.leaderboard is not None
@@ -282,11 +284,11 @@ def test_drift_is_read_once_of_a_proposal_and_the_base_scored_once_a_round(
 
     monkeypatch.setattr(DriftScorer, "read", reading)
     monkeypatch.setattr(Scorer, "evaluate", evaluating)
-    plan = ImprovePlan(preset="good", families=("sharpen",), select_limit=40, test_limit=30, drift=5.0)
+    plan = ImprovePlan(preset="good", families=("sharpen",), select_limit=120, test_limit=30, drift=5.0)
     found = improve(spoilt(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, rivals=False))
     assert found.leaderboard is not None
-    assert [own.select.count for own in found.leaderboard.standings if own.name == "sharpening" and own.select] == [40]
-    assert sorted(plain) == [10, 20, 30, 40]  # 30 is the look at test
+    assert [own.select.count for own in found.leaderboard.standings if own.name == "sharpening" and own.select] == [120]
+    assert sorted(plain) == [30, 50, 60, 120]  # 30 is the look at test
     steps = sum(trial.key.method == "sharpen" for trial in found.trials)
     judged = sum(trial.key.method == "improve" and not trial.key.candidate["carried"] for trial in found.trials)
     assert len(edited) <= steps + judged + 1  # each step, each proposal, and the price of the choice
@@ -303,3 +305,46 @@ def test_all_rounds_count_for_what_was_tried(
     assert found.leaderboard is not None
     assert len(rounds) == 2
     assert found.leaderboard.decision.endswith(f"the best of {tried} tried).")
+
+
+def test_what_learns_goes_on_from_what_it_found_before(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[bool, int]] = []
+    init = Fitter.__init__
+
+    def noting(self: Fitter, given: Any, plan: Any, *, goes_on: bool = False) -> None:
+        begun.append((goes_on, len(given.start.interventions)))
+        init(self, given, plan, goes_on=goes_on)
+
+    monkeypatch.setattr(Fitter, "__init__", noting)
+    effort = Effort(300.0, 100, (Round(0.5, 0.5), Round(1.0, 0.5)), ("spectrum",))
+    monkeypatch.setitem(EFFORTS, "quick", effort)
+    notes = Notes()
+    plan = ImprovePlan(families=("train",), select_limit=60, drift=None)
+    found = improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
+    assert begun[0] == (False, 0)
+    assert begun[1][0]
+    assert begun[1][1] > 0
+    assert any(line.startswith("spectrum: 6 more epochs of 90 examples") for line in notes.lines)
+    [start] = [trial for trial in found.trials if trial.key.method == "start"]
+    [carried] = [trial for trial in found.trials if trial.key.candidate.get("carried")]
+    assert (start.figures, start.evaluations) == (carried.figures, 0)
+
+
+def test_what_all_need_is_made_before_the_race(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    for name in ("fisher_information", "KeepToBase"):
+        real = getattr(preparing, name)
+
+        def noting(*positional: Any, _name: str = name, _real: Any = real, **named: Any) -> Any:
+            notes.lines.append(_name)
+            return _real(*positional, **named)
+
+        monkeypatch.setattr(preparing, name, noting)
+    plan = ImprovePlan(preset="good", families=("sharpen", "train"), select_limit=60)
+    improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=Budget(seconds=60), progress=notes))
+    first = next(place for place, line in enumerate(notes.lines) if line.startswith("round 1 "))
+    assert notes.lines[first - 2 : first] == ["fisher_information", "KeepToBase"]

@@ -41,6 +41,8 @@ class Share:
     seed: int
     goes_on: bool = False
     """It learns on from what it found in an earlier round."""
+    epochs: int = 1
+    """How often what learns reads its examples."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a study remembers it."""
@@ -58,8 +60,8 @@ class Contender:
     """Returns the method, made ready for an assignment and a share."""
     words: Callable[[Share], str]
     """The setting, in words."""
-    size: Callable[[Share, Pace], int] = lambda share, pace: share.train
-    """How many examples to learn from fit the time."""
+    size: Callable[[Share, Pace], Share] = lambda share, pace: share
+    """Returns what of a share fits the time: how many examples to learn from, and how often."""
     least_passes: float = 12.0
     """Passes over a round's examples that it needs time for: with less it shows nothing, and waits."""
     learns: bool = False
@@ -80,14 +82,10 @@ class Contender:
         return None
 
 
-def _fitting(passes: float) -> Callable[[Share, Pace], int]:
-    """Return what sizes a method that reads each example for so many passes in all."""
-
-    def size(share: Share, pace: Pace) -> int:
-        within = share.seconds / max(passes * pace.seconds_per_example, 1e-9)
-        return max(min(share.train, FEWEST), min(share.train, math.floor(within)))
-
-    return size
+def _fitting(share: Share, pace: Pace, passes: float) -> Share:
+    """Return what of a share fits, for a method that reads each example for so many passes in all."""
+    within = share.seconds / max(passes * pace.seconds_per_example, 1e-9)
+    return dataclasses.replace(share, train=max(min(share.train, FEWEST), min(share.train, math.floor(within))))
 
 
 def _shared(share: Share) -> dict[str, Any]:
@@ -102,9 +100,9 @@ def _sharpening(name: str, precondition: Any) -> Contender:
     def steps(share: Share) -> int:
         return 8 if share.last else 3
 
-    def size(share: Share, pace: Pace) -> int:
+    def size(share: Share, pace: Pace) -> Share:
         few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
-        return _fitting(steps(share) * PASSES_OF_GRADIENT)(few, pace)
+        return _fitting(few, pace, steps(share) * PASSES_OF_GRADIENT)
 
     def plan(share: Share) -> SharpenPlan:
         return SharpenPlan(
@@ -138,7 +136,7 @@ def _laser(name: str, *, edits: int) -> Contender:
         "laser",
         lambda given, share: ReductionChooser(given, plan(share)),
         lambda share: f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient",
-        least_passes=12.0 if edits == 1 else 24.0,
+        least_passes=18.0 if edits == 1 else 24.0,
         of_labels=True,
     )
 
@@ -153,9 +151,9 @@ def _eigenpruning() -> Contender:
             **_shared(share),
         )
 
-    def size(share: Share, pace: Pace) -> int:
+    def size(share: Share, pace: Pace) -> Share:
         few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
-        return _fitting(3 * PASSES_OF_GRADIENT)(few, pace)
+        return _fitting(few, pace, 3 * PASSES_OF_GRADIENT)
 
     return Contender(
         "eigenpruning",
@@ -168,8 +166,21 @@ def _eigenpruning() -> Contender:
     )
 
 
-EPOCHS = {False: 1, True: 2}
-"""How often the examples are read, before and in the last round: what learned before learns on."""
+LEAST_EPOCHS = {False: 1, True: 2}
+"""How often the examples are read at least, before and in the last round: what learned before learns on."""
+MOST_EPOCHS = 6
+"""How often they are read where they are few, and the time is long."""
+
+
+def _learning(share: Share, pace: Pace) -> Share:
+    """Return what of a share fits, for what learns: as many examples as can be read often enough, and these as often as can be."""
+    look = share.select * pace.seconds_per_example + DRIFT_TOKENS * pace.seconds_per_token
+    within = max(share.seconds - look, 0.0)  # each epoch is looked at, and the average of the late steps
+    least = LEAST_EPOCHS[share.last]
+    reading = PASSES_OF_STEP * pace.seconds_per_example
+    sized = _fitting(dataclasses.replace(share, seconds=max(within - least * look, 0.0)), pace, least * PASSES_OF_STEP)
+    epochs = math.floor(within / max(sized.train * reading + look, 1e-9))
+    return dataclasses.replace(share, train=sized.train, epochs=min(max(epochs, least), MOST_EPOCHS))
 
 
 def _learned(name: str, method: str, rate: float | None = None, **settings: Any) -> Contender:
@@ -183,16 +194,11 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
             learning_rate=rate,
             batch_size=BATCH,
             accumulate=1,
-            epochs=EPOCHS[share.last],
+            epochs=share.epochs,
             train_limit=share.train,
             **settings,
             **_shared(share),
         )
-
-    def size(share: Share, pace: Pace) -> int:
-        look = share.select * pace.seconds_per_example + DRIFT_TOKENS * pace.seconds_per_token
-        left = max(share.seconds - (EPOCHS[share.last] + 1) * look, 0.0)  # each epoch is looked at, and the average
-        return _fitting(EPOCHS[share.last] * PASSES_OF_STEP)(dataclasses.replace(share, seconds=left), pace)
 
     where = ", upper half of the layers" if of_states or method == "lora" else ""
     return Contender(
@@ -200,7 +206,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         "train",
         lambda given, share: Fitter(given, plan(given, share), goes_on=share.goes_on),
         lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{where}",
-        size,
+        _learning,
         least_passes=24.0,
         learns=True,
         of_labels=True,
@@ -210,8 +216,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
 
 def _epochs(share: Share) -> str:
     """Return in words how often examples are read."""
-    count = EPOCHS[share.last]
-    return f"{count} {'more ' if share.goes_on else ''}epoch{'s' if count > 1 else ''} of"
+    return f"{share.epochs} {'more ' if share.goes_on else ''}epoch{'s' if share.epochs > 1 else ''} of"
 
 
 def _prompts() -> Contender:

@@ -298,7 +298,7 @@ class Improver:
         )
         pace = self.reserve.tempo.pace
         fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
-        sized = dataclasses.replace(share, train=own.size(share, pace)) if fits else None
+        sized = own.size(share, pace) if fits else None
         self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
         return sized
 

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 from strop.errors import UsageError
 from strop.statistics import ObjectiveName
 
+FEWEST_TO_JUDGE_BY = 50
+"""Select examples of a round, where there are so many: with fewer chance says who goes on."""
+
 Preset = Literal["quick", "good", "best"]
 FamilyName = Literal["sharpen", "laser", "prune", "train", "prompt"]
 
@@ -132,7 +135,7 @@ class ImprovePlan:
             available: of the task's select split.
         """
         most = min(self.select_limit or self.effort.select_examples, available)
-        return tuple(max(1, round(own.data * most)) for own in self.effort.rounds)
+        return tuple(max(min(most, FEWEST_TO_JUDGE_BY), round(own.data * most)) for own in self.effort.rounds)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as config.json holds them."""

@@ -1,8 +1,8 @@
 """Before a race begins: that somebody is in it, and what several methods need of a model, made once and paid for by none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from strop.anatomy import editable_shapes
+from strop.anatomy import WeightSite, editable_shapes
 from strop.errors import UsageError
 from strop.improving.contenders import CONTENDERS, Contender, Texts
 from strop.improving.plan import EFFORTS, ImprovePlan
@@ -50,25 +50,29 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         texts_beside_drift(
             given.model, given.tokenizer, fingerprint=given.base.fingerprint, count=written, progress=journal.progress
         )
-    if written >= FISHER_TEXTS and any(own.texts == "few" for own in contenders) and journal.stopwatch.seconds < until:
-        fisher_information(
-            given,
-            OwnTexts.of(given, count=FISHER_TEXTS, progress=journal.progress),
-            sites,
-            decompositions=HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose),
-            progress=journal.progress,
-        )
-    if written >= KEPT_TEXTS and journal.stopwatch.seconds < until:
-        own = OwnTexts.of(given, count=KEPT_TEXTS, progress=journal.progress)
-        KeepToBase(
-            given.model,
-            given.anatomy,
-            own.texts,
-            weight=TrainPlan().keep_base,
-            per_pass=1,
-            read_as=read_by(given.model, own.fingerprint, TrainPlan().precision),
-        )
+    _read_for_all(given, {own.texts for own in contenders}, sites, written, journal, until=until)
     return written
+
+
+def _read_for_all(
+    given: Assignment,
+    kinds: Collection[Texts],
+    sites: Sequence[WeightSite],
+    written: int,
+    journal: Journal,
+    *,
+    until: float,
+) -> None:
+    """Ask the base's own texts what they resist, and the base what it says of them, where anybody will want to know."""
+    if "few" in kinds and written >= TEXTS["few"] and journal.stopwatch.seconds < until:
+        texts = OwnTexts.of(given, count=TEXTS["few"], progress=journal.progress)
+        held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
+        fisher_information(given, texts, sites, decompositions=held, progress=journal.progress)
+    if "many" in kinds and written >= TEXTS["many"] and journal.stopwatch.seconds < until:
+        texts = OwnTexts.of(given, count=TEXTS["many"], progress=journal.progress)
+        plan = TrainPlan()
+        read_as = read_by(given.model, texts.fingerprint, plan.precision)
+        KeepToBase(given.model, given.anatomy, texts.texts, weight=plan.keep_base, per_pass=1, read_as=read_as)
 
 
 def texts_of(contender: Contender) -> int:
