@@ -11,7 +11,7 @@ from strop.improving.decision import Decision
 from strop.improving.entry import Entry, Found
 from strop.proving import Trial, TrialKey
 from strop.recipe import Recipe
-from strop.statistics import Comparison
+from strop.statistics import Comparison, ObjectiveName
 
 SHARE = Share(select=200, train=100, last=True, seconds=10.0, objective="average", seed=0)
 
@@ -20,7 +20,14 @@ UNEDITED = Trial(TrialKey("none", "race", 0, "select", 200), accuracy=0.1, loss=
 
 
 def entry(
-    name: str, gain: float, *, tokens: float | None, recipe: Recipe | None = None, p_value: float = 1e-6
+    name: str,
+    gain: float,
+    *,
+    tokens: float | None,
+    recipe: Recipe | None = None,
+    p_value: float = 1e-6,
+    objective: ObjectiveName = "average",
+    macro: float | None = None,
 ) -> Entry:
     """Return what gained so much, with a standard error of two points."""
     shots = None if recipe is not None else 8
@@ -28,7 +35,13 @@ def entry(
         contender=CONTENDERS[name],
         share=SHARE,
         found=Found(recipe, shots, tried=1, tokens=0),
-        trial=Trial(TrialKey("improve", name, 1, "select", 200, {"name": name}), accuracy=0.1 + gain, loss=3.0 - gain),
+        trial=Trial(
+            TrialKey("improve", name, 1, "select", 200, {"name": name}),
+            accuracy=0.1 + gain,
+            loss=3.0 - gain,
+            objective=objective,
+            macro=macro,
+        ),
         gain=Comparison(gain=gain, ci95=(gain - 0.0392, gain + 0.0392), p_value=p_value, fixed=40, broken=2),
         constant=None,
         drift=None,
@@ -86,3 +99,18 @@ def test_what_may_not_be_chosen_does_not_win_for_being_shorter(edits: Recipe) ->
     by_chance = entry("sharpening", 0.13, tokens=8.1, recipe=edits, p_value=0.2)
     assert decision(longer, by_chance).chosen is longer
     assert decision(by_chance).chosen is None
+
+
+def test_of_another_objective_the_better_wins_for_its_standard_error_is_not_known(edits: Recipe) -> None:
+    longer = entry("examples in the prompt", 0.1, tokens=90.2, objective="macro", macro=0.6)
+    shorter = entry("LASER", 0.1, tokens=8.1, recipe=edits, objective="macro", macro=0.45)
+    assert decision(longer, shorter).chosen is longer
+
+
+def test_what_is_worse_is_not_said_to_be_within_one_standard_error(edits: Recipe) -> None:
+    worse = entry("examples in the prompt", 0.05, tokens=90.2)
+    better = entry("sharpening", 0.13, tokens=8.1, recipe=edits)
+    board = decision(worse, better).leaderboard(unedited=UNEDITED, spent_seconds=1.0, final=True)
+    assert {own.name: own.why for own in board.standings} == {
+        "sharpening": "", "examples in the prompt": "", "no edit": ""
+    }  # fmt: skip

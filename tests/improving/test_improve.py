@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.fixtures.runs import Interrupting, Notes, evaluated
 
-from strop.errors import NotFiniteError, UsageError
+from strop.errors import DecompositionError, NotFiniteError, UsageError
 from strop.improving import ImprovePlan, contenders, improve, preparing
 from strop.improving.contenders import LEAST_EPOCHS
 from strop.improving.plan import EFFORTS, Effort, Round
@@ -22,6 +22,7 @@ from strop.report import write_report
 from strop.runs import Leaderboard, RunResult
 from strop.scoring import DriftScorer, Scorer
 from strop.training.fitter import Fitter
+from strop.training.watch import Watch
 
 AMPLE = Budget(seconds=10_000)
 PRUNED = ImprovePlan(preset="good", families=("prune",), select_limit=60, drift=None)
@@ -348,3 +349,44 @@ def test_what_all_need_is_made_before_the_race(
     improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=Budget(seconds=60), progress=notes))
     first = next(place for place, line in enumerate(notes.lines) if line.startswith("round 1 "))
     assert notes.lines[first - 2 : first] == ["fisher_information", "KeepToBase"]
+
+
+def test_what_cannot_be_made_before_the_race_leaves_out_who_needs_it_alone(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: Any, **__: Any) -> Any:
+        raise DecompositionError("The gradient is not finite.")
+
+    monkeypatch.setattr(preparing, "fisher_information", refusing)
+    monkeypatch.setattr("strop.searching.sharpening.guides.fisher_information", refusing)
+    notes = Notes()
+    plan = ImprovePlan(preset="good", families=("sharpen", "laser"), select_limit=60)
+    found = improve(spoilt(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
+    assert "before the race: The gradient is not finite" in notes.lines
+    assert found.leaderboard is not None
+    states = {own.name: (own.state, own.why) for own in found.leaderboard.standings}
+    assert states["sharpening"] == ("left out", "The gradient is not finite")
+    assert states["LASER"][0] in ("tried", "chosen")
+
+
+def test_who_learns_on_in_vain_keeps_what_it_had(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effort = Effort(300.0, 100, (Round(0.5, 0.5), Round(1.0, 0.5)), ("spectrum",))
+    monkeypatch.setitem(EFFORTS, "quick", effort)
+    measured = Watch._measured
+
+    def measuring(self: Watch, moment: Any) -> Any:
+        trial = measured(self, moment)
+        return dataclasses.replace(trial, accuracy=0.0) if self._journal.begins_with else trial
+
+    monkeypatch.setattr(Watch, "_measured", measuring)  # nothing beats what it begins with
+    notes = Notes()
+    plan = ImprovePlan(families=("train",), select_limit=60, drift=None)
+    found = improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
+    assert found.leaderboard is not None
+    [own] = [own for own in found.leaderboard.standings if own.name == "spectrum"]
+    told = [line for line in notes.lines if line.startswith("spectrum: ") and " select examples (" in line]
+    assert told[-1].endswith(", nothing that helps")
+    assert own.parameters > 0
+    assert "more" not in own.setting

@@ -102,3 +102,30 @@ def test_the_share_follows_from_what_was_found_to_harm(
     harms: list[tuple[float, float]], bound: float, share: float
 ) -> None:
     assert share_within(bound, harms) == pytest.approx(share, abs=1e-3)
+
+
+def test_what_lies_below_harms_however_little_is_left() -> None:
+    assert share_within(0.05, [(1.0, 0.2)], at_none=0.04) == pytest.approx(0.97 * (0.01 / 0.16) ** 0.5, abs=1e-4)
+    assert share_within(0.05, [(1.0, 0.2)], at_none=0.05) == 0.0
+    assert share_within(0.05, [(1.0, 0.2)], at_none=math.nan) == 0.0
+
+
+def test_a_share_is_of_what_is_learned_on_top_of_a_recipe(training: Any, plan: TrainPlan) -> None:
+    below = dataclasses.replace(plan_of(plan, "bias"), epochs=1, learning_rate=0.02)
+    first = training(below)
+    on_top = dataclasses.replace(plan_of(plan, "spectrum"), epochs=1)
+    free = training(on_top, after=first.recipe)
+    low, high = first.result.price.drift.kl, free.result.price.drift.kl
+    assert low < high
+    bound = low + 0.4 * (high - low)
+    found = training(on_top, after=first.recipe, guards=(Guard.parse(f"drift:{bound}"),))
+    count = len(first.recipe.interventions)
+    assert low < found.result.price.drift.kl <= bound
+    for mine, other in zip(first.recipe.tensors, found.recipe.tensors[:count], strict=True):
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
+    changes = [(whole["change"], less["change"]) for whole, less in
+               zip(free.recipe.tensors[count:], found.recipe.tensors[count:], strict=True)]  # fmt: skip
+    share = float(changes[0][1].norm() / changes[0][0].norm())
+    assert 0 < share < 1
+    for whole, less in changes:
+        torch.testing.assert_close(less, share * whole, atol=1e-6, rtol=1e-4)

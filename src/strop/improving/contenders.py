@@ -120,23 +120,36 @@ def _sharpening(name: str, precondition: Any) -> Contender:
     )
 
 
+MOST_FOR_RANKING, SHARE_FOR_RANKING = 100, 0.3
+"""Examples a search's gradient is taken over at most, and the share of its time for that: the rest is for what it ranks first."""
+
+
 def _laser(name: str, *, edits: int) -> Contender:
     def plan(share: Share) -> SearchPlan:
         return SearchPlan(
             compose="greedy" if edits > 1 else "none",
             max_edits=edits,
-            gradient_examples=min(100, share.select),
+            gradient_examples=share.train,
             top_matrices=12 if share.last else 6,
             finalists=8 if share.last else 4,
             **_shared(share),
         )
 
+    def size(share: Share, pace: Pace) -> Share:
+        asked = dataclasses.replace(
+            share, train=min(MOST_FOR_RANKING, share.select), seconds=share.seconds * SHARE_FOR_RANKING
+        )
+        return dataclasses.replace(share, train=_fitting(asked, pace, PASSES_OF_GRADIENT).train)
+
     return Contender(
         name,
         "laser",
         lambda given, share: ReductionChooser(given, plan(share)),
-        lambda share: f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient",
-        least_passes=18.0 if edits == 1 else 24.0,
+        lambda share: (
+            f"at most {edits} matri{'x' if edits == 1 else 'ces'}, found by the gradient of {share.train} examples"
+        ),
+        size,
+        least_passes=24.0 if edits == 1 else 36.0,
         of_labels=True,
     )
 
@@ -207,7 +220,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         lambda given, share: Fitter(given, plan(given, share), goes_on=share.goes_on),
         lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{where}",
         _learning,
-        least_passes=24.0,
+        least_passes=30.0,
         learns=True,
         of_labels=True,
         texts="many",

@@ -103,7 +103,7 @@ class Decision:
         if obstacle is not None:
             return obstacle
         chosen = self.chosen
-        if chosen is None or not chosen.is_as_good_and_asks_less(own):
+        if chosen is None or own.trial.merit <= chosen.trial.merit or not chosen.is_as_good_and_asks_less(own):
             return ""
         assert own.tokens_per_request is not None
         assert chosen.tokens_per_request is not None

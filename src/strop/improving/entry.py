@@ -73,6 +73,11 @@ class Entry:
         found = "" if self.found.changes else ", nothing that helps"
         return f"{shown}loss {figures.loss:.3f} on {figures.count} select examples{gained}{drift}{found}"
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether its edits may be learned on from: there are some, and all guards hold."""
+        return bool(self.found.edits) and all(reading.holds for reading in self.guards)
+
     def came_late(self, rounds: int) -> bool:
         """Return whether it was found in the last of so many rounds, or after them."""
         return self.trial.key.round >= rounds > 1 and not self.trial.key.candidate.get("carried")
@@ -117,8 +122,8 @@ class Entry:
         Args:
             best: judged on the same examples.
         """
-        if self.tokens_per_request is None or best.tokens_per_request is None:
-            return False
+        if self.tokens_per_request is None or best.tokens_per_request is None or self.trial.objective != "average":
+            return False  # the interval is of the average: of another objective the standard error is not known
         asks_less = self.tokens_per_request < best.tokens_per_request
         return asks_less and best.gain.gain - self.gain.gain <= best.standard_error
 

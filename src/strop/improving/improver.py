@@ -32,6 +32,7 @@ from strop.proving import (
     Start,
     unproved_recipe,
 )
+from strop.proving.journal import START
 from strop.runs import Leaderboard
 
 FEWEST_KEPT = 2
@@ -158,7 +159,7 @@ class Improver:
         if known is None:
             begun = journal.stopwatch.seconds
             until = begun + MOST_TO_PREPARE * max(self.reserve.ends() - begun, 0.0)
-            texts = prepare(self.given, self.contenders, journal, until=until)
+            texts = prepare(self.given, self.contenders, journal, self.reserve.tempo.pace, until=until)
             known = {"texts": texts, "seconds": journal.stopwatch.seconds}
             journal.remember("prepared", known)
         for own in self.contenders:
@@ -174,7 +175,7 @@ class Improver:
         )
         for own in standing:  # first the cheap look at what there is, so that all are judged on as many
             earlier = self._entries.get(own.name)
-            if earlier is not None:
+            if earlier is not None and earlier.share.select < count:
                 share = dataclasses.replace(earlier.share, select=count)
                 again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
                 self._entries[own.name] = again
@@ -203,10 +204,9 @@ class Improver:
         """Return how many contenders a round has time for, the same after a resume."""
         known = self._journal.recall(f"round {number} turns")
         if known is None:
-            seconds = until - self._journal.stopwatch.seconds
-            passes = seconds / (count * self.reserve.tempo.pace.seconds_per_example)
-            needed = itertools.accumulate(own.least_passes for own in standing)
-            known = max(1, sum(together <= passes for together in needed))
+            left, passes = until - self._journal.stopwatch.seconds, count * self.reserve.tempo.pace.seconds_per_example
+            turns = (own.least_passes * passes + self._turn(own, count, given=self.given).judging for own in standing)
+            known = max(1, sum(together <= left for together in itertools.accumulate(turns)))
             self._journal.remember(f"round {number} turns", known)
         return int(known)
 
@@ -294,7 +294,7 @@ class Improver:
             seconds=round(max(seconds, 0.0), 3),
             objective=self.plan.objective,
             seed=self.plan.seed,
-            goes_on=own.learns and own.name in self._entries and bool(self._entries[own.name].found.edits),
+            goes_on=own.learns and own.name in self._entries and self._entries[own.name].can_go_on,
         )
         pace = self.reserve.tempo.pace
         fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
@@ -335,9 +335,10 @@ class Improver:
             its.take_over(its.unedited_key(examples=share.select, started=True), before.trial)
         choice = chooser.choose(its)
         stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
-        tried = sum(trial.key.stage in stages for trial in journal.study.trials())
+        tried = sum(trial.key.stage in stages and trial.key.method != START for trial in journal.study.trials())
         shots = given.task.shots.count if basis and given.task is not self.given.task and given.task.shots else None
-        improves = choice.best.merit > (choice.started or choice.unedited).merit
+        begun = before.trial if share.goes_on and before is not None else choice.started or choice.unedited
+        improves = choice.best.merit > begun.merit
         found = Found(
             unproved_recipe(given, choice, base=given.base) if improves and choice.edits else None,
             (choice.shots if choice.shots is not None else shots) if improves else None,

@@ -1,11 +1,13 @@
 """Before a race begins: that somebody is in it, and what several methods need of a model, made once and paid for by none."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from strop.anatomy import WeightSite, editable_shapes
-from strop.errors import UsageError
+from strop.errors import StropError, UsageError, reason_in
 from strop.improving.contenders import CONTENDERS, Contender, Texts
+from strop.improving.pace import PASSES_OF_GRADIENT, Pace
 from strop.improving.plan import EFFORTS, ImprovePlan
+from strop.progress import Progress
 from strop.proving import Assignment, Journal, texts_beside_drift
 from strop.scoring import writes
 from strop.searching.decompositions import HeldDecompositions
@@ -24,13 +26,14 @@ MOST_TO_PREPARE = 0.3
 """The share of the time that is spent on it at most; what is made by then is in the cache, and a later run goes on from there."""
 
 
-def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal, *, until: float) -> int:
+def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal, pace: Pace, *, until: float) -> int:
     """Decompose all matrices, let the base write what methods read, and read it for them; return how many texts there are.
 
     Args:
         given: the model and the task.
         contenders: who will read it.
         journal: of the run.
+        pace: of the machine.
         until: in seconds from the run's beginning.
     """
     sites = list(editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None))
@@ -50,29 +53,38 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         texts_beside_drift(
             given.model, given.tokenizer, fingerprint=given.base.fingerprint, count=written, progress=journal.progress
         )
-    _read_for_all(given, {own.texts for own in contenders}, sites, written, journal, until=until)
+    kinds = {own.texts for own in contenders}
+    for kind, passes, read in READINGS:
+        if kind not in kinds or written < TEXTS[kind]:
+            continue
+        texts = OwnTexts.of(given, count=TEXTS[kind], progress=journal.progress)
+        if journal.stopwatch.seconds + passes * texts.tokens * pace.seconds_per_token > until:
+            continue
+        try:
+            read(given, texts, sites, journal.progress)
+        except StropError as error:  # it is told again to whoever asks in a turn, and ends that turn alone
+            journal.say(f"before the race: {reason_in(error)}")
     return written
 
 
-def _read_for_all(
-    given: Assignment,
-    kinds: Collection[Texts],
-    sites: Sequence[WeightSite],
-    written: int,
-    journal: Journal,
-    *,
-    until: float,
-) -> None:
-    """Ask the base's own texts what they resist, and the base what it says of them, where anybody will want to know."""
-    if "few" in kinds and written >= TEXTS["few"] and journal.stopwatch.seconds < until:
-        texts = OwnTexts.of(given, count=TEXTS["few"], progress=journal.progress)
-        held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
-        fisher_information(given, texts, sites, decompositions=held, progress=journal.progress)
-    if "many" in kinds and written >= TEXTS["many"] and journal.stopwatch.seconds < until:
-        texts = OwnTexts.of(given, count=TEXTS["many"], progress=journal.progress)
-        plan = TrainPlan()
-        read_as = read_by(given.model, texts.fingerprint, plan.precision)
-        KeepToBase(given.model, given.anatomy, texts.texts, weight=plan.keep_base, per_pass=1, read_as=read_as)
+def _resistance(given: Assignment, texts: OwnTexts, sites: Sequence[WeightSite], progress: Progress) -> None:
+    """Ask the base's own text what it resists, which the cache keeps."""
+    held = HeldDecompositions(given.model, given.anatomy, sites, decompose=given.decompose)
+    fisher_information(given, texts, sites, decompositions=held, progress=progress)
+
+
+def _said_by_base(given: Assignment, texts: OwnTexts, sites: Sequence[WeightSite], progress: Progress) -> None:
+    """Ask the base what it says of its own text, which is kept while the model is."""
+    plan = TrainPlan()
+    read_as = read_by(given.model, texts.fingerprint, plan.precision)
+    KeepToBase(given.model, given.anatomy, texts.texts, weight=plan.keep_base, per_pass=1, read_as=read_as)
+
+
+READINGS: tuple[tuple[Texts, float, Callable[[Assignment, OwnTexts, Sequence[WeightSite], Progress], None]], ...] = (
+    ("few", PASSES_OF_GRADIENT, _resistance),
+    ("many", 1.0, _said_by_base),
+)
+"""What is read before the race: of which texts, in how many passes over them, and by what."""
 
 
 def texts_of(contender: Contender) -> int:

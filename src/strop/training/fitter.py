@@ -4,7 +4,6 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -33,9 +32,9 @@ from strop.training.checkpoints import STATE, checkpoints_in, steps_of
 from strop.training.gates import Gates, as_prunings
 from strop.training.keep import KeepToBase, read_by
 from strop.training.objective import Objective, objective_of
-from strop.training.plan import WEIGHT_METHODS, Precision, TrainPlan
+from strop.training.plan import WEIGHT_METHODS, TrainPlan
 from strop.training.state import randomness, refuse_damaged_state, restore_randomness
-from strop.training.trainer import EditTrainer, refuse_unknown_reports, release, training_arguments
+from strop.training.trainer import EditTrainer, computing_in, refuse_unknown_reports, release, training_arguments
 from strop.training.watch import Moment, Watch, stopping_gently
 
 KEPT_TEXTS = 128
@@ -207,7 +206,7 @@ class Fitter:
         if plan.keep_text is not None:
             own = plan.keep_text.texts(self._model, given.tokenizer, anatomy=self._anatomy, fingerprint=fingerprint)
             texts = (*texts, *own)
-        with _computing_in(plan.precision, input_device(self._model)):
+        with computing_in(plan.precision, input_device(self._model)):
             return KeepToBase(
                 self._model,
                 self._anatomy,
@@ -352,13 +351,6 @@ class Fitter:
             start=Start() if self._goes_on else self._start,
             started=None if self._goes_on else start,
         )
-
-
-def _computing_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return what the Trainer computes a loss under."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 def _has_subspaces(interventions: Sequence[Intervention], wanted: tuple[str, ...] | None) -> bool:

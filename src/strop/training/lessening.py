@@ -18,16 +18,17 @@ SQUARE, SLOWEST = 2.0, 0.5
 """The power of the share with which harm grows until two shares are known, and the least it is taken for."""
 
 
-def share_within(bound: float, harms: Sequence[tuple[float, float]]) -> float:
+def share_within(bound: float, harms: Sequence[tuple[float, float]], *, at_none: float = 0.0) -> float:
     """Return how much of an edit a guard will allow, 0 where that is hardly anything or not known.
 
-    s ← s · (bound / harm)^(1/p), p = 2 at first: to second order KL(base ‖ edited) = ½ dᵀ F d grows with the square of the
-    change d (F is the Fisher information; Amari, Natural Gradient Works Efficiently in Learning, 1998, section 2). From the
-    second share on, p is what the last two have shown.
+    s ← s · ((bound − h₀) / (harm − h₀))^(1/p), p = 2 at first: to second order KL(base ‖ edited) = ½ dᵀ F d grows with the square
+    of the change d (F is the Fisher information; Amari, Natural Gradient Works Efficiently in Learning, 1998, section 2). From
+    the second share on, p is what the last two have shown.
 
     Args:
         bound: the most harm that is allowed.
         harms: of the shares that were tried, each with its harm, which is more than that.
+        at_none: h₀, the harm where nothing is left of the edit: that of the edits it was learned on top of.
 
     >>> share_within(0.05, [(1.0, 0.08)])
     0.7669
@@ -35,13 +36,14 @@ def share_within(bound: float, harms: Sequence[tuple[float, float]]) -> float:
     0.6287
     """
     (share, harm), before = harms[-1], harms[:-1]
-    if not 0 < bound < harm < math.inf:
+    if not 0 <= at_none < bound < harm < math.inf:
         return 0.0
     power = SQUARE
-    if before:
+    if before and harm > at_none:
         last_share, last_harm = before[-1]
-        power = math.log(last_harm / harm) / math.log(last_share / share)
-    found = MARGIN * share * (bound / harm) ** (1 / min(max(power, SLOWEST), SQUARE))
+        power = math.log((last_harm - at_none) / (harm - at_none)) / math.log(last_share / share)
+    within = (bound - at_none) / (harm - at_none)
+    found = MARGIN * share * within ** (1 / min(max(power, SLOWEST), SQUARE))
     return round(found, 4) if found >= LEAST else 0.0
 
 

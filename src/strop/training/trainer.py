@@ -16,6 +16,7 @@ from strop.errors import TrainingError, UsageError, reason_in
 from strop.training.checkpoints import InterventionCheckpoints
 from strop.training.keep import KeepToBase
 from strop.training.objective import Objective
+from strop.training.plan import Precision
 
 
 class EditTrainer(InterventionCheckpoints, Trainer):  # type: ignore[misc]
@@ -124,3 +125,15 @@ def release(trainer: EditTrainer) -> None:
     trainer.model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def computing_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return what the Trainer computes a loss under.
+
+    Args:
+        precision: asked for.
+        device: of the model.
+    """
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -198,23 +198,43 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self._lessens_from is None:
             return
         harms: list[tuple[float, float]] = []
-        while broken is not None and len(harms) < ATTEMPTS:
+        for attempt in range(ATTEMPTS):
+            if broken is None or not self._has_time_for(moment, attempt):
+                return
             harms.append((moment.share, broken.harm))
-            share = share_within(broken.bound, harms)
+            share = share_within(broken.bound, harms, at_none=self._harm_of_none(broken.name))
             if not share:
                 return
-            moment = dataclasses.replace(moment, share=share)
+            moment, told = dataclasses.replace(moment, share=share), broken.name
             with lessened(self._attachment, share, learning_from=self._lessens_from) as possible:
                 if not possible:
                     return
                 broken = self._journal.refusal(self._key(moment))
-                if broken is not None:
-                    continue
-                trial = self._measured(moment)
-                better = trial.merit > self.best.merit
-                self._tell(moment, trial, best=better)
-                if better:
-                    self._keep(moment, trial)
+                if broken is None:
+                    trial = self._measured(moment)
+                    better = trial.merit > self.best.merit
+                    self._tell(moment, trial, best=better)
+                    if better:
+                        self._keep(moment, trial)
+                elif broken.name != told:
+                    harms.clear()  # of another measure
+
+    def _has_time_for(self, moment: Moment, attempt: int) -> bool:
+        """Return whether one more share may be tried, the same after a resume: the first ends what an epoch began."""
+        name = f"{moment.to_json()} has time"
+        known = self._journal.recall(name)
+        if known is None:
+            known = attempt == 0 or not self._journal.is_spent
+            self._journal.remember(name, known)
+        return bool(known)
+
+    def _harm_of_none(self, name: str) -> float:
+        """Return what a guard says of the edits these are learned on top of."""
+        if not self._lessens_from:
+            return 0.0
+        with lessened(self._attachment, 0.0, learning_from=self._lessens_from) as possible:
+            readings = self._journal.guards.readings(self._key(Moment(1, share=0.0))) if possible else ()
+        return next((reading.harm for reading in readings if reading.name == name), 0.0)
 
     def _measured(self, moment: Moment) -> Trial:
         """Return the trial of the edits as they are."""
