@@ -17,7 +17,7 @@ from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge, kind_of
 from strop.improving.keeping import Kept
 from strop.improving.pace import EXAMPLES
-from strop.improving.plan import ImprovePlan
+from strop.improving.plan import FEWEST_TO_LEARN_FROM, ImprovePlan
 from strop.improving.preparing import MOST_TO_PREPARE, admitted, prepare, texts_of
 from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.proving import (
@@ -286,10 +286,11 @@ class Improver:
         seconds = (until - self._journal.stopwatch.seconds) * part
         task = self.given.task
         source = "train" if task.counts.get("train") else "select"
+        available = task.counts.get(source, 1)
         data = self.plan.effort.rounds[min(number, len(self._counts)) - 1].data
         share = Share(
             select=count,
-            train=max(1, round(data * task.counts.get(source, 1))),
+            train=max(min(available, FEWEST_TO_LEARN_FROM), round(data * available)),
             last=number >= len(self._counts),
             seconds=round(max(seconds, 0.0), 3),
             objective=self.plan.objective,

@@ -10,6 +10,8 @@ from strop.statistics import ObjectiveName
 
 FEWEST_TO_JUDGE_BY = 50
 """Select examples of a round, where there are so many: with fewer chance says who goes on."""
+FEWEST_TO_LEARN_FROM = 200
+"""Examples that a round gives to learn from at least, where there are so many."""
 
 Preset = Literal["quick", "good", "best"]
 FamilyName = Literal["sharpen", "laser", "prune", "train", "prompt"]
