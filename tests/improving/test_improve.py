@@ -333,6 +333,20 @@ def test_what_learns_goes_on_from_what_it_found_before(
     assert (start.figures, start.evaluations) == (carried.figures, 0)
 
 
+def test_near_a_bound_what_learns_on_is_kept_faster_to_the_base(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effort = Effort(300.0, 100, (Round(0.5, 0.5), Round(1.0, 0.5)), ("spectrum",))
+    monkeypatch.setitem(EFFORTS, "quick", effort)
+    for bound, words in ((0.002, "kept to the base (λ 30)"), (50.0, "kept to the base,")):
+        notes = Notes()
+        plan = ImprovePlan(families=("train",), select_limit=60, drift=bound)
+        improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
+        [second] = [line for line in notes.lines if line.startswith("spectrum: 6 more epochs of 90 examples")]
+        assert words in second
+        assert any("% of " in line for line in notes.lines) == (bound < 1)
+
+
 def test_what_all_need_is_made_before_the_race(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,8 @@ class Share:
     """It learns on from what it found in an earlier round."""
     epochs: int = 1
     """How often what learns reads its examples."""
+    keep_base: float = TrainPlan.keep_base
+    """λ, what a nat of drift costs what learns."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a study remembers it."""
@@ -208,6 +210,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
             batch_size=BATCH,
             accumulate=1,
             epochs=share.epochs,
+            keep_base=share.keep_base,
             train_limit=share.train,
             **settings,
             **_shared(share),
@@ -218,7 +221,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         name,
         "train",
         lambda given, share: Fitter(given, plan(given, share), goes_on=share.goes_on),
-        lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{where}",
+        lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{_weight(share)}{where}",
         _learning,
         least_passes=30.0,
         learns=True,
@@ -230,6 +233,11 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
 def _epochs(share: Share) -> str:
     """Return in words how often examples are read."""
     return f"{share.epochs} {'more ' if share.goes_on else ''}epoch{'s' if share.epochs > 1 else ''} of"
+
+
+def _weight(share: Share) -> str:
+    """Return in words what a nat of drift costs, where that is not what it costs by default."""
+    return f" (λ {share.keep_base:g})" if share.keep_base != TrainPlan.keep_base else ""
 
 
 def _prompts() -> Contender:

@@ -288,6 +288,7 @@ class Improver:
         source = "train" if task.counts.get("train") else "select"
         available = task.counts.get(source, 1)
         data = self.plan.effort.rounds[min(number, len(self._counts)) - 1].data
+        before = self._entries.get(own.name)
         share = Share(
             select=count,
             train=max(min(available, FEWEST_TO_LEARN_FROM), round(data * available)),
@@ -295,8 +296,9 @@ class Improver:
             seconds=round(max(seconds, 0.0), 3),
             objective=self.plan.objective,
             seed=self.plan.seed,
-            goes_on=own.learns and own.name in self._entries and self._entries[own.name].can_go_on,
         )
+        if own.learns and before is not None and before.can_go_on:
+            share = dataclasses.replace(share, goes_on=True, keep_base=before.keep_base_to_go_on)
         pace = self.reserve.tempo.pace
         fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
         sized = own.size(share, pace) if fits else None
