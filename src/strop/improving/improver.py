@@ -35,8 +35,8 @@ from strop.proving import (
 from strop.proving.journal import START
 from strop.runs import Leaderboard
 
-FEWEST_KEPT = 2
-"""Contenders that go on to the next round at least."""
+LEAST_OF_A_TURN, FEWEST_KEPT = 0.25, 2
+"""The share of the time it needs with which a contender begins at all; contenders that go on to the next round at least."""
 
 NO_TIME = "there was no time left for it; give a longer --time-limit."
 
@@ -300,7 +300,9 @@ class Improver:
         if own.learns and before is not None and before.can_go_on:
             share = dataclasses.replace(share, goes_on=True, keep_base=before.keep_base_to_go_on)
         pace = self.reserve.tempo.pace
-        fits = seconds > count * pace.seconds_per_example  # beside what it takes to judge it
+        fits = (
+            seconds > LEAST_OF_A_TURN * own.least_passes * count * pace.seconds_per_example
+        )  # beside judging what it finds
         sized = own.size(share, pace) if fits else None
         self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
         return sized
