@@ -16,16 +16,21 @@ ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 
 
 def builders(
-    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName]
+    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName], *, tokens_per_example: float
 ) -> list[tuple[Contender, Assignment]]:
-    """Return who is to build, each with what it begins from.
+    """Return who is to build, each with what it begins from: on the prompt first, which costs least and has gained most.
 
     Args:
         judged: in the last round, the best first, those alone that change anything.
         given: what is to be improved.
         families: that are in the running.
+        tokens_per_example: of the task as it is.
     """
     found: list[tuple[Contender, Assignment]] = []
+    prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
+    if prompt is not None and "sharpen" in families:
+        longer = max((prompt.tokens_per_request or 0.0) / tokens_per_example, 1.0)
+        found.append((_on_prompt(longer), asked_with(given, prompt.found.shots)))
     weights = next((own for own in judged if own.found.edits and _edits_weights(own.found.edits)), None)
     for name in ON_WEIGHTS if weights is not None else ():
         base = CONTENDERS[name]
@@ -37,11 +42,18 @@ def builders(
         ):
             own = dataclasses.replace(base, name=_on(name, weights.name))
             found.append((own, dataclasses.replace(given, start=weights.found.edits)))
-    prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
-    if prompt is not None and "sharpen" in families:
-        own = dataclasses.replace(CONTENDERS[ON_PROMPT_BY], name=ON_PROMPT)
-        found.append((own, asked_with(given, prompt.found.shots)))
     return found
+
+
+def _on_prompt(longer: float) -> Contender:
+    """Return who sharpens on a prompt, whose examples are so many times as long."""
+    base = CONTENDERS[ON_PROMPT_BY]
+    return dataclasses.replace(
+        base,
+        name=ON_PROMPT,
+        size=lambda share, pace: base.size(share, pace.slowed(longer)),
+        least_passes=base.least_passes * longer,
+    )
 
 
 def all_names() -> tuple[str, ...]:

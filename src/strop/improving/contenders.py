@@ -84,6 +84,24 @@ class Contender:
         return None
 
 
+def in_time(needed: Mapping[str, float], seconds: float) -> list[str]:
+    """Return who can have a turn within a time: the first ones first, and the first in any case.
+
+    Args:
+        needed: the seconds that each needs, by name, in the order of turns.
+        seconds: that there are.
+
+    >>> in_time({"a": 5.0, "b": 9.0, "c": 4.0}, 10.0), in_time({"a": 5.0}, 1.0)
+    (['a', 'c'], ['a'])
+    """
+    names: list[str] = []
+    for name, own in needed.items():
+        if own <= seconds:
+            names.append(name)
+            seconds -= own
+    return names or [*needed][:1]
+
+
 def _fitting(share: Share, pace: Pace, passes: float) -> Share:
     """Return what of a share fits, for a method that reads each example for so many passes in all."""
     within = share.seconds / max(passes * pace.seconds_per_example, 1e-9)

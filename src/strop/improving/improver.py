@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 import shutil
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import optuna
 
 from strop.errors import StropError, reason_in
 from strop.improving.building import all_names, builders
-from strop.improving.contenders import CONTENDERS, Contender, Share
+from strop.improving.contenders import CONTENDERS, Contender, Share, in_time
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge, kind_of
@@ -179,8 +178,8 @@ class Improver:
                 share = dataclasses.replace(earlier.share, select=count)
                 again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
                 self._entries[own.name] = again
-        turns = standing[: self._turns(number, standing, count, until=until)]
-        self._waiting = {own.name for own in standing[len(turns) :] if own.name not in self._entries}
+        turns = self._turns(number, standing, count, until=until)
+        self._waiting = {own.name for own in standing if own not in turns and own.name not in self._entries}
         for name in self._waiting:
             self.left_out[name] = CONTENDERS[name], NO_TIME
         for index, own in enumerate(turns):
@@ -200,15 +199,15 @@ class Improver:
             self._journal.say(f"no time is left to judge anything on {count} select examples")
         return bool(known)
 
-    def _turns(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> int:
-        """Return how many contenders a round has time for, the same after a resume."""
-        known = self._journal.recall(f"round {number} turns")
-        if known is None:
-            left, passes = until - self._journal.stopwatch.seconds, count * self.reserve.tempo.pace.seconds_per_example
-            turns = (own.least_passes * passes + self._turn(own, count, given=self.given).judging for own in standing)
-            known = max(1, sum(together <= left for together in itertools.accumulate(turns)))
-            self._journal.remember(f"round {number} turns", known)
-        return int(known)
+    def _turns(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> list[Contender]:
+        """Return who a round has time for, the first ones first, the same after a resume."""
+        names = self._journal.recall(f"round {number} turns")
+        if names is None:
+            left, passing = until - self._journal.stopwatch.seconds, count * self.reserve.tempo.pace.seconds_per_example
+            judging = {own.name: self._turn(own, count, given=self.given).judging for own in standing}
+            names = in_time({own.name: own.least_passes * passing + judging[own.name] for own in standing}, left)
+            self._journal.remember(f"round {number} turns", names)
+        return [own for own in standing if own.name in names]
 
     def _run(
         self,
@@ -362,7 +361,10 @@ class Improver:
             return
         count, number = self._counts[-1], len(self._counts) + 1
         judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
-        built = builders(judged, self.given, self.plan.families)
+        tokens = self.reserve.tempo.pace.tokens_per_example
+        built = builders(judged, self.given, self.plan.families, tokens_per_example=tokens)
+        turns = self._turns(number, [own for own, _ in built], count, until=until)
+        built = [(own, given) for own, given in built if own in turns]
         for index, (own, given) in enumerate(built):
             left = [each for each, _ in built[index:]]
             self._run(own, number, count, until=until, left=left, given=given, basis=own.name)

@@ -62,7 +62,7 @@ _GOOD = (
 )
 
 EFFORTS: dict[Preset, Effort] = {
-    "quick": Effort(300.0, 200, (Round(0.5, 0.5), Round(1.0, 0.5)), _QUICK),
+    "quick": Effort(300.0, 200, (Round(0.5, 0.4), Round(1.0, 0.35)), _QUICK),
     "good": Effort(1800.0, 400, (Round(0.25, 0.3), Round(0.5, 0.25), Round(1.0, 0.3)), _GOOD),
     "best": Effort(
         4 * 3600.0,
