@@ -48,10 +48,10 @@ class Effort:
         return 1 - sum(own.time for own in self.rounds)
 
 
-_QUICK = ("sharpening by signs", "examples in the prompt", "LASER", "spectrum")
+_QUICK = ("examples in the prompt", "sharpening by signs", "LASER", "spectrum")
 _GOOD = (
-    "sharpening",
     "examples in the prompt",
+    "sharpening",
     "spectrum",
     "LoReFT",
     "LASER",
