@@ -11,6 +11,8 @@ from strop.proving import Assignment, Start
 
 ON_WEIGHTS = ("spectrum", "LoReFT")
 """What is learned on top of the best edits of weights."""
+PROMPTS = "examples in the prompt"
+"""Who finds the best prompt."""
 ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 """What is found with the best prompt's solved rows before each prompt, and by whom."""
 
@@ -48,12 +50,7 @@ def builders(
 def _on_prompt(longer: float) -> Contender:
     """Return who sharpens on a prompt, whose examples are so many times as long."""
     base = CONTENDERS[ON_PROMPT_BY]
-    return dataclasses.replace(
-        base,
-        name=ON_PROMPT,
-        size=lambda share, pace: base.size(share, pace.slowed(longer)),
-        least_passes=base.least_passes * longer,
-    )
+    return dataclasses.replace(base, name=ON_PROMPT, size=lambda share, pace: base.size(share, pace.slowed(longer)))
 
 
 def all_names() -> tuple[str, ...]:

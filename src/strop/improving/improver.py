@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import optuna
 
 from strop.errors import StropError, reason_in
-from strop.improving.building import all_names, builders
+from strop.improving.building import ON_PROMPT, PROMPTS, all_names, builders
 from strop.improving.contenders import CONTENDERS, Contender, Share, in_time
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
@@ -337,6 +337,8 @@ class Improver:
         )
         if share.goes_on and before is not None:
             its.take_over(its.unedited_key(examples=share.select, started=True), before.trial)
+        elif basis == ON_PROMPT:  # what it begins from was judged on these examples
+            its.take_over(its.unedited_key(examples=share.select), self._entries[PROMPTS].trial)
         choice = chooser.choose(its)
         stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
         tried = sum(trial.key.stage in stages and trial.key.method != START for trial in journal.study.trials())
@@ -350,8 +352,8 @@ class Improver:
             choice.tokens,
         )
         self._kept.keep_found(own.name, number, found)
-        for leftover in ("checkpoints", "gradients", "best"):
-            if folder is not None:
+        if folder is not None:
+            for leftover in ("checkpoints", "gradients", "best"):
                 shutil.rmtree(folder / leftover, ignore_errors=True)
         return found
 
@@ -361,8 +363,8 @@ class Improver:
             return
         count, number = self._counts[-1], len(self._counts) + 1
         judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
-        tokens = self.reserve.tempo.pace.tokens_per_example
-        built = builders(judged, self.given, self.plan.families, tokens_per_example=tokens)
+        length = self.reserve.tempo.pace.tokens_per_example
+        built = builders(judged, self.given, self.plan.families, tokens_per_example=length)
         turns = self._turns(number, [own for own, _ in built], count, until=until)
         built = [(own, given) for own, given in built if own in turns]
         for index, (own, given) in enumerate(built):
@@ -373,9 +375,7 @@ class Improver:
     def _show(self) -> None:
         """Write down how everyone stands."""
         decision = self.decision
-        board = decision.leaderboard(
-            unedited=self._unedited, spent_seconds=self._journal.stopwatch.seconds, final=False
-        )
+        board = decision.leaderboard(unedited=self._unedited, spent_seconds=self.seconds, final=False)
         self._kept.show(board, decision.leader)
 
     def final_leaderboard(self, outcome: RunOutcome) -> Leaderboard:
