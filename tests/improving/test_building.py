@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.fixtures.entries import SHARE, entry
 from tests.fixtures.recipes import EDITS
-from tests.improving.test_decision import SHARE, entry
 
 from strop.improving.building import builders
 from strop.improving.pace import Pace

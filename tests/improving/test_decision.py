@@ -4,51 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.fixtures.entries import entry
 from tests.fixtures.recipes import EDITS
 
-from strop.improving.contenders import CONTENDERS, Share
 from strop.improving.decision import Decision
-from strop.improving.entry import Entry, Found
+from strop.improving.entry import Entry
 from strop.proving import Trial, TrialKey
 from strop.recipe import Recipe
-from strop.statistics import Comparison, ObjectiveName
-
-SHARE = Share(select=200, train=100, last=True, seconds=10.0, objective="average", seed=0)
-
 
 UNEDITED = Trial(TrialKey("none", "race", 0, "select", 200), accuracy=0.1, loss=3.0)
-
-
-def entry(
-    name: str,
-    gain: float,
-    *,
-    tokens: float | None,
-    recipe: Recipe | None = None,
-    p_value: float = 1e-6,
-    objective: ObjectiveName = "average",
-    macro: float | None = None,
-) -> Entry:
-    """Return what gained so much, with a standard error of two points."""
-    shots = None if recipe is not None else 8
-    return Entry(
-        contender=CONTENDERS[name],
-        share=SHARE,
-        found=Found(recipe, shots, tried=1, tokens=0),
-        trial=Trial(
-            TrialKey("improve", name, 1, "select", 200, {"name": name}),
-            accuracy=0.1 + gain,
-            loss=3.0 - gain,
-            objective=objective,
-            macro=macro,
-        ),
-        gain=Comparison(gain=gain, ci95=(gain - 0.0392, gain + 0.0392), p_value=p_value, fixed=40, broken=2),
-        constant=None,
-        drift=None,
-        guards=(),
-        tokens_per_request=tokens,
-        seconds=1.0,
-    )
 
 
 def decision(*entries: Entry) -> Decision:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.test_train_keep import texts
+from tests.fixtures.kept_texts import texts
 
 from strop.anatomy import Anatomy
 from strop.training.keep import KeepToBase, read_by

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.fixtures.kept_texts import texts
 from tests.fixtures.runs import Notes
 
 from strop.anatomy import Anatomy, MatrixType, StreamSite, WeightSite
@@ -15,19 +16,12 @@ from strop.interventions import LowRankEdit, Positions, RankReduction, attach_in
 from strop.progress import SILENT
 from strop.proving import DriftText, Guard, RunOptions
 from strop.recipe import Recipe
-from strop.scoring import Texts, own_texts
+from strop.scoring import own_texts
 from strop.training import TrainPlan, train
 from strop.training.keep import KeepToBase
 from strop.training.trainer import EditTrainer
 
 LAYER = 1
-
-
-def texts() -> list[Texts]:
-    generator = torch.Generator().manual_seed(0)
-    short = torch.randint(1, 60, (2, 12), generator=generator)
-    long = torch.randint(1, 60, (3, 20), generator=generator)
-    return [Texts(short, 6), Texts(long, 8)]
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from strop.proving import Assignment, Start
 
 ON_WEIGHTS = ("spectrum", "LoReFT")
 """What is learned on top of the best edits of weights."""
-PROMPTS = "examples in the prompt"
-"""Who finds the best prompt."""
 ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 """What is found with the best prompt's solved rows before each prompt, and by whom."""
 

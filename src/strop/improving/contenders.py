@@ -21,6 +21,8 @@ from strop.training.plan import TrainPlan
 FEWEST = 8
 """Examples that are always learned from, however short the time is."""
 BATCH = 16
+PROMPTS = "examples in the prompt"
+"""Who finds the best prompt, by name."""
 
 Texts = Literal["none", "few", "many"]
 
@@ -102,10 +104,19 @@ def in_time(needed: Mapping[str, float], seconds: float) -> list[str]:
     return names or [*needed][:1]
 
 
-def _fitting(share: Share, pace: Pace, passes: float) -> Share:
-    """Return what of a share fits, for a method that reads each example for so many passes in all."""
-    within = share.seconds / max(passes * pace.seconds_per_example, 1e-9)
-    return dataclasses.replace(share, train=max(min(share.train, FEWEST), min(share.train, math.floor(within))))
+def _fitting(share: Share, pace: Pace, passes: float, *, within: float = 1.0, most: int | None = None) -> Share:
+    """Return what of a share fits, for a method that reads each example for so many passes in all.
+
+    Args:
+        share: given.
+        pace: of the machine.
+        passes: over each example.
+        within: the part of the share's seconds that may go to these passes.
+        most: examples.
+    """
+    there = share.train if most is None else min(share.train, most)
+    fitting = math.floor(within * share.seconds / max(passes * pace.seconds_per_example, 1e-9))
+    return dataclasses.replace(share, train=max(min(there, FEWEST), min(there, fitting)))
 
 
 def _shared(share: Share) -> dict[str, Any]:
@@ -121,8 +132,7 @@ def _sharpening(name: str, precondition: Any) -> Contender:
         return 8 if share.last else 3
 
     def size(share: Share, pace: Pace) -> Share:
-        few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
-        return _fitting(few, pace, steps(share) * PASSES_OF_GRADIENT)
+        return _fitting(share, pace, steps(share) * PASSES_OF_GRADIENT, most=MOST_FOR_GRADIENT)
 
     def plan(share: Share) -> SharpenPlan:
         return SharpenPlan(
@@ -156,10 +166,8 @@ def _laser(name: str, *, edits: int) -> Contender:
         )
 
     def size(share: Share, pace: Pace) -> Share:
-        asked = dataclasses.replace(
-            share, train=min(MOST_FOR_RANKING, share.select), seconds=share.seconds * SHARE_FOR_RANKING
-        )
-        return dataclasses.replace(share, train=_fitting(asked, pace, PASSES_OF_GRADIENT).train)
+        asked = dataclasses.replace(share, train=share.select)  # the gradient is asked of the examples it chooses by
+        return _fitting(asked, pace, PASSES_OF_GRADIENT, within=SHARE_FOR_RANKING, most=MOST_FOR_RANKING)
 
     return Contender(
         name,
@@ -185,8 +193,7 @@ def _eigenpruning() -> Contender:
         )
 
     def size(share: Share, pace: Pace) -> Share:
-        few = dataclasses.replace(share, train=min(share.train, MOST_FOR_GRADIENT))
-        return _fitting(few, pace, 3 * PASSES_OF_GRADIENT)
+        return _fitting(share, pace, 3 * PASSES_OF_GRADIENT, most=MOST_FOR_GRADIENT)
 
     return Contender(
         "eigenpruning",
@@ -208,12 +215,12 @@ MOST_EPOCHS = 6
 def _learning(share: Share, pace: Pace) -> Share:
     """Return what of a share fits, for what learns: as many examples as can be read often enough, and these as often as can be."""
     look = share.select * pace.seconds_per_example + DRIFT_TOKENS * pace.seconds_per_token
-    within = max(share.seconds - look, 0.0)  # each epoch is looked at, and the average of the late steps
+    seconds = max(share.seconds - look, 0.0)  # each epoch is looked at, and the average of the late steps
     least = LEAST_EPOCHS[share.last]
-    reading = PASSES_OF_STEP * pace.seconds_per_example
-    sized = _fitting(dataclasses.replace(share, seconds=max(within - least * look, 0.0)), pace, least * PASSES_OF_STEP)
-    epochs = math.floor(within / max(sized.train * reading + look, 1e-9))
-    return dataclasses.replace(share, train=sized.train, epochs=min(max(epochs, least), MOST_EPOCHS))
+    part = max(seconds - least * look, 0.0) / max(share.seconds, 1e-9)
+    sized = _fitting(share, pace, least * PASSES_OF_STEP, within=part)
+    epoch = sized.train * PASSES_OF_STEP * pace.seconds_per_example + look
+    return dataclasses.replace(sized, epochs=min(max(math.floor(seconds / max(epoch, 1e-9)), least), MOST_EPOCHS))
 
 
 def _learned(name: str, method: str, rate: float | None = None, **settings: Any) -> Contender:
@@ -260,7 +267,7 @@ def _weight(share: Share) -> str:
 
 def _prompts() -> Contender:
     return Contender(
-        "examples in the prompt",
+        PROMPTS,
         "prompt",
         lambda given, share: PromptChooser(given, select_limit=share.select),
         lambda share: "the better of 1, 2, 5 and 8 solved examples before each prompt",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import optuna
 
 from strop.errors import StropError, reason_in
-from strop.improving.building import ON_PROMPT, PROMPTS, all_names, builders
-from strop.improving.contenders import CONTENDERS, Contender, Share, in_time
+from strop.improving.building import ON_PROMPT, all_names, builders
+from strop.improving.contenders import CONTENDERS, PROMPTS, Contender, Share, in_time
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge, kind_of
@@ -201,12 +201,12 @@ class Improver:
 
     def _turns(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> list[Contender]:
         """Return who a round has time for, the first ones first, the same after a resume."""
-        names = self._journal.recall(f"round {number} turns")
+        names = self._journal.recall(f"round {number} turns of")
         if names is None:
             left, passing = until - self._journal.stopwatch.seconds, count * self.reserve.tempo.pace.seconds_per_example
             judging = {own.name: self._turn(own, count, given=self.given).judging for own in standing}
             names = in_time({own.name: own.least_passes * passing + judging[own.name] for own in standing}, left)
-            self._journal.remember(f"round {number} turns", names)
+            self._journal.remember(f"round {number} turns of", names)
         return [own for own in standing if own.name in names]
 
     def _run(
@@ -299,10 +299,8 @@ class Improver:
         if own.learns and before is not None and before.can_go_on:
             share = dataclasses.replace(share, goes_on=True, keep_base=before.keep_base_to_go_on)
         pace = self.reserve.tempo.pace
-        fits = (
-            seconds > LEAST_OF_A_TURN * own.least_passes * count * pace.seconds_per_example
-        )  # beside judging what it finds
-        sized = own.size(share, pace) if fits else None
+        needed = own.least_passes * count * pace.seconds_per_example  # beside what judging its find takes
+        sized = own.size(share, pace) if seconds > LEAST_OF_A_TURN * needed else None
         self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
         return sized
 

@@ -36,8 +36,9 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         pace: of the machine.
         until: in seconds from the run's beginning.
     """
-    sites = list(editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None))
+    sites: list[WeightSite] = []
     if any(own.family != "prompt" for own in contenders):
+        sites += editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None)
         journal.progress.start("decomposing all matrices", len(sites))
         for site in sites:
             if journal.stopwatch.seconds >= until:
