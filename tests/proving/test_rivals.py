@@ -133,6 +133,16 @@ def test_an_edit_that_learns_the_majority_class_is_named() -> None:
     assert free_rivals(task, task.examples("test"), edited, edited).collapse is None
 
 
+def test_a_blank_that_all_answers_begin_with_is_no_answer_to_speak_of() -> None:
+    task = Task(
+        "t",
+        "exact",
+        {"train": (Example("1 + 1 =", " 2"),), "test": tuple(Example(f"{n} + 1 =", " 3") for n in range(9))},
+    )
+    blank = evaluation([True] * 9, said=(" ",) * 9, wanted=(" ",) * 9)
+    assert free_rivals(task, task.examples("test"), blank, blank).answers == {}
+
+
 def test_no_gain_is_claimed_of_a_task_whose_answers_were_shuffled(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task
 ) -> None:

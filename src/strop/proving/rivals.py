@@ -131,7 +131,9 @@ def free_rivals(
 
 
 def most_said(evaluation: Evaluation, *, base: Evaluation | None = None) -> MostSaid | None:
-    """Return the answer a model gives most often; None where it answers nothing.
+    """Return the answer a model gives most often; None where it answers nothing, or all that is known of it is a blank.
+
+    Where answers are compared token by token their first one is known, which may be the space that all of them begin with.
 
     Args:
         evaluation: of the model.
@@ -141,6 +143,8 @@ def most_said(evaluation: Evaluation, *, base: Evaluation | None = None) -> Most
     if not given or evaluation.wanted is None:
         return None
     answer, times = given.most_common(1)[0]
+    if isinstance(answer, str) and not answer.strip():
+        return None
     before = None if base is None or base.said is None else base.said.count(answer) / base.count
     return MostSaid(answer, times / evaluation.count, evaluation.wanted.count(answer) / evaluation.count, before)
 
