@@ -27,7 +27,8 @@ def test_a_sharpening_on_the_prompt_comes_first_and_knows_how_long_its_examples_
     first, asked = found[0]
     assert asked.task.shots is not None
     assert asked.task.shots.count == 8
-    assert first.least_passes == 12
+    assert first.longer == pytest.approx(87 / 9)  # of 87 tokens, with eight others before it
+    assert first.least_passes == pytest.approx(4 * 87 / 9)
     pace = Pace(seconds_per_example=0.01, tokens_per_example=9.0)
     assert first.size(SHARE, pace).train == 8  # of 10 s for eight steps; of plain examples 31
     for _, other in found[1:]:

@@ -260,7 +260,7 @@ def test_a_large_test_split_is_measured_by_a_sample_that_fits_the_budget(
     found = improve(answering(), small_tokenizer, many_facts(), ImprovePlan(), options)
     limit = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]["test_limit"]
     assert 10 <= limit < 90
-    assert found.result.base["test"].count == limit
+    assert 10 <= found.result.base["test"].count <= limit  # fewer, where the machine has become slower
     again = improve(
         answering(), small_tokenizer, many_facts(), ImprovePlan(), dataclasses.replace(options, resume=True)
     )
@@ -291,8 +291,7 @@ def test_drift_is_read_once_of_a_proposal_and_the_base_scored_once_a_round(
     assert [own.select.count for own in found.leaderboard.standings if own.name == "sharpening" and own.select] == [120]
     assert sorted(plain) == [30, 50, 60, 120]  # 30 is the look at test
     steps = sum(trial.key.method == "sharpen" for trial in found.trials)
-    judged = sum(trial.key.method == "improve" and not trial.key.candidate["carried"] for trial in found.trials)
-    assert len(edited) <= steps + judged + 1  # each step, each proposal, and the price of the choice
+    assert len(edited) <= steps  # neither a proposal that is judged nor the price of the choice is read again
 
 
 def test_all_rounds_count_for_what_was_tried(
@@ -333,17 +332,18 @@ def test_what_learns_goes_on_from_what_it_found_before(
     assert (start.figures, start.evaluations) == (carried.figures, 0)
 
 
-def test_near_a_bound_what_learns_on_is_kept_faster_to_the_base(
+def test_near_a_bound_what_learns_on_goes_more_slowly(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     effort = Effort(300.0, 100, (Round(0.5, 0.5), Round(1.0, 0.5)), ("spectrum",))
     monkeypatch.setitem(EFFORTS, "quick", effort)
-    for bound, words in ((0.002, "kept to the base (λ 30)"), (50.0, "kept to the base,")):
+    for bound, words in ((0.002, "kept to the base, 3 times as slowly"), (50.0, "kept to the base")):
         notes = Notes()
         plan = ImprovePlan(families=("train",), select_limit=60, drift=bound)
         improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, progress=notes))
         [second] = [line for line in notes.lines if line.startswith("spectrum: 6 more epochs of 90 examples")]
-        assert words in second
+        assert second.split(", ", 1)[1].startswith(words)
+        assert ("slowly" in second) == (bound < 1)
         assert any("% of " in line for line in notes.lines) == (bound < 1)
 
 

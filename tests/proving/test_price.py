@@ -115,6 +115,31 @@ def test_the_base_reads_the_texts_once_for_a_guard_and_the_price(
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("command", PLANS)
+def test_what_a_guard_has_read_of_the_choice_is_its_price(
+    answering: Callable[..., Any],
+    small_tokenizer: Any,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    read, real = [], DriftScorer.read
+
+    def counting(self: DriftScorer) -> Any:
+        read.append(real(self))
+        return read[-1]
+
+    monkeypatch.setattr(DriftScorer, "read", counting)
+    run, plan = PLANS[command]
+    options = RunOptions(guards=[Guard(DriftFromBase(), 1e9)], out=tmp_path / "run")
+    found = run(answering(), small_tokenizer, task, plan, options)
+    assert found.result.price is not None
+    assert found.result.price.drift is not None
+    assert found.result.price.drift in read
+    assert len(read) == len({drift.kl for drift in read})  # nothing was read twice
+
+
 def test_a_users_text_takes_the_place_of_the_models(
     answering: Callable[..., Any], small_tokenizer: Any, task: Task, tmp_path: Path
 ) -> None:

@@ -67,9 +67,11 @@ def test_of_the_identity_it_is_exactly_nothing_and_two_readings_are_the_same_byt
     for lowest in (0, 2):
         scorer = DriftScorer(model, texts, anatomy=anatomy, lowest=lowest)
         assert scorer.read().identical
+        assert scorer.read_unedited() == scorer.read()
         with applied_interventions(model, [RankReduction(WeightSite(2, MatrixType.DOWN), 0.1)], anatomy=anatomy):
             assert scorer.read() == scorer.read()
             assert not scorer.read().identical
+            assert scorer.read_unedited().identical
         assert scorer.read().identical
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import strop
-from strop.anatomy import Stream
+from strop.anatomy import Anatomy, Stream
+from strop.proving import DriftFromBase, DriftText, Guard
+from strop.scoring import DriftScorer
 from strop.training import TrainPlan
 from strop.training.trainer import EditTrainer
 
@@ -123,3 +125,15 @@ def test_epochs_are_compared_in_the_precision_the_choice_is_scored_in(
     with strop.applied(model, found.recipe):
         again = strop.evaluate(model, small_tokenizer, planted, split="select")
     assert again.figures == found.result.edited["select"]
+
+
+def test_a_guard_on_drift_reads_in_the_precision_the_choice_is_scored_in(
+    training: Any, tiny: Any, small_tokenizer: Any, plan: TrainPlan
+) -> None:
+    guards = [Guard(DriftFromBase(), 1e9)]
+    found = training(dataclasses.replace(plan, precision="bfloat16", epochs=2), guards=guards)
+    model = tiny("llama")
+    anatomy = Anatomy.of(model)
+    scorer = DriftScorer(model, DriftText().texts(model, small_tokenizer, anatomy=anatomy), anatomy=anatomy)
+    with strop.applied(model, found.recipe):
+        assert found.result.price.drift.kl == pytest.approx(scorer.read().kl, rel=1e-5)

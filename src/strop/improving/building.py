@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 from strop.improving.contenders import CONTENDERS, Contender
 from strop.improving.entry import Entry
+from strop.improving.pace import ASKED
 from strop.improving.plan import FamilyName
-from strop.improving.prompts import asked_with
+from strop.improving.prompts import asked_with, scorer_with
 from strop.proving import Assignment, Start
 
 ON_WEIGHTS = ("spectrum", "LoReFT")
 """What is learned on top of the best edits of weights."""
 ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 """What is found with the best prompt's solved rows before each prompt, and by whom."""
+LEAST_PASSES_ON_PROMPT = 4.0
+"""Passes over a round's examples, each with the prompt before it, that it needs time for: a gradient and a few looks."""
 
 
 def builders(
@@ -24,12 +27,13 @@ def builders(
         judged: in the last round, the best first, those alone that change anything.
         given: what is to be improved.
         families: that are in the running.
-        tokens_per_example: of the task as it is.
+        tokens_per_example: that are read of the task as it is.
     """
     found: list[tuple[Contender, Assignment]] = []
     prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
     if prompt is not None and "sharpen" in families:
-        longer = max((prompt.tokens_per_request or 0.0) / tokens_per_example, 1.0)
+        asked = scorer_with(given, prompt.found.shots, ASKED, edited=True)
+        longer = max(asked.tokens / asked.example_count / tokens_per_example, 1.0)
         found.append((_on_prompt(longer), asked_with(given, prompt.found.shots)))
     weights = next((own for own in judged if own.found.edits and _edits_weights(own.found.edits)), None)
     for name in ON_WEIGHTS if weights is not None else ():
@@ -48,7 +52,13 @@ def builders(
 def _on_prompt(longer: float) -> Contender:
     """Return who sharpens on a prompt, whose examples are so many times as long."""
     base = CONTENDERS[ON_PROMPT_BY]
-    return dataclasses.replace(base, name=ON_PROMPT, size=lambda share, pace: base.size(share, pace.slowed(longer)))
+    return dataclasses.replace(
+        base,
+        name=ON_PROMPT,
+        size=lambda share, pace: base.size(share, pace.slowed(longer)),
+        least_passes=longer * LEAST_PASSES_ON_PROMPT,
+        longer=longer,
+    )
 
 
 def all_names() -> tuple[str, ...]:

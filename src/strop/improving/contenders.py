@@ -45,8 +45,8 @@ class Share:
     """It learns on from what it found in an earlier round."""
     epochs: int = 1
     """How often what learns reads its examples."""
-    keep_base: float = TrainPlan.keep_base
-    """λ, what a nat of drift costs what learns."""
+    slowed: float = 1.0
+    """By how much the rate is divided at which it learns."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a study remembers it."""
@@ -68,6 +68,8 @@ class Contender:
     """Returns what of a share fits the time: how many examples to learn from, and how often."""
     least_passes: float = 12.0
     """Passes over a round's examples that it needs time for: with less it shows nothing, and waits."""
+    longer: float = 1.0
+    """How many times as long as the task's examples are those it reads: with others in their prompts."""
     learns: bool = False
     """It needs a train split, and in a later round learns on from what it found before."""
     of_labels: bool = False
@@ -84,24 +86,6 @@ class Contender:
         if (self.learns or self.family == "prompt") and not task.counts.get("train"):
             return "the task has no train split; give it a share under splits: in the task file."
         return None
-
-
-def in_time(needed: Mapping[str, float], seconds: float) -> list[str]:
-    """Return who can have a turn within a time: the first ones first, and the first in any case.
-
-    Args:
-        needed: the seconds that each needs, by name, in the order of turns.
-        seconds: that there are.
-
-    >>> in_time({"a": 5.0, "b": 9.0, "c": 4.0}, 10.0), in_time({"a": 5.0}, 1.0)
-    (['a', 'c'], ['a'])
-    """
-    names: list[str] = []
-    for name, own in needed.items():
-        if own <= seconds:
-            names.append(name)
-            seconds -= own
-    return names or [*needed][:1]
 
 
 def _fitting(share: Share, pace: Pace, passes: float, *, within: float = 1.0, most: int | None = None) -> Share:
@@ -228,25 +212,25 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
 
     def plan(given: Assignment, share: Share) -> TrainPlan:
         layers = given.anatomy.layers_of(None) if of_states or method == "lora" else None
-        return TrainPlan(
+        plan = TrainPlan(
             method=method,
             layers=tuple(range(layers // 2, layers)) if layers is not None else None,
             learning_rate=rate,
             batch_size=BATCH,
             accumulate=1,
             epochs=share.epochs,
-            keep_base=share.keep_base,
             train_limit=share.train,
             **settings,
             **_shared(share),
         )
+        return dataclasses.replace(plan, learning_rate=plan.rate / share.slowed)
 
     where = ", upper half of the layers" if of_states or method == "lora" else ""
     return Contender(
         name,
         "train",
         lambda given, share: Fitter(given, plan(given, share), goes_on=share.goes_on),
-        lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{_weight(share)}{where}",
+        lambda share: f"{_epochs(share)} {share.train} examples, kept to the base{where}{_pace(share)}",
         _learning,
         least_passes=30.0,
         learns=True,
@@ -260,9 +244,9 @@ def _epochs(share: Share) -> str:
     return f"{share.epochs} {'more ' if share.goes_on else ''}epoch{'s' if share.epochs > 1 else ''} of"
 
 
-def _weight(share: Share) -> str:
-    """Return in words what a nat of drift costs, where that is not what it costs by default."""
-    return f" (λ {share.keep_base:g})" if share.keep_base != TrainPlan.keep_base else ""
+def _pace(share: Share) -> str:
+    """Return in words how slowly it learns, where that is not as fast as by default."""
+    return f", {share.slowed:g} times as slowly" if share.slowed > 1 else ""
 
 
 def _prompts() -> Contender:

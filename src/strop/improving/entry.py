@@ -11,8 +11,8 @@ from strop.statistics import Comparison, Drift
 
 PER_ENTRY_LEVEL = 0.05
 """Most of the chance that the model as it is loses to one that is no better, all that was tried taken together."""
-NEAR_A_BOUND, HELD_FASTER = 0.7, 3.0
-"""The share of what a guard allows from which on it is near, and how many times as much drift costs from there."""
+NEAR_A_BOUND, SLOWER = 0.7, 3.0
+"""The share of what a guard allows from which on it is near, and how many times as slowly what learns goes on from there."""
 STANDARD_ERRORS_IN_INTERVAL = 3.92
 """In a 95 % interval of a normal distribution, from end to end."""
 
@@ -29,6 +29,8 @@ class Found:
     """Candidates that select has chosen it among, in this round and those before."""
     tokens: int
     """Read on the way."""
+    drift: Drift | None = None
+    """Of its edits from the base, where a guard has read that on the way."""
 
     @functools.cached_property
     def edits(self) -> Start:
@@ -81,10 +83,10 @@ class Entry:
         return bool(self.found.edits) and all(reading.holds for reading in self.guards)
 
     @property
-    def keep_base_to_go_on(self) -> float:
-        """λ of what learns on from it: more where it does nearly as much harm as a guard allows, and would do more."""
+    def slowed_to_go_on(self) -> float:
+        """By how much the rate is divided of what learns on from it: where it nearly does the harm that a guard allows, by more."""
         near = any(reading.harm > NEAR_A_BOUND * reading.bound > 0 for reading in self.guards)
-        return self.share.keep_base * (HELD_FASTER if near else 1.0)
+        return SLOWER if near else 1.0
 
     def came_late(self, rounds: int) -> bool:
         """Return whether it was found in the last of so many rounds, or after them."""

@@ -124,13 +124,14 @@ def _sized(
 ) -> tuple[ImprovePlan, Reserve]:
     """Return a plan whose look at test takes its share of the budget at most, of a large split on a sample, and what that is."""
     guarded = any(guard.measure.name == "drift" for guard in options.guards)  # which has read the base's side of it
-    readings = (1 if guarded else 2) if writes(given.model, given.anatomy) else 0
+    continues = writes(given.model, given.anatomy)
     asks = options.rivals and given.task.labels is None and given.task.score != "perplexity"
     available = len(given.task.examples("test", limit=plan.test_limit))
     proof = Proof(
         examples=available,
         fewest=FEWEST_PROVED if plan.test_limit is None else available,
-        drift_readings=readings,
+        drift_readings=int(continues and not guarded),
+        continues=continues,
         rivals=tempo.time_asking(given) if asks else (),
     )
     reserve = Reserve(tempo, proof, budget_seconds=budget_seconds)

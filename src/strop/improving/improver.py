@@ -5,26 +5,29 @@ import functools
 import math
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 
 from strop.errors import StropError, reason_in
 from strop.improving.building import ON_PROMPT, all_names, builders
-from strop.improving.contenders import CONTENDERS, PROMPTS, Contender, Share, in_time
+from strop.improving.contenders import CONTENDERS, PROMPTS, Contender, Share
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
-from strop.improving.judge import Judge, kind_of
+from strop.improving.judge import Judge, kinds_of
 from strop.improving.keeping import Kept
 from strop.improving.pace import EXAMPLES
 from strop.improving.plan import FEWEST_TO_LEARN_FROM, ImprovePlan
 from strop.improving.preparing import MOST_TO_PREPARE, admitted, prepare, texts_of
 from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
+from strop.improving.timetable import Timetable
 from strop.proving import (
     Assignment,
     Budget,
     BudgetSpentError,
     CandidateSpace,
     Choice,
+    DriftFromBase,
     DriftText,
     Journal,
     RunOutcome,
@@ -38,6 +41,7 @@ LEAST_OF_A_TURN, FEWEST_KEPT = 0.25, 2
 """The share of the time it needs with which a contender begins at all; contenders that go on to the next round at least."""
 
 NO_TIME = "there was no time left for it; give a longer --time-limit."
+NO_TEXTS = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
 
 
 class Improver:
@@ -70,7 +74,8 @@ class Improver:
         self._drift_text = drift_text
         self.reserve = reserve
         """What all choosing leaves of the budget."""
-        self._counts = plan.counts(len(given.task.examples("select")))
+        counts = plan.counts(len(given.task.examples("select")))
+        self._timetable = Timetable(plan.effort.rounds, counts)
         self.contenders, self.left_out = admitted(given.task, plan)
         self._entries: dict[str, Entry] = {}
         """The newest entry of everyone who has one."""
@@ -106,34 +111,32 @@ class Improver:
             seed=self.plan.seed,
         )
         self._began = self._prepared()
-        standing, share = [own for own in self.contenders if own.name not in self.left_out], 0.0
-        for number, (own, count) in enumerate(zip(self.plan.effort.rounds, self._counts, strict=True), start=1):
-            share += own.time
-            if number > 1 and not self._has_time_for(number, standing, count):
+        standing, number = [own for own in self.contenders if own.name not in self.left_out], 0
+        while number < len(self._timetable.rounds):
+            count = self._timetable.counts[number]
+            if number and not self._has_time_for(number + 1, standing, count):
                 break
-            self._unedited = self._judge.unedited(count)
-            self._round(number, standing, count, until=self._after(share))
+            self._unedited, self._count = self._judge.unedited(count), count
+            number = self._round(number + 1, standing)
             ranked = by_merit([self._entries[c.name] for c in standing if c.name in self._entries])
             kept = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
             standing = [*kept, *(c for c in standing if c.name in self._waiting)]  # who had no turn was not beaten
-        self._build(until=self._after(1.0))
+        self._build()
         return self._choice()
 
-    def _after(self, share: float) -> float:
-        """Return when a share of the time to choose is over, as it is foreseen now, in seconds from the run's beginning."""
-        return self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0)
+    def _seconds_until(self, share: float) -> float:
+        """Return how long it is until a share of the time to choose is over, as it is foreseen now."""
+        return self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0) - self.seconds
 
     @property
     def _leading(self) -> tuple[str, ...]:
         """The kind of work that it would be to prove who leads."""
-        leader = self.decision.leader
-        return (kind_of(leader.found, leader.name),) if leader is not None else ()
+        return kinds_of([self.decision.leader])
 
     @property
     def chosen_kinds(self) -> tuple[str, ...]:
         """The kind of work that it is to read an example with the choice on the model; none where the model stays as it is."""
-        chosen = self.decision.chosen
-        return (kind_of(chosen.found, chosen.name),) if chosen is not None else ()
+        return kinds_of([self.decision.chosen])
 
     @property
     def seconds(self) -> float:
@@ -148,95 +151,89 @@ class Improver:
             dict(self.left_out),
             objective=self.plan.objective,
             budget_seconds=self.reserve.budget_seconds,
-            rounds=len(self._counts),
+            rounds=len(self._timetable.rounds),
         )
 
     def _prepared(self) -> float:
         """Make what several methods need, and leave out who would need more; return when that was done, in seconds."""
-        journal = self._journal
-        known = journal.recall("prepared")
-        if known is None:
-            begun = journal.stopwatch.seconds
-            until = begun + MOST_TO_PREPARE * max(self.reserve.ends() - begun, 0.0)
-            texts = prepare(self.given, self.contenders, journal, self.reserve.tempo.pace, until=until)
-            known = {"texts": texts, "seconds": journal.stopwatch.seconds}
-            journal.remember("prepared", known)
+
+        def made() -> dict[str, Any]:
+            until = self.seconds + MOST_TO_PREPARE * max(self.reserve.ends() - self.seconds, 0.0)
+            texts = prepare(self.given, self.contenders, self._journal, self.reserve.tempo.pace, until=until)
+            return {"texts": texts, "seconds": self.seconds}
+
+        known = self._journal.once("prepared", made)
         for own in self.contenders:
             if texts_of(own) > known["texts"]:
-                reason = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
-                self.left_out[own.name] = own, reason
+                self.left_out[own.name] = own, NO_TEXTS
         return float(known["seconds"])
 
-    def _round(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> None:
-        """Let everyone who is still in the running propose something, and judge it on a round's examples."""
-        self._journal.say(
-            f"round {number} of {len(self._counts)}: {len(standing)} in the running, {count} select examples"
-        )
+    def _round(self, number: int, standing: Sequence[Contender]) -> int:
+        """Let everyone who is still in the running propose something, and judge it; return the last round this took the time of."""
+        count, rounds = self._count, len(self._timetable.rounds)
+        self._journal.say(f"round {number} of {rounds}: {len(standing)} in the running, {count} select examples")
         for own in standing:  # first the cheap look at what there is, so that all are judged on as many
             earlier = self._entries.get(own.name)
             if earlier is not None and earlier.share.select < count:
                 share = dataclasses.replace(earlier.share, select=count)
                 again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
                 self._entries[own.name] = again
-        turns = self._turns(number, standing, count, until=until)
+        turns, through = self._turns(number, standing)
+        if through > number:
+            self._journal.say(f"it takes the time until the end of round {through}, so that more of them have a turn")
         self._waiting = {own.name for own in standing if own not in turns and own.name not in self._entries}
         for name in self._waiting:
             self.left_out[name] = CONTENDERS[name], NO_TIME
         for index, own in enumerate(turns):
-            self._run(own, number, count, until=until, left=turns[index:], given=self.given, basis="")
+            self._run(own, number, through, left=turns[index:], given=self.given, basis="")
             self._show()
+        return through
 
     def _has_time_for(self, number: int, standing: Sequence[Contender], count: int) -> bool:
         """Return whether all that there is can be judged on a round's examples, the same after a resume."""
-        known = self._journal.recall(f"round {number} has time")
-        if known is None:
-            entries = [self._entries[own.name] for own in standing if own.name in self._entries]
-            kinds = [kind_of(own.found, own.name) for own in entries if own.found.changes]
-            judging = sum(self.reserve.longest([kind], count) for kind in (EXAMPLES, *kinds))
-            known = self._journal.stopwatch.seconds + judging <= self.reserve.ends(self._leading)
-            self._journal.remember(f"round {number} has time", known)
+        entries = [self._entries.get(own.name) for own in standing]
+        kinds = kinds_of([own for own in entries if own is not None and own.found.changes])
+        judging = sum(self.reserve.longest([kind], count) for kind in (EXAMPLES, *kinds))
+        in_time = self.seconds + judging <= self.reserve.ends(self._leading)
+        known = self._journal.once(f"round {number} has time", lambda: in_time)
         if not known:
             self._journal.say(f"no time is left to judge anything on {count} select examples")
         return bool(known)
 
-    def _turns(self, number: int, standing: Sequence[Contender], count: int, *, until: float) -> list[Contender]:
-        """Return who a round has time for, the first ones first, the same after a resume."""
-        names = self._journal.recall(f"round {number} turns of")
-        if names is None:
-            left, passing = until - self._journal.stopwatch.seconds, count * self.reserve.tempo.pace.seconds_per_example
-            judging = {own.name: self._turn(own, count, given=self.given).judging for own in standing}
-            names = in_time({own.name: own.least_passes * passing + judging[own.name] for own in standing}, left)
-            self._journal.remember(f"round {number} turns of", names)
-        return [own for own in standing if own.name in names]
+    def _turns(self, number: int, standing: Sequence[Contender]) -> tuple[list[Contender], int]:
+        """Return who has a turn in a round, and the last round whose time that takes, the same after a resume."""
+        passing = self._count * self.reserve.tempo.pace.seconds_per_example
+        judging = {own.name: self._turn(own, given=self.given).judging for own in standing}
+        needed = {own.name: own.least_passes * passing + judging[own.name] for own in standing}
+        names, through = self._journal.once(
+            f"round {number} turns", lambda: self._timetable.turns(number, needed, self._seconds_until)
+        )
+        return [own for own in standing if own.name in names], through
 
     def _run(
         self,
         own: Contender,
         number: int,
-        count: int,
+        through: int,
         *,
-        until: float,
         left: Sequence[Contender],
         given: Assignment,
         basis: str,
     ) -> None:
         """Let one contender propose something, and keep the better of that and of what it proposed before."""
         journal = self._journal
-        turn = self._turn(own, count, given=given)
-        share = self._share(own, number, count, until=until - len(left) * turn.judging, left=left)
+        turn = self._turn(own, given=given)
+        share = self._share(own, number, through, judging=turn.judging, left=left)
         if share is None:
             if own.name not in self._entries:
                 self.left_out[own.name] = own, NO_TIME
             journal.say(f"{own.name}: no time is left in round {number}")
             return
-        before, started = self._entries.get(own.name), journal.stopwatch.seconds
+        before, started = self._entries.get(own.name), self.seconds
         spent = before.seconds if before is not None else 0.0
         try:
             found = self._found(own, number, share, turn, given=given, basis=basis)
-            seconds = journal.recall(f"{own.name} {number} seconds")
-            if seconds is None:
-                seconds = journal.stopwatch.seconds - started
-                journal.remember(f"{own.name} {number} seconds", seconds)
+            seconds = journal.once(f"{own.name} {number} seconds", lambda: self.seconds - started)
             check = functools.partial(self._refuse_to_judge, own, number, turn)
             entry = self._judge.entry(own, number, share, found, seconds=spent + seconds, check=check)
         except StropError as error:
@@ -252,15 +249,10 @@ class Improver:
 
     def _refuse_to_judge(self, own: Contender, number: int, turn: Turn) -> None:
         """Raise BudgetSpentError where there is no time to judge what a contender found, the same after a resume."""
-        name = f"{own.name} {number} is judged"
-        judged = self._journal.recall(name)
-        if judged is None:
-            judged = turn.can_be_judged
-            self._journal.remember(name, judged)
-        if not judged:
+        if not self._journal.once(f"{own.name} {number} is judged", lambda: turn.can_be_judged):
             raise BudgetSpentError("there was no time left to judge what it found; give a longer --time-limit.")
 
-    def _turn(self, own: Contender, count: int, *, given: Assignment) -> Turn:
+    def _turn(self, own: Contender, *, given: Assignment) -> Turn:
         """Return what ends a contender's turn, so that what it finds can still be judged, and proved."""
         on_prompt = given.task is not self.given.task and given.task.shots is not None
         plain = own.name if on_prompt else EXAMPLES
@@ -270,39 +262,43 @@ class Improver:
             kinds=PROMPT_KINDS if own.family == "prompt" else (plain,),
             leading=self._leading,
             plain=plain,
-            examples=count,
-            drifts=own.family != "prompt" and self.given.task.labels is None,
+            examples=self._count,
+            drifts=own.family != "prompt" and self._judge.reads_drift,
         )
 
     def _share(
-        self, own: Contender, number: int, count: int, *, until: float, left: Sequence[Contender]
+        self, own: Contender, number: int, through: int, *, judging: float, left: Sequence[Contender]
     ) -> Share | None:
         """Return what a contender gets in a round, the same after a resume; None where no time is left."""
-        known = self._journal.recall(f"{own.name} {number} share")
-        if known is not None:
-            return Share(**known) if known else None
+
+        def gotten() -> dict[str, Any]:
+            share = self._share_now(own, through, judging=judging, left=left)
+            return share.to_json() if share is not None else {}
+
+        known = self._journal.once(f"{own.name} {number} share", gotten)
+        return Share(**known) if known else None
+
+    def _share_now(self, own: Contender, through: int, *, judging: float, left: Sequence[Contender]) -> Share | None:
+        """Return what of the time that is left a contender gets."""
         part = own.least_passes / sum(each.least_passes for each in left)
-        seconds = (until - self._journal.stopwatch.seconds) * part
+        seconds = part * (self._seconds_until(self._timetable.share_until(through)) - len(left) * judging)
         task = self.given.task
         source = "train" if task.counts.get("train") else "select"
         available = task.counts.get(source, 1)
-        data = self.plan.effort.rounds[min(number, len(self._counts)) - 1].data
         before = self._entries.get(own.name)
         share = Share(
-            select=count,
-            train=max(min(available, FEWEST_TO_LEARN_FROM), round(data * available)),
-            last=number >= len(self._counts),
+            select=self._count,
+            train=max(min(available, FEWEST_TO_LEARN_FROM), round(self._timetable.data_of(through) * available)),
+            last=through >= len(self._timetable.rounds),
             seconds=round(max(seconds, 0.0), 3),
             objective=self.plan.objective,
             seed=self.plan.seed,
         )
         if own.learns and before is not None and before.can_go_on:
-            share = dataclasses.replace(share, goes_on=True, keep_base=before.keep_base_to_go_on)
+            share = dataclasses.replace(share, goes_on=True, slowed=before.slowed_to_go_on)
         pace = self.reserve.tempo.pace
-        needed = own.least_passes * count * pace.seconds_per_example  # beside what judging its find takes
-        sized = own.size(share, pace) if seconds > LEAST_OF_A_TURN * needed else None
-        self._journal.remember(f"{own.name} {number} share", sized.to_json() if sized is not None else {})
-        return sized
+        needed = own.least_passes * self._count * pace.seconds_per_example  # beside what judging its find takes
+        return own.size(share, pace) if seconds > LEAST_OF_A_TURN * needed else None
 
     def _found(self, own: Contender, number: int, share: Share, turn: Turn, *, given: Assignment, basis: str) -> Found:
         """Return what a contender proposes in a round, within its time."""
@@ -312,10 +308,7 @@ class Improver:
         journal, before = self._journal, self._entries.get(own.name)
         if share.goes_on and before is not None:
             given = dataclasses.replace(given, start=before.found.edits)
-        until = journal.recall(f"{own.name} {number} until")
-        if until is None:
-            until = journal.stopwatch.seconds + share.seconds
-            journal.remember(f"{own.name} {number} until", until)
+        until = journal.once(f"{own.name} {number} until", lambda: self.seconds + share.seconds)
         chooser = own.make(given, share)
         journal.study.take(chooser.space)
         stage, folder = f"{own.name} {number}", self._kept.folder(own.name, number)
@@ -348,6 +341,7 @@ class Improver:
             (choice.shots if choice.shots is not None else shots) if improves else None,
             max(1, tried),
             choice.tokens,
+            its.guards.drift_of(DriftFromBase(self._drift_text), choice.best.key) if improves else None,
         )
         self._kept.keep_found(own.name, number, found)
         if folder is not None:
@@ -355,19 +349,27 @@ class Improver:
                 shutil.rmtree(folder / leftover, ignore_errors=True)
         return found
 
-    def _build(self, *, until: float) -> None:
-        """Learn on top of the best edits of weights, and below the best prompt, in the time that is kept for it."""
-        if self.plan.effort.time_for_building < 0.01:
-            return
-        count, number = self._counts[-1], len(self._counts) + 1
-        judged = by_merit([own for own in self._entries.values() if own.share.select == count and own.found.changes])
+    def _build(self) -> None:
+        """Build on the best, in the time that is kept for it, and let who waited for a turn have a short one in what is left."""
+        number = len(self._timetable.rounds) + 1
+        judged = [own for own in self.decision.judged_last if own.found.changes]
         length = self.reserve.tempo.pace.tokens_per_example
-        built = builders(judged, self.given, self.plan.families, tokens_per_example=length)
-        turns = self._turns(number, [own for own, _ in built], count, until=until)
+        built = (
+            builders(judged, self.given, self.plan.families, tokens_per_example=length)
+            if self.plan.effort.builds
+            else []
+        )
+        for own in (own for own, _ in built if own.longer > 1):
+            self.reserve.tempo.expect(own.name, own.longer * self.reserve.tempo.first.seconds_per_example)
+        for own in (own for own in self.contenders if own.name in self._waiting):
+            short = dataclasses.replace(own, least_passes=LEAST_OF_A_TURN * own.least_passes)
+            built.append((short, self.given))
+        turns, _ = self._turns(number, [own for own, _ in built])
         built = [(own, given) for own, given in built if own in turns]
         for index, (own, given) in enumerate(built):
             left = [each for each, _ in built[index:]]
-            self._run(own, number, count, until=until, left=left, given=given, basis=own.name)
+            basis = own.name if given is not self.given else ""
+            self._run(own, number, number, left=left, given=given, basis=basis)
             self._show()
 
     def _show(self) -> None:

@@ -1,14 +1,14 @@
 """Judge proposals side by side: all of a round on the same select examples, each paired with the model as it is."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from strop.improving.contenders import Contender, Share
 from strop.improving.entry import Entry, Found
 from strop.improving.keeping import Kept
 from strop.improving.pace import DRIFT, EXAMPLES, GUARDS, Tempo, asked
 from strop.improving.prompts import scorer_with
-from strop.proving import Assignment, DriftFromBase, DriftReader, DriftText, Journal, Trial, TrialKey, free_rivals
+from strop.proving import Assignment, DriftFromBase, DriftText, Journal, Trial, TrialKey, free_rivals
 from strop.runs import GuardReading
 from strop.scoring import ClassScorer, DriftScorer, Evaluation, Scorer, compare, scorer_of, writes
 from strop.statistics import Comparison, Drift
@@ -36,6 +36,11 @@ class Judge:
         self._base: dict[int, Evaluation] = {}
         self.tokens = 0
         """Read by judging alone."""
+
+    @property
+    def reads_drift(self) -> bool:
+        """Whether it reads the drift of what is proposed itself: no guard has read it on the way."""
+        return self._reader is not None and self._journal.guards.drift_scorer(self._measure) is None
 
     def key(self, contender: Contender, number: int, *, examples: int, carried: bool) -> TrialKey:
         """Return the key of a proposal's trial.
@@ -155,12 +160,13 @@ class Judge:
         guards = self._journal.guards
         if not found.edits:
             return None, guards.readings(None)
-        drift = None
-        if self._reader is not None and not found.edits.holds_for_one_length:
+        drift = found.drift
+        if drift is None and self._reader is not None and not found.edits.holds_for_one_length:
             began = self._journal.stopwatch.seconds
             drift = self._reader.read()
             self._tempo.note(DRIFT, 1, self._journal.stopwatch.seconds - began)
-            guards.take(self._measure.fingerprint, key, drift.kl)
+        if drift is not None:
+            guards.take_drift(self._measure, key, drift)
         known = guards.has_read(key)  # by an earlier sitting, or just now: that takes no time
         began = self._journal.stopwatch.seconds
         readings = guards.readings(key)
@@ -182,13 +188,22 @@ def kind_of(found: Found, name: str) -> str:
     return asked(found.shots) if found.shots is not None else EXAMPLES
 
 
+def kinds_of(entries: Sequence[Entry | None]) -> tuple[str, ...]:
+    """Return the kind of work that it is to read an example with each of some entries' proposals on the model.
+
+    Args:
+        entries: None is of nobody.
+    """
+    return tuple(kind_of(own.found, own.name) for own in entries if own is not None)
+
+
 def _reader_of(given: Assignment, measure: DriftFromBase, journal: Journal) -> DriftScorer | None:
     """Return what has read of the base what drift is measured on, for a guard or now; None where the model writes no text."""
     if not writes(given.model, given.anatomy):
         return None
-    guarding = journal.guards.reader_of(measure.fingerprint)
-    if isinstance(guarding, DriftReader):
-        return guarding.scorer
+    guarding = journal.guards.drift_scorer(measure)
+    if guarding is not None:
+        return guarding
     texts = measure.text.texts(
         given.model,
         given.tokenizer,

@@ -45,7 +45,8 @@ class Kept:
         if folder is None or (known["edits"] and not (folder / "recipe" / "recipe.json").is_file()):
             return None
         recipe = Recipe.load(folder / "recipe") if known["edits"] else None
-        return Found(recipe, known["shots"], known["tried"], known["tokens"])
+        drift = Drift.from_json(known["drift"]) if known.get("drift") else None  # of an older version
+        return Found(recipe, known["shots"], known["tried"], known["tokens"], drift)
 
     def keep_found(self, name: str, number: int, found: Found) -> None:
         """Write down what a contender proposed in a round: the recipe first, then that it is there."""
@@ -60,6 +61,7 @@ class Kept:
             "shots": found.shots,
             "tried": found.tried,
             "tokens": found.tokens,
+            "drift": found.drift.to_json() if found.drift is not None else None,
         }
         self._journal.remember(f"{name} {number} found", content)
 

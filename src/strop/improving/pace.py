@@ -149,6 +149,17 @@ class Tempo:
             weight = 1 - 0.5 ** (min(seconds, foreseen) / self._half_life)
             self.slowness += weight * (each / self._each[kind] - self.slowness)
 
+    def expect(self, kind: str, seconds: float) -> None:
+        """Take a kind of work for one that takes so long, until it has been timed.
+
+        Args:
+            kind: of the work.
+            seconds: that one takes at the first pace.
+        """
+        if kind not in self._each:
+            self._each[kind] = seconds
+            self._rough.add(kind)
+
     def foresee(self, kind: str, amount: float, *, otherwise: float = 0.0) -> float:
         """Return how many seconds some work will take.
 

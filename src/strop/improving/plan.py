@@ -43,9 +43,9 @@ class Effort:
     """Who is in the first round, by name; where time is short, those who come first have it."""
 
     @property
-    def time_for_building(self) -> float:
-        """The share of the time that goes to what builds on the best."""
-        return 1 - sum(own.time for own in self.rounds)
+    def builds(self) -> bool:
+        """Whether the rounds leave time for what builds on the best."""
+        return sum(own.time for own in self.rounds) < 0.99
 
 
 _QUICK = ("examples in the prompt", "sharpening by signs", "LASER", "spectrum")

@@ -37,7 +37,9 @@ class Proof:
     fewest: int
     """Of these, at least."""
     drift_readings: int = 0
-    """How often what drift is measured on is read then; 0 for a model that writes no text."""
+    """How often what drift is measured on is read then, beside what has been read before."""
+    continues: bool = False
+    """A few texts go on before and after: the model writes."""
     rivals: tuple[int, ...] = ()
     """How many examples there are in the prompts of each rival that is measured."""
 
@@ -127,7 +129,7 @@ class Reserve:
             self._of_examples(asked(shots), min(examples, FEWEST_SAMPLED)) + tempo.foresee(made_ready(shots), 1)
             for shots in (proof.rivals if rivals else ())
         )
-        told = self.drift(proof.drift_readings) + (tempo.foresee(CONTINUATIONS, 2) if proof.drift_readings else 0.0)
+        told = self.drift(proof.drift_readings) + (tempo.foresee(CONTINUATIONS, 2) if proof.continues else 0.0)
         return passes + asking + told + MARGIN * self.budget_seconds
 
     def _of_examples(self, kind: str, examples: int) -> float:
@@ -168,7 +170,7 @@ class Turn:
         self._examples, self._drifts = examples, drifts
         self._asked_at: float | None = None
         self._reached = False
-        self._trial_seconds = 0.0
+        self._trial_seconds = reserve.longest(kinds, examples)
 
     @property
     def judging(self) -> float:

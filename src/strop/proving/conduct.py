@@ -5,6 +5,7 @@ import dataclasses
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,7 @@ from strop.proving.beside import write_beside
 from strop.proving.budget import Budget
 from strop.proving.choice import Choice
 from strop.proving.deadline import UNHURRIED, Foresight
+from strop.proving.drift import DriftFromBase
 from strop.proving.guards import Guards, Ready, ready_guards
 from strop.proving.held_out import HeldOut
 from strop.proving.help import helped
@@ -25,7 +27,7 @@ from strop.proving.journal import Journal
 from strop.proving.measures import Base
 from strop.proving.options import RunOptions
 from strop.proving.outcome import RunOutcome
-from strop.proving.price import Priced, prepared_for, price_of
+from strop.proving.price import Priced, price_of
 from strop.proving.processes import of_all_processes, process_index
 from strop.proving.prove import Measurement, prove, provenance_of, result_of, unproved_recipe
 from strop.proving.reads import what_is_read
@@ -194,7 +196,7 @@ def _lead(
         test = test.in_time(foresight, journal)
         plan = {**plan, "test_limit": test.limit}
         measured = prove(given, choice, test.scorer, progress=options.progress, foresight=foresight)
-        priced = _price(given, choice, options, ready, base.fingerprint)
+        priced = _price(given, choice, options, journal.guards, base.fingerprint)
         rivals = _rivals(given, choice, measured, test, settings, options, foresight)
         recipe = unproved_recipe(given, choice, base=base)
         result = result_of(
@@ -259,17 +261,22 @@ def _choose(chooser: Chooser, journal: Journal) -> Choice:
     return dataclasses.replace(choice, guards=guards)
 
 
-def _price(given: Assignment, choice: Choice, options: RunOptions, ready: Ready, fingerprint: str) -> Priced:
+def _price(given: Assignment, choice: Choice, options: RunOptions, guards: Guards, fingerprint: str) -> Priced:
     """Measure what a choice costs on text that has nothing to do with the task."""
+    measure = DriftFromBase(options.drift_text)
+
+    def edited() -> AbstractContextManager[object]:
+        return choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose)
+
     return price_of(
         given.model,
         given.tokenizer,
-        lambda: choice.edits.applied(given.model, anatomy=given.anatomy, decompose=given.decompose),
+        edited if choice.edits else None,
         anatomy=given.anatomy,
         lowest=min((edit.site.layer for edit in choice.edits.interventions), default=0),
         text=options.drift_text,
         fingerprint=fingerprint,
-        prepared=prepared_for(options.drift_text, ready),
+        prepared=(guards.drift_of(measure, choice.best.key) if choice.edits else None) or guards.drift_scorer(measure),
         progress=options.progress,
     )
 

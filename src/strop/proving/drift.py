@@ -11,6 +11,7 @@ from strop.errors import UsageError
 from strop.progress import SILENT, Progress
 from strop.proving.measures import Base, BoundUnit
 from strop.scoring import DriftScorer, Texts, own_texts, texts_in, writes
+from strop.statistics import Drift
 from strop.tasks.plain_text import digest_of, read_text, refuse_blank
 
 TEXTS = 32
@@ -166,12 +167,20 @@ class DriftFromBase:
         return DriftReader(DriftScorer(base.model, texts, anatomy=base.anatomy, source=self.text.name))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class DriftReader:
-    """Drift, made ready for one model."""
+    """Drift, made ready for one model.
 
-    scorer: DriftScorer
+    Args:
+        scorer: has read the base.
+    """
+
+    def __init__(self, scorer: DriftScorer) -> None:
+        self.scorer = scorer
+        self.newest: Drift | None = None
+        """What was read last, with all that a single figure leaves out."""
 
     def __call__(self) -> float:
         """Return the drift of the model as it stands."""
-        return self.scorer.read().kl
+        self.newest = None
+        self.newest = self.scorer.read()
+        return self.newest.kl

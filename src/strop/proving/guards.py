@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from strop.errors import NotFiniteError, UsageError
-from strop.proving.drift import DriftFromBase, DriftText
+from strop.proving.drift import DriftFromBase, DriftReader, DriftText
 from strop.proving.measures import Base, Measure, Reader, TaskAccuracy, TextPerplexity
 from strop.proving.study import Study
 from strop.proving.trials import TrialKey
 from strop.runs import GuardReading
+from strop.scoring import DriftScorer
+from strop.statistics import Drift
 from strop.tasks import builtin_tasks, load_task
 
 
@@ -159,23 +161,35 @@ class Guards:
         """
         return tuple(self._readings(key))
 
-    def reader_of(self, fingerprint: str) -> Reader | None:
-        """Return what reads a measure, where it is guarded.
+    def drift_scorer(self, measure: DriftFromBase) -> DriftScorer | None:
+        """Return what has read the base's side of drift, where that is guarded; None where it is not.
 
         Args:
-            fingerprint: of the measure.
+            measure: what it is measured on.
         """
-        return next((reader for guard, reader in self._ready if guard.measure.fingerprint == fingerprint), None)
+        of_it = (reader for guard, reader in self._ready if guard.measure.fingerprint == measure.fingerprint)
+        return next((reader.scorer for reader in of_it if isinstance(reader, DriftReader)), None)
 
-    def take(self, fingerprint: str, key: TrialKey, figure: float) -> None:
-        """Take what a measure says of a candidate from whoever has read it already.
+    def drift_of(self, measure: DriftFromBase, key: TrialKey) -> Drift | None:
+        """Return how far a candidate is from the base, where that was read; None where it was not.
 
         Args:
-            fingerprint: of the measure.
+            measure: what it is measured on.
             key: of the candidate.
-            figure: what was read.
         """
-        self._study.remember(_name_of(fingerprint, key.text), figure)
+        known = self._study.recall(_in_full(measure.fingerprint, key.text))
+        return Drift.from_json(known) if known is not None else None
+
+    def take_drift(self, measure: DriftFromBase, key: TrialKey, drift: Drift) -> None:
+        """Take how far a candidate is from the base from whoever has read that already.
+
+        Args:
+            measure: what it is measured on.
+            key: of the candidate.
+            drift: what was read.
+        """
+        self._study.remember(_in_full(measure.fingerprint, key.text), drift.to_json())
+        self._study.remember(_name_of(measure.fingerprint, key.text), drift.kl)
 
     def _readings(self, key: TrialKey | None) -> Iterator[GuardReading]:
         for guard, reader in self._ready:
@@ -190,6 +204,8 @@ class Guards:
         known = self._study.recall(name)
         if known is None:
             known = _figure_of(reader, of)
+            if isinstance(reader, DriftReader) and reader.newest is not None:
+                self._study.remember(_in_full(guard.measure.fingerprint, of), reader.newest.to_json())
             self._study.remember(name, known)
         return float(known)
 
@@ -197,6 +213,11 @@ class Guards:
 def _name_of(fingerprint: str, of: str) -> str:
     """Return what a figure of a measure is kept by."""
     return f"guard {fingerprint} of {of}"
+
+
+def _in_full(fingerprint: str, of: str) -> str:
+    """Return what all that was read with a figure is kept by."""
+    return f"{_name_of(fingerprint, of)} in full"
 
 
 def _figure_of(reader: Reader, of: str) -> float:

@@ -284,6 +284,19 @@ class Journal:
         """Keep a value beside the trials, under this method and stage, and what is below."""
         self.study.remember(self._named(name), value)
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a value was when it was asked for first, so that a resumed run goes the same way.
+
+        Args:
+            name: of the value, which JSON can hold.
+            make: returns it, where it was never asked for.
+        """
+        known = self.recall(name)
+        if known is None:
+            known = make()
+            self.remember(name, known)
+        return known
+
     def recall(self, name: str) -> Any:
         """Return a value kept earlier, or None."""
         return self.study.recall(self._named(name))

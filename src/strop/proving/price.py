@@ -11,11 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from strop.anatomy import Anatomy, evaluating, input_device
 from strop.errors import StropError, reason_in
 from strop.progress import SILENT, Progress
-from strop.proving.drift import DriftFromBase, DriftReader, DriftText
-from strop.proving.guards import Ready
+from strop.proving.drift import DriftText
 from strop.runs import Continuation, Price, Stopwatch
 from strop.scoring import DriftScorer, Texts, generating_by
 from strop.scoring.own_text import TEXT_TOKENS
+from strop.statistics import Drift
 
 CONTINUED, CONTINUATION_TOKENS, SHOWN_CHARACTERS = 3, 20, 60
 """How many texts are shown going on before and after, how far, and how much of what comes before."""
@@ -34,13 +34,13 @@ class Priced:
 def price_of(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    edited: Callable[[], AbstractContextManager[object]],
+    edited: Callable[[], AbstractContextManager[object]] | None,
     *,
     anatomy: Anatomy,
     lowest: int = 0,
     text: DriftText,
     fingerprint: str | None = None,
-    prepared: DriftScorer | None = None,
+    prepared: DriftScorer | Drift | None = None,
     progress: Progress = SILENT,
 ) -> Priced:
     """Return what edits cost, with a few texts that go on before and after.
@@ -50,25 +50,29 @@ def price_of(
     Args:
         model: as it is before any edit.
         tokenizer: the model's.
-        edited: puts the edits on the model for a `with` block.
+        edited: puts the edits on the model for a `with` block; None where nothing is edited.
         anatomy: the model's.
         lowest: the lowest layer anything edits.
         text: what drift is measured on.
         fingerprint: of the model's weights, where it is at hand.
-        prepared: what has read the same texts of the base already, for a guard.
+        prepared: what has read the same texts of the base already, for a guard, or how far the edits were found to be from it.
         progress: told how far it is.
     """
     writer = _Continuer(model, tokenizer, anatomy)
     try:
         texts = text.texts(model, tokenizer, anatomy=anatomy, fingerprint=fingerprint, progress=progress)
         progress.start("measuring drift from the base", 3)
-        scorer = prepared or DriftScorer(model, texts, anatomy=anatomy, source=text.name, lowest=lowest)
+        read = prepared or DriftScorer(model, texts, anatomy=anatomy, source=text.name, lowest=lowest)
+        tokens = 0 if isinstance(read, Drift) else ((prepared is None) + (edited is not None)) * read.tokens
         progress.advance()
-        before = writer.continuations(texts[0])
+        before = after = writer.continuations(texts[0])
         progress.advance()
-        with edited():
-            drift = scorer.read()
-            after = writer.continuations(texts[0])
+        if edited is None:
+            drift = read if isinstance(read, Drift) else read.read_unedited()
+        else:
+            with edited():
+                drift = read if isinstance(read, Drift) else read.read()
+                after = writer.continuations(texts[0])
         progress.advance()
     except StropError as error:
         return Priced(Price(None, reason=str(error)))
@@ -76,20 +80,7 @@ def price_of(
         return Priced(Price(None, reason=f"Measuring it failed: {type(error).__name__}: {reason_in(error)}."))
     prompts = [writer.last_words(row[: texts[0].prompt_tokens]) for row in texts[0].ids[:CONTINUED]]
     shown = tuple(Continuation(*each) for each in zip(prompts, before, after, strict=True))
-    return Priced(Price(drift, shown), (1 if prepared else 2) * scorer.tokens)
-
-
-def prepared_for(text: DriftText, ready: Ready) -> DriftScorer | None:
-    """Return what a guard on drift has read of the base already, where it read the same text; else None.
-
-    Args:
-        text: what drift is measured on.
-        ready: the run's guards.
-    """
-    for guard, reader in ready:
-        if isinstance(reader, DriftReader) and guard.measure.fingerprint == DriftFromBase(text).fingerprint:
-            return reader.scorer
-    return None
+    return Priced(Price(drift, shown), tokens)
 
 
 def seconds_of_continuations(model: PreTrainedModel, anatomy: Anatomy) -> float:

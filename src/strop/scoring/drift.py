@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,18 +88,27 @@ class DriftScorer:
         places = [batch.ids.shape[1] - batch.prompt_tokens for batch in self._batches for _ in batch.ids]
         return np.repeat(np.arange(len(places)), places)
 
-    @torch.inference_mode()
     def read(self) -> Drift:
         """Return how far the model, as it stands, is from its base.
 
         KL(base ‖ edited) = Σ_v p(v) (log p(v) − log q(v)), averaged over tokens, from logits in float32 whatever the
         model's dtype. Of a model that nothing changed it is exactly 0.
         """
+        return self._drift_of(self._leaving)
+
+    def read_unedited(self) -> Drift:
+        """Return what `read` says of the base, which no block need run for: it has been read."""
+        states = iter(self._base)
+        return self._drift_of(lambda batch, _: next(states).to(batch.ids.device))
+
+    @torch.inference_mode()
+    def _drift_of(self, leaving: Callable[[Texts, Tensor | None], Tensor]) -> Drift:
+        """Return how far a model is from the base, of which is known what leaves its last block."""
         changed = base_loss = edited_loss = 0.0
         divergences: list[Tensor] = []
         with evaluating(self._model):
             for batch, state, base in zip(self._batches, self._entering, self._base, strict=True):
-                edited = self._leaving(batch, state)
+                edited = leaving(batch, state)
                 targets = batch.ids[:, batch.prompt_tokens :].flatten()
                 for start in range(0, len(targets), self._positions):
                     part = slice(start, start + self._positions)

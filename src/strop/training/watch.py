@@ -21,7 +21,7 @@ from strop.proving import Journal, Trial, TrialKey, describe_trial
 from strop.proving.processes import of_all_processes
 from strop.recipe import Recipe
 from strop.runs import GuardReading
-from strop.scoring import ClassScorer, Evaluation, Scorer
+from strop.scoring import ClassScorer, Scorer
 from strop.training.averaging import averaged, note_step
 from strop.training.lessening import ATTEMPTS, lessened, share_within
 
@@ -180,7 +180,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return self.is_over(epoch)
 
     def _judge(self, moment: Moment) -> None:
-        """Score the edits as they are, and keep them if they are the best so far."""
+        """Score the edits as they are, and keep them if they are the best so far.
+
+        In the model's own precision, as what they compete with is scored, and the choice after them; guards look on so too.
+        """
+        with without_autocast(self._scorer.model):
+            self._judge_in_full_precision(moment)
+
+    def _judge_in_full_precision(self, moment: Moment) -> None:
         learned = self._attachment.tensors
         if not all(bool(torch.isfinite(tensor).all()) for own in learned for tensor in own.values()):
             raise TrainingError(f"The edits are no longer made of finite numbers after epoch {moment.epoch}.")
@@ -222,11 +229,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _has_time_for(self, moment: Moment, attempt: int) -> bool:
         """Return whether one more share may be tried, the same after a resume: the first ends what an epoch began."""
         name = f"{moment.to_json()} has time"
-        known = self._journal.recall(name)
-        if known is None:
-            known = attempt == 0 or not self._journal.is_spent
-            self._journal.remember(name, known)
-        return bool(known)
+        return bool(self._journal.once(name, lambda: attempt == 0 or not self._journal.is_spent))
 
     def _harm_of_none(self, name: str) -> float:
         """Return what a guard says of the edits these are learned on top of."""
@@ -239,7 +242,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _measured(self, moment: Moment) -> Trial:
         """Return the trial of the edits as they are."""
         start = self._lowest if self._states is not None else 0
-        return self._journal.measure(self._key(moment), lambda: self._evaluated(start), begun=True)
+        return self._journal.measure(
+            self._key(moment), lambda: self._scorer.evaluate(start=start, states=self._states), begun=True
+        )
 
     def _tell(self, moment: Moment, trial: Trial, *, best: bool) -> None:
         self._journal.say(f"{moment}: {describe_trial(trial)}{', the best so far' if best else ''}")
@@ -252,11 +257,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if folder is not None:
             with replacing_folder(folder) as temporary:
                 best.with_provenance(moment.to_json()).write_files(temporary)
-
-    def _evaluated(self, start: int) -> Evaluation:
-        """Score the edits in the model's own precision, as what they compete with is scored, and the choice after them."""
-        with without_autocast(self._scorer.model):
-            return self._scorer.evaluate(start=start, states=self._states)
 
     def _best_folder(self) -> Path | None:
         journal = self._journal

@@ -42,12 +42,9 @@ class Means:
         if not self._journal.budget.is_limited:
             return waiting
         name = f"room in race {self._number} on {self._shares.ends[place]} examples within {self._journal.budget}"
-        known = self._journal.recall(name)
-        if known is None:
-            left = self._left(place)
-            known = max((count for count in range(1, waiting + 1) if self._cost(count, place) <= left), default=0)
-            self._journal.remember(name, known)
-        return min(int(known), waiting)
+        left = self._left(place)
+        fitting = max((count for count in range(1, waiting + 1) if self._cost(count, place) <= left), default=0)
+        return min(int(self._journal.once(name, lambda: fitting)), waiting)
 
     @property
     def is_over(self) -> bool:

@@ -1,0 +1,80 @@
+"""When the rounds of a race are over, and who has a turn in each."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from strop.improving.plan import Round
+
+FEWEST_TURNS = 0.5
+"""The share of those in a round that should have a turn in it: a round that has no time for them takes that of the next as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timetable:
+    """The rounds of a race: how much time each has, and how many select examples it judges by.
+
+    Where examples are so long that a round gives a turn to hardly anyone, it takes the time of the next one too, at as many
+    examples as before: a look at more methods is worth more than a closer look at the first.
+
+    >>> timetable = Timetable((Round(0.5, 0.4), Round(1.0, 0.4)), (50, 100))
+    >>> timetable.turns(1, {"a": 30.0, "b": 40.0, "c": 60.0}, lambda share: 100 * share)
+    (['a', 'b'], 2)
+    >>> timetable.turns(1, {"a": 30.0, "b": 10.0, "c": 60.0}, lambda share: 100 * share)
+    (['a', 'b'], 1)
+    """
+
+    rounds: tuple[Round, ...]
+    counts: tuple[int, ...]
+    """Select examples of each round."""
+
+    def share_until(self, number: int) -> float:
+        """Return the share of the time to choose that is over when a round is; all of it for what comes after the last.
+
+        Args:
+            number: of the round, from 1.
+        """
+        return 1.0 if number > len(self.rounds) else sum(own.time for own in self.rounds[:number])
+
+    def data_of(self, number: int) -> float:
+        """Return the share of the examples to learn from that a round gives; all of them for what comes after the last.
+
+        Args:
+            number: of the round, from 1.
+        """
+        return self.rounds[min(number, len(self.rounds)) - 1].data
+
+    def turns(
+        self, number: int, needed: Mapping[str, float], seconds_until: Callable[[float], float]
+    ) -> tuple[list[str], int]:
+        """Return who has a turn in a round, the first one in any case, and the last round whose time that takes.
+
+        Args:
+            number: of the round, from 1; one more than there are for what comes after the last.
+            needed: the seconds that each needs, by name, in the order of turns.
+            seconds_until: returns how long it is until a share of the time to choose is over.
+        """
+        names: list[str] = []
+        last = max(number, len(self.rounds))
+        for through in range(number, last + 1):
+            names = in_time(needed, seconds_until(self.share_until(through)))
+            if len(names) >= FEWEST_TURNS * len(needed):
+                return names, through
+        return names or [*needed][:1], last
+
+
+def in_time(needed: Mapping[str, float], seconds: float) -> list[str]:
+    """Return who can have a turn within a time, the first ones first.
+
+    Args:
+        needed: the seconds that each needs, by name, in the order of turns.
+        seconds: that there are.
+
+    >>> in_time({"a": 5.0, "b": 9.0, "c": 4.0}, 10.0)
+    ['a', 'c']
+    """
+    names: list[str] = []
+    for name, own in needed.items():
+        if own <= seconds:
+            names.append(name)
+            seconds -= own
+    return names
