@@ -3,9 +3,8 @@
 On SmolLM2-135M: the best constant answer, the base with 0, 1, 5 and 8 train rows before each prompt, LASER, eigenpruning, the
 same ranked by gain and price inside a bound on drift, sharpening by one step and by as many as help, and what is learned with
 and without keeping to the base: LoReFT, DiReFT, a bias after each block, the spectrum, and a LoRA of as many parameters as
-LoReFT. Runs that are finished already are read back;
---methods names the lines to measure, and lines that were never measured are left out. The rows of arc-easy and boolq come from
-the hub, or from a folder named by --data.
+LoReFT. Lines that are in the results already are not measured again, --methods names the others to measure, and a run that was
+stopped is gone on with. The rows of arc-easy and boolq come from the hub, or from a folder named by --data.
 """
 
 import argparse
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import strop
-from common import write_result
+from common import RESULTS, write_result
 from lora import Settings, train_lora
 from strop.anatomy import Anatomy
-from strop.files import write_json
 from strop.interventions import Positions
 from strop.proving import Guard, RunOutcome, free_rivals
 from strop.runs import Price, RunResult
@@ -240,32 +238,40 @@ def _by(name: str, folder: Path, run: Any, task: Task, plan: Any) -> dict[str, A
     return by_strop(name, folder / name, lambda options: run(*strop.load(MODEL), task, plan, options))
 
 
-def main(folder: Path, names: list[str], only: list[str] | None) -> None:
-    """Run what is not finished yet and was asked for, and write down all that is."""
-    tables: dict[str, Any] = {}
+def main(folder: Path, names: list[str], only: list[str] | None, beside: str | None) -> None:
+    """Measure what was asked for and is not in the results yet, and add each line to them when it is there."""
     for name in names:
-        task, setting, own = task_of(name), SETTINGS[name], folder / name
-        own.mkdir(parents=True, exist_ok=True)
-        rows = _kept(own / "prompted.json", setting, functools.partial(prompted, task, setting))
-        for method, measure in methods(task, setting, own).items():
-            if only is not None and method not in only and not (own / f"{method}.json").is_file():
+        task, setting = task_of(name), SETTINGS[name]
+        if "shots_0" not in measured(name, setting):
+            add(name, setting, prompted(task, setting))
+        for method, measure in methods(task, setting, folder / name).items():
+            if method in measured(name, setting) or (only is not None and method not in only):
                 continue
-            rows[method] = _kept(own / f"{method}.json", setting, measure)
-            print(f"{name}, {method}: {rows['shots_0']['accuracy']:.4f} -> {rows[method]['accuracy']:.4f}", flush=True)
-        tables[name] = {"setting": dataclasses.asdict(setting), "rows": rows}
-        write_result("evidence", {"model": MODEL, "layers": [LAYERS[0], LAYERS[-1]], "tasks": tables})
+            found = measure()
+            add(name, setting, {method: {**found, "beside": beside} if beside else found})
 
 
-def _kept(path: Path, setting: Setting, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what was measured and written down under the same setting, or measure it now."""
-    settings = json.loads(json.dumps(dataclasses.asdict(setting)))
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["setting"] == settings:
-            return dict(kept["found"])
-    found = measure()
-    write_json(path, {"setting": settings, "found": found})
-    return found
+def measured(name: str, setting: Setting) -> dict[str, Any]:
+    """Return the lines of a task that were measured under a setting, others running beside this one included."""
+    known = tables().get(name)
+    return known["rows"] if known is not None and known["setting"] == _plain(setting) else {}
+
+
+def add(name: str, setting: Setting, lines: dict[str, Any]) -> None:
+    """Add lines to the results of a task; those of another setting are not kept."""
+    rows = {**measured(name, setting), **lines}
+    found = {**tables(), name: {"setting": _plain(setting), "rows": rows}}
+    write_result("evidence", {"model": MODEL, "layers": [LAYERS[0], LAYERS[-1]], "tasks": found}, told=lines)
+
+
+def tables() -> dict[str, Any]:
+    """Return all that was measured so far, by task."""
+    path = RESULTS / "evidence.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["tasks"]) if path.is_file() else {}
+
+
+def _plain(setting: Setting) -> Any:
+    return json.loads(json.dumps(dataclasses.asdict(setting)))
 
 
 if __name__ == "__main__":
@@ -274,7 +280,8 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder the runs are kept in")
     parser.add_argument("--data", type=Path, help="folder that holds the rows of arc-easy and boolq (STROP_DATA)")
     parser.add_argument("--methods", help="the lines to measure, such as sharpen,spectrum_kept; all by default")
+    parser.add_argument("--beside", help="what else the machine does meanwhile, noted beside the seconds")
     asked = parser.parse_args()
     if asked.data is not None:
         os.environ["STROP_DATA"] = str(asked.data.absolute())
-    main(asked.runs, asked.tasks, asked.methods.split(",") if asked.methods else None)
+    main(asked.runs, asked.tasks, asked.methods.split(",") if asked.methods else None, asked.beside)

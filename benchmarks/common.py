@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from strop.files import write_text
 from strop.runs import RunResult, describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,15 +41,15 @@ def medians_in_turn(actions: Mapping[str, Callable[[], object]], *, runs: int) -
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def write_result(name: str, figures: dict[str, Any]) -> None:
-    """Print figures and write them to benchmarks/results/<name>.json with what they were measured on."""
+def write_result(name: str, figures: dict[str, Any], *, told: dict[str, Any] | None = None) -> None:
+    """Print figures, or those that are new, and write them to benchmarks/results/<name>.json with what they were measured on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     environment = describe_environment({"torch_threads": torch.get_num_threads(), "cuda": gpu})
     del environment["command"]
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, **figures, "environment": environment}, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(json.dumps(figures, indent=2))
+    write_text(RESULTS / f"{name}.json", text + "\n")  # whole at every moment: others may read it
+    print(json.dumps(told if told is not None else figures, indent=2))
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
