@@ -16,7 +16,7 @@ UNEDITED = Trial(TrialKey("none", "race", 0, "select", 200), accuracy=0.1, loss=
 
 
 def decision(*entries: Entry) -> Decision:
-    return Decision(entries, {}, objective="average", budget_seconds=300.0, rounds=1)
+    return Decision(entries, {}, objective="average", budget_seconds=300.0)
 
 
 @pytest.fixture
@@ -78,3 +78,10 @@ def test_what_is_worse_is_not_said_to_be_within_one_standard_error(edits: Recipe
     assert {own.name: own.why for own in board.standings} == {
         "sharpening": "", "examples in the prompt": "", "no edit": ""
     }  # fmt: skip
+
+
+def test_what_came_in_the_last_round_is_said_to_have_come_late(edits: Recipe) -> None:
+    late = " It came late: a larger --time-limit may find more."
+    for last in (True, False):
+        found = entry("sharpening", 0.13, tokens=8.1, recipe=edits, last=last)
+        assert decision(found).sentence.endswith(late) == last

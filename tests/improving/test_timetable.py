@@ -26,8 +26,9 @@ def test_the_times_of_rounds_add_up_and_what_comes_after_them_has_the_rest() -> 
         (1, {"a": 10.0, "b": 10.0, "c": 90.0, "d": 90.0}, (["a", "b"], 1)),
         (1, {"a": 20.0, "b": 20.0, "c": 90.0, "d": 90.0}, (["a", "b"], 2)),
         (1, {"a": 40.0, "b": 40.0, "c": 90.0, "d": 90.0}, (["a", "b"], 3)),
-        (1, {"a": 50.0, "b": 50.0, "c": 90.0}, (["a"], 3)),
-        (1, {"a": 500.0, "b": 500.0}, (["a"], 3)),
+        (1, {"a": 50.0, "b": 50.0, "c": 90.0}, (["a"], 2)),
+        (1, {"a": 500.0, "b": 500.0}, (["a"], 1)),
+        (1, {"a": 20.0, "b": 60.0, "c": 60.0, "d": 60.0, "e": 60.0}, (["a", "b"], 3)),
         (2, {"a": 40.0, "b": 40.0}, (["a"], 2)),
         (3, {"a": 400.0, "b": 20.0, "c": 20.0}, (["b", "c"], 3)),
         (4, {"a": 60.0, "b": 60.0, "c": 60.0}, (["a"], 4)),
@@ -36,10 +37,10 @@ def test_the_times_of_rounds_add_up_and_what_comes_after_them_has_the_rest() -> 
 def test_a_round_reaches_as_far_as_half_of_them_need(
     number: int, needed: Mapping[str, float], expected: tuple[list[str], int]
 ) -> None:
-    assert THREE.turns(number, needed, lambda share: 100 * share) == expected
+    assert THREE.turns(number, needed, lambda until: 100 * THREE.share_until(until)) == expected
 
 
-def test_a_round_that_takes_the_time_of_all_is_the_last_one(
+def test_a_round_that_takes_the_time_of_all_is_the_last_with_turns_and_the_best_are_looked_at_once_more(
     spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reaching(self: Timetable, number: int, needed: Mapping[str, float], _: object) -> tuple[list[str], int]:
@@ -53,12 +54,15 @@ def test_a_round_that_takes_the_time_of_all_is_the_last_one(
     assert found.leaderboard is not None
     assert found.leaderboard.decision.startswith("The model stays as it is. The best that was tried is ")
     judged = [own for own in found.leaderboard.standings if own.state in ("tried", "chosen")]
-    assert {own.select.count for own in judged if own.select is not None} == {50}
+    assert {own.select.count for own in judged if own.select is not None} == {100}
     assert [line for line in notes.lines if line.startswith("round ")] == [
-        "round 1 of 2: 2 in the running, 50 select examples"
+        "round 1 of 2: 2 in the running, 50 select examples",
+        "round 2 of 2: 2 in the running, 100 select examples",
     ]
     assert "it takes the time until the end of round 2, so that more of them have a turn" in notes.lines
-    assert any("sharpening by signs: at most 8 steps" in line for line in notes.lines)  # as many as a last round has
+    assert (
+        sum("sharpening by signs: at most 8 steps" in line for line in notes.lines) == 1
+    )  # as many as a last round has
 
 
 def test_who_waited_for_a_turn_has_a_short_one_in_what_is_left(

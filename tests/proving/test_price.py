@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.fixtures.runs import Notes
 
 from strop.anatomy import Anatomy, MatrixType, WeightSite
@@ -138,6 +139,20 @@ def test_what_a_guard_has_read_of_the_choice_is_its_price(
     assert found.result.price.drift is not None
     assert found.result.price.drift in read
     assert len(read) == len({drift.kl for drift in read})  # nothing was read twice
+
+
+def test_in_a_narrow_dtype_the_price_is_of_the_edits_as_they_are_applied(
+    answering: Callable[..., Any], small_tokenizer: Any, task: Task
+) -> None:
+    plan = TrainPlan(method="spectrum", epochs=2, batch_size=6, accumulate=1)
+    model = answering().to(torch.bfloat16)
+    found = train(model, small_tokenizer, task, plan, RunOptions(guards=[Guard(DriftFromBase(), 1e9)]))
+    assert found.recipe.interventions
+    assert found.result.price is not None
+    anatomy = Anatomy.of(model)
+    scorer = DriftScorer(model, DriftText().texts(model, small_tokenizer, anatomy=anatomy), anatomy=anatomy)
+    with applied_interventions(model, found.recipe.interventions, anatomy=anatomy, tensors=found.recipe.tensors):
+        assert found.result.price.drift == scorer.read()
 
 
 def test_a_users_text_takes_the_place_of_the_models(

@@ -7,6 +7,7 @@ from strop.improving.contenders import CONTENDERS, Contender
 from strop.improving.entry import Entry
 from strop.improving.pace import ASKED
 from strop.improving.plan import FamilyName
+from strop.improving.preparing import texts_of
 from strop.improving.prompts import asked_with, scorer_with
 from strop.proving import Assignment, Start
 
@@ -18,23 +19,39 @@ LEAST_PASSES_ON_PROMPT = 4.0
 """Passes over a round's examples, each with the prompt before it, that it needs time for: a gradient and a few looks."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entrant:
+    """Whose turn it may be."""
+
+    contender: Contender
+    given: Assignment
+    on: Entry | None = None
+    """What it builds on, which is in what it is given; None for the model as it is."""
+
+    @property
+    def name(self) -> str:
+        """Of the contender."""
+        return self.contender.name
+
+
 def builders(
-    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName], *, tokens_per_example: float
-) -> list[tuple[Contender, Assignment]]:
-    """Return who is to build, each with what it begins from: on the prompt first, which costs least and has gained most.
+    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName], *, texts: int, tokens_per_example: float
+) -> list[Entrant]:
+    """Return who is to build on what: on the prompt first, which costs least and has gained most.
 
     Args:
         judged: in the last round, the best first, those alone that change anything.
         given: what is to be improved.
         families: that are in the running.
+        texts: of the base's own that have been written, beside those of drift.
         tokens_per_example: that are read of the task as it is.
     """
-    found: list[tuple[Contender, Assignment]] = []
+    found: list[Entrant] = []
     prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
     if prompt is not None and "sharpen" in families:
         asked = scorer_with(given, prompt.found.shots, ASKED, edited=True)
         longer = max(asked.tokens / asked.example_count / tokens_per_example, 1.0)
-        found.append((_on_prompt(longer), asked_with(given, prompt.found.shots)))
+        found.append(Entrant(_on_prompt(longer), asked_with(given, prompt.found.shots), prompt))
     weights = next((own for own in judged if own.found.edits and _edits_weights(own.found.edits)), None)
     for name in ON_WEIGHTS if weights is not None else ():
         base = CONTENDERS[name]
@@ -43,9 +60,10 @@ def builders(
             and base.family in families
             and weights is not None
             and weights.name != name
+            and texts_of(base) <= texts
         ):
             own = dataclasses.replace(base, name=_on(name, weights.name))
-            found.append((own, dataclasses.replace(given, start=weights.found.edits)))
+            found.append(Entrant(own, dataclasses.replace(given, start=weights.found.edits), weights))
     return found
 
 

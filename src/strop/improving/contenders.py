@@ -24,6 +24,8 @@ BATCH = 16
 PROMPTS = "examples in the prompt"
 """Who finds the best prompt, by name."""
 
+NO_TRAIN = "the task has no train split; give it a share under splits: in the task file."
+
 Texts = Literal["none", "few", "many"]
 
 
@@ -84,7 +86,9 @@ class Contender:
         if task.score == "perplexity" and self.family == "prompt":
             return "no answer is asked for that examples could show."
         if (self.learns or self.family == "prompt") and not task.counts.get("train"):
-            return "the task has no train split; give it a share under splits: in the task file."
+            return NO_TRAIN
+        if self.family in ("sharpen", "prune") and not task.counts.get("train"):
+            return f"its gradient would be of the examples that judge it; {NO_TRAIN}"
         return None
 
 

@@ -33,8 +33,6 @@ class Decision:
     objective: ObjectiveName
     budget_seconds: float
     """All that there is."""
-    rounds: int
-    """Of the race."""
 
     @property
     def judged_last(self) -> list[Entry]:
@@ -137,7 +135,7 @@ class Decision:
             words += f" {_upper(better[0].name)} scored higher, but {self._reservation(better[0])}"
         elif others:
             words += f" The next best is {others[0].name} with {points * others[0].gain.gain:+.1f} {unit}."
-        if chosen.came_late(self.rounds):
+        if chosen.came_late:
             words += " It came late: a larger --time-limit may find more."
         return words
 

@@ -88,9 +88,10 @@ class Entry:
         near = any(reading.harm > NEAR_A_BOUND * reading.bound > 0 for reading in self.guards)
         return SLOWER if near else 1.0
 
-    def came_late(self, rounds: int) -> bool:
-        """Return whether it was found in the last of so many rounds, or after them."""
-        return self.trial.key.round >= rounds > 1 and not self.trial.key.candidate.get("carried")
+    @property
+    def came_late(self) -> bool:
+        """Whether it was found in the last round, or after it."""
+        return self.share.last and not self.trial.key.candidate.get("carried")
 
     def obstacle(self, *, rivals: int) -> str | None:
         """Return why it may not be chosen, in one sentence; None where it may.

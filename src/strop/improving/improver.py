@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 
 from strop.errors import StropError, reason_in
-from strop.improving.building import ON_PROMPT, all_names, builders
-from strop.improving.contenders import CONTENDERS, PROMPTS, Contender, Share
+from strop.improving.building import Entrant, all_names, builders
+from strop.improving.contenders import Contender, Share
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge, kinds_of
@@ -113,20 +113,25 @@ class Improver:
         self._began = self._prepared()
         standing, number = [own for own in self.contenders if own.name not in self.left_out], 0
         while number < len(self._timetable.rounds):
-            count = self._timetable.counts[number]
-            if number and not self._has_time_for(number + 1, standing, count):
+            if not self._look(number + 1, standing):
                 break
-            self._unedited, self._count = self._judge.unedited(count), count
-            number = self._round(number + 1, standing)
+            through = self._round(number + 1, standing)
             ranked = by_merit([self._entries[c.name] for c in standing if c.name in self._entries])
             kept = [entry.contender for entry in ranked[: max(FEWEST_KEPT, math.ceil(len(ranked) / 2))]]
             standing = [*kept, *(c for c in standing if c.name in self._waiting)]  # who had no turn was not beaten
+            if through > number + 1:  # its turns were in an earlier round; the look at the best is in its own
+                self._look(through, kept[:FEWEST_KEPT])
+            number = through
         self._build()
         return self._choice()
 
-    def _seconds_until(self, share: float) -> float:
-        """Return how long it is until a share of the time to choose is over, as it is foreseen now."""
-        return self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0) - self.seconds
+    def _seconds_until(self, number: int, through: int) -> float:
+        """Return how long it is, as foreseen now, until the time of a round is over, whose turns are in an earlier one or in it."""
+        share = self._timetable.share_until(through)
+        until = self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0)
+        if through > number:
+            until -= (1 + FEWEST_KEPT) * self.reserve.longest((), self._timetable.counts[through - 1])
+        return until - self.seconds
 
     @property
     def _leading(self) -> tuple[str, ...]:
@@ -151,7 +156,6 @@ class Improver:
             dict(self.left_out),
             objective=self.plan.objective,
             budget_seconds=self.reserve.budget_seconds,
-            rounds=len(self._timetable.rounds),
         )
 
     def _prepared(self) -> float:
@@ -163,67 +167,62 @@ class Improver:
             return {"texts": texts, "seconds": self.seconds}
 
         known = self._journal.once("prepared", made)
+        self._texts = int(known["texts"])
         for own in self.contenders:
-            if texts_of(own) > known["texts"]:
+            if texts_of(own) > self._texts:
                 self.left_out[own.name] = own, NO_TEXTS
         return float(known["seconds"])
 
     def _round(self, number: int, standing: Sequence[Contender]) -> int:
         """Let everyone who is still in the running propose something, and judge it; return the last round this took the time of."""
-        count, rounds = self._count, len(self._timetable.rounds)
-        self._journal.say(f"round {number} of {rounds}: {len(standing)} in the running, {count} select examples")
-        for own in standing:  # first the cheap look at what there is, so that all are judged on as many
-            earlier = self._entries.get(own.name)
-            if earlier is not None and earlier.share.select < count:
-                share = dataclasses.replace(earlier.share, select=count)
-                again = self._judge.entry(own, number, share, earlier.found, seconds=earlier.seconds, earlier=earlier)
-                self._entries[own.name] = again
-        turns, through = self._turns(number, standing)
+        entrants = [Entrant(own, self.given) for own in standing]
+        turns, through = self._turns(number, entrants)
         if through > number:
             self._journal.say(f"it takes the time until the end of round {through}, so that more of them have a turn")
-        self._waiting = {own.name for own in standing if own not in turns and own.name not in self._entries}
-        for name in self._waiting:
-            self.left_out[name] = CONTENDERS[name], NO_TIME
         for index, own in enumerate(turns):
-            self._run(own, number, through, left=turns[index:], given=self.given, basis="")
+            self._run(own, number, through, left=turns[index:])
             self._show()
+        nothing_yet = [own for own in standing if own.name not in self._entries]
+        self._waiting = {
+            own.name for own in nothing_yet if self.left_out.setdefault(own.name, (own, NO_TIME))[1] == NO_TIME
+        }
         return through
 
-    def _has_time_for(self, number: int, standing: Sequence[Contender], count: int) -> bool:
-        """Return whether all that there is can be judged on a round's examples, the same after a resume."""
-        entries = [self._entries.get(own.name) for own in standing]
-        kinds = kinds_of([own for own in entries if own is not None and own.found.changes])
+    def _look(self, number: int, standing: Sequence[Contender]) -> bool:
+        """Judge all that there is on a round's examples, so that all in it are judged on as many; return whether there is time."""
+        count, rounds = self._timetable.counts[number - 1], len(self._timetable.rounds)
+        entries = [self._entries[own.name] for own in standing if own.name in self._entries]
+        kinds = kinds_of([own for own in entries if own.found.changes])
         judging = sum(self.reserve.longest([kind], count) for kind in (EXAMPLES, *kinds))
-        in_time = self.seconds + judging <= self.reserve.ends(self._leading)
-        known = self._journal.once(f"round {number} has time", lambda: in_time)
-        if not known:
+        in_time = number == 1 or self.seconds + judging <= self.reserve.ends(self._leading)
+        if not self._journal.once(f"round {number} has time", lambda: in_time):
             self._journal.say(f"no time is left to judge anything on {count} select examples")
-        return bool(known)
+            return False
+        self._journal.say(f"round {number} of {rounds}: {len(standing)} in the running, {count} select examples")
+        self._unedited, self._count = self._judge.unedited(count), count
+        for earlier in entries:
+            if earlier.share.select < count:
+                share = dataclasses.replace(earlier.share, select=count)
+                own, spent = earlier.contender, earlier.seconds
+                again = self._judge.entry(own, number, share, earlier.found, seconds=spent, earlier=earlier)
+                self._entries[own.name] = again
+        self._show()
+        return True
 
-    def _turns(self, number: int, standing: Sequence[Contender]) -> tuple[list[Contender], int]:
+    def _turns(self, number: int, entrants: Sequence[Entrant]) -> tuple[list[Entrant], int]:
         """Return who has a turn in a round, and the last round whose time that takes, the same after a resume."""
         passing = self._count * self.reserve.tempo.pace.seconds_per_example
-        judging = {own.name: self._turn(own, given=self.given).judging for own in standing}
-        needed = {own.name: own.least_passes * passing + judging[own.name] for own in standing}
+        needed = {own.name: own.contender.least_passes * passing + self._turn(own).judging for own in entrants}
         names, through = self._journal.once(
-            f"round {number} turns", lambda: self._timetable.turns(number, needed, self._seconds_until)
+            f"round {number} turns",
+            lambda: self._timetable.turns(number, needed, functools.partial(self._seconds_until, number)),
         )
-        return [own for own in standing if own.name in names], through
+        return [own for own in entrants if own.name in names], through
 
-    def _run(
-        self,
-        own: Contender,
-        number: int,
-        through: int,
-        *,
-        left: Sequence[Contender],
-        given: Assignment,
-        basis: str,
-    ) -> None:
+    def _run(self, entrant: Entrant, number: int, through: int, *, left: Sequence[Entrant]) -> None:
         """Let one contender propose something, and keep the better of that and of what it proposed before."""
-        journal = self._journal
-        turn = self._turn(own, given=given)
-        share = self._share(own, number, through, judging=turn.judging, left=left)
+        journal, own = self._journal, entrant.contender
+        share, turn = self._share(entrant, number, through, left=left), self._turn(entrant)
         if share is None:
             if own.name not in self._entries:
                 self.left_out[own.name] = own, NO_TIME
@@ -232,7 +231,7 @@ class Improver:
         before, started = self._entries.get(own.name), self.seconds
         spent = before.seconds if before is not None else 0.0
         try:
-            found = self._found(own, number, share, turn, given=given, basis=basis)
+            found = self._found(entrant, number, share, turn)
             seconds = journal.once(f"{own.name} {number} seconds", lambda: self.seconds - started)
             check = functools.partial(self._refuse_to_judge, own, number, turn)
             entry = self._judge.entry(own, number, share, found, seconds=spent + seconds, check=check)
@@ -252,10 +251,10 @@ class Improver:
         if not self._journal.once(f"{own.name} {number} is judged", lambda: turn.can_be_judged):
             raise BudgetSpentError("there was no time left to judge what it found; give a longer --time-limit.")
 
-    def _turn(self, own: Contender, *, given: Assignment) -> Turn:
+    def _turn(self, entrant: Entrant) -> Turn:
         """Return what ends a contender's turn, so that what it finds can still be judged, and proved."""
-        on_prompt = given.task is not self.given.task and given.task.shots is not None
-        plain = own.name if on_prompt else EXAMPLES
+        own, on = entrant.contender, entrant.on
+        plain = own.name if on is not None and on.found.shots is not None else EXAMPLES
         return Turn(
             self.reserve,
             self._journal.stopwatch,
@@ -266,22 +265,21 @@ class Improver:
             drifts=own.family != "prompt" and self._judge.reads_drift,
         )
 
-    def _share(
-        self, own: Contender, number: int, through: int, *, judging: float, left: Sequence[Contender]
-    ) -> Share | None:
+    def _share(self, entrant: Entrant, number: int, through: int, *, left: Sequence[Entrant]) -> Share | None:
         """Return what a contender gets in a round, the same after a resume; None where no time is left."""
 
         def gotten() -> dict[str, Any]:
-            share = self._share_now(own, through, judging=judging, left=left)
+            share = self._share_now(entrant.contender, number, through, left=left)
             return share.to_json() if share is not None else {}
 
-        known = self._journal.once(f"{own.name} {number} share", gotten)
+        known = self._journal.once(f"{entrant.name} {number} share", gotten)
         return Share(**known) if known else None
 
-    def _share_now(self, own: Contender, through: int, *, judging: float, left: Sequence[Contender]) -> Share | None:
-        """Return what of the time that is left a contender gets."""
-        part = own.least_passes / sum(each.least_passes for each in left)
-        seconds = part * (self._seconds_until(self._timetable.share_until(through)) - len(left) * judging)
+    def _share_now(self, own: Contender, number: int, through: int, *, left: Sequence[Entrant]) -> Share | None:
+        """Return what of the time that is left a contender gets, beside what judging them all takes."""
+        part = own.least_passes / sum(each.contender.least_passes for each in left)
+        judging = sum(self._turn(each).judging for each in left)
+        seconds = part * (self._seconds_until(number, through) - judging)
         task = self.given.task
         source = "train" if task.counts.get("train") else "select"
         available = task.counts.get(source, 1)
@@ -300,8 +298,9 @@ class Improver:
         needed = own.least_passes * self._count * pace.seconds_per_example  # beside what judging its find takes
         return own.size(share, pace) if seconds > LEAST_OF_A_TURN * needed else None
 
-    def _found(self, own: Contender, number: int, share: Share, turn: Turn, *, given: Assignment, basis: str) -> Found:
+    def _found(self, entrant: Entrant, number: int, share: Share, turn: Turn) -> Found:
         """Return what a contender proposes in a round, within its time."""
+        own, given, on = entrant.contender, entrant.given, entrant.on
         known = self._kept.found(own.name, number)
         if known is not None:
             return known
@@ -321,24 +320,27 @@ class Improver:
             stage=stage,
             budget=Budget(seconds=until, evaluations=journal.budget.evaluations),
             folder=folder,
-            basis=basis,
+            basis=own.name if on is not None else "",
             begins_with=stage if share.goes_on else "",
             about=own.name,
             deadline=turn,
         )
         if share.goes_on and before is not None:
             its.take_over(its.unedited_key(examples=share.select, started=True), before.trial)
-        elif basis == ON_PROMPT:  # what it begins from was judged on these examples
-            its.take_over(its.unedited_key(examples=share.select), self._entries[PROMPTS].trial)
+        elif on is not None:  # what it begins from was judged on these examples
+            prompted = on.found.shots is not None
+            its.take_over(its.unedited_key(examples=share.select), on.trial if prompted else self._unedited)
+            if not prompted:
+                its.take_over(its.unedited_key(examples=share.select, started=True), on.trial)
         choice = chooser.choose(its)
         stages = {f"{own.name} {earlier}" for earlier in range(1, number + 1)}
         tried = sum(trial.key.stage in stages and trial.key.method != START for trial in journal.study.trials())
-        shots = given.task.shots.count if basis and given.task is not self.given.task and given.task.shots else None
+        tried += on.found.tried if on is not None else 0
         begun = before.trial if share.goes_on and before is not None else choice.started or choice.unedited
         improves = choice.best.merit > begun.merit
         found = Found(
             unproved_recipe(given, choice, base=given.base) if improves and choice.edits else None,
-            (choice.shots if choice.shots is not None else shots) if improves else None,
+            (choice.shots if on is None else on.found.shots) if improves else None,
             max(1, tried),
             choice.tokens,
             its.guards.drift_of(DriftFromBase(self._drift_text), choice.best.key) if improves else None,
@@ -351,26 +353,24 @@ class Improver:
 
     def _build(self) -> None:
         """Build on the best, in the time that is kept for it, and let who waited for a turn have a short one in what is left."""
-        number = len(self._timetable.rounds) + 1
-        judged = [own for own in self.decision.judged_last if own.found.changes]
-        length = self.reserve.tempo.pace.tokens_per_example
-        built = (
-            builders(judged, self.given, self.plan.families, tokens_per_example=length)
-            if self.plan.effort.builds
-            else []
-        )
-        for own in (own for own, _ in built if own.longer > 1):
+        number, pending = len(self._timetable.rounds), list[Entrant]()
+        if self.plan.effort.builds:
+            judged = [own for own in self.decision.judged_last if own.found.changes]
+            length = self.reserve.tempo.pace.tokens_per_example
+            families, texts = self.plan.families, self._texts
+            pending += builders(judged, self.given, families, texts=texts, tokens_per_example=length)
+        for own in (own.contender for own in pending if own.contender.longer > 1):
             self.reserve.tempo.expect(own.name, own.longer * self.reserve.tempo.first.seconds_per_example)
         for own in (own for own in self.contenders if own.name in self._waiting):
             short = dataclasses.replace(own, least_passes=LEAST_OF_A_TURN * own.least_passes)
-            built.append((short, self.given))
-        turns, _ = self._turns(number, [own for own, _ in built])
-        built = [(own, given) for own, given in built if own in turns]
-        for index, (own, given) in enumerate(built):
-            left = [each for each, _ in built[index:]]
-            basis = own.name if given is not self.given else ""
-            self._run(own, number, number, left=left, given=given, basis=basis)
-            self._show()
+            pending.append(Entrant(short, self.given))
+        while pending:  # where turns ended early there may be time for more of them
+            number += 1
+            turns, _ = self._turns(number, pending)
+            for index, entrant in enumerate(turns):
+                self._run(entrant, number, number, left=turns[index:])
+                self._show()
+            pending = [own for own in pending if own not in turns]
 
     def _show(self) -> None:
         """Write down how everyone stands."""

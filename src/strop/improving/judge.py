@@ -39,8 +39,9 @@ class Judge:
 
     @property
     def reads_drift(self) -> bool:
-        """Whether it reads the drift of what is proposed itself: no guard has read it on the way."""
-        return self._reader is not None and self._journal.guards.drift_scorer(self._measure) is None
+        """Whether it reads the drift of what is proposed itself: no guard has read that of the edits as they are applied."""
+        guarding = self._journal.guards.drift_scorer(self._measure)
+        return self._reader is not None and (guarding is None or not guarding.is_of_applied_edits)
 
     def key(self, contender: Contender, number: int, *, examples: int, carried: bool) -> TrialKey:
         """Return the key of a proposal's trial.
@@ -88,7 +89,7 @@ class Judge:
             with found.edits.applied(self._given.model, anatomy=self._given.anatomy, decompose=self._given.decompose):
                 self._journal.progress.start(f"judging {contender.name}", scorer.steps)
                 said = self._read(scorer, kind_of(found, contender.name))
-                drift, guards = self._cost(found, key) if earlier is None else (earlier.drift, earlier.guards)
+                drift, guards = self._cost(found, key) if earlier is None else self._same_cost(earlier, key)
             self.tokens += scorer.tokens
             evaluation = dataclasses.replace(said, tokens=base.tokens)  # an answer may be cut into other tokens
         else:
@@ -154,6 +155,14 @@ class Judge:
         )
         constant = rivals.measured.get("constant")
         return constant.comparison if constant is not None else None
+
+    def _same_cost(self, earlier: Entry, key: TrialKey) -> tuple[Drift | None, tuple[GuardReading, ...]]:
+        """Return what was read of a proposal in an earlier round, which is known of it from now on in this one too."""
+        guards = self._journal.guards
+        guards.take_over(key, earlier.trial.key)
+        if earlier.drift is not None:
+            guards.take_drift(self._measure, key, earlier.drift)
+        return earlier.drift, earlier.guards
 
     def _cost(self, found: Found, key: TrialKey) -> tuple[Drift | None, tuple[GuardReading, ...]]:
         """Return the drift of a proposal that is on the model, where it has one, and what the guards say of it."""

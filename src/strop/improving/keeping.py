@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ class Kept:
             return
         board.save(folder / LEADERBOARD)
         recipe = best.found.recipe if best is not None else None
+        if recipe is None:  # nothing leads, or a prompt
+            shutil.rmtree(folder / BEST, ignore_errors=True)
+            self._shown = None
         if recipe is not None and recipe is not self._shown:
             with replacing_folder(folder / BEST) as temporary:
                 recipe.write_files(temporary)

@@ -14,12 +14,13 @@ class Timetable:
     """The rounds of a race: how much time each has, and how many select examples it judges by.
 
     Where examples are so long that a round gives a turn to hardly anyone, it takes the time of the next one too, at as many
-    examples as before: a look at more methods is worth more than a closer look at the first.
+    examples as before: a look at more methods is worth more than a longer turn of the first. The best of them are looked at on
+    the next one's examples all the same.
 
     >>> timetable = Timetable((Round(0.5, 0.4), Round(1.0, 0.4)), (50, 100))
-    >>> timetable.turns(1, {"a": 30.0, "b": 40.0, "c": 60.0}, lambda share: 100 * share)
+    >>> timetable.turns(1, {"a": 30.0, "b": 40.0, "c": 60.0}, lambda number: 40.0 * number)
     (['a', 'b'], 2)
-    >>> timetable.turns(1, {"a": 30.0, "b": 10.0, "c": 60.0}, lambda share: 100 * share)
+    >>> timetable.turns(1, {"a": 30.0, "b": 10.0, "c": 60.0}, lambda number: 40.0 * number)
     (['a', 'b'], 1)
     """
 
@@ -44,22 +45,25 @@ class Timetable:
         return self.rounds[min(number, len(self.rounds)) - 1].data
 
     def turns(
-        self, number: int, needed: Mapping[str, float], seconds_until: Callable[[float], float]
+        self, number: int, needed: Mapping[str, float], seconds_until: Callable[[int], float]
     ) -> tuple[list[str], int]:
         """Return who has a turn in a round, the first one in any case, and the last round whose time that takes.
+
+        Of the next rounds it takes no more than gives half of them a turn, and none that gives nobody more one.
 
         Args:
             number: of the round, from 1; one more than there are for what comes after the last.
             needed: the seconds that each needs, by name, in the order of turns.
-            seconds_until: returns how long it is until a share of the time to choose is over.
+            seconds_until: returns how long it is until the time of a round is over.
         """
-        names: list[str] = []
-        last = max(number, len(self.rounds))
-        for through in range(number, last + 1):
-            names = in_time(needed, seconds_until(self.share_until(through)))
+        names, reached = in_time(needed, seconds_until(number)), number
+        for through in range(number + 1, len(self.rounds) + 1):
             if len(names) >= FEWEST_TURNS * len(needed):
-                return names, through
-        return names or [*needed][:1], last
+                break
+            more = in_time(needed, seconds_until(through))
+            if len(more) > len(names):
+                names, reached = more, through
+        return names or [*needed][:1], reached
 
 
 def in_time(needed: Mapping[str, float], seconds: float) -> list[str]:

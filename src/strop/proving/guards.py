@@ -191,6 +191,18 @@ class Guards:
         self._study.remember(_in_full(measure.fingerprint, key.text), drift.to_json())
         self._study.remember(_name_of(measure.fingerprint, key.text), drift.kl)
 
+    def take_over(self, key: TrialKey, other: TrialKey) -> None:
+        """Take what was read of a candidate for what is read of it under another key.
+
+        Args:
+            key: to be known by.
+            other: it was read under.
+        """
+        for guard, _ in self._ready:
+            known = self._study.recall(_name_of(guard.measure.fingerprint, other.text))
+            if known is not None:
+                self._study.remember(_name_of(guard.measure.fingerprint, key.text), known)
+
     def _readings(self, key: TrialKey | None) -> Iterator[GuardReading]:
         for guard, reader in self._ready:
             base = self._figure(guard, reader, "base")
@@ -204,7 +216,7 @@ class Guards:
         known = self._study.recall(name)
         if known is None:
             known = _figure_of(reader, of)
-            if isinstance(reader, DriftReader) and reader.newest is not None:
+            if isinstance(reader, DriftReader) and reader.newest is not None and reader.scorer.is_of_applied_edits:
                 self._study.remember(_in_full(guard.measure.fingerprint, of), reader.newest.to_json())
             self._study.remember(name, known)
         return float(known)

@@ -131,14 +131,28 @@ class Journal:
         known = self.find(key)
         if known is not None:
             return known
-        if not begun and key.method not in (BASE, START) and self.is_over_for_trial:
-            raise BudgetSpentError(f"The budget of {self.budget} is spent.")
+        if not begun and key.method not in (BASE, START):
+            self._begin(key)
         self.enqueue([key])
         claim = self.study.claim([key])
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
             return self.finish(claim, evaluate, evaluations=evaluations, keep_each=keep_each)
+
+    def _begin(self, key: TrialKey) -> None:
+        """Note that a trial begins, so that one that had when a run was killed is done again.
+
+        Raises:
+            BudgetSpentError: it has not, and the budget is spent.
+        """
+        if not self.budget.is_limited and self.deadline is None:
+            return
+        name = f"begun {key.text}"
+        if self.recall(name) is None:
+            if self.is_over_for_trial:
+                raise BudgetSpentError(f"The budget of {self.budget} is spent.")
+            self.remember(name, True)
 
     def take_over(self, key: TrialKey, trial: Trial) -> None:
         """Take what another trial of the same edits on the same examples scored, so that it is not scored again.

@@ -83,6 +83,11 @@ class DriftScorer:
         return sum(batch.ids.numel() for batch in self._batches)
 
     @property
+    def is_of_applied_edits(self) -> bool:
+        """Whether what it reads while edits learn is what it reads when they are applied, which rounds to a narrow dtype."""
+        return self._model.dtype in (torch.float32, torch.float64)
+
+    @property
     def _text_of_place(self) -> NDArray[np.int64]:
         """The text of each place that is compared, in their order."""
         places = [batch.ids.shape[1] - batch.prompt_tokens for batch in self._batches for _ in batch.ids]

@@ -270,6 +270,8 @@ class Fitter:
         if of_all_processes(watch.is_over(done // steps_of_epoch))[0]:
             if journal.is_spent:
                 journal.say(f"the budget of {journal.budget} is spent: no epoch begins")
+            over = done // steps_of_epoch
+            watch.cut_short = over < self._plan.epochs and not watch.has_lost_patience(over)
             return
         try:
             trainer.train(resume_from_checkpoint=str(kept[-1]) if kept else None)
@@ -348,6 +350,7 @@ class Fitter:
             unedited,
             watch.best,
             tokens=read * epochs + self._select.tokens * scored,
+            cut_short=watch.cut_short,
             start=Start() if self._goes_on else self._start,
             started=None if self._goes_on else start,
         )

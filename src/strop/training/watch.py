@@ -93,6 +93,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """The classification head by then, where one learns."""
         self.interrupted = False
         """Someone asked to stop."""
+        self.cut_short = False
+        """Epochs were left out for the budget's sake."""
 
     def recall_best(self, until_epoch: int) -> None:
         """Take up the best edits of an earlier sitting, if they are of an epoch that is over."""
@@ -102,8 +104,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         kept = Recipe.load(folder)
         moment = Moment.from_json(kept.provenance)
         trial = self._journal.find(self._key(moment))
-        if trial is not None and moment.epoch <= until_epoch and kept.interventions == self._recipe.interventions:
+        if trial is None or kept.interventions != self._recipe.interventions:
+            return
+        if moment.epoch <= until_epoch:
             self.best, self.best_tensors, self.best_head = trial, kept.tensors, kept.head
+        else:  # it is of the epoch that is done again, and what it was better than competes with that again
+            self.best = self._best_of(until_epoch) or self.best
+
+    def _best_of(self, epoch: int) -> Trial | None:
+        """Return the best trial of an epoch and those before, as it was known when that was over; None where none was better."""
+        for earlier in range(epoch, 0, -1):
+            text = self._journal.recall(_best_until(earlier))
+            if text is not None:
+                return self._journal.find(TrialKey.read(text))
+        return None
 
     @property
     def best_moment(self) -> Moment | None:
@@ -117,12 +131,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def is_over(self, epoch: int) -> bool:
         """Return whether no epoch is to follow one: none was better for as long as the patience lasts, or the budget is spent.
 
-        One that was scored by an earlier sitting follows all the same, so that a killed run ends as it would have.
+        One that an earlier sitting began, or scored, follows all the same, so that a killed run ends as it would have.
         """
-        best = self.best_moment.epoch if self.best_moment is not None else 0
-        if self._patience is not None and epoch - best >= self._patience:
+        if self.has_lost_patience(epoch):
             return True
-        return self._journal.is_spent and self._journal.find(self._key(Moment(epoch + 1))) is None
+        if self._journal.find(self._key(Moment(epoch + 1))) is not None:
+            return False
+        name = f"epoch {epoch + 1} begins within {self._journal.budget}"
+        return not self._journal.once(name, lambda: not self._journal.is_spent)
+
+    def has_lost_patience(self, epoch: int) -> bool:
+        """Return whether none was better for as long as the patience lasts, by the end of an epoch."""
+        best = self.best_moment.epoch if self.best_moment is not None else 0
+        return self._patience is not None and epoch - best >= self._patience
 
     @property
     def kept(self) -> str:
@@ -165,8 +186,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         epoch = round(state.epoch)
         stop = any(of_all_processes(state.is_world_process_zero and self._score(epoch)))
         if stop and epoch < round(args.num_train_epochs):
-            spent = self._journal.is_spent
-            why = f"the budget of {self._journal.budget} is spent" if spent else f"no better epoch in {self._patience}"
+            self.cut_short = not self.has_lost_patience(epoch)
+            why = f"no better epoch in {self._patience}"
+            if self.cut_short:
+                why = f"the budget of {self._journal.budget} is spent"
             self._journal.say(f"{why}: stopping after epoch {epoch}")
             control.should_training_stop = True
         if self._averages and state.is_world_process_zero and state.global_step == state.max_steps:
@@ -253,6 +276,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Keep the edits as they are: they are the best so far."""
         best = self._recipe.learned_by(self._attachment)
         self.best, self.best_tensors, self.best_head = trial, self._attachment.tensors, best.head
+        self._journal.remember(_best_until(moment.epoch), trial.key.text)
         folder = self._best_folder()
         if folder is not None:
             with replacing_folder(folder) as temporary:
@@ -261,6 +285,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _best_folder(self) -> Path | None:
         journal = self._journal
         return journal.folder / BEST if journal.run is not None and journal.folder is not None else None
+
+
+def _best_until(epoch: int) -> str:
+    """Return what the best trial until the end of an epoch is kept by."""
+    return f"best until epoch {epoch}"
 
 
 @contextlib.contextmanager

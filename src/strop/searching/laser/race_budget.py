@@ -42,9 +42,11 @@ class Means:
         if not self._journal.budget.is_limited:
             return waiting
         name = f"room in race {self._number} on {self._shares.ends[place]} examples within {self._journal.budget}"
+        return min(int(self._journal.once(name, lambda: self._fitting(place, waiting))), waiting)
+
+    def _fitting(self, place: int, waiting: int) -> int:
         left = self._left(place)
-        fitting = max((count for count in range(1, waiting + 1) if self._cost(count, place) <= left), default=0)
-        return min(int(self._journal.once(name, lambda: fitting)), waiting)
+        return max((count for count in range(1, waiting + 1) if self._cost(count, place) <= left), default=0)
 
     @property
     def is_over(self) -> bool:
