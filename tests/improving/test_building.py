@@ -1,5 +1,6 @@
 """Who builds on what a race has found: first what is cheap, sized by the prompts it reads."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,11 @@ from strop.improving.contenders import CONTENDERS
 from strop.improving.entry import Found
 from strop.improving.keeping import Kept
 from strop.improving.pace import Pace
-from strop.improving.preparing import texts_of
+from strop.improving.preparing import Prepared, texts_of
 from strop.proving import Assignment, Budget, RunOptions
 from strop.recipe import Recipe
+
+READY = Prepared(texts=128, decomposed=True, seconds=1.0)
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def given(tiny: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[.
 def test_a_sharpening_on_the_prompt_comes_first_and_knows_how_long_its_examples_are(given: Assignment) -> None:
     edits = Recipe.of(given.model, EDITS)
     judged = [entry("examples in the prompt", 0.2, tokens=90.0), entry("eigenpruning", 0.1, tokens=9.0, recipe=edits)]
-    found = builders(judged, given, ("sharpen", "train"), texts=128, tokens_per_example=9.0)
+    found = builders(judged, given, ("sharpen", "train"), prepared=READY, tokens_per_example=9.0)
     names = [own.name for own in found]
     assert names == ["sharpening on the prompt", "spectrum on eigenpruning", "LoReFT on eigenpruning"]
     first, asked = found[0].contender, found[0].given
@@ -43,7 +46,7 @@ def test_a_sharpening_on_the_prompt_comes_first_and_knows_how_long_its_examples_
 
 def test_who_is_not_asked_for_does_not_build(given: Assignment) -> None:
     judged = [entry("examples in the prompt", 0.2, tokens=90.0)]
-    assert builders(judged, given, ("train",), texts=128, tokens_per_example=9.0) == []
+    assert builders(judged, given, ("train",), prepared=READY, tokens_per_example=9.0) == []
 
 
 def test_who_reads_texts_that_were_never_written_does_not_build(given: Assignment) -> None:
@@ -51,8 +54,28 @@ def test_who_reads_texts_that_were_never_written_does_not_build(given: Assignmen
         [entry("eigenpruning", 0.1, tokens=9.0, recipe=Recipe.of(given.model, EDITS))],
         texts_of(CONTENDERS["spectrum"]),
     )
-    assert builders(judged, given, ("train",), texts=needed - 1, tokens_per_example=9.0) == []
-    assert len(builders(judged, given, ("train",), texts=needed, tokens_per_example=9.0)) == 2
+    assert (
+        builders(
+            judged, given, ("train",), prepared=dataclasses.replace(READY, texts=needed - 1), tokens_per_example=9.0
+        )
+        == []
+    )
+    assert (
+        len(
+            builders(
+                judged, given, ("train",), prepared=dataclasses.replace(READY, texts=needed), tokens_per_example=9.0
+            )
+        )
+        == 2
+    )
+
+
+def test_who_needs_decompositions_that_there_was_no_time_for_does_not_build(given: Assignment) -> None:
+    edits = Recipe.of(given.model, EDITS)
+    judged = [entry("examples in the prompt", 0.2, tokens=90.0), entry("eigenpruning", 0.1, tokens=9.0, recipe=edits)]
+    some = dataclasses.replace(READY, decomposed=False)
+    found = builders(judged, given, ("sharpen", "train"), prepared=some, tokens_per_example=9.0)
+    assert [own.name for own in found] == ["LoReFT on eigenpruning"]
 
 
 def test_what_builds_counts_what_it_builds_on_among_the_tried(

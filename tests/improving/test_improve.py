@@ -383,6 +383,19 @@ def test_what_cannot_be_made_before_the_race_leaves_out_who_needs_it_alone(
     assert states["LASER"][0] in ("tried", "chosen")
 
 
+def test_where_there_is_no_time_to_decompose_all_matrices_only_who_needs_none_races(
+    answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "_decompose", lambda *_, **__: False)
+    plan = ImprovePlan(preset="good", families=("sharpen", "laser", "train"), select_limit=60)
+    found = improve(answering(), small_tokenizer, many_facts(), plan, RunOptions(budget=AMPLE, rivals=False))
+    assert found.leaderboard is not None
+    why = {own.name: own.why for own in found.leaderboard.standings if own.state == "left out"}
+    lacking = {name for name, reason in why.items() if reason == preparing.NO_DECOMPOSITIONS}
+    assert lacking == {"sharpening", "spectrum", "LASER", "LASER, composed"}
+    assert {own.name for own in found.leaderboard.standings} - set(why) >= {"LoReFT", "bias", "no edit"}
+
+
 def test_who_learns_on_in_vain_keeps_what_it_had(
     answering: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

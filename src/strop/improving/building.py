@@ -7,7 +7,7 @@ from strop.improving.contenders import CONTENDERS, Contender
 from strop.improving.entry import Entry
 from strop.improving.pace import ASKED
 from strop.improving.plan import FamilyName
-from strop.improving.preparing import texts_of
+from strop.improving.preparing import Prepared
 from strop.improving.prompts import asked_with, scorer_with
 from strop.proving import Assignment, Start
 
@@ -35,7 +35,12 @@ class Entrant:
 
 
 def builders(
-    judged: Sequence[Entry], given: Assignment, families: Sequence[FamilyName], *, texts: int, tokens_per_example: float
+    judged: Sequence[Entry],
+    given: Assignment,
+    families: Sequence[FamilyName],
+    *,
+    prepared: Prepared,
+    tokens_per_example: float,
 ) -> list[Entrant]:
     """Return who is to build on what: on the prompt first, which costs least and has gained most.
 
@@ -43,12 +48,12 @@ def builders(
         judged: in the last round, the best first, those alone that change anything.
         given: what is to be improved.
         families: that are in the running.
-        texts: of the base's own that have been written, beside those of drift.
+        prepared: what was made before the race.
         tokens_per_example: that are read of the task as it is.
     """
     found: list[Entrant] = []
     prompt = next((own for own in judged[:2] if own.contender.family == "prompt"), None)
-    if prompt is not None and "sharpen" in families:
+    if prompt is not None and "sharpen" in families and prepared.lack_of(CONTENDERS[ON_PROMPT_BY]) is None:
         asked = scorer_with(given, prompt.found.shots, ASKED, edited=True)
         longer = max(asked.tokens / asked.example_count / tokens_per_example, 1.0)
         found.append(Entrant(_on_prompt(longer), asked_with(given, prompt.found.shots), prompt))
@@ -60,7 +65,7 @@ def builders(
             and base.family in families
             and weights is not None
             and weights.name != name
-            and texts_of(base) <= texts
+            and prepared.lack_of(base) is None
         ):
             own = dataclasses.replace(base, name=_on(name, weights.name))
             found.append(Entrant(own, dataclasses.replace(given, start=weights.found.edits), weights))

@@ -74,6 +74,8 @@ class Contender:
     """How many times as long as the task's examples are those it reads: with others in their prompts."""
     learns: bool = False
     """It needs a train split, and in a later round learns on from what it found before."""
+    decomposes: bool = True
+    """It needs the singular value decompositions of all matrices."""
     of_labels: bool = False
     """It works for classifiers too."""
     texts: Texts = "none"
@@ -238,6 +240,7 @@ def _learned(name: str, method: str, rate: float | None = None, **settings: Any)
         _learning,
         least_passes=30.0,
         learns=True,
+        decomposes=method == "spectrum",
         of_labels=True,
         texts="many",
     )
@@ -260,6 +263,7 @@ def _prompts() -> Contender:
         lambda given, share: PromptChooser(given, select_limit=share.select),
         lambda share: "the better of 1, 2, 5 and 8 solved examples before each prompt",
         least_passes=6.0,
+        decomposes=False,
     )
 
 

@@ -18,7 +18,7 @@ from strop.improving.judge import Judge, kinds_of
 from strop.improving.keeping import Kept
 from strop.improving.pace import EXAMPLES
 from strop.improving.plan import FEWEST_TO_LEARN_FROM, ImprovePlan
-from strop.improving.preparing import MOST_TO_PREPARE, admitted, prepare, texts_of
+from strop.improving.preparing import MOST_TO_PREPARE, Prepared, admitted, prepare
 from strop.improving.reserve import PROMPT_KINDS, Reserve, Turn
 from strop.improving.timetable import Timetable
 from strop.proving import (
@@ -41,7 +41,6 @@ LEAST_OF_A_TURN, FEWEST_KEPT = 0.25, 2
 """The share of the time it needs with which a contender begins at all; contenders that go on to the next round at least."""
 
 NO_TIME = "there was no time left for it; give a longer --time-limit."
-NO_TEXTS = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
 
 
 class Improver:
@@ -110,7 +109,7 @@ class Improver:
             drift_text=self._drift_text,
             seed=self.plan.seed,
         )
-        self._began = self._prepared()
+        self._prepared = self._made_ready()
         standing, number = [own for own in self.contenders if own.name not in self.left_out], 0
         while number < len(self._timetable.rounds):
             if not self._look(number + 1, standing):
@@ -128,7 +127,8 @@ class Improver:
     def _seconds_until(self, number: int, through: int) -> float:
         """Return how long it is, as foreseen now, until the time of a round is over, whose turns are in an earlier one or in it."""
         share = self._timetable.share_until(through)
-        until = self._began + share * max(self.reserve.ends(self._leading) - self._began, 0.0)
+        began = self._prepared.seconds
+        until = began + share * max(self.reserve.ends(self._leading) - began, 0.0)
         if through > number:
             until -= (1 + FEWEST_KEPT) * self.reserve.longest((), self._timetable.counts[through - 1])
         return until - self.seconds
@@ -158,20 +158,20 @@ class Improver:
             budget_seconds=self.reserve.budget_seconds,
         )
 
-    def _prepared(self) -> float:
-        """Make what several methods need, and leave out who would need more; return when that was done, in seconds."""
+    def _made_ready(self) -> Prepared:
+        """Make what several methods need, the same after a resume, and leave out who would need more."""
 
         def made() -> dict[str, Any]:
             until = self.seconds + MOST_TO_PREPARE * max(self.reserve.ends() - self.seconds, 0.0)
-            texts = prepare(self.given, self.contenders, self._journal, self.reserve.tempo.pace, until=until)
-            return {"texts": texts, "seconds": self.seconds}
+            pace = self.reserve.tempo.pace
+            return dataclasses.asdict(prepare(self.given, self.contenders, self._journal, pace, until=until))
 
-        known = self._journal.once("prepared", made)
-        self._texts = int(known["texts"])
+        prepared = Prepared(**self._journal.once("prepared", made))
         for own in self.contenders:
-            if texts_of(own) > self._texts:
-                self.left_out[own.name] = own, NO_TEXTS
-        return float(known["seconds"])
+            lack = prepared.lack_of(own)
+            if lack is not None:
+                self.left_out[own.name] = own, lack
+        return prepared
 
     def _round(self, number: int, standing: Sequence[Contender]) -> int:
         """Let everyone who is still in the running propose something, and judge it; return the last round this took the time of."""
@@ -357,8 +357,8 @@ class Improver:
         if self.plan.effort.builds:
             judged = [own for own in self.decision.judged_last if own.found.changes]
             length = self.reserve.tempo.pace.tokens_per_example
-            families, texts = self.plan.families, self._texts
-            pending += builders(judged, self.given, families, texts=texts, tokens_per_example=length)
+            families, prepared = self.plan.families, self._prepared
+            pending += builders(judged, self.given, families, prepared=prepared, tokens_per_example=length)
         for own in (own.contender for own in pending if own.contender.longer > 1):
             self.reserve.tempo.expect(own.name, own.longer * self.reserve.tempo.first.seconds_per_example)
         for own in (own for own in self.contenders if own.name in self._waiting):

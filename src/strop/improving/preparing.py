@@ -1,5 +1,6 @@
 """Before a race begins: that somebody is in it, and what several methods need of a model, made once and paid for by none."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from strop.anatomy import WeightSite, editable_shapes
@@ -26,8 +27,34 @@ MOST_TO_PREPARE = 0.3
 """The share of the time that is spent on it at most; what is made by then is in the cache, and a later run goes on from there."""
 
 
-def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal, pace: Pace, *, until: float) -> int:
-    """Decompose all matrices, let the base write what methods read, and read it for them; return how many texts there are.
+NO_TEXTS = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
+NO_DECOMPOSITIONS = (
+    "there was no time to decompose all matrices; those that were are kept, and another run goes on from there."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What was made before a race, within its share of the time."""
+
+    texts: int
+    """Of the base's own, beside those of drift."""
+    decomposed: bool
+    """All matrices are, as far as anybody needs them."""
+    seconds: float
+    """When that was done, from the run's beginning."""
+
+    def lack_of(self, contender: Contender) -> str | None:
+        """Return what a contender would need that there is not, in one sentence; None where it has all."""
+        if contender.decomposes and not self.decomposed:
+            return NO_DECOMPOSITIONS
+        return NO_TEXTS if texts_of(contender) > self.texts else None
+
+
+def prepare(
+    given: Assignment, contenders: Sequence[Contender], journal: Journal, pace: Pace, *, until: float
+) -> Prepared:
+    """Decompose all matrices, let the base write what methods read, and read it for them, as far as the time reaches.
 
     Args:
         given: the model and the task.
@@ -37,17 +64,12 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         until: in seconds from the run's beginning.
     """
     sites: list[WeightSite] = []
-    if any(own.family != "prompt" for own in contenders):
+    if any(own.decomposes for own in contenders):
         sites += editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None)
-        journal.progress.start("decomposing all matrices", len(sites))
-        for site in sites:
-            if journal.stopwatch.seconds >= until:
-                break
-            given.decompose(given.anatomy.read_weight(given.model, site))
-            journal.progress.advance()
+    decomposed = _decompose(given, sites, journal, until=until)
     wanted = max(map(texts_of, contenders), default=0)
     if not writes(given.model, given.anatomy):
-        return wanted
+        return Prepared(wanted, decomposed, journal.stopwatch.seconds)
     written = 0
     while written < wanted and journal.stopwatch.seconds < until:
         written = min(written + AT_ONCE, wanted)
@@ -56,7 +78,7 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
         )
     kinds = {own.texts for own in contenders}
     for kind, passes, read in READINGS:
-        if kind not in kinds or written < TEXTS[kind]:
+        if kind not in kinds or written < TEXTS[kind] or (read is _resistance and not decomposed):
             continue
         texts = OwnTexts.of(given, count=TEXTS[kind], progress=journal.progress)
         if journal.stopwatch.seconds + passes * texts.tokens * pace.seconds_per_token > until:
@@ -65,7 +87,18 @@ def prepare(given: Assignment, contenders: Sequence[Contender], journal: Journal
             read(given, texts, sites, journal.progress)
         except StropError as error:  # it is told again to whoever asks in a turn, and ends that turn alone
             journal.say(f"before the race: {reason_in(error)}")
-    return written
+    return Prepared(written, decomposed, journal.stopwatch.seconds)
+
+
+def _decompose(given: Assignment, sites: Sequence[WeightSite], journal: Journal, *, until: float) -> bool:
+    """Decompose matrices as far as the time reaches; return whether all are."""
+    journal.progress.start("decomposing all matrices", len(sites))
+    for site in sites:
+        if journal.stopwatch.seconds >= until:
+            return False
+        given.decompose(given.anatomy.read_weight(given.model, site))
+        journal.progress.advance()
+    return True
 
 
 def _resistance(given: Assignment, texts: OwnTexts, sites: Sequence[WeightSite], progress: Progress) -> None:
