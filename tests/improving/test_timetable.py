@@ -89,8 +89,8 @@ def test_who_waited_for_a_turn_has_a_short_one_in_what_is_left(
 
 def test_what_is_expected_of_work_holds_until_it_is_timed() -> None:
     tempo = Tempo(Pace(0.01, 20.0), budget_seconds=100.0)
-    tempo.expect("asked long", 0.5)
-    tempo.expect(EXAMPLES, 0.5)  # which has been timed
+    tempo.expect("asked long", 50)
+    tempo.expect(EXAMPLES, 50)  # which has been timed
     assert (tempo.foresee("asked long", 10), tempo.foresee(EXAMPLES, 10)) == (5.0, pytest.approx(0.1))
     tempo.note("asked long", 10, 2.0)
     assert tempo.foresee("asked long", 10) == pytest.approx(2.0)

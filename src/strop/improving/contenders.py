@@ -81,6 +81,14 @@ class Contender:
     texts: Texts = "none"
     """How many texts of the base's own it reads, beside those that drift is measured on."""
 
+    def for_less(self, part: float) -> "Contender":
+        """Return it where a part of the time it should have will do.
+
+        Args:
+            part: below 1.
+        """
+        return dataclasses.replace(self, least_passes=part * self.least_passes)
+
     def refusal(self, task: Task) -> str | None:
         """Return why it cannot be in the running for a task, in one sentence; None where it can."""
         if task.labels is not None and not self.of_labels:

@@ -101,14 +101,8 @@ class Improver:
             journal: where finished trials and decisions are kept.
         """
         self._journal, self._kept = journal, Kept(journal)
-        self._judge = Judge(
-            self.given,
-            journal,
-            self._kept,
-            tempo=self.reserve.tempo,
-            drift_text=self._drift_text,
-            seed=self.plan.seed,
-        )
+        tempo, text, seed = self.reserve.tempo, self._drift_text, self.plan.seed
+        self._judge = Judge(self.given, journal, self._kept, tempo=tempo, drift_text=text, seed=seed)
         self._prepared = self._made_ready()
         standing, number = [own for own in self.contenders if own.name not in self.left_out], 0
         while number < len(self._timetable.rounds):
@@ -219,15 +213,15 @@ class Improver:
         )
         return [own for own in entrants if own.name in names], through
 
-    def _run(self, entrant: Entrant, number: int, through: int, *, left: Sequence[Entrant]) -> None:
-        """Let one contender propose something, and keep the better of that and of what it proposed before."""
+    def _run(self, entrant: Entrant, number: int, through: int, *, left: Sequence[Entrant]) -> bool:
+        """Let one contender propose something, and keep the better of that and what it had; return whether it had a turn."""
         journal, own = self._journal, entrant.contender
         share, turn = self._share(entrant, number, through, left=left), self._turn(entrant)
         if share is None:
             if own.name not in self._entries:
                 self.left_out[own.name] = own, NO_TIME
             journal.say(f"{own.name}: no time is left in round {number}")
-            return
+            return False
         before, started = self._entries.get(own.name), self.seconds
         spent = before.seconds if before is not None else 0.0
         try:
@@ -238,13 +232,14 @@ class Improver:
         except StropError as error:
             self.left_out[own.name] = own, reason_in(error)
             journal.say(f"{own.name}: {reason_in(error)}")
-            return
+            return True
         journal.say(f"{own.name}: {entry.in_short}")
         worse = before is not None and before.trial.merit > entry.trial.merit
         kept = before if worse and before is not None else entry
         every = dataclasses.replace(kept.found, tried=found.tried)  # it was chosen among those of this round too
         self._entries[own.name] = dataclasses.replace(kept, found=every, seconds=spent + seconds)
         self.left_out.pop(own.name, None)
+        return True
 
     def _refuse_to_judge(self, own: Contender, number: int, turn: Turn) -> None:
         """Raise BudgetSpentError where there is no time to judge what a contender found, the same after a resume."""
@@ -356,21 +351,23 @@ class Improver:
         number, pending = len(self._timetable.rounds), list[Entrant]()
         if self.plan.effort.builds:
             judged = [own for own in self.decision.judged_last if own.found.changes]
-            length = self.reserve.tempo.pace.tokens_per_example
-            families, prepared = self.plan.families, self._prepared
-            pending += builders(judged, self.given, families, prepared=prepared, tokens_per_example=length)
+            ready, length = self._prepared, self.reserve.tempo.pace.tokens_per_example
+            pending += builders(judged, self.given, self.plan.families, prepared=ready, tokens_per_example=length)
         for own in (own.contender for own in pending if own.contender.longer > 1):
-            self.reserve.tempo.expect(own.name, own.longer * self.reserve.tempo.first.seconds_per_example)
-        for own in (own for own in self.contenders if own.name in self._waiting):
-            short = dataclasses.replace(own, least_passes=LEAST_OF_A_TURN * own.least_passes)
-            pending.append(Entrant(short, self.given))
-        while pending:  # where turns ended early there may be time for more of them
+            self.reserve.tempo.expect(own.name, own.longer)
+        waiting = [own for own in self.contenders if own.name in self._waiting]
+        pending += [Entrant(own.for_less(LEAST_OF_A_TURN), self.given) for own in waiting]
+        began = True
+        while pending and began:  # where turns ended early there may be time for more of them
             number += 1
             turns, _ = self._turns(number, pending)
+            began = False
             for index, entrant in enumerate(turns):
-                self._run(entrant, number, number, left=turns[index:])
+                began |= self._run(entrant, number, number, left=turns[index:])
                 self._show()
             pending = [own for own in pending if own not in turns]
+        for entrant in pending:
+            self.left_out.setdefault(entrant.name, (entrant.contender, NO_TIME))
 
     def _show(self) -> None:
         """Write down how everyone stands."""

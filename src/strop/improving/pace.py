@@ -149,15 +149,15 @@ class Tempo:
             weight = 1 - 0.5 ** (min(seconds, foreseen) / self._half_life)
             self.slowness += weight * (each / self._each[kind] - self.slowness)
 
-    def expect(self, kind: str, seconds: float) -> None:
-        """Take a kind of work for one that takes so long, until it has been timed.
+    def expect(self, kind: str, examples: float) -> None:
+        """Take a kind of work for one that takes as long as some examples, until it has been timed.
 
         Args:
             kind: of the work.
-            seconds: that one takes at the first pace.
+            examples: how many.
         """
         if kind not in self._each:
-            self._each[kind] = seconds
+            self._each[kind] = examples * self.first.seconds_per_example
             self._rough.add(kind)
 
     def foresee(self, kind: str, amount: float, *, otherwise: float = 0.0) -> float:
