@@ -37,11 +37,19 @@ def test_a_sharpening_on_the_prompt_comes_first_and_knows_how_long_its_examples_
     assert asked.task.shots.count == 8
     assert [own.on for own in found] == [judged[0], judged[1], judged[1]]
     assert first.longer == pytest.approx(87 / 9)  # of 87 tokens, with eight others before it
-    assert first.least_passes == pytest.approx(4 * 87 / 9)
+    assert first.least_passes == pytest.approx(2.5 * 87 / 9)
     pace = Pace(seconds_per_example=0.01, tokens_per_example=9.0)
     assert first.size(SHARE, pace).train == 8  # of 10 s for eight steps; of plain examples 31
     for own in found[1:]:
         assert own.given.start.interventions == EDITS
+
+
+def test_who_leads_and_learns_goes_on_before_others_build_on_it(given: Assignment) -> None:
+    judged = [entry("spectrum", 0.2, tokens=9.0, recipe=Recipe.of(given.model, EDITS))]
+    found = builders(judged, given, ("sharpen", "train"), prepared=READY, tokens_per_example=9.0)
+    assert [own.name for own in found] == ["spectrum", "LoReFT on spectrum"]
+    assert (found[0].given, found[0].on) == (given, None)
+    assert found[0].contender.least_passes < judged[0].contender.least_passes
 
 
 def test_who_is_not_asked_for_does_not_build(given: Assignment) -> None:

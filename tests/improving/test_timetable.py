@@ -1,4 +1,4 @@
-"""A round that has no time for half of those in it takes that of the next as well, at as many examples as before."""
+"""A first round that has no time for half of those in it takes that of the next as well, at as many examples as before."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,11 +30,12 @@ def test_the_times_of_rounds_add_up_and_what_comes_after_them_has_the_rest() -> 
         (1, {"a": 500.0, "b": 500.0}, (["a"], 1)),
         (1, {"a": 20.0, "b": 60.0, "c": 60.0, "d": 60.0, "e": 60.0}, (["a", "b"], 3)),
         (2, {"a": 40.0, "b": 40.0}, (["a"], 2)),
+        (2, {"a": 70.0, "b": 70.0}, (["a"], 2)),
         (3, {"a": 400.0, "b": 20.0, "c": 20.0}, (["b", "c"], 3)),
         (4, {"a": 60.0, "b": 60.0, "c": 60.0}, (["a"], 4)),
     ],
 )
-def test_a_round_reaches_as_far_as_half_of_them_need(
+def test_the_first_round_reaches_as_far_as_half_of_them_need(
     number: int, needed: Mapping[str, float], expected: tuple[list[str], int]
 ) -> None:
     assert THREE.turns(number, needed, lambda until: 100 * THREE.share_until(until)) == expected

@@ -15,8 +15,10 @@ ON_WEIGHTS = ("spectrum", "LoReFT")
 """What is learned on top of the best edits of weights."""
 ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 """What is found with the best prompt's solved rows before each prompt, and by whom."""
-LEAST_PASSES_ON_PROMPT = 4.0
-"""Passes over a round's examples, each with the prompt before it, that it needs time for: a gradient and a few looks."""
+LEAST_OF_A_TURN = 0.25
+"""The share of the time it needs with which a contender begins at all."""
+LEAST_PASSES_ON_PROMPT = 2.5
+"""Passes over a round's examples, each with the prompt before it, that it needs time for: a gradient of few, and a look or two."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ def builders(
     prepared: Prepared,
     tokens_per_example: float,
 ) -> list[Entrant]:
-    """Return who is to build on what: on the prompt first, which costs least and has gained most.
+    """Return who is to build on what: on the prompt first, which costs least and has gained most; then who leads learns on.
 
     Args:
         judged: in the last round, the best first, those alone that change anything.
@@ -57,6 +59,8 @@ def builders(
         asked = scorer_with(given, prompt.found.shots, ASKED, edited=True)
         longer = max(asked.tokens / asked.example_count / tokens_per_example, 1.0)
         found.append(Entrant(_on_prompt(longer), asked_with(given, prompt.found.shots), prompt))
+    if judged and judged[0].contender.learns and judged[0].can_go_on:
+        found.append(Entrant(judged[0].contender.for_less(LEAST_OF_A_TURN), given))
     weights = next((own for own in judged if own.found.edits and _edits_weights(own.found.edits)), None)
     for name in ON_WEIGHTS if weights is not None else ():
         base = CONTENDERS[name]

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from strop.errors import StropError, reason_in
-from strop.improving.building import Entrant, all_names, builders
+from strop.improving.building import LEAST_OF_A_TURN, Entrant, all_names, builders
 from strop.improving.contenders import Contender, Share
 from strop.improving.decision import Decision, by_merit
 from strop.improving.entry import Entry, Found
@@ -37,8 +37,8 @@ from strop.proving import (
 from strop.proving.journal import START
 from strop.runs import Leaderboard
 
-LEAST_OF_A_TURN, FEWEST_KEPT = 0.25, 2
-"""The share of the time it needs with which a contender begins at all; contenders that go on to the next round at least."""
+FEWEST_KEPT = 2
+"""Contenders that go on to the next round at least."""
 
 NO_TIME = "there was no time left for it; give a longer --time-limit."
 

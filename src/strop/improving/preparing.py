@@ -25,7 +25,8 @@ AT_ONCE = 16
 
 MOST_TO_PREPARE = 0.3
 """The share of the time that is spent on it at most; what is made by then is in the cache, and a later run goes on from there."""
-
+MOST_FOR_A_READING = 1 / 6
+"""The share of that for one reading of the base's texts: one that takes longer is paid for by whoever has a turn with it."""
 
 NO_TEXTS = "the base had no time to write the texts it reads; they are kept, and another run goes on from there."
 NO_DECOMPOSITIONS = (
@@ -63,7 +64,7 @@ def prepare(
         pace: of the machine.
         until: in seconds from the run's beginning.
     """
-    sites: list[WeightSite] = []
+    begun, sites = journal.stopwatch.seconds, list[WeightSite]()
     if any(own.decomposes for own in contenders):
         sites += editable_shapes(given.model, given.anatomy, layers=None, matrix_types=None, stack=None)
     decomposed = _decompose(given, sites, journal, until=until)
@@ -76,13 +77,15 @@ def prepare(
         texts_beside_drift(
             given.model, given.tokenizer, fingerprint=given.base.fingerprint, count=written, progress=journal.progress
         )
+    most = MOST_FOR_A_READING * (until - begun)
     kinds = {own.texts for own in contenders}
     for kind, passes, read in READINGS:
         if kind not in kinds or written < TEXTS[kind] or (read is _resistance and not decomposed):
             continue
         texts = OwnTexts.of(given, count=TEXTS[kind], progress=journal.progress)
-        if journal.stopwatch.seconds + passes * texts.tokens * pace.seconds_per_token > until:
-            continue
+        seconds = passes * texts.tokens * pace.seconds_per_token
+        if seconds > most or journal.stopwatch.seconds + seconds > until:
+            continue  # whoever needs it reads them in a turn
         try:
             read(given, texts, sites, journal.progress)
         except StropError as error:  # it is told again to whoever asks in a turn, and ends that turn alone

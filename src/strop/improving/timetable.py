@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from strop.improving.plan import Round
 
 FEWEST_TURNS = 0.5
-"""The share of those in a round that should have a turn in it: a round that has no time for them takes that of the next as well."""
+"""The share of those in a race that should have a turn at first: a first round without time for them takes that of the next too."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timetable:
     """The rounds of a race: how much time each has, and how many select examples it judges by.
 
-    Where examples are so long that a round gives a turn to hardly anyone, it takes the time of the next one too, at as many
-    examples as before: a look at more methods is worth more than a longer turn of the first. The best of them are looked at on
-    the next one's examples all the same.
+    Where examples are so long that the first round gives a turn to hardly anyone, it takes the time of the next one too, at as many
+    examples as before: a look at more methods is worth more than a longer turn of a few. The best of them are looked at on the
+    next one's examples all the same. Later rounds have their own time alone: what has gained is worth more of it then.
 
     >>> timetable = Timetable((Round(0.5, 0.4), Round(1.0, 0.4)), (50, 100))
     >>> timetable.turns(1, {"a": 30.0, "b": 40.0, "c": 60.0}, lambda number: 40.0 * number)
@@ -49,7 +49,7 @@ class Timetable:
     ) -> tuple[list[str], int]:
         """Return who has a turn in a round, the first one in any case, and the last round whose time that takes.
 
-        Of the next rounds it takes no more than gives half of them a turn, and none that gives nobody more one.
+        Of the next rounds the first one takes no more than gives half of them a turn, and none that gives nobody more one.
 
         Args:
             number: of the round, from 1; one more than there are for what comes after the last.
@@ -57,7 +57,7 @@ class Timetable:
             seconds_until: returns how long it is until the time of a round is over.
         """
         names, reached = in_time(needed, seconds_until(number)), number
-        for through in range(number + 1, len(self.rounds) + 1):
+        for through in range(2, len(self.rounds) + 1 if number == 1 else 0):
             if len(names) >= FEWEST_TURNS * len(needed):
                 break
             more = in_time(needed, seconds_until(through))
