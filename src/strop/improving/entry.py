@@ -11,7 +11,7 @@ from strop.statistics import Comparison, Drift
 
 PER_ENTRY_LEVEL = 0.05
 """Most of the chance that the model as it is loses to one that is no better, all that was tried taken together."""
-NEAR_A_BOUND, SLOWER = 0.7, 3.0
+NEAR_A_BOUND, SLOWER = 0.5, 3.0
 """The share of what a guard allows from which on it is near, and how many times as slowly what learns goes on from there."""
 STANDARD_ERRORS_IN_INTERVAL = 3.92
 """In a 95 % interval of a normal distribution, from end to end."""
@@ -84,9 +84,9 @@ class Entry:
 
     @property
     def slowed_to_go_on(self) -> float:
-        """By how much the rate is divided of what learns on from it: where it nearly does the harm that a guard allows, by more."""
+        """By how much the rate is divided of what learns on: from where half the harm is done that a guard allows."""
         near = any(reading.harm > NEAR_A_BOUND * reading.bound > 0 for reading in self.guards)
-        return SLOWER if near else 1.0
+        return max(SLOWER if near else 1.0, self.share.slowed)
 
     @property
     def came_late(self) -> bool:

@@ -233,7 +233,8 @@ class Improver:
             self.left_out[own.name] = own, reason_in(error)
             journal.say(f"{own.name}: {reason_in(error)}")
             return True
-        journal.say(f"{own.name}: {entry.in_short}")
+        vain = before is not None and not found.changes
+        journal.say(f"{own.name}: {'nothing better than what it had found' if vain else entry.in_short}")
         worse = before is not None and before.trial.merit > entry.trial.merit
         kept = before if worse and before is not None else entry
         every = dataclasses.replace(kept.found, tried=found.tried)  # it was chosen among those of this round too
