@@ -16,6 +16,7 @@ from strop.interventions import Positions
 from strop.proving import Budget, RunOptions, RunOutcome, Trial
 from strop.recipe import Recipe
 from strop.runs import BudgetUse, RunResult, Stopwatch
+from strop.scoring import Scorer
 from strop.searching import PrunePlan, SearchPlan, prune, search
 from strop.tasks import Task
 from strop.training import TrainPlan, train
@@ -216,3 +217,31 @@ def test_a_run_that_ended_within_its_budget_is_not_gone_on_with(
     again = search(answering(), small_tokenizer, task, SEARCH, RunOptions(out=tmp_path / "run", resume=True))
     assert finished == []
     assert again.result == first.result
+
+
+@pytest.mark.parametrize("moment", [3, 4])
+def test_a_trial_that_had_begun_is_done_again_though_the_budget_is_spent_by_then(
+    answering: Callable[..., Any],
+    small_tokenizer: Any,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: int,
+) -> None:
+    scored, evaluate, spent = list[int](), Scorer.evaluate, [False]
+
+    def dying(self: Scorer, **named: Any) -> Any:
+        scored.append(1)
+        if len(scored) == moment:
+            raise KeyboardInterrupt
+        return evaluate(self, **named)
+
+    monkeypatch.setattr(Budget, "is_spent", lambda self, **_: spent[0])
+    options = RunOptions(out=tmp_path / "run", budget=Budget(seconds=10_000), rivals=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "evaluate", dying)
+        with pytest.raises(KeyboardInterrupt):
+            prune(answering(), small_tokenizer, task, PRUNE, options)
+    spent[0] = True
+    found = prune(answering(), small_tokenizer, task, PRUNE, dataclasses.replace(options, resume=True))
+    assert len(found.trials) == moment

@@ -116,6 +116,8 @@ class Journal:
     ) -> Trial:
         """Return a trial: one that is finished as it is, else claimed, scored, written down and charged.
 
+        One that had begun when a run was killed is done again, though the budget is spent by then.
+
         Args:
             key: of the trial.
             evaluate: scores the candidate, which is on the model while it runs.
@@ -131,28 +133,15 @@ class Journal:
         known = self.find(key)
         if known is not None:
             return known
-        if not begun and key.method not in (BASE, START):
-            self._begin(key)
+        free = begun or key.method in (BASE, START) or self.study.was_begun(key)
+        if not free and self.is_over_for_trial:
+            raise BudgetSpentError(f"The budget of {self.budget} is spent.")
         self.enqueue([key])
         claim = self.study.claim([key])
         if claim is None:
             raise RunError(f"Another process works on the trial {key.text}; wait for it, then go on with --resume.")
         with claim:
             return self.finish(claim, evaluate, evaluations=evaluations, keep_each=keep_each)
-
-    def _begin(self, key: TrialKey) -> None:
-        """Note that a trial begins, so that one that had when a run was killed is done again.
-
-        Raises:
-            BudgetSpentError: it has not, and the budget is spent.
-        """
-        if not self.budget.is_limited and self.deadline is None:
-            return
-        name = f"begun {key.text}"
-        if self.recall(name) is None:
-            if self.is_over_for_trial:
-                raise BudgetSpentError(f"The budget of {self.budget} is spent.")
-            self.remember(name, True)
 
     def take_over(self, key: TrialKey, trial: Trial) -> None:
         """Take what another trial of the same edits on the same examples scored, so that it is not scored again.

@@ -33,6 +33,7 @@ class Record:
         self._state = row.state
         self.worker: str | None = row.attributes.get("worker")
         """Who holds it, or held it last."""
+        self._was_held = "worker" in row.attributes
         if row.state is TrialState.COMPLETE and self.finished is None:
             self.finished = Trial.read(self.key, row.attributes["scores"])
 
@@ -49,6 +50,11 @@ class Record:
     def runs(self) -> bool:
         """Whether someone holds it."""
         return self.finished is None and self._state is TrialState.RUNNING
+
+    @property
+    def begun(self) -> bool:
+        """Whether someone held it, and it has no result."""
+        return self._was_held and self.finished is None
 
     @property
     def failed(self) -> bool:

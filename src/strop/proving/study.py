@@ -28,7 +28,7 @@ from strop.proving.rows import Row, read_again, read_attribute, read_begun, read
 from strop.proving.storage import fitting_name, hang_up, in_one_sentence, open_database, quiet_optuna
 from strop.proving.trials import CandidateSpace, Trial, TrialKey
 from strop.proving.workers import is_gone, is_helper
-from strop.proving.writes import append_waiting, finish, take
+from strop.proving.writes import append_waiting, finish, refusing, take
 
 HEARTBEAT_SECONDS = 20
 """How often whoever holds a trial says so."""
@@ -166,8 +166,17 @@ class Study:
         """
         with self._at_work():
             self._read_new()
-            record = self._record_of(key.text)
-            return record.finished if record is not None else None
+            return record.finished if (record := self._record_of(key.text)) is not None else None
+
+    def was_begun(self, key: TrialKey) -> bool:
+        """Return whether someone began a trial that has no result.
+
+        Args:
+            key: of the trial.
+        """
+        with self._at_work():
+            self._read_new()
+            return any(record.begun for record in self._by_key.get(key.text, ()))
 
     def trials(self) -> tuple[Trial, ...]:
         """Return all finished trials in the order of the queue."""
@@ -335,7 +344,7 @@ class Study:
         """Write records that wait, and fail those another process has written at the same moment."""
         waiting = []
         for key, params, distributions in new:
-            with _refusing(f"{dict(key.candidate)} does not fit its space"):
+            with refusing(f"{dict(key.candidate)} does not fit its space"):
                 waiting.append(
                     optuna.trial.create_trial(
                         state=TrialState.WAITING,
@@ -344,7 +353,7 @@ class Study:
                         user_attrs={"key": key.text},
                     )
                 )
-        with _refusing("The candidates do not fit those the study holds"):
+        with refusing("The candidates do not fit those the study holds"):
             added = set(append_waiting(self._storage, self._id, waiting))
         if added:
             self._read_new()
@@ -389,12 +398,3 @@ class Study:
             with contextlib.suppress(Exception):  # the next beat may get through, or finishing will say what is wrong
                 self._database.record_heartbeat(record.trial_id)
         self.release()
-
-
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Raise UsageError where Optuna has an objection."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(f"{what}: {str(error).rstrip('.')}.") from None

@@ -4,9 +4,10 @@ Optuna's own way is a transaction for every trial that is appended, and two or t
 many workers share a database, whoever writes waits for its turn as many times.
 """
 
+import contextlib
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -15,6 +16,8 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
+
+from strop.errors import UsageError
 
 _STUDIES = models.StudyModel.__table__
 _TRIALS = models.TrialModel.__table__
@@ -171,3 +174,16 @@ def _refuse_other_kinds(
         before = known.setdefault(name, text)
         if before != text:
             check_distribution_compatibility(json_to_distribution(before), json_to_distribution(text))
+
+
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Raise UsageError where Optuna has an objection to what is to be written.
+
+    Args:
+        what: is wrong then.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{what}: {str(error).rstrip('.')}.") from None
