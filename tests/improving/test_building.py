@@ -18,7 +18,7 @@ from strop.improving.preparing import Prepared, texts_of
 from strop.proving import Assignment, Budget, RunOptions
 from strop.recipe import Recipe
 
-READY = Prepared(texts=128, decomposed=True, seconds=1.0)
+READY = Prepared(texts=128, decomposed=True, done_at_seconds=1.0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from strop.improving.pace import EXAMPLES, Pace, Tempo
 from strop.improving.plan import Round
 from strop.improving.timetable import Timetable
 from strop.proving import Budget, RunOptions
+from strop.runs import Leaderboard
 
 THREE = Timetable((Round(0.25, 0.3), Round(0.5, 0.3), Round(1.0, 0.3)), (50, 100, 200))
 
@@ -41,33 +42,43 @@ def test_the_first_round_reaches_as_far_as_half_of_them_need(
     assert THREE.turns(number, needed, lambda until: 100 * THREE.share_until(until)) == expected
 
 
+@pytest.fixture
+def raced(
+    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any]
+) -> Callable[[], tuple[Leaderboard, list[str]]]:
+    """Races prompts and a sharpening; returns the leaderboard and what was told."""
+
+    def run() -> tuple[Leaderboard, list[str]]:
+        plan, notes = ImprovePlan(families=("sharpen", "prompt"), select_limit=100, test_limit=30), Notes()
+        options = RunOptions(budget=Budget(seconds=10_000), rivals=False, progress=notes)
+        found = improve(spoilt(), small_tokenizer, many_facts(), plan, options)
+        assert found.leaderboard is not None
+        return found.leaderboard, notes.lines
+
+    return run
+
+
 def test_a_round_that_takes_the_time_of_all_is_the_last_with_turns_and_the_best_are_looked_at_once_more(
-    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    raced: Callable[[], tuple[Leaderboard, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reaching(self: Timetable, number: int, needed: Mapping[str, float], _: object) -> tuple[list[str], int]:
         return [*needed][:2], max(number, len(self.rounds))
 
     monkeypatch.setattr(Timetable, "turns", reaching)
-    plan = ImprovePlan(families=("sharpen", "prompt"), select_limit=100, test_limit=30)
-    notes = Notes()
-    options = RunOptions(budget=Budget(seconds=10_000), rivals=False, progress=notes)
-    found = improve(spoilt(), small_tokenizer, many_facts(), plan, options)
-    assert found.leaderboard is not None
-    assert found.leaderboard.decision.startswith("The model stays as it is. The best that was tried is ")
-    judged = [own for own in found.leaderboard.standings if own.state in ("tried", "chosen")]
+    board, lines = raced()
+    assert board.decision.startswith("The model stays as it is. The best that was tried is ")
+    judged = [own for own in board.standings if own.state in ("tried", "chosen")]
     assert {own.select.count for own in judged if own.select is not None} == {100}
-    assert [line for line in notes.lines if line.startswith("round ")] == [
+    assert [line for line in lines if line.startswith("round ")] == [
         "round 1 of 2: 2 in the running, 50 select examples",
         "round 2 of 2: 2 in the running, 100 select examples",
     ]
-    assert "it takes the time until the end of round 2, so that more of them have a turn" in notes.lines
-    assert (
-        sum("sharpening by signs: at most 8 steps" in line for line in notes.lines) == 1
-    )  # as many as a last round has
+    assert "it takes the time until the end of round 2, so that more of them have a turn" in lines
+    assert sum("sharpening by signs: at most 8 steps" in line for line in lines) == 1  # as many as a last round has
 
 
 def test_who_waited_for_a_turn_has_a_short_one_in_what_is_left(
-    spoilt: Callable[..., Any], small_tokenizer: Any, many_facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    raced: Callable[[], tuple[Leaderboard, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs: dict[int, float] = {}
 
@@ -76,15 +87,11 @@ def test_who_waited_for_a_turn_has_a_short_one_in_what_is_left(
         return [*needed][:1] if number <= len(self.rounds) else [*needed], number
 
     monkeypatch.setattr(Timetable, "turns", one_by_one)
-    plan = ImprovePlan(families=("sharpen", "prompt"), select_limit=100, test_limit=30)
-    notes = Notes()
-    options = RunOptions(budget=Budget(seconds=10_000), rivals=False, progress=notes)
-    found = improve(spoilt(), small_tokenizer, many_facts(), plan, options)
-    assert found.leaderboard is not None
-    [own] = [own for own in found.leaderboard.standings if own.name == "sharpening by signs"]
+    board, lines = raced()
+    [own] = [own for own in board.standings if own.name == "sharpening by signs"]
     assert own.select is not None
     assert own.select.count == 100
-    assert sum(line.startswith("sharpening by signs: at most 8 steps") for line in notes.lines) == 1
+    assert sum(line.startswith("sharpening by signs: at most 8 steps") for line in lines) == 1
     assert needs[3] < needs[2] / 2
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from strop.improving.contenders import CONTENDERS, Contender
+from strop.improving.entrant import LEAST_OF_A_TURN, Entrant
 from strop.improving.entry import Entry
 from strop.improving.pace import ASKED
 from strop.improving.plan import FamilyName
@@ -15,25 +16,8 @@ ON_WEIGHTS = ("spectrum", "LoReFT")
 """What is learned on top of the best edits of weights."""
 ON_PROMPT, ON_PROMPT_BY = "sharpening on the prompt", "sharpening by signs"
 """What is found with the best prompt's solved rows before each prompt, and by whom."""
-LEAST_OF_A_TURN = 0.25
-"""The share of the time it needs with which a contender begins at all."""
 LEAST_PASSES_ON_PROMPT = 2.5
 """Passes over a round's examples, each with the prompt before it, that it needs time for: a gradient of few, and a look or two."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Entrant:
-    """Whose turn it may be."""
-
-    contender: Contender
-    given: Assignment
-    on: Entry | None = None
-    """What it builds on, which is in what it is given; None for the model as it is."""
-
-    @property
-    def name(self) -> str:
-        """Of the contender."""
-        return self.contender.name
 
 
 def builders(

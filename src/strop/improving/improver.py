@@ -10,9 +10,10 @@ from typing import Any
 import optuna
 
 from strop.errors import StropError, reason_in
-from strop.improving.building import LEAST_OF_A_TURN, Entrant, all_names, builders
+from strop.improving.building import all_names, builders
 from strop.improving.contenders import Contender, Share
 from strop.improving.decision import Decision, by_merit
+from strop.improving.entrant import LEAST_OF_A_TURN, Entrant
 from strop.improving.entry import Entry, Found
 from strop.improving.judge import Judge, kinds_of
 from strop.improving.keeping import Kept
@@ -121,7 +122,7 @@ class Improver:
     def _seconds_until(self, number: int, through: int) -> float:
         """Return how long it is, as foreseen now, until the time of a round is over, whose turns are in an earlier one or in it."""
         share = self._timetable.share_until(through)
-        began = self._prepared.seconds
+        began = self._prepared.done_at_seconds
         until = began + share * max(self.reserve.ends(self._leading) - began, 0.0)
         if through > number:
             until -= (1 + FEWEST_KEPT) * self.reserve.longest((), self._timetable.counts[through - 1])

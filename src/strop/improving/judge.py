@@ -41,7 +41,7 @@ class Judge:
     def reads_drift(self) -> bool:
         """Whether it reads the drift of what is proposed itself: no guard has read that of the edits as they are applied."""
         guarding = self._journal.guards.drift_scorer(self._measure)
-        return self._reader is not None and (guarding is None or not guarding.is_of_applied_edits)
+        return self._reader is not None and (guarding is None or not guarding.reads_learning_as_applied)
 
     def key(self, contender: Contender, number: int, *, examples: int, carried: bool) -> TrialKey:
         """Return the key of a proposal's trial.

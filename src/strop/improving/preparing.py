@@ -42,8 +42,8 @@ class Prepared:
     """Of the base's own, beside those of drift."""
     decomposed: bool
     """All matrices are, as far as anybody needs them."""
-    seconds: float
-    """When that was done, from the run's beginning."""
+    done_at_seconds: float
+    """From the run's beginning."""
 
     def lack_of(self, contender: Contender) -> str | None:
         """Return what a contender would need that there is not, in one sentence; None where it has all."""

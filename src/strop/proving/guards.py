@@ -216,7 +216,11 @@ class Guards:
         known = self._study.recall(name)
         if known is None:
             known = _figure_of(reader, of)
-            if isinstance(reader, DriftReader) and reader.newest is not None and reader.scorer.is_of_applied_edits:
+            if (
+                isinstance(reader, DriftReader)
+                and reader.newest is not None
+                and reader.scorer.reads_learning_as_applied
+            ):
                 self._study.remember(_in_full(guard.measure.fingerprint, of), reader.newest.to_json())
             self._study.remember(name, known)
         return float(known)

@@ -83,8 +83,8 @@ class DriftScorer:
         return sum(batch.ids.numel() for batch in self._batches)
 
     @property
-    def is_of_applied_edits(self) -> bool:
-        """Whether what it reads while edits learn is what it reads when they are applied, which rounds to a narrow dtype."""
+    def reads_learning_as_applied(self) -> bool:
+        """Whether edits that learn read as they do when they are applied, which in a narrow dtype rounds them."""
         return self._model.dtype in (torch.float32, torch.float64)
 
     @property
